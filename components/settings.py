@@ -1,0 +1,83 @@
+"""The settings of a recipe, section by section: typed, immutable, validated where they enter. Imports no TensorFlow.
+
+A component takes its own section and nothing else. Sections travel as JSON through TFX's execution parameters, so that a
+changed setting is a cache miss.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+Positive = Annotated[int, Field(ge=1)]
+
+
+class Section(BaseModel):
+    """A section of a recipe: frozen, and closed to unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Splits(Section):
+    """What each split of the pipeline reads, in TFDS's slicing notation (`train[:55000]`, `train[90%:]`, `test`)."""
+
+    train: str = "train[:55000]"
+    eval: str = "train[55000:]"
+    test: str = "test"
+
+
+class DataSettings(Section):
+    """Which TFDS dataset, and how it is divided."""
+
+    dataset: str
+    version: str | None = None  # None: the newest that TFDS knows
+    splits: Splits = Splits()
+    image_shape: tuple[Positive, Positive, Literal[1, 3]] = (28, 28, 1)  # height, width, channels
+    shards: Positive = 4  # files per split: the unit of parallel work
+
+
+class TransformSettings(Section):
+    """How pixels are normalized: `unit` is [0, 1]; `standardize` is zero mean and unit variance over split train."""
+
+    normalization: Literal["unit", "standardize"] = "unit"
+
+
+class ModelSettings(Section):
+    """A dense classifier."""
+
+    hidden_layers: tuple[Positive, ...] = (512, 512)  # units of each hidden layer
+    activation: Literal["relu", "gelu", "elu", "selu", "silu", "tanh"] = "relu"
+    batch_normalization: bool = False
+    dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0  # after each hidden layer
+    l2: Annotated[float, Field(ge=0.0)] = 0.0  # factor on the squared kernel weights
+
+
+class TrainingSettings(Section):
+    """How the classifier is trained."""
+
+    optimizer: Literal["adam", "adamw", "sgd"] = "adam"
+    learning_rate: Annotated[float, Field(gt=0.0)] = 1e-3
+    schedule: Literal["constant", "cosine"] = "constant"
+    batch_size: Positive = 256
+    epochs: Positive = 20
+    patience: Positive = 3  # epochs without improvement of `monitor` before training stops
+    monitor: Literal["val_accuracy", "val_loss"] = "val_accuracy"
+    label_smoothing: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+    seed: int = 0
+
+
+class EvaluationSettings(Section):
+    """What a model must reach on split test to be pushed."""
+
+    min_accuracy: Fraction
+    min_class_accuracy: Fraction = 0.0  # for every class by itself
+    max_accuracy_drop: Fraction = 0.005  # against the model now being served
+    baseline: Literal["served", "none"] = "served"
+
+
+class BeamSettings(Section):
+    """How Beam runs. The default is in this process, with nothing downloaded."""
+
+    args: tuple[str, ...] = ("--runner=DirectRunner", "--direct_running_mode=in_memory", "--direct_num_workers=1")

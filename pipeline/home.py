@@ -1,0 +1,100 @@
+"""The folder that holds all state: `--home`, else `MNIST_TFX_HOME`, else `var/` in the checkout."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from components.errors import PipelineError
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+_MIN_FREE_MIB = 300
+
+
+@dataclass(frozen=True)
+class Home:
+    """Where everything lives; the layout is a contract of the command line."""
+
+    root: Path
+
+    @classmethod
+    def resolve(cls, option: str | None) -> Home:
+        """The home named by `--home`, the environment or the default, as an absolute path; creates nothing."""
+        named = option or os.environ.get("MNIST_TFX_HOME")
+        return cls(Path(named).expanduser().resolve() if named else CHECKOUT / "var")
+
+    @property
+    def datasets(self) -> Path:
+        """The TFDS data_dir."""
+        return self.root / "datasets"
+
+    @property
+    def metadata_db(self) -> Path:
+        """The SQLite file of ML Metadata."""
+        return self.root / "metadata.db"
+
+    def serving(self, dataset: str) -> Path:
+        """The TF Serving base path of a dataset's model; its subfolders are versions."""
+        return self.root / "serving" / dataset
+
+    def runs(self, dataset: str) -> Path:
+        """The folder of a dataset's runs."""
+        return self.root / "runs" / dataset
+
+    def cache(self, subject: str) -> Path:
+        """Files that can be made again: training backups, schema snapshots, the last accepted statistics."""
+        return self.root / "cache" / subject
+
+    def prepare(self) -> None:
+        """Makes the folder and proves that it can be written to.
+
+        Raises:
+            PipelineError: it cannot be made, is read-only, or its disk is nearly full.
+        """
+        probe = self.root / ".write-probe"
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            probe.write_bytes(b"x" * 4096)
+        except OSError as error:
+            raise PipelineError(
+                f"cannot write to the home folder {self.root}: {error.strerror}. "
+                "Name another one with --home DIR or MNIST_TFX_HOME, or free space."
+            ) from error
+        finally:
+            try:
+                probe.unlink(missing_ok=True)
+            except OSError:
+                pass
+        free_mib = shutil.disk_usage(self.root).free // 2**20
+        if free_mib < _MIN_FREE_MIB:
+            raise PipelineError(
+                f"only {free_mib} MiB free on the disk of {self.root}; a run needs {_MIN_FREE_MIB} MiB. "
+                "Free space, or name a home on another disk with --home DIR."
+            )
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Keeps a second run out of this home, so that ML Metadata has one writer.
+
+        Raises:
+            PipelineError: another process holds the lock; the message names it.
+        """
+        with open(self.root / ".lock", "a+") as handle:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                handle.seek(0)
+                owner = handle.read().strip() or "another process"
+                raise PipelineError(
+                    f"another run is using {self.root} ({owner}). "
+                    "Wait for it to end, or run beside it with another home: --home DIR."
+                ) from error
+            handle.truncate(0)
+            handle.write(f"process {os.getpid()}")
+            handle.flush()
+            yield

@@ -1,0 +1,98 @@
+#!/usr/bin/env bash
+# Makes .venv from requirements.lock: `make run` and `make test` call it first. Does nothing when nothing has changed.
+# Everything it writes is inside the checkout: .venv/ and .tools/ (and uv's own download cache).
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+readonly UV_VERSION=0.13.9
+readonly STAMP=.venv/.setup-stamp
+
+say() { printf 'setup: %s\n' "$*" >&2; }
+fail() { printf 'setup: %s\n' "$@" >&2; exit 1; }
+
+# What the environment was made from: a change of any of these makes it anew.
+fingerprint() {
+  pwd -P
+  cat /etc/machine-id 2>/dev/null || true
+  sha256sum requirements.lock pyproject.toml setup.py scripts/setup.sh scripts/glibc.sh
+}
+
+current() { [ -f "$STAMP" ] && [ "$(cat "$STAMP")" = "$(fingerprint)" ] && [ -x .venv/bin/mnist-tfx ]; }
+
+check_machine() {
+  case "$(uname -s)/$(uname -m)" in
+    Linux/x86_64) ;;
+    Darwin/arm64) say "macOS: the wheels exist, but nobody has run this there yet" ;;
+    *) fail \
+      "TFX 1.21 has no wheels for $(uname -s) on $(uname -m)." \
+      "Remedy: use a Linux x86-64 machine or the container image of kubeflow/Dockerfile." ;;
+  esac
+  local free_kib
+  free_kib=$(df -Pk . | awk 'NR == 2 { print $4 }')
+  [ "$free_kib" -gt $((6 * 1024 * 1024)) ] || say "warning: only $((free_kib / 1024)) MiB free here; the set-up needs about 6 GiB."
+}
+
+# Prints the path of uv: from the PATH, or got through pip into .tools/uv.
+find_uv() {
+  if command -v uv >/dev/null; then command -v uv; return; fi
+  if [ ! -x .tools/uv/bin/uv ]; then
+    say "fetching uv $UV_VERSION through pip into .tools/uv"
+    command -v python3 >/dev/null || fail "no python3 on the PATH." "Remedy: install Python 3 (any version) with pip."
+    rm -rf .tools/uv
+    if python3 -m pip --version >/dev/null 2>&1; then
+      python3 -m pip install --quiet --disable-pip-version-check --root-user-action=ignore \
+        --target .tools/uv "uv==$UV_VERSION" >&2
+    elif python3 -m venv .tools/uv >/dev/null 2>&1; then
+      .tools/uv/bin/python -m pip install --quiet --disable-pip-version-check "uv==$UV_VERSION" >&2
+    else
+      rm -rf .tools/uv
+      fail "this python3 has neither pip nor venv, and there is no uv on the PATH." \
+        "Remedy: 'apt-get install python3-pip' (Debian, Ubuntu), 'dnf install python3-pip' (Fedora), or install uv."
+    fi
+  fi
+  printf '%s\n' "$PWD/.tools/uv/bin/uv"
+}
+
+# uv does not read pip's configuration: where only pip was told of a mirror, uv is told of the same one.
+follow_pip_mirror() {
+  local index
+  if [ -z "${UV_DEFAULT_INDEX:-}${UV_INDEX_URL:-}" ] && [ ! -f "${XDG_CONFIG_HOME:-$HOME/.config}/uv/uv.toml" ] && [ ! -f /etc/uv/uv.toml ]; then
+    index=${PIP_INDEX_URL:-$(python3 -m pip config get global.index-url 2>/dev/null || true)}
+    if [ -n "$index" ]; then export UV_DEFAULT_INDEX="$index"; fi
+  fi
+}
+
+install() {
+  local uv=$1
+  say "making .venv from requirements.lock (about 3 GB the first time)"
+  rm -rf .venv
+  "$uv" venv --quiet --no-project --python 3.11 .venv || fail \
+    "no Python 3.11 here, and uv could not fetch one." \
+    "Remedy: install Python 3.11 so that 'python3.11' is on the PATH, and run the same command again."
+  bash scripts/glibc.sh "$uv"
+  "$uv" pip sync --quiet --python .venv --require-hashes --compile-bytecode requirements.lock
+  "$uv" pip install --quiet --python .venv --no-deps --no-build-isolation --editable .
+}
+
+main() {
+  if current; then return; fi
+  check_machine
+  mkdir -p .tools
+  if command -v flock >/dev/null; then # a second `make` waits for the first instead of working beside it
+    exec 9>.tools/setup.lock
+    flock 9
+    if current; then return; fi
+  fi
+  local uv
+  uv=$(find_uv)
+  follow_pip_mirror
+  export UV_HTTP_TIMEOUT="${UV_HTTP_TIMEOUT:-180}"
+  # Some machines switch bytecode off; without it every start takes three times as long.
+  unset PYTHONDONTWRITEBYTECODE
+  local started=$SECONDS
+  install "$uv"
+  fingerprint >"$STAMP"
+  say "done in $((SECONDS - started)) s"
+}
+
+main "$@"
