@@ -1,0 +1,23 @@
+"""Names of runs: `20261122-143000-mnist`, the UTC second of the start and the dataset. Imports no TensorFlow."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+
+def claim_run_id(runs: Path, dataset: str) -> str:
+    """A run id that no other run has; its folder `runs/<run id>` is made, and makes the claim.
+
+    UTC, so that ids sort by time even in the hour when clocks are set back. A run that ends within the second of its
+    start (everything cached) would share its id with the next one: that one waits for the next second.
+    """
+    while True:
+        run_id = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{dataset}"
+        try:
+            (runs / run_id).mkdir(parents=True)
+        except FileExistsError:
+            time.sleep(0.05)
+        else:
+            return run_id
