@@ -1,0 +1,70 @@
+"""`Baseline`: hands the model now being served to the Evaluator.
+
+An ordinary component rather than a Resolver node, which Kubeflow Pipelines v2 does not accept.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from tfx.dsl.components.base.base_component import BaseComponent
+from tfx.dsl.components.base.executor_spec import ExecutorClassSpec
+from tfx.types.channel import BaseChannel, OutputChannel
+from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionParameter
+from tfx.types.standard_artifacts import Model
+
+from components.baseline.executor import Executor
+from components.code_version import code_version
+
+
+class BaselineSpec(ComponentSpec):
+    """Parameters, input and output of `Baseline`."""
+
+    PARAMETERS = {
+        "serving_dir": ExecutionParameter(type=str),
+        "identity": ExecutionParameter(type=str),  # JSON
+        "expected_version": ExecutionParameter(type=str),
+        "code_version": ExecutionParameter(type=str),
+    }
+    INPUTS = {"model": ChannelParameter(type=Model)}
+    OUTPUTS = {"baseline": ChannelParameter(type=Model)}
+
+
+class Baseline(BaseComponent):
+    """Output `baseline`: a copy of the served model, or of the candidate where nothing (else) is served.
+
+    Its custom property `version` names the version, or is empty where the candidate is its own baseline.
+    """
+
+    SPEC_CLASS = BaselineSpec
+    EXECUTOR_SPEC = ExecutorClassSpec(Executor)
+
+    def __init__(
+        self,
+        *,
+        model: BaseChannel,
+        serving_dir: str | Path,
+        identity: dict[str, Any],
+        expected_version: str = "",
+    ) -> None:
+        """Looks for the version when it runs.
+
+        Args:
+            model: the candidate.
+            serving_dir: base path of the served model.
+            identity: the candidate's identity (`TrainerConfig.identity`).
+            expected_version: what `baseline_version` says when the pipeline is made; where that is known, it makes a newly
+                pushed model a cache miss.
+        """
+        super().__init__(
+            spec=BaselineSpec(
+                model=model,
+                serving_dir=str(serving_dir),
+                identity=json.dumps(identity, sort_keys=True),
+                expected_version=expected_version,
+                code_version=code_version(),
+                baseline=OutputChannel(Model, self, "baseline"),
+            )
+        )

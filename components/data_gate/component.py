@@ -1,0 +1,86 @@
+"""`DataGate`: stops the pipeline before training where the data have any anomaly.
+
+TFX's ExampleValidator only writes anomalies down. This component fails on them, compares splits with each other and with
+the data accepted last, and decodes every image, which TFDV's statistics do not do.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tfx.dsl.components.base.base_beam_component import BaseBeamComponent
+from tfx.dsl.components.base.executor_spec import BeamExecutorSpec
+from tfx.types.artifact import Artifact
+from tfx.types.channel import BaseChannel, OutputChannel
+from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionParameter
+from tfx.types.standard_artifacts import ExampleAnomalies, Examples, ExampleStatistics, Schema
+
+from components.code_version import code_version
+from components.data_gate.executor import Executor
+
+
+class DataBlessing(Artifact):
+    """Says that data passed the gate; holds `report.json` (see `executor.Report`)."""
+
+    TYPE_NAME = "DataBlessing"
+
+
+class DataGateSpec(ComponentSpec):
+    """Parameters, inputs and output of `DataGate`."""
+
+    PARAMETERS = {
+        "dataset": ExecutionParameter(type=str),
+        "image_shape": ExecutionParameter(type=str),  # JSON: [height, width, channels]
+        "accepted_dir": ExecutionParameter(type=str),
+        "code_version": ExecutionParameter(type=str),
+    }
+    INPUTS = {
+        "examples": ChannelParameter(type=Examples),
+        "statistics": ChannelParameter(type=ExampleStatistics),
+        "schema": ChannelParameter(type=Schema),
+        "anomalies": ChannelParameter(type=ExampleAnomalies),
+    }
+    OUTPUTS = {"blessing": ChannelParameter(type=DataBlessing)}
+
+
+class DataGate(BaseBeamComponent):
+    """Fails with `DataRejected` on any anomaly; otherwise its output `blessing` says that the data passed."""
+
+    SPEC_CLASS = DataGateSpec
+    EXECUTOR_SPEC = BeamExecutorSpec(Executor)
+
+    def __init__(
+        self,
+        *,
+        examples: BaseChannel,
+        statistics: BaseChannel,
+        schema: BaseChannel,
+        anomalies: BaseChannel,
+        dataset: str,
+        image_shape: tuple[int, int, int],
+        accepted_dir: str | Path,
+    ) -> None:
+        """Judges `examples` by the artifacts made of them.
+
+        Args:
+            examples: the Examples; every image in them is decoded.
+            statistics: their statistics, of all splits.
+            schema: the curated schema, whose comparators bound drift and skew.
+            anomalies: what ExampleValidator found.
+            dataset: name of the dataset, for messages.
+            image_shape: height, width, channels that every image must have.
+            accepted_dir: folder that holds the statistics of the data accepted last; written when these data pass.
+        """
+        super().__init__(
+            spec=DataGateSpec(
+                examples=examples,
+                statistics=statistics,
+                schema=schema,
+                anomalies=anomalies,
+                dataset=dataset,
+                image_shape=str(list(image_shape)),
+                accepted_dir=str(accepted_dir),
+                code_version=code_version(),
+                blessing=OutputChannel(DataBlessing, self, "blessing"),
+            )
+        )

@@ -1,0 +1,121 @@
+"""Executor of `DataGate`."""
+
+from __future__ import annotations
+
+import json
+import os
+import uuid
+from collections.abc import Mapping
+from typing import Any
+
+import apache_beam as beam
+import tensorflow as tf
+from tensorflow_metadata.proto.v0 import anomalies_pb2, statistics_pb2
+from tfx.dsl.components.base.base_beam_executor import BaseBeamExecutor
+from tfx.types import Artifact, artifact_utils
+from tfx.utils import io_utils
+
+from components.data_gate.findings import Finding, anomaly_findings, drift_findings, skew_findings
+from components.data_gate.images import CheckImages, ImageFile
+from components.errors import DataRejected
+
+REPORT = "report.json"  # in the DataBlessing: {"dataset", "examples": {split: count}, "compared_with_previous": bool}
+_STATISTICS_FILE = "FeatureStats.pb"
+_ANOMALIES_FILE = "SchemaDiff.pb"
+_Statistics = Mapping[str, statistics_pb2.DatasetFeatureStatisticsList]
+
+
+class Executor(BaseBeamExecutor):
+    """Collects every finding before it fails, so that one run shows all there is to correct."""
+
+    def Do(
+        self,
+        input_dict: dict[str, list[Artifact]],
+        output_dict: dict[str, list[Artifact]],
+        exec_properties: dict[str, Any],
+    ) -> None:
+        """Judges the data.
+
+        Raises:
+            DataRejected: there is an anomaly; lists split, feature, reason and remedy of each.
+        """
+        self._log_startup(input_dict, output_dict, exec_properties)
+        dataset, accepted_dir = exec_properties["dataset"], exec_properties["accepted_dir"]
+        examples = artifact_utils.get_single_instance(input_dict["examples"])
+        splits = artifact_utils.decode_split_names(examples.split_names)
+        schema = io_utils.SchemaReader().read(
+            io_utils.get_only_uri_in_dir(artifact_utils.get_single_uri(input_dict["schema"]))
+        )
+        statistics = _read_statistics(artifact_utils.get_single_uri(input_dict["statistics"]), splits)
+        previous = _read_statistics(accepted_dir, splits)
+
+        findings = _anomalies(artifact_utils.get_single_uri(input_dict["anomalies"]), splits, dataset)
+        findings += skew_findings(statistics, schema, dataset)
+        findings += drift_findings(statistics, previous, schema, dataset, accepted_dir)
+        findings += self._image_findings(examples, splits, tuple(json.loads(exec_properties["image_shape"])))
+        if findings:
+            listed = "\n".join(f"  {finding}" for finding in findings)
+            count = "1 anomaly" if len(findings) == 1 else f"{len(findings)} anomalies"
+            raise DataRejected(f"the data gate rejected {dataset}: {count}, nothing was trained.\n{listed}")
+
+        counts = {split: int(statistics[split].datasets[0].num_examples) for split in splits}
+        report = {"dataset": dataset, "examples": counts, "compared_with_previous": bool(previous)}
+        blessing = artifact_utils.get_single_instance(output_dict["blessing"])
+        with tf.io.gfile.GFile(os.path.join(blessing.uri, REPORT), "w") as file:
+            json.dump(report, file)
+        blessing.set_string_custom_property("examples", json.dumps(counts))
+        _accept(statistics, accepted_dir)
+
+    def _image_findings(self, examples: Artifact, splits: list[str], shape: tuple[int, int, int]) -> list[Finding]:
+        files = [
+            ImageFile(split, path)
+            for split in splits
+            for path in sorted(tf.io.gfile.glob(os.path.join(artifact_utils.get_split_uri([examples], split), "*")))
+        ]
+        findings: list[Finding] = []
+        # Few and small: they come back through a file, as Beam has no other way that every runner knows.
+        output = os.path.join(self._get_tmp_dir(), f"bad-images-{uuid.uuid4().hex}")
+        with self._make_beam_pipeline() as pipeline:
+            _ = (
+                pipeline
+                | "Files" >> beam.Create(files)
+                | "Spread" >> beam.Reshuffle()
+                | "CheckImages" >> beam.ParDo(CheckImages(shape))
+                | "Findings" >> beam.FlatMap(lambda bad: list(bad.findings(shape)))
+                | "ToJson" >> beam.Map(lambda finding: json.dumps(vars(finding)))
+                | "Write" >> beam.io.WriteToText(output)
+            )
+        for path in sorted(tf.io.gfile.glob(output + "*")):
+            with tf.io.gfile.GFile(path) as file:
+                findings += [Finding(**json.loads(line)) for line in file]
+        return sorted(findings, key=lambda finding: (splits.index(finding.split), finding.reason))
+
+
+def _anomalies(uri: str, splits: list[str], dataset: str) -> list[Finding]:
+    findings: list[Finding] = []
+    for split in splits:
+        with tf.io.gfile.GFile(os.path.join(uri, f"Split-{split}", _ANOMALIES_FILE), "rb") as file:
+            findings += anomaly_findings(split, anomalies_pb2.Anomalies.FromString(file.read()), dataset)
+    return findings
+
+
+def _read_statistics(uri: str, splits: list[str]) -> _Statistics:
+    """Statistics by split, of the splits that have any in this folder."""
+    statistics = {}
+    for split in splits:
+        path = os.path.join(uri, f"Split-{split}", _STATISTICS_FILE)
+        if tf.io.gfile.exists(path):
+            with tf.io.gfile.GFile(path, "rb") as file:
+                statistics[split] = statistics_pb2.DatasetFeatureStatisticsList.FromString(file.read())
+    return statistics
+
+
+def _accept(statistics: _Statistics, accepted_dir: str) -> None:
+    """Makes these the statistics that the next data are compared with."""
+    for split, content in statistics.items():
+        folder = os.path.join(accepted_dir, f"Split-{split}")
+        tf.io.gfile.makedirs(folder)
+        partial = os.path.join(folder, _STATISTICS_FILE + ".partial")
+        with tf.io.gfile.GFile(partial, "wb") as file:
+            file.write(content.SerializeToString())
+        tf.io.gfile.rename(partial, os.path.join(folder, _STATISTICS_FILE), overwrite=True)

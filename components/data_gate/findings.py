@@ -1,0 +1,87 @@
+"""What the data gate finds wrong: from ExampleValidator's anomalies, and by comparing statistics."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import tensorflow_data_validation as tfdv
+from tensorflow_metadata.proto.v0 import anomalies_pb2, schema_pb2, statistics_pb2
+
+from components.features import TRAIN
+
+_WHOLE_SPLIT = "(whole split)"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One reason to reject the data."""
+
+    split: str
+    feature: str
+    reason: str
+    remedy: str
+
+    def __str__(self) -> str:
+        return f"split {self.split}, feature {self.feature}: {self.reason}\n    remedy: {self.remedy}"
+
+
+def anomaly_findings(split: str, anomalies: anomalies_pb2.Anomalies, schema_name: str) -> Iterator[Finding]:
+    """Findings of one split, one for each reason of each anomaly."""
+    named = [(path, info) for path, info in sorted(anomalies.anomaly_info.items())]
+    if anomalies.HasField("dataset_anomaly_info"):
+        named.append((_WHOLE_SPLIT, anomalies.dataset_anomaly_info))
+    for path, info in named:
+        for reason in info.reason:
+            yield Finding(split, path, reason.description or reason.short_description, _remedy(reason.type, schema_name))
+        if not info.reason:
+            yield Finding(split, path, info.description, _remedy(info.UNKNOWN_TYPE, schema_name))
+
+
+def skew_findings(
+    statistics: Mapping[str, statistics_pb2.DatasetFeatureStatisticsList], schema: schema_pb2.Schema, schema_name: str
+) -> Iterator[Finding]:
+    """Splits whose distributions differ from split train's by more than the schema's skew comparators allow."""
+    for split, other in statistics.items():
+        if split != TRAIN:
+            found = tfdv.validate_statistics(statistics[TRAIN], schema, serving_statistics=other)
+            yield from _comparator_findings(f"{TRAIN} against {split}", found, schema_name)
+
+
+def drift_findings(
+    statistics: Mapping[str, statistics_pb2.DatasetFeatureStatisticsList],
+    previous: Mapping[str, statistics_pb2.DatasetFeatureStatisticsList],
+    schema: schema_pb2.Schema,
+    schema_name: str,
+    accepted_dir: str,
+) -> Iterator[Finding]:
+    """Splits that differ from the data accepted last by more than the schema's drift comparators allow."""
+    for split, now in statistics.items():
+        if split in previous:
+            found = tfdv.validate_statistics(now, schema, previous_statistics=previous[split])
+            for finding in _comparator_findings(f"{split} against the last accepted run", found, schema_name):
+                remedy = f"{finding.remedy} To accept the new data as they are, delete {accepted_dir}."
+                yield Finding(finding.split, finding.feature, finding.reason, remedy)
+
+
+def _comparator_findings(split: str, anomalies: anomalies_pb2.Anomalies, schema_name: str) -> Iterator[Finding]:
+    """Only what a comparison found; the rest is ExampleValidator's to report, and would come twice."""
+    for path, info in sorted(anomalies.anomaly_info.items()):
+        for reason in info.reason:
+            name = anomalies_pb2.AnomalyInfo.Type.Name(reason.type)
+            if name.startswith("COMPARATOR_"):
+                yield Finding(split, path, reason.description, _remedy(reason.type, schema_name))
+
+
+def _remedy(kind: anomalies_pb2.AnomalyInfo.Type.ValueType, schema_name: str) -> str:
+    name = anomalies_pb2.AnomalyInfo.Type.Name(kind)
+    schema = f"schemas/{schema_name}/schema.pbtxt"
+    if name == "DATASET_LOW_NUM_EXAMPLES":
+        return "check [data.splits] in the recipe: the split reads nothing, or too little."
+    if name in ("FEATURE_TYPE_LOW_UNIQUE", "FEATURE_TYPE_HIGH_UNIQUE"):
+        return f"a class is missing or there is one too many: correct the data, or unique_constraints in {schema}."
+    if name.startswith("COMPARATOR_"):
+        return f"the classes' shares differ: correct the data or the splits, or raise the comparator's threshold in {schema}."
+    if name in ("FEATURE_TYPE_NOT_PRESENT", "FEATURE_TYPE_LOW_FRACTION_PRESENT", "SCHEMA_MISSING_COLUMN"):
+        return "the feature is missing in some or all examples: correct the data."
+    return f"correct the data; if they are right, review and edit {schema}."

@@ -1,0 +1,106 @@
+"""The exported SavedModel: its signatures, labels and metadata. What is trained is what is served."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import tensorflow as tf
+import tensorflow_transform as tft
+
+from components import features
+from components.preprocessing import MAX_PIXEL, Normalization
+
+# TF Serving reads only the files it knows in this folder and leaves the rest alone.
+METADATA_PATH = os.path.join("assets.extra", "model_metadata.json")
+METADATA_VERSION = 1
+
+
+class ServingModule(tf.Module):
+    """A classifier of encoded or raw images, with normalization and class names inside."""
+
+    def __init__(
+        self,
+        model: keras.Model,
+        transform_output: tft.TFTransformOutput,
+        normalization: Normalization,
+        class_names: Sequence[str],
+        image_shape: tuple[int, int, int],
+    ) -> None:
+        """Takes a model of normalized pixels to logits, and the Transform graph that normalizes."""
+        super().__init__()
+        self._model = model
+        self._transform = transform_output.transform_features_layer()
+        self._normalization = normalization
+        self._class_names = tf.constant(list(class_names), tf.string)
+        self._image_shape = image_shape
+
+    def signatures(self) -> dict[str, Any]:
+        """The three signatures, by name, as concrete functions."""
+        batch_of_strings = tf.TensorSpec([None], tf.string)
+        batch_of_images = tf.TensorSpec([None, *self._image_shape], tf.uint8)
+        return {
+            features.SERVING_DEFAULT: self.classify_examples.get_concrete_function(
+                tf.TensorSpec.from_spec(batch_of_strings, features.EXAMPLES)
+            ),
+            features.IMAGES: self.classify_images.get_concrete_function(
+                tf.TensorSpec.from_spec(batch_of_images, features.IMAGES)
+            ),
+            features.ENCODED_IMAGES: self.classify_encoded_images.get_concrete_function(
+                tf.TensorSpec.from_spec(batch_of_strings, features.ENCODED_IMAGES)
+            ),
+        }
+
+    @tf.function
+    def classify_examples(self, examples: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Classifies serialized tf.Examples (string [N]); they need no label."""
+        parsed = tf.io.parse_example(examples, {features.IMAGE: tf.io.FixedLenFeature([1], tf.string)})
+        return self._answer(self._transform(parsed)[features.PIXELS])
+
+    @tf.function
+    def classify_images(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Classifies images (uint8 [N, height, width, channels])."""
+        return self._answer(self._normalization(images))
+
+    @tf.function
+    def classify_encoded_images(self, encoded_images: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Classifies PNG or JPEG images of any size (string [N]), resized with an area filter where they need it."""
+        height, width, channels = self._image_shape
+
+        def decode(one: tf.Tensor) -> tf.Tensor:
+            image = tf.io.decode_image(one, channels=channels, expand_animations=False)
+            resized = tf.image.resize(image, [height, width], method="area")
+            return tf.saturate_cast(tf.round(tf.clip_by_value(resized, 0.0, MAX_PIXEL)), tf.uint8)
+
+        images = tf.map_fn(decode, encoded_images, fn_output_signature=tf.TensorSpec(self._image_shape, tf.uint8))
+        return self._answer(self._normalization(images))
+
+    def _answer(self, pixels: tf.Tensor) -> dict[str, tf.Tensor]:
+        probabilities = tf.nn.softmax(self._model(pixels, training=False))
+        classes = tf.argmax(probabilities, axis=-1, output_type=tf.int64)
+        return {
+            features.PROBABILITIES: probabilities,
+            features.CLASSES: classes,
+            features.LABELS: tf.gather(self._class_names, classes),
+        }
+
+
+def export_model(module: ServingModule, folder: str, metadata: dict[str, Any]) -> None:
+    """Writes the SavedModel, with `metadata` (JSON-able: recipe, data fingerprint, code version) inside it."""
+    tf.saved_model.save(module, folder, signatures=module.signatures())
+    path = os.path.join(folder, METADATA_PATH)
+    tf.io.gfile.makedirs(os.path.dirname(path))
+    with tf.io.gfile.GFile(path, "w") as file:
+        json.dump({"metadata_version": METADATA_VERSION, **metadata}, file, indent=2, sort_keys=True)
+
+
+def read_metadata(folder: str) -> dict[str, Any]:
+    """The metadata of an exported model; empty if it holds none (it was not exported here)."""
+    path = os.path.join(folder, METADATA_PATH)
+    if not tf.io.gfile.exists(path):
+        return {}
+    with tf.io.gfile.GFile(path) as file:
+        return dict(json.load(file))

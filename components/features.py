@@ -1,0 +1,21 @@
+"""The names that Transform, Trainer, serving and tests share (the contracts of the Examples and of the model)."""
+
+# Features of the Examples.
+IMAGE = "image"  # encoded image, bytes
+LABEL = "label"  # int64
+
+# Feature that Transform makes.
+PIXELS = "pixels"  # float32 [N, height, width, channels], normalized
+
+TRAIN, EVAL, TEST = "train", "eval", "test"
+SPLITS = (TRAIN, EVAL, TEST)
+
+# Signatures of the exported model, each with the name of its one input.
+SERVING_DEFAULT, EXAMPLES = "serving_default", "examples"
+IMAGES = "images"
+ENCODED_IMAGES = "encoded_images"
+
+# Outputs of every signature.
+PROBABILITIES = "probabilities"  # float32 [N, classes]
+CLASSES = "classes"  # int64 [N]
+LABELS = "labels"  # string [N]

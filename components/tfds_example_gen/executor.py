@@ -1,0 +1,164 @@
+"""Reads TFDS in Beam, one shard of a split per work item, and writes each as one TFRecord file."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import apache_beam as beam
+import tensorflow as tf
+import tensorflow_datasets as tfds
+from tfx.components.util import examples_utils
+from tfx.dsl.components.base.base_beam_executor import BaseBeamExecutor
+from tfx.proto import example_gen_pb2
+from tfx.types import Artifact, artifact_utils
+
+from components.datasets.prepared import PreparedDataset, load_prepared
+from components.errors import DataRejected, UsageError
+from components.features import IMAGE, LABEL, SPLITS
+from components.settings import Splits
+
+_READ_BATCH = 512
+# PNG bytes hardly compress: the lowest level keeps TFX's standard format at the least cost.
+_WRITER_OPTIONS = tf.io.TFRecordOptions(compression_type="GZIP", compression_level=1)
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One output file and the examples [start, stop) of a TFDS split that go into it."""
+
+    path: str
+    split: str
+    start: int
+    stop: int
+
+
+class Executor(BaseBeamExecutor):
+    """Executor of `TfdsExampleGen`."""
+
+    def Do(
+        self,
+        input_dict: dict[str, list[Artifact]],
+        output_dict: dict[str, list[Artifact]],
+        exec_properties: dict[str, Any],
+    ) -> None:
+        """Writes the Examples.
+
+        Raises:
+            DataRejected: the prepared dataset is not the one that the fingerprint names.
+            UsageError: a split's slicing is not valid, or two splits share examples.
+        """
+        self._log_startup(input_dict, output_dict, exec_properties)
+        examples = artifact_utils.get_single_instance(output_dict["examples"])
+        dataset = load_prepared(
+            exec_properties["dataset"], exec_properties["version"], Path(exec_properties["data_dir"])
+        )
+        if dataset.fingerprint != exec_properties["fingerprint"]:
+            raise DataRejected(
+                f"{dataset.name} in {dataset.data_dir} has changed since this pipeline was made: its content fingerprint "
+                f"is {dataset.fingerprint}, expected {exec_properties['fingerprint']}. Run the pipeline again."
+            )
+        shards = plan_shards(
+            dataset, Splits.model_validate_json(exec_properties["splits"]), examples.uri, exec_properties["shards"]
+        )
+        with self._make_beam_pipeline() as pipeline:
+            _ = (
+                pipeline
+                | "Shards" >> beam.Create(shards)
+                | "Spread" >> beam.Reshuffle()
+                | "WriteShard" >> beam.ParDo(WriteShard(_folder(dataset), dataset.image_key, dataset.label_key))
+            )
+        examples.split_names = artifact_utils.encode_split_names(list(SPLITS))
+        examples.set_string_custom_property("fingerprint", dataset.fingerprint)
+        examples_utils.set_payload_format(examples, example_gen_pb2.FORMAT_TF_EXAMPLE)
+        examples_utils.set_file_format(examples, "tfrecords_gzip")
+
+
+def plan_shards(dataset: PreparedDataset, splits: Splits, uri: str, count: int) -> list[Shard]:
+    """Divides each split evenly into `count` shards (an empty split gets one, so that its file exists).
+
+    Raises:
+        UsageError: a slicing is not valid for this dataset, or two splits share examples.
+    """
+    sources = tfds.builder_from_directory(_folder(dataset)).info.splits
+    shards, seen = [], list[tuple[str, str, int, int]]()
+    for name in SPLITS:
+        instruction = getattr(splits, name)
+        try:
+            ranges = tfds.core.ReadInstruction.from_spec(instruction).to_absolute(sources)
+        except (ValueError, KeyError, AssertionError) as error:
+            raise UsageError(
+                f"data.splits.{name} = {instruction!r} is not a slice of {dataset.name}: {error}. "
+                f"Its splits are {dict(dataset.split_sizes)}; examples: 'train[:55000]', 'train[90%:]', 'test'."
+            ) from error
+        for piece in ranges:
+            source, start, stop = piece.splitname, piece.from_ or 0, piece.to
+            stop = dataset.split_sizes[source] if stop is None else stop
+            for other, other_source, other_start, other_stop in seen:
+                if other_source == source and other != name and max(start, other_start) < min(stop, other_stop):
+                    raise UsageError(
+                        f"splits {other} and {name} share examples of {dataset.name}'s {source!r}: a model must not be "
+                        "judged on what it was trained on. Correct [data.splits] in the recipe."
+                    )
+            seen.append((name, source, start, stop))
+        shards += _divide(name, uri, [entry[1:] for entry in seen if entry[0] == name], count)
+    return shards
+
+
+def _divide(name: str, uri: str, ranges: list[tuple[str, int, int]], count: int) -> list[Shard]:
+    folder = os.path.join(uri, f"Split-{name}")
+    pieces = []
+    for source, start, stop in ranges:
+        parts = max(1, min(count, stop - start))
+        bounds = [start + (stop - start) * i // parts for i in range(parts + 1)]
+        pieces += [(source, low, high) for low, high in zip(bounds, bounds[1:], strict=False)]
+    return [
+        Shard(os.path.join(folder, f"data_tfrecord-{i:05d}-of-{len(pieces):05d}.gz"), source, low, high)
+        for i, (source, low, high) in enumerate(pieces)
+    ]
+
+
+class WriteShard(beam.DoFn):
+    """Reads one `Shard` from TFDS, undecoded, and writes its file; a repeated attempt replaces it whole."""
+
+    def __init__(self, dataset_folder: str, image_key: str, label_key: str) -> None:
+        self._folder, self._image_key, self._label_key = dataset_folder, image_key, label_key
+
+    def process(self, shard: Shard) -> Iterator[int]:
+        """Yields the number of examples written."""
+        # Beside the split's folder, whose every file is read as data; renamed into it when complete.
+        partial = os.path.join(os.path.dirname(os.path.dirname(shard.path)), f".partial-{uuid.uuid4().hex}")
+        written = 0
+        with tf.io.TFRecordWriter(partial, _WRITER_OPTIONS) as writer:
+            for serialized in self._read(shard):
+                writer.write(serialized)
+                written += 1
+        tf.io.gfile.makedirs(os.path.dirname(shard.path))
+        tf.io.gfile.rename(partial, shard.path, overwrite=True)
+        yield written
+
+    def _read(self, shard: Shard) -> Iterator[bytes]:
+        """Yields serialized tf.Examples, with the image's bytes as TFDS stores them."""
+        if shard.start == shard.stop:
+            return
+        data = tfds.builder_from_directory(self._folder).as_dataset(
+            split=tfds.core.ReadInstruction(shard.split, from_=shard.start, to=shard.stop, unit="abs"),
+            decoders={self._image_key: tfds.decode.SkipDecoding()},
+            shuffle_files=False,
+        )
+        example = tf.train.Example()
+        image = example.features.feature[IMAGE].bytes_list
+        label = example.features.feature[LABEL].int64_list
+        for batch in tfds.as_numpy(data.batch(_READ_BATCH)):
+            for encoded, number in zip(batch[self._image_key], batch[self._label_key].tolist(), strict=True):
+                image.value[:] = [encoded]
+                label.value[:] = [number]
+                yield example.SerializeToString(deterministic=True)
+
+
+def _folder(dataset: PreparedDataset) -> str:
+    return str(dataset.data_dir / dataset.name / dataset.version)

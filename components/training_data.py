@@ -1,0 +1,74 @@
+"""Reads a split of Examples as a tf.data pipeline for training: decoded once, kept as uint8, normalized per batch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import tensorflow as tf
+
+from components.features import IMAGE, LABEL
+from components.preprocessing import Normalization, decode_images
+
+_DECODE_BATCH = 256
+_MAX_CACHE_BYTES = 4 * 2**30  # beyond this, images are decoded anew in every epoch rather than kept in memory
+_SHUFFLE_EXAMPLES = 100_000
+_FEATURES = {IMAGE: tf.io.FixedLenFeature([], tf.string), LABEL: tf.io.FixedLenFeature([], tf.int64)}
+
+
+def count_examples(patterns: Sequence[str]) -> int:
+    """The number of records in the gzipped TFRecord files that match."""
+    counted = _records(patterns).batch(4096).reduce(tf.int64.as_numpy_dtype(0), lambda n, b: n + tf.size(b, tf.int64))
+    return int(counted)
+
+
+def decoded_examples(patterns: Sequence[str], image_shape: tuple[int, int, int], count: int) -> tf.data.Dataset:
+    """Examples of `patterns`, decoded: (uint8 [height, width, channels], int64 label), in file order, cached if small."""
+
+    def decode(serialized: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        parsed = tf.io.parse_example(serialized, _FEATURES)
+        return decode_images(parsed[IMAGE], image_shape), parsed[LABEL]
+
+    data = _records(patterns).batch(_DECODE_BATCH).map(decode, num_parallel_calls=tf.data.AUTOTUNE).unbatch()
+    height, width, channels = image_shape
+    return data.cache() if count * height * width * channels <= _MAX_CACHE_BYTES else data
+
+
+def training_batches(
+    examples: tf.data.Dataset,
+    normalization: Normalization,
+    *,
+    num_classes: int,
+    batch_size: int,
+    first_epoch: int,
+    epochs: int,
+    steps_per_epoch: int,
+    seed: int,
+) -> tf.data.Dataset:
+    """Shuffled batches of epochs [first_epoch, epochs), one after the other.
+
+    The order within an epoch depends on the seed and the epoch's number alone: a training that goes on after a kill passes
+    over what it has seen, and then sees what the uninterrupted one saw.
+
+    Returns:
+        A dataset of (float32 [N, height, width, channels], one-hot float32 [N, num_classes]).
+    """
+    data = examples.shuffle(_SHUFFLE_EXAMPLES, seed=seed, reshuffle_each_iteration=True).batch(batch_size)
+    data = data.repeat(epochs).skip(first_epoch * steps_per_epoch)
+    return data.map(_normalizer(normalization, num_classes), tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
+
+
+def evaluation_batches(
+    examples: tf.data.Dataset, normalization: Normalization, *, num_classes: int, batch_size: int
+) -> tf.data.Dataset:
+    """Batches in file order, of the same form as `training_batches`."""
+    data = examples.batch(batch_size)
+    return data.map(_normalizer(normalization, num_classes), tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
+
+
+def _normalizer(normalization: Normalization, num_classes: int):
+    return lambda images, labels: (normalization(images), tf.one_hot(labels, num_classes))
+
+
+def _records(patterns: Sequence[str]) -> tf.data.Dataset:
+    files = sorted(path for pattern in patterns for path in tf.io.gfile.glob(pattern))
+    return tf.data.TFRecordDataset(files, compression_type="GZIP")

@@ -1,0 +1,162 @@
+"""The pipeline: which component feeds which. The same for every runner, which only supplies paths and Beam arguments."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import tensorflow_data_validation as tfdv
+from tfx.components.evaluator.component import Evaluator
+from tfx.components.example_validator.component import ExampleValidator
+from tfx.components.pusher.component import Pusher
+from tfx.components.schema_gen.import_schema_gen.component import ImportSchemaGen
+from tfx.components.statistics_gen.component import StatisticsGen
+from tfx.components.trainer.component import Trainer
+from tfx.components.transform.component import Transform
+from tfx.dsl.components.base.base_component import BaseComponent
+from tfx.dsl.components.base.executor_spec import ExecutorClassSpec
+from tfx.orchestration import metadata
+from tfx.orchestration.pipeline import Pipeline
+from tfx.proto import pusher_pb2, trainer_pb2, transform_pb2
+
+from components import pusher
+from components.baseline.component import Baseline
+from components.code_version import code_version
+from components.data_gate.component import DataGate
+from components.datasets.prepared import PreparedDataset
+from components.evaluation import evaluation_config
+from components.features import EVAL, TEST, TRAIN
+from components.tfds_example_gen.component import TfdsExampleGen
+from components.trainer import TrainerConfig
+from pipeline.recipes import Recipe
+
+
+@dataclass(frozen=True)
+class Paths:
+    """Every path a pipeline uses; a runner on a cluster gives addresses in its bucket."""
+
+    pipeline_root: str
+    data_dir: str
+    schema_file: str
+    accepted_statistics: str
+    training_backup: str
+    serving: str
+
+
+def create_pipeline(
+    recipe: Recipe,
+    dataset: PreparedDataset,
+    paths: Paths,
+    *,
+    baseline_version: str = "",
+    enable_cache: bool = True,
+    metadata_db: Path | None = None,
+) -> Pipeline:
+    """Describes the whole run.
+
+    Args:
+        recipe: all settings.
+        dataset: the prepared data, whose fingerprint enters the cache keys.
+        paths: where the run reads and writes.
+        baseline_version: the version served when the pipeline is made, where that is known.
+        enable_cache: whether components with known inputs and parameters are answered from the cache.
+        metadata_db: the SQLite file of ML Metadata, for the local runner.
+    """
+    config = trainer_config(recipe, dataset, paths)
+    examples = TfdsExampleGen(
+        dataset=dataset.name,
+        version=dataset.version,
+        fingerprint=dataset.fingerprint,
+        data_dir=paths.data_dir,
+        splits=recipe.data.splits,
+        shards=recipe.data.shards,
+    )
+    schema = ImportSchemaGen(schema_file=paths.schema_file)
+    statistics = StatisticsGen(
+        examples=examples.outputs["examples"],
+        schema=schema.outputs["schema"],
+        stats_options=tfdv.StatsOptions(enable_semantic_domain_stats=True),  # for the schema's image_domain
+    )
+    anomalies = ExampleValidator(statistics=statistics.outputs["statistics"], schema=schema.outputs["schema"])
+    gate = DataGate(
+        examples=examples.outputs["examples"],
+        statistics=statistics.outputs["statistics"],
+        schema=schema.outputs["schema"],
+        anomalies=anomalies.outputs["anomalies"],
+        dataset=dataset.name,
+        image_shape=recipe.data.image_shape,
+        accepted_dir=paths.accepted_statistics,
+    )
+    transform = Transform(
+        examples=examples.outputs["examples"],
+        schema=schema.outputs["schema"],
+        preprocessing_fn="components.preprocessing.preprocessing_fn",
+        custom_config={
+            "transform": recipe.transform.model_dump_json(),
+            "image_shape": list(recipe.data.image_shape),
+            "code_version": code_version(),
+        },
+        splits_config=transform_pb2.SplitsConfig(analyze=[TRAIN]),
+        materialize=False,  # the Trainer decodes once and caches as uint8: a quarter of the floats' size
+        disable_analyzer_cache=True,
+        disable_statistics=True,
+    )
+    transform.add_upstream_node(gate)
+    trainer = Trainer(
+        run_fn="components.trainer.run_fn",
+        examples=examples.outputs["examples"],
+        transform_graph=transform.outputs["transform_graph"],
+        custom_config=config.to_json(),
+        train_args=trainer_pb2.TrainArgs(splits=[TRAIN]),
+        eval_args=trainer_pb2.EvalArgs(splits=[EVAL]),
+    )
+    components: list[BaseComponent] = [examples, schema, statistics, anomalies, gate, transform, trainer]
+    baseline = None
+    if recipe.evaluation.baseline == "served":
+        baseline = Baseline(
+            model=trainer.outputs["model"],
+            serving_dir=paths.serving,
+            identity=config.identity(),
+            expected_version=baseline_version,
+        )
+        components.append(baseline)
+    evaluator = Evaluator(
+        examples=examples.outputs["examples"],
+        example_splits=[TEST],
+        model=trainer.outputs["model"],
+        baseline_model=baseline.outputs["baseline"] if baseline else None,
+        schema=schema.outputs["schema"],
+        eval_config=evaluation_config(recipe.evaluation, len(dataset.class_names)),
+    )
+    # The infra validator's place is here: it takes the model and the examples, and gives the Pusher an infra blessing.
+    push = Pusher(
+        model=trainer.outputs["model"],
+        model_blessing=evaluator.outputs["blessing"],
+        push_destination=pusher_pb2.PushDestination(
+            filesystem=pusher_pb2.PushDestination.Filesystem(base_directory=paths.serving)
+        ),
+        custom_executor_spec=ExecutorClassSpec(pusher.Executor),
+    )
+    return Pipeline(
+        pipeline_name=dataset.name.replace("_", "-"),
+        pipeline_root=paths.pipeline_root,
+        components=[*components, evaluator, push],
+        enable_cache=enable_cache,
+        metadata_connection_config=metadata.sqlite_metadata_connection_config(str(metadata_db)) if metadata_db else None,
+        beam_pipeline_args=list(recipe.beam.args),
+    )
+
+
+def trainer_config(recipe: Recipe, dataset: PreparedDataset, paths: Paths) -> TrainerConfig:
+    """What the Trainer is told; its identity also tells the baseline which served versions are this very model."""
+    return TrainerConfig(
+        dataset=dataset.name,
+        data_fingerprint=dataset.fingerprint,
+        class_names=dataset.class_names,
+        image_shape=recipe.data.image_shape,
+        normalization=recipe.transform.normalization,
+        model=recipe.model,
+        training=recipe.training,
+        code_version=code_version(),
+        backup_dir=paths.training_backup,
+    )
