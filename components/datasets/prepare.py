@@ -64,6 +64,7 @@ def prepare(
         else:
             _write_from_anywhere(name, builder, data_dir / "downloads", incoming / "package", report)
         written = Path(builder.data_dir)
+        report("moving into place")
         publish(written, data_dir / name / written.name, incoming)
     return load_prepared(name, version, data_dir)
 

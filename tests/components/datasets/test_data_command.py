@@ -1,0 +1,58 @@
+"""`mnist-tfx data prepare` as a user calls it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from components.errors import UsageError
+from pipeline.commands import data
+from tests.fixtures.tiny_dataset import write_idx_files
+
+_ROOT = Path(__file__).parents[3]
+
+
+def _run(*words: str) -> int:
+    parser = argparse.ArgumentParser()
+    data.add_arguments(parser)
+    return data.run(parser.parse_args(words))
+
+
+def test_json_on_stdout_and_stages_on_stderr(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    source, home = tmp_path / "source", tmp_path / "home"
+    write_idx_files(source, train=20, test=10)
+    words = ("prepare", "--dataset", "kmnist", "--home", str(home), "--from", str(source), "--json")
+
+    assert _run(*words) == 0
+    out, err = capfd.readouterr()
+    (first,) = json.loads(out)
+    assert (first["dataset"], first["version"], first["already_prepared"]) == ("kmnist", "3.0.1", False)
+    assert first["splits"] == {"train": 20, "test": 10}
+    assert first["folder"] == str(home / "datasets" / "kmnist" / "3.0.1")
+    assert "kmnist: writing examples\n" in err
+    assert "\x1b" not in err
+
+    assert _run(*words) == 0
+    out, err = capfd.readouterr()
+    (second,) = json.loads(out)
+    assert second["already_prepared"] is True
+    assert second["fingerprint"] == first["fingerprint"]
+    assert "--from was not looked at" in err
+
+
+def test_from_needs_one_dataset(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="--dataset"):
+        _run("prepare", "--from", str(tmp_path), "--home", str(tmp_path))
+
+
+def test_help_imports_no_tensorflow() -> None:
+    script = (
+        "import sys, pipeline.commands.data; print([name for name in sys.modules if name.startswith('tensorflow')])"
+    )
+    result = subprocess.run([sys.executable, "-c", script], cwd=_ROOT, capture_output=True, text=True, check=True)
+    assert result.stdout == "[]\n"
