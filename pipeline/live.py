@@ -7,6 +7,7 @@ they can do it in any runner.
 from __future__ import annotations
 
 import logging
+import math
 import sys
 import threading
 import time
@@ -136,6 +137,7 @@ class LiveTable(_Rows):
     def __enter__(self) -> Self:
         super().__enter__()
         self._on_exit.enter_context(self._live)
+        self._live.refresh()
         self._live.console.show_cursor(True)  # so that a killed process leaves a usable terminal
         return self
 
@@ -174,7 +176,7 @@ class PlainLines(_Rows):
         self._stream = stream
         self._period_seconds = period_seconds
         self._width = max(map(len, node_ids), default=0)
-        self._printed = 0.0  # when a progress line was last printed
+        self._printed = -math.inf  # when a progress line was last printed
         self._held_back = False
         self._lock = threading.RLock()  # Beam's threads report too
 
@@ -195,7 +197,7 @@ class PlainLines(_Rows):
         with self._lock:
             if self._held_back:
                 self._show(node_id)
-            self._held_back, self._printed = False, 0.0
+            self._held_back, self._printed = False, -math.inf
 
 
 @contextmanager

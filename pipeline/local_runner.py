@@ -61,6 +61,7 @@ def run_pipeline(pipeline: Pipeline, *, run_id: str, log_file: Path, observer: O
     The caller holds the home's lock: executions found RUNNING are taken for those of a killed process.
 
     Raises:
+        ValueError: `run_id` was used before.
         PipelineError: an executor raised one (it comes through as it is), or any other exception, which is the cause.
         KeyboardInterrupt: SIGINT, SIGTERM or SIGHUP came; the execution is CANCELED, and the next run goes on from the
             cache. Where code does not give way within `interrupts.GRACE_SECONDS`, the process ends with status 130.
@@ -85,7 +86,10 @@ class _Run:
         self._current: _Node | None = None
 
     def run(self) -> RunResult:
-        run_record.close_killed_runs(self._store())
+        store = self._store()
+        if store.get_context_by_type_and_name(run_record.RUN_CONTEXT, self._run_id) is not None:
+            raise ValueError(f"run id {self._run_id!r} was used before; TFX would take that run's executions for ours")
+        run_record.close_killed_runs(store)
         end: run_record.End = "failed"
         try:
             with StopSignals(on_stuck=self._give_up) as signals:
@@ -136,7 +140,7 @@ class _Run:
                 # The launcher raises nothing where inputs cannot be resolved, and LocalDagRunner would go on.
                 result = execution_lib.get_execution_result(execution, ignore_parse_errors=True)
                 reason = result.result_message.strip().splitlines()[-1:] if result else []
-                raise RuntimeError(" ".join(["the node was not run.", *reason]))
+                raise PipelineError(f"{node.node_id} was not run, for want of inputs. {' '.join(reason)}")
             outputs = execution_lib.get_output_artifacts(handle, info.execution_id)
         return NodeResult(node.node_id, execution.last_known_state == _CACHED, node.seconds, outputs)
 

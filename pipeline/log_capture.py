@@ -36,27 +36,36 @@ def output_to(log_file: Path) -> Iterator[None]:
     """
     log_file.parent.mkdir(parents=True, exist_ok=True)
     root = logging.getLogger()
-    python_before = (sys.stdout, sys.stderr, root.handlers[:], root.level)
-    for stream in (sys.stdout, sys.stderr):
+    streams, handlers, level = (sys.stdout, sys.stderr), root.handlers[:], root.level
+    for stream in streams:
         stream.flush()
     saved_out, saved_err = os.dup(1), os.dup(2)
-    with open(log_file, "a", buffering=1, encoding="utf-8", errors="backslashreplace") as log:
+    with open(log_file, "a", buffering=1, encoding="utf-8", errors="backslashreplace") as log, _absl_at_info():
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)
-        # Python's own streams too: a caller (pytest, a notebook) may have put others there that bypass descriptor 2.
-        sys.stdout = sys.stderr = log
+        # Python's own streams too: a caller (pytest, a notebook) may have put others there that bypass the descriptors.
+        sys.stdout, sys.stderr = _stream_on(1), _stream_on(2)
         handler = logging.StreamHandler(log)
         handler.addFilter(lambda record: record.name != "apache_beam.typehints.native_type_compatibility")  # hundreds
         handler.setFormatter(_OneRecordPerLine("%(asctime)s %(levelname)s %(name)s: %(message)s", "%H:%M:%S"))
-        root.handlers, root.level = [handler], logging.INFO
-        with _absl_at_info():
-            try:
-                yield
-            finally:
-                sys.stdout, sys.stderr, root.handlers, root.level = python_before
-                for saved, descriptor in ((saved_out, 1), (saved_err, 2)):
-                    os.dup2(saved, descriptor)
-                    os.close(saved)
+        root.handlers = [handler]
+        root.setLevel(logging.INFO)
+        try:
+            yield
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            sys.stdout, sys.stderr = streams
+            root.handlers = handlers
+            root.setLevel(level)
+            for saved, descriptor in ((saved_out, 1), (saved_err, 2)):
+                os.dup2(saved, descriptor)
+                os.close(saved)
+
+
+def _stream_on(descriptor: int) -> TextIO:
+    """A stream that stays usable after the block: TensorFlow's log handler keeps the one it finds at import."""
+    return open(descriptor, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)
 
 
 @contextmanager

@@ -7,6 +7,8 @@ from typing import Literal
 import ml_metadata as mlmd
 from ml_metadata.proto import metadata_store_pb2 as pb
 
+from components.errors import PipelineError
+
 RUN_CONTEXT = "pipeline_run"  # TFX's context type; the context's name is the run id
 
 # Custom properties of the run's context. A run without them is going on, or was killed.
@@ -14,7 +16,7 @@ ENDED, SECONDS = "ended", "seconds"
 End = Literal["complete", "failed", "stopped", "killed"]
 
 # Custom properties of an execution.
-ERROR, ERROR_TYPE = "error", "error_type"
+ERROR, ERROR_TYPE, EXIT_CODE = "error", "error_type", "exit_code"
 KILLED = "killed"  # as ERROR_TYPE: the process vanished, so the time of the end is unknown
 
 _MAX_ERROR = 2000  # characters
@@ -44,6 +46,7 @@ def record_failure(store: mlmd.MetadataStore, execution: pb.Execution, error: Ba
     execution.last_known_state = pb.Execution.FAILED
     execution.custom_properties[ERROR].string_value = str(error)[:_MAX_ERROR]
     execution.custom_properties[ERROR_TYPE].string_value = type(error).__name__
+    execution.custom_properties[EXIT_CODE].int_value = getattr(error, "exit_code", PipelineError.exit_code)
     store.put_executions([execution])
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from pathlib import Path
 
@@ -38,4 +39,5 @@ def main(home: Path, options: dict[str, str]) -> int:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the tests run as a job in the background
     sys.exit(main(Path(sys.argv[1]), dict(option.split("=", 1) for option in sys.argv[2:])))

@@ -3,10 +3,12 @@
 No `from __future__ import annotations` here: TFX reads the annotations of component functions as objects.
 """
 
+import io
 import logging
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 from tfx.dsl.component.experimental.annotations import InputArtifact, OutputArtifact, Parameter
 from tfx.dsl.component.experimental.decorators import component
@@ -15,6 +17,9 @@ from tfx.orchestration.pipeline import Pipeline
 from tfx.types.standard_artifacts import Examples, Model, ModelBlessing, PushedModel
 
 from components.errors import DataRejected
+from pipeline.live import PlainLines
+from pipeline.local_runner import RunResult, run_pipeline
+from pipeline.run_id import claim_run_id
 
 PROGRESS = logging.getLogger("mnist_tfx.progress")
 
@@ -92,6 +97,23 @@ def small_pipeline(
         enable_cache=True,
         metadata_connection_config=metadata.sqlite_metadata_connection_config(str(home / "metadata.db")),
     )
+
+
+def run_small_pipeline(home: Path, **options: Any) -> RunResult:
+    """Runs `small_pipeline(home, ..., **options)` under a fresh run id; nobody watches."""
+    run_id = claim_run_id(home / "runs" / "mnist", "mnist")
+    with PlainLines("mnist", NODE_IDS, describe, io.StringIO()) as observer:
+        return run_pipeline(
+            small_pipeline(home, run_id, **options),
+            run_id=run_id,
+            log_file=log_file(home, run_id),
+            observer=observer,
+        )
+
+
+def log_file(home: Path, run_id: str) -> Path:
+    """Where `run_small_pipeline` logs."""
+    return home / "runs" / "mnist" / run_id / "run.log"
 
 
 NODE_IDS = ("TfdsExampleGen", "DataGate", "Trainer", "Evaluator", "Pusher")
