@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,21 +9,19 @@ from pathlib import Path
 from typing import Any
 
 from components.datasets.errors import NotPrepared
+from components.datasets.fingerprint import FRAME_BYTES, fingerprint
 from components.errors import UsageError
 
 _VERSION = re.compile(r"\d+\.\d+\.\d+")
 _NAME = re.compile(r"[a-z0-9_]+(/[\w.+-]*\w)?")  # a TFDS builder, or builder/configuration
-_TFRECORD_FRAME_BYTES = (
-    16  # per record: length (8), its CRC (4), the content's CRC (4); tensorflow/core/lib/io/record_writer.h
-)
 
 
 @dataclass(frozen=True)
 class PreparedDataset:
     """A dataset that lies complete in a TFDS data_dir.
 
-    `fingerprint` is the SHA-256, in hex, over what the records mean (features and class names) and the record files. It
-    does not depend on where, when or from which source the dataset was prepared.
+    `fingerprint` is the SHA-256, in hex, over what the records mean (features and class names) and the records. It does
+    not depend on where, when or from which source the dataset was prepared.
     """
 
     name: str
@@ -59,7 +56,10 @@ def load_prepared(name: str, version: str | None, data_dir: Path) -> PreparedDat
     flaw = find_flaw(folder)
     if flaw is not None:
         raise NotPrepared(f"dataset {wanted} is not complete in {data_dir}: {flaw}. {remedy}")
-    return _describe(name, folder, data_dir)
+    try:
+        return _describe(name, folder, data_dir)
+    except ValueError as error:
+        raise NotPrepared(f"dataset {wanted} is damaged in {data_dir}: {error}. {remedy}") from error
 
 
 def check_name(name: str) -> None:
@@ -109,7 +109,7 @@ def find_flaw(folder: Path) -> str | None:
         if missing:
             return f"{missing[0]} is missing"
         length = sum(file.stat().st_size for file in files)
-        expected = split.num_bytes + _TFRECORD_FRAME_BYTES * split.num_examples
+        expected = split.num_bytes + FRAME_BYTES * split.num_examples
         if info.file_format.value == "tfrecord" and length != expected:
             return f"split {split.name!r} is {length} bytes long instead of {expected}"
     return None
@@ -135,21 +135,10 @@ def _describe(name: str, folder: Path, data_dir: Path) -> PreparedDataset:
         name=name,
         version=folder.name,
         data_dir=data_dir,
-        fingerprint=_fingerprint(folder, info),
+        fingerprint=fingerprint(folder, info),
         class_names=tuple(info.features[label_key].names),
         image_shape=tuple(info.features[image_key].shape),
         image_key=image_key,
         label_key=label_key,
         split_sizes={split.name: split.num_examples for split in info.splits.values()},
     )
-
-
-def _fingerprint(folder: Path, info: Any) -> str:
-    """SHA-256 over the names and contents of all files but dataset_info.json, which tells of the download."""
-    records = [Path(file) for split in info.splits.values() for file in split.filepaths]
-    digest = hashlib.sha256()
-    for path in sorted([folder / "features.json", *folder.glob("*.labels.txt"), *records]):
-        with open(path, "rb") as handle:
-            content = hashlib.file_digest(handle, "sha256")
-        digest.update(f"{path.name} {content.hexdigest()}\n".encode())
-    return digest.hexdigest()

@@ -139,6 +139,9 @@ def shown_progress(name: str) -> Iterator[Progress]:
         task = bar.add_task("starting", total=None)
 
         def update_bar(stage: str, done: int = 0, total: int | None = None) -> None:
-            bar.update(task, description=stage, completed=done, total=total)
+            if total is None:
+                bar.update(task, description=stage)
+            else:
+                bar.update(task, description=stage, completed=done, total=total)
 
         yield update_bar

@@ -92,7 +92,36 @@ def test_wrong_sum_leaves_nothing_behind(tmp_path: Path) -> None:
     assert _visible(data_dir) == []
 
 
-@pytest.mark.parametrize("damage", ["cut", "missing", "info"])
+def _swap_features(record: bytes) -> bytes:
+    """The same tf.Example of an image and a label with its two features in the other order."""
+    import tensorflow as tf
+
+    features = tf.train.Example.FromString(record).features
+    image_was_first = record.index(b"image") < record.index(b"label")
+    parts = [
+        tf.train.Features(feature={key: features.feature[key]}).SerializeToString()
+        for key in (("label", "image") if image_was_first else ("image", "label"))
+    ]
+    size = sum(map(len, parts))
+    assert 128 <= size < 16384, "the length below is written as a varint of two bytes"
+    return b"\x0a" + bytes([size & 127 | 128, size >> 7]) + b"".join(parts)
+
+
+def test_fingerprint_ignores_the_order_of_features_in_records(tmp_path: Path) -> None:
+    import tensorflow as tf
+
+    first = prepare_tiny(tmp_path, train=20, test=10)
+    for path in (tmp_path / "kmnist" / first.version).glob("*.tfrecord-*"):
+        records = [record.numpy() for record in tf.data.TFRecordDataset(str(path))]
+        with tf.io.TFRecordWriter(str(path)) as writer:
+            for record in records:
+                swapped = _swap_features(record)
+                assert swapped != record
+                writer.write(swapped)
+    assert load_prepared("kmnist", None, tmp_path) == first
+
+
+@pytest.mark.parametrize("damage", ["cut", "missing", "info", "record"])
 def test_incomplete_dataset_is_prepared_again(tmp_path: Path, damage: str) -> None:
     whole = prepare_tiny(tmp_path, train=20, test=10)
     folder = tmp_path / "kmnist" / whole.version
@@ -101,9 +130,11 @@ def test_incomplete_dataset_is_prepared_again(tmp_path: Path, damage: str) -> No
         records.write_bytes(records.read_bytes()[:-1])
     elif damage == "missing":
         records.unlink()
+    elif damage == "record":
+        records.write_bytes(b"\xff" * records.stat().st_size)
     else:
         (folder / "dataset_info.json").write_text("{")
-    with pytest.raises(NotPrepared, match="not complete"):
+    with pytest.raises(NotPrepared, match=r"not complete|damaged"):
         load_prepared("kmnist", None, tmp_path)
     assert prepare_tiny(tmp_path, train=20, test=10) == whole
     assert _visible(tmp_path) == ["kmnist"]

@@ -1,0 +1,57 @@
+"""A fingerprint of what a prepared dataset holds, the same wherever and whenever it was prepared."""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+# A record of a TFRecord file: length (uint64, little-endian), CRC of the length, content, CRC of the content; from
+# TensorFlow's core/lib/io/record_writer.h.
+_LENGTH = struct.Struct("<Q")
+_HEADER_BYTES = 12
+_FOOTER_BYTES = 4
+FRAME_BYTES = _HEADER_BYTES + _FOOTER_BYTES
+
+
+def fingerprint(folder: Path, info: Any) -> str:
+    """SHA-256, in hex, over a TFDS dataset's features, class names and records; 0.2 s for MNIST.
+
+    dataset_info.json, which tells of the download, is left out. Each record is hashed with its features in alphabetical
+    order: TFDS writes them in an order that differs from one process to the next.
+
+    Args:
+        folder: `<data_dir>/<name>/<version>`.
+        info: its `tfds.core.DatasetInfo`.
+
+    Raises:
+        ValueError: a record is damaged.
+    """
+    records = {Path(file) for split in info.splits.values() for file in split.filepaths}
+    digest = hashlib.sha256()
+    for path in sorted([folder / "features.json", *folder.glob("*.labels.txt"), *records]):
+        content = hashlib.sha256()
+        if path in records and info.file_format.value == "tfrecord":
+            for record in _examples_in_order(path):
+                content.update(record)
+        else:
+            content.update(path.read_bytes())
+        digest.update(f"{path.name} {content.hexdigest()}\n".encode())
+    return digest.hexdigest()
+
+
+def _examples_in_order(path: Path) -> Iterator[bytes]:
+    """The serialized tf.Examples of a TFRecord file, the features of each in alphabetical order."""
+    from google.protobuf.message import DecodeError
+    from tensorflow_datasets.proto import tf_example_pb2  # the same message as TensorFlow's, without TensorFlow
+
+    with open(path, "rb") as handle:
+        try:
+            while header := handle.read(_HEADER_BYTES):
+                content = handle.read(_LENGTH.unpack_from(header)[0])
+                handle.read(_FOOTER_BYTES)
+                yield tf_example_pb2.Example.FromString(content).SerializeToString(deterministic=True)
+        except (DecodeError, struct.error, OverflowError, MemoryError) as error:
+            raise ValueError(f"{path} holds a damaged record: {error}") from error
