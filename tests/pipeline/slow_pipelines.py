@@ -13,6 +13,8 @@ from tfx.orchestration import metadata
 from tfx.orchestration.pipeline import Pipeline
 from tfx.types.standard_artifacts import Examples, Model
 
+from components.settings import BeamSettings
+
 _MINUTES = 180  # seconds
 
 
@@ -75,5 +77,5 @@ def slow_pipeline(home: Path, run_id: str, *, step: str, flag: str) -> Pipeline:
         pipeline_root=str(home / "runs" / "mnist" / run_id),
         components=[STEPS[step](flag=flag).with_id("Slow")],
         metadata_connection_config=metadata.sqlite_metadata_connection_config(str(home / "metadata.db")),
-        beam_pipeline_args=["--runner=DirectRunner", "--direct_running_mode=in_memory", "--direct_num_workers=1"],
+        beam_pipeline_args=list(BeamSettings().args),
     )
