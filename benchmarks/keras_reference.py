@@ -1,7 +1,8 @@
 """A plain Keras script without a pipeline: trains and evaluates the dense classifier on TFDS data.
 
 This is what the Keras and TFDS documentation would have one write (https://www.tensorflow.org/datasets/keras_example),
-with the layers, batch size and division of the data of our recipe `mnist/benchmark`: the floor that `benchmarks.pipeline` compares with.
+with the layers, batch size and division of the data of our recipe `mnist/benchmark`: the floor that
+`benchmarks.pipeline` compares with.
 
     .venv/bin/python -m benchmarks.keras_reference --data-dir var/datasets
 """

@@ -1,4 +1,4 @@
-"""Our pipeline as a measured command: a run in a fresh home that shares only the prepared datasets with the real one."""
+"""Our pipeline as a measured command: a run in a fresh home that shares only prepared datasets with the real one."""
 
 from __future__ import annotations
 

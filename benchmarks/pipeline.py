@@ -7,8 +7,8 @@ a  `mnist-tfx run --dataset mnist --recipe benchmark --no-cache`: 5 epochs of 2 
 b  TFX's MNIST example as installed: 4.3 epochs of 2 x 64 on two thirds of the images (5,000 steps of 40)
 c  a plain Keras script, 5 epochs of 2 x 512: no statistics, no checks, no export
 
-Each is a process of its own, one after the other, timed from outside with its imports. Before the clock starts, the data
-lies prepared on the disk in the form that each reads. Memory is the largest sum over the process tree, sampled.
+Each is a process of its own, one after the other, timed from outside with its imports. Before the clock starts,
+the data lies prepared on the disk in the form that each reads. Memory is the largest sum over the process tree.
 """
 
 from __future__ import annotations
