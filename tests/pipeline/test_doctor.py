@@ -73,6 +73,25 @@ def test_a_home_below_a_file_cannot_be_written_to(tmp_path: Path) -> None:
     assert "--home" in check.remedy
 
 
+def test_a_gpu_is_named_and_counts_where_tensorflow_finds_its_libraries(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_program(tmp_path / "nvidia-smi", "echo NVIDIA H100 80GB HBM3; echo NVIDIA H100 80GB HBM3")
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    monkeypatch.setenv("LD_LIBRARY_PATH", str(tmp_path))
+    for library in ("cudart", "cublas", "cudnn"):
+        (tmp_path / f"lib{library}.so.12").touch()
+    check = doctor.check_gpu()
+    assert (check.status, check.found) == ("ok", "2 (NVIDIA H100 80GB HBM3): training will use it")
+
+
+def test_a_gpu_whose_driver_fails_is_not_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_program(tmp_path / "nvidia-smi", "exit 9")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    check = doctor.check_gpu()
+    assert check.found.startswith("none") or any(Path("/dev").glob("nvidia[0-9]*"))
+
+
 def test_prepared_data_is_ok_without_a_network(tmp_path: Path, no_network: None) -> None:
     home = Home(tmp_path / "home")
     prepare("kmnist", home.datasets, source=small_idx_files(tmp_path))
@@ -95,9 +114,7 @@ def test_data_out_of_reach_fails_where_the_fallback_is_missing_too(
 def test_data_out_of_reach_is_a_warning_where_the_fallback_is_there(
     tmp_path: Path, no_network: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    npm = tmp_path / "npm"
-    npm.write_text("#!/bin/sh\n")
-    npm.chmod(0o755)
+    write_program(tmp_path / "npm", "exit 1")
     monkeypatch.setenv("PATH", str(tmp_path))
     check = doctor.check_data("mnist", Home(tmp_path))
     assert check.status == "warn"
@@ -136,6 +153,12 @@ def test_it_answers_without_importing_tensorflow(tmp_path: Path, no_network: Non
         "examine(Home(Path(sys.argv[1]))); sys.exit('tensorflow' in sys.modules or 'tfx' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False).returncode == 0
+
+
+def write_program(path: Path, body: str) -> None:
+    """A shell script that can be found on a PATH."""
+    path.write_text(f"#!/bin/sh\n{body}\n")
+    path.chmod(0o755)
 
 
 def small_idx_files(folder: Path) -> Path:
