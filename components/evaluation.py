@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 from tensorflow_model_analysis.proto import config_pb2
@@ -21,39 +19,24 @@ def evaluation_config(settings: EvaluationSettings, num_classes: int) -> config_
     """Metrics and thresholds over the whole split and over each label by itself.
 
     Within the slice of one label, accuracy is that class's recall: the bound per class is on it.
-    Precision, recall and F1 per class count the most probable class as the prediction (`top_k=1`).
+    The most probable class counts as the prediction.
     """
-    per_class = [
-        config_pb2.MetricConfig(class_name=name, config=f'"name": "{name.lower()}", "class_id": {index}, "top_k": 1')
-        for index in range(num_classes)
-        for name in ("Precision", "Recall", "F1Score")
-    ]
     accuracy = config_pb2.MetricConfig(
-        class_name="SparseCategoricalAccuracy",
+        class_name="Accuracy",
+        module=_METRICS,
         config=f'"name": "{ACCURACY}"',
-        threshold=config_pb2.MetricThreshold(
-            value_threshold=config_pb2.GenericValueThreshold(lower_bound={"value": settings.min_accuracy}),
-            change_threshold=config_pb2.GenericChangeThreshold(
-                direction=config_pb2.MetricDirection.HIGHER_IS_BETTER,
-                absolute={"value": -settings.max_accuracy_drop - _EPSILON},
-            ),
-        ),
+        # A MetricConfig's plain `threshold` would hold for every slice.
         per_slice_thresholds=[
-            config_pb2.PerSliceMetricThreshold(
-                slicing_specs=[config_pb2.SlicingSpec(feature_keys=[LABEL])],
-                threshold=config_pb2.MetricThreshold(
-                    value_threshold=config_pb2.GenericValueThreshold(lower_bound={"value": settings.min_class_accuracy})
-                ),
-            )
+            _bounds(config_pb2.SlicingSpec(), settings.min_accuracy, settings.max_accuracy_drop),
+            _bounds(config_pb2.SlicingSpec(feature_keys=[LABEL]), settings.min_class_accuracy),
         ],
     )
     metrics = [
         config_pb2.MetricConfig(class_name="ExampleCount"),
         accuracy,
-        config_pb2.MetricConfig(class_name="SparseTopKCategoricalAccuracy", config='"name": "top_2_accuracy", "k": 2'),
-        config_pb2.MetricConfig(class_name="SparseCategoricalCrossentropy", config='"name": "loss"'),
+        config_pb2.MetricConfig(class_name="PerClass", module=_METRICS, config=f'"num_classes": {num_classes}'),
+        config_pb2.MetricConfig(class_name="ProbabilityQuality", module=_METRICS),
         config_pb2.MetricConfig(class_name="MultiClassConfusionMatrixPlot", config='"name": "confusion_matrix"'),
-        *per_class,
     ]
     models = [config_pb2.ModelSpec(name=CANDIDATE, **_MODEL)]
     if settings.baseline != "none":
@@ -65,4 +48,17 @@ def evaluation_config(settings: EvaluationSettings, num_classes: int) -> config_
     )
 
 
+def _bounds(
+    slices: config_pb2.SlicingSpec, min_value: float, max_drop: float | None = None
+) -> config_pb2.PerSliceMetricThreshold:
+    threshold = config_pb2.MetricThreshold(
+        value_threshold=config_pb2.GenericValueThreshold(lower_bound={"value": min_value})
+    )
+    if max_drop is not None:
+        threshold.change_threshold.direction = config_pb2.HIGHER_IS_BETTER
+        threshold.change_threshold.absolute.value = -max_drop - _EPSILON
+    return config_pb2.PerSliceMetricThreshold(slicing_specs=[slices], threshold=threshold)
+
+
+_METRICS = "components.tfma_metrics"
 _MODEL: dict[str, Any] = {"signature_name": SERVING_DEFAULT, "prediction_key": PROBABILITIES, "label_key": LABEL}

@@ -33,7 +33,8 @@ def read_quality(evaluation_uri: str, class_names: Sequence[str]) -> Quality:
     Raises:
         ValueError: it holds no metrics of a candidate.
     """
-    accuracy = _accuracies(evaluation_uri, CANDIDATE)
+    # Where there is one model only, TFMA leaves its name out.
+    accuracy = _accuracies(evaluation_uri, CANDIDATE) or _accuracies(evaluation_uri, "")
     if () not in accuracy:
         raise ValueError(f"{evaluation_uri} holds no accuracy of model {CANDIDATE!r}")
     baseline = _accuracies(evaluation_uri, BASELINE)
@@ -50,7 +51,7 @@ def read_quality(evaluation_uri: str, class_names: Sequence[str]) -> Quality:
 def _accuracies(evaluation_uri: str, model_name: str) -> dict[tuple, float]:
     """Accuracy by slice key."""
     found = {}
-    for record in tfma.load_metrics(evaluation_uri, model_name=model_name):
+    for record in tfma.load_metrics(evaluation_uri):
         slice_key = tuple(
             (single.column, getattr(single, single.WhichOneof("kind"))) for single in record.slice_key.single_slice_keys
         )
@@ -73,6 +74,8 @@ def _describe(failure: validation_result_pb2.ValidationFailure, where: str) -> s
     threshold, measured = failure.metric_threshold, failure.metric_value.double_value.value
     if threshold.HasField("change_threshold"):
         bound = -threshold.change_threshold.absolute.value
-        return f"{failure.metric_key.name} {where}: drop against the baseline {-measured:.4f}, allowed at most {bound:.4f}"
+        return (
+            f"{failure.metric_key.name} {where}: drop against the baseline {-measured:.4f}, allowed at most {bound:.4f}"
+        )
     bound = threshold.value_threshold.lower_bound.value
     return f"{failure.metric_key.name} {where}: {measured:.4f}, required at least {bound:.4f}"

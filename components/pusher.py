@@ -17,8 +17,8 @@ _INCOMING = ".incoming"  # no integer: TF Serving does not take it for a version
 class Executor(tfx_pusher.Executor):
     """Pushes beside the versions, then renames.
 
-    TFX's own copies into the version's folder: a killed run leaves it there half-written, and TF Serving tries to load it
-    for ever. Where renaming a folder is not atomic (object stores), a reader may see a part of it for a moment.
+    TFX's own copies into the version's folder: a killed run leaves it there half-written, and TF Serving tries to load
+    it for ever. Where renaming a folder is not atomic (object stores), a reader may see a part of it for a moment.
     """
 
     def Do(

@@ -54,8 +54,8 @@ class ResumableEarlyStopping(keras.callbacks.EarlyStopping):
         self.wait, self.best, self.best_epoch = state["wait"], state["best"], state["best_epoch"]
         self.epochs = state["epochs"]
         with tf.io.gfile.GFile(_weights_path(self._backup_dir, self.best_epoch), "rb") as file:
-            with np.load(io.BytesIO(file.read())) as arrays:
-                self.best_weights = [arrays[f"arr_{i}"] for i in range(len(arrays.files))]
+            arrays = np.load(io.BytesIO(file.read()))
+        self.best_weights = [arrays[f"arr_{i}"] for i in range(len(arrays.files))]
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Starts the epoch's clock."""

@@ -1,7 +1,7 @@
 """The settings of a recipe, section by section: typed, immutable, validated where they enter. Imports no TensorFlow.
 
-A component takes its own section and nothing else. Sections travel as JSON through TFX's execution parameters, so that a
-changed setting is a cache miss.
+A component takes its own section and nothing else. Sections travel as JSON through TFX's execution parameters, so that
+a changed setting is a cache miss.
 """
 
 from __future__ import annotations
@@ -78,6 +78,13 @@ class EvaluationSettings(Section):
 
 
 class BeamSettings(Section):
-    """How Beam runs. The default is in this process, with nothing downloaded."""
+    """How Beam runs."""
 
-    args: tuple[str, ...] = ("--runner=DirectRunner", "--direct_running_mode=in_memory", "--direct_num_workers=1")
+    args: tuple[str, ...] = (
+        # What `--runner=DirectRunner` runs in this process. By that name, Beam 2.77 first tries to download Prism.
+        "--runner=apache_beam.runners.portability.fn_api_runner.FnApiRunner",
+        "--direct_running_mode=in_memory",
+        "--direct_num_workers=1",
+        # Not used in one process. Without it, TFX packs itself into an archive for the workers before every component.
+        "--sdk_container_image=unused",
+    )

@@ -8,6 +8,7 @@ import logging
 import math
 import os
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -158,7 +159,11 @@ def train(
 
 def _strategy() -> tf.distribute.Strategy:
     """All GPUs of this machine, or its one device."""
-    return tf.distribute.MirroredStrategy() if len(tf.config.list_physical_devices("GPU")) > 1 else tf.distribute.get_strategy()
+    return (
+        tf.distribute.MirroredStrategy()
+        if len(tf.config.list_physical_devices("GPU")) > 1
+        else tf.distribute.get_strategy()
+    )
 
 
 def _optimizer(settings: TrainingSettings, steps_per_epoch: int) -> keras.optimizers.Optimizer:
@@ -170,7 +175,7 @@ def _optimizer(settings: TrainingSettings, steps_per_epoch: int) -> keras.optimi
     return {"adam": keras.optimizers.Adam, "adamw": keras.optimizers.AdamW}[settings.optimizer](rate)
 
 
-def _progress_reporter(epochs: int):
+def _progress_reporter(epochs: int) -> Callable[[int, dict[str, float]], None]:
     def report(epoch: int, logs: dict[str, float]) -> None:
         _PROGRESS.info(
             "epoch %d/%d  accuracy %.4f  val_accuracy %.4f", epoch + 1, epochs, logs["accuracy"], logs["val_accuracy"]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
+import numpy as np
 import tensorflow as tf
 
 from components.features import IMAGE, LABEL
@@ -17,12 +18,11 @@ _FEATURES = {IMAGE: tf.io.FixedLenFeature([], tf.string), LABEL: tf.io.FixedLenF
 
 def count_examples(patterns: Sequence[str]) -> int:
     """The number of records in the gzipped TFRecord files that match."""
-    counted = _records(patterns).batch(4096).reduce(tf.int64.as_numpy_dtype(0), lambda n, b: n + tf.size(b, tf.int64))
-    return int(counted)
+    return int(_records(patterns).batch(4096).reduce(np.int64(0), lambda n, batch: n + tf.size(batch, tf.int64)))
 
 
 def decoded_examples(patterns: Sequence[str], image_shape: tuple[int, int, int], count: int) -> tf.data.Dataset:
-    """Examples of `patterns`, decoded: (uint8 [height, width, channels], int64 label), in file order, cached if small."""
+    """Decoded examples (uint8 [height, width, channels], int64 label), in file order; cached if they fit in memory."""
 
     def decode(serialized: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         parsed = tf.io.parse_example(serialized, _FEATURES)
@@ -46,8 +46,8 @@ def training_batches(
 ) -> tf.data.Dataset:
     """Shuffled batches of epochs [first_epoch, epochs), one after the other.
 
-    The order within an epoch depends on the seed and the epoch's number alone: a training that goes on after a kill passes
-    over what it has seen, and then sees what the uninterrupted one saw.
+    The order within an epoch depends on the seed and the epoch's number alone: a training that goes on after a kill
+    passes over what it has seen, and then sees what the uninterrupted one saw.
 
     Returns:
         A dataset of (float32 [N, height, width, channels], one-hot float32 [N, num_classes]).
@@ -65,7 +65,7 @@ def evaluation_batches(
     return data.map(_normalizer(normalization, num_classes), tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
 
 
-def _normalizer(normalization: Normalization, num_classes: int):
+def _normalizer(normalization: Normalization, num_classes: int) -> Callable[[tf.Tensor, tf.Tensor], tuple]:
     return lambda images, labels: (normalization(images), tf.one_hot(labels, num_classes))
 
 

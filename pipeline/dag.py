@@ -1,4 +1,4 @@
-"""The pipeline: which component feeds which. The same for every runner, which only supplies paths and Beam arguments."""
+"""The pipeline: which component feeds which. The same for every runner, which only supplies paths."""
 
 from __future__ import annotations
 
@@ -142,7 +142,9 @@ def create_pipeline(
         pipeline_root=paths.pipeline_root,
         components=[*components, evaluator, push],
         enable_cache=enable_cache,
-        metadata_connection_config=metadata.sqlite_metadata_connection_config(str(metadata_db)) if metadata_db else None,
+        metadata_connection_config=metadata.sqlite_metadata_connection_config(str(metadata_db))
+        if metadata_db
+        else None,
         beam_pipeline_args=list(recipe.beam.args),
     )
 

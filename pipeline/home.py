@@ -6,7 +6,7 @@ import fcntl
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,10 +66,8 @@ class Home:
                 "Name another one with --home DIR or MNIST_TFX_HOME, or free space."
             ) from error
         finally:
-            try:
+            with suppress(OSError):
                 probe.unlink(missing_ok=True)
-            except OSError:
-                pass
         free_mib = shutil.disk_usage(self.root).free // 2**20
         if free_mib < _MIN_FREE_MIB:
             raise PipelineError(

@@ -13,7 +13,7 @@ SCHEMAS = Path(__file__).resolve().parent.parent / "schemas"
 def snapshot_schema(dataset: str, folder: Path) -> Path:
     """Copies a dataset's curated schema to a path named by its content.
 
-    ImportSchemaGen's only parameter is the path, so with the path of the original an edited schema would be a cache hit.
+    ImportSchemaGen's only parameter is the path: with the path of the original, an edited schema would be a cache hit.
 
     Raises:
         UsageError: the dataset has no curated schema.

@@ -5,16 +5,22 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 readonly UV_VERSION=0.13.9
-readonly STAMP=.venv/.setup-stamp
+readonly STAMP=.venv/.setup-stamp # what the finished environment was made from
+readonly BASE=.venv/.setup-base   # where its interpreter was made
 
 say() { printf 'setup: %s\n' "$*" >&2; }
 fail() { printf 'setup: %s\n' "$@" >&2; exit 1; }
 
-# What the environment was made from: a change of any of these makes it anew.
+# What the environment was made from: a change of any of these brings it up to date.
 fingerprint() {
-  pwd -P
-  cat /etc/machine-id 2>/dev/null || true
+  base
   sha256sum requirements.lock pyproject.toml setup.py scripts/setup.sh scripts/glibc.sh
+}
+
+# Where it was made, which it cannot outlive: it holds absolute paths, and maybe another C library.
+base() {
+  pwd -P
+  getconf GNU_LIBC_VERSION 2>/dev/null || true
 }
 
 current() { [ -f "$STAMP" ] && [ "$(cat "$STAMP")" = "$(fingerprint)" ] && [ -x .venv/bin/mnist-tfx ]; }
@@ -64,12 +70,17 @@ follow_pip_mirror() {
 
 install() {
   local uv=$1
-  say "making .venv from requirements.lock (about 3 GB the first time)"
-  rm -rf .venv
-  "$uv" venv --quiet --no-project --python 3.11 .venv || fail \
-    "no Python 3.11 here, and uv could not fetch one." \
-    "Remedy: install Python 3.11 so that 'python3.11' is on the PATH, and run the same command again."
-  bash scripts/glibc.sh "$uv"
+  if [ "$(cat "$BASE" 2>/dev/null)" != "$(base)" ] || ! .venv/bin/python -c '' 2>/dev/null; then
+    say "making .venv from requirements.lock (about 3 GB the first time)"
+    rm -rf .venv
+    "$uv" venv --quiet --no-project --python 3.11 .venv || fail \
+      "no Python 3.11 here, and uv could not fetch one." \
+      "Remedy: install Python 3.11 so that 'python3.11' is on the PATH, and run the same command again."
+    bash scripts/glibc.sh "$uv"
+    base >"$BASE"
+  else
+    say "bringing .venv up to date"
+  fi
   "$uv" pip sync --quiet --python .venv --require-hashes --compile-bytecode requirements.lock
   "$uv" pip install --quiet --python .venv --no-deps --no-build-isolation --editable .
 }

@@ -55,8 +55,8 @@ class Baseline(BaseComponent):
             model: the candidate.
             serving_dir: base path of the served model.
             identity: the candidate's identity (`TrainerConfig.identity`).
-            expected_version: what `baseline_version` says when the pipeline is made; where that is known, it makes a newly
-                pushed model a cache miss.
+            expected_version: what `baseline_version` says when the pipeline is made; where that is known, it makes a
+                newly pushed model a cache miss.
         """
         super().__init__(
             spec=BaselineSpec(

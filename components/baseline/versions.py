@@ -13,8 +13,8 @@ from components.export import read_metadata
 def baseline_version(serving_dir: str, identity: dict[str, Any]) -> str:
     """The newest pushed version that another recipe, other data or other code made; "" if there is none.
 
-    A version with the candidate's own identity is the candidate itself, pushed by an earlier run of the same pipeline: to
-    leave it out keeps a repeated run a cache hit from end to end, and a model from being its own yardstick.
+    A version with the candidate's own identity is the candidate itself, pushed by an earlier run of the same pipeline.
+    Leaving it out keeps a repeated run a cache hit from end to end, and a model from being its own yardstick.
 
     Args:
         serving_dir: base path of the served model; its subfolders with integer names are versions.

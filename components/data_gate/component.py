@@ -1,7 +1,7 @@
 """`DataGate`: stops the pipeline before training where the data have any anomaly.
 
-TFX's ExampleValidator only writes anomalies down. This component fails on them, compares splits with each other and with
-the data accepted last, and decodes every image, which TFDV's statistics do not do.
+TFX's ExampleValidator only writes anomalies down. This component fails on them, compares splits with each other and
+with the data accepted last, and decodes every image, which TFDV's statistics do not do.
 """
 
 from __future__ import annotations

@@ -33,7 +33,9 @@ def anomaly_findings(split: str, anomalies: anomalies_pb2.Anomalies, schema_name
         named.append((_WHOLE_SPLIT, anomalies.dataset_anomaly_info))
     for path, info in named:
         for reason in info.reason:
-            yield Finding(split, path, reason.description or reason.short_description, _remedy(reason.type, schema_name))
+            yield Finding(
+                split, path, reason.description or reason.short_description, _remedy(reason.type, schema_name)
+            )
         if not info.reason:
             yield Finding(split, path, info.description, _remedy(info.UNKNOWN_TYPE, schema_name))
 
@@ -81,7 +83,7 @@ def _remedy(kind: anomalies_pb2.AnomalyInfo.Type.ValueType, schema_name: str) ->
     if name in ("FEATURE_TYPE_LOW_UNIQUE", "FEATURE_TYPE_HIGH_UNIQUE"):
         return f"a class is missing or there is one too many: correct the data, or unique_constraints in {schema}."
     if name.startswith("COMPARATOR_"):
-        return f"the classes' shares differ: correct the data or the splits, or raise the comparator's threshold in {schema}."
+        return f"shares of classes differ: correct the data or the splits, or raise the comparator's bound in {schema}."
     if name in ("FEATURE_TYPE_NOT_PRESENT", "FEATURE_TYPE_LOW_FRACTION_PRESENT", "SCHEMA_MISSING_COLUMN"):
         return "the feature is missing in some or all examples: correct the data."
     return f"correct the data; if they are right, review and edit {schema}."

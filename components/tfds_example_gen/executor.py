@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +34,8 @@ class Shard:
     """One output file and the examples [start, stop) of a TFDS split that go into it."""
 
     path: str
-    split: str
+    target: str  # split of the Examples
+    split: str  # split of TFDS
     start: int
     stop: int
 
@@ -59,8 +62,8 @@ class Executor(BaseBeamExecutor):
         )
         if dataset.fingerprint != exec_properties["fingerprint"]:
             raise DataRejected(
-                f"{dataset.name} in {dataset.data_dir} has changed since this pipeline was made: its content fingerprint "
-                f"is {dataset.fingerprint}, expected {exec_properties['fingerprint']}. Run the pipeline again."
+                f"{dataset.name} in {dataset.data_dir} has changed since this pipeline was made: its fingerprint is "
+                f"{dataset.fingerprint}, expected {exec_properties['fingerprint']}. Run the pipeline again."
             )
         shards = plan_shards(
             dataset, Splits.model_validate_json(exec_properties["splits"]), examples.uri, exec_properties["shards"]
@@ -74,6 +77,7 @@ class Executor(BaseBeamExecutor):
             )
         examples.split_names = artifact_utils.encode_split_names(list(SPLITS))
         examples.set_string_custom_property("fingerprint", dataset.fingerprint)
+        examples.set_string_custom_property("counts", json.dumps(count_examples(shards)))
         examples_utils.set_payload_format(examples, example_gen_pb2.FORMAT_TF_EXAMPLE)
         examples_utils.set_file_format(examples, "tfrecords_gzip")
 
@@ -115,11 +119,16 @@ def _divide(name: str, uri: str, ranges: list[tuple[str, int, int]], count: int)
     for source, start, stop in ranges:
         parts = max(1, min(count, stop - start))
         bounds = [start + (stop - start) * i // parts for i in range(parts + 1)]
-        pieces += [(source, low, high) for low, high in zip(bounds, bounds[1:], strict=False)]
+        pieces += [(source, low, high) for low, high in pairwise(bounds)]
     return [
-        Shard(os.path.join(folder, f"data_tfrecord-{i:05d}-of-{len(pieces):05d}.gz"), source, low, high)
+        Shard(os.path.join(folder, f"data_tfrecord-{i:05d}-of-{len(pieces):05d}.gz"), name, source, low, high)
         for i, (source, low, high) in enumerate(pieces)
     ]
+
+
+def count_examples(shards: Sequence[Shard]) -> dict[str, int]:
+    """How many examples each split of the Examples gets."""
+    return {name: sum(shard.stop - shard.start for shard in shards if shard.target == name) for name in SPLITS}
 
 
 class WriteShard(beam.DoFn):

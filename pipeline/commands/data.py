@@ -6,8 +6,6 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +14,6 @@ from pipeline.home import Home
 
 if TYPE_CHECKING:
     from components.datasets.prepared import PreparedDataset
-    from components.datasets.progress import Progress
 
 SUMMARY = "Fetch, verify and prepare datasets."
 EXAMPLE = "mnist-tfx data prepare --dataset fashion_mnist"
@@ -84,12 +81,14 @@ def _prepare(name: str, data_dir: Path, source: Path | None) -> dict[str, Any]:
     from components.datasets.errors import NotPrepared
     from components.datasets.prepare import prepare
     from components.datasets.prepared import load_prepared
+    from pipeline.log_capture import output_to
+    from pipeline.progress import shown_progress
 
     start = time.monotonic()
     try:
         dataset, already = load_prepared(name, None, data_dir), True
     except NotPrepared:
-        with shown_progress(name) as progress:
+        with shown_progress(name) as progress, output_to(data_dir.parent / "data.log"):
             dataset, already = prepare(name, data_dir, source=source, progress=progress), False
     if already and source is not None:
         print(f"{name}: --from was not looked at, for {_folder(dataset)} is prepared already", file=sys.stderr)
@@ -114,34 +113,3 @@ def _line(answer: dict[str, Any]) -> str:
     splits = ", ".join(f"{name} {size:,}" for name, size in answer["splits"].items())
     how = "already prepared" if answer["already_prepared"] else f"prepared in {answer['seconds']} s"
     return f"{answer['dataset']} {answer['version']}: {splits} examples; {how} in {answer['folder']}"
-
-
-@contextmanager
-def shown_progress(name: str) -> Iterator[Progress]:
-    """Shows the stages of preparing dataset `name` on stderr: a bar on a terminal, else one line for each stage."""
-    if not sys.stderr.isatty():
-        shown = None
-
-        def print_stage(stage: str, done: int = 0, total: int | None = None) -> None:
-            nonlocal shown
-            if stage != shown:
-                print(f"{name}: {stage}", file=sys.stderr, flush=True)
-                shown = stage
-
-        yield print_stage
-        return
-
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-
-    columns = (SpinnerColumn(), TextColumn(f"{name}: {{task.description}}"), BarColumn(), MofNCompleteColumn())
-    with Progress(*columns, TimeElapsedColumn(), console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("starting", total=None)
-
-        def update_bar(stage: str, done: int = 0, total: int | None = None) -> None:
-            if total is None:
-                bar.update(task, description=stage)
-            else:
-                bar.update(task, description=stage, completed=done, total=total)
-
-        yield update_bar

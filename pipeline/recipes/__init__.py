@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import shlex
 import tomllib
 from collections.abc import Iterable, Mapping
@@ -82,6 +83,17 @@ def load_recipe(dataset: str, name: str, overrides: Iterable[str] = ()) -> Recip
     return recipe
 
 
+def flatten(recipe: Recipe) -> dict[str, Any]:
+    """Every setting by its full key, as `--set` takes it, with JSON-able values."""
+    flat: dict[str, Any] = {}
+    for key in _keys(Recipe):
+        value: Any = recipe.model_dump(mode="json")
+        for part in key.split("."):
+            value = value[part]
+        flat[key] = value
+    return flat
+
+
 def _apply(content: dict[str, Any], override: str) -> None:
     """Sets one `section.key=value`; a key that only one section has needs no section."""
     key, separator, text = override.partition("=")
@@ -102,7 +114,7 @@ def _full_key(key: str) -> str:
     if len(matches) > 1:
         raise UsageError(f"setting {key!r} is ambiguous: {' or '.join(matches)}.")
     if not matches:
-        raise unknown_name("setting", key, known)
+        raise _unknown_setting(key)
     return matches[0]
 
 
@@ -116,17 +128,28 @@ def _keys(section: type[Section], prefix: str = "") -> list[str]:
 
 
 def _parse_value(text: str, is_list: bool) -> Any:
-    """A TOML value; what is not one (`adamw`, `--runner=X --flag`) is text, split into words for a list of arguments."""
+    """A TOML value; what is not one (`adamw`, `--runner=X --flag`) is text, for a list of arguments its words."""
     try:
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         return shlex.split(text) if is_list else text
 
 
+def _unknown_setting(key: str) -> UsageError:
+    """Compares keys without their section too: `epohcs` is near `training.epochs`."""
+    last = key.rpartition(".")[2]
+    short = {known.rpartition(".")[2]: known for known in _keys(Recipe)}
+    nearest = difflib.get_close_matches(key, _keys(Recipe), n=1, cutoff=0.8) or [
+        short[match] for match in difflib.get_close_matches(last, short, n=1)
+    ]
+    hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
+    return UsageError(f"unknown setting {key!r}.{hint} `mnist-tfx recipes` lists the settings.")
+
+
 def _explain(details: Mapping[str, Any]) -> str:
     key = ".".join(str(part) for part in details["loc"])
     if details["type"] == "extra_forbidden":
-        return str(unknown_name("setting", key, _keys(Recipe))).rstrip(".")
+        return str(_unknown_setting(key))
     if details["type"] == "missing":
         return f"{key} is missing"
     return f"{key}: {details['msg'][:1].lower()}{details['msg'][1:]} (got {details['input']!r})"

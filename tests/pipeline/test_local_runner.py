@@ -119,7 +119,7 @@ def test_a_node_without_its_inputs_fails_the_run(tmp_path: Path) -> None:
     )
     stream = io.StringIO()
     with (
-        pytest.raises(PipelineError, match="Latest was not run, for want of inputs. .*InputResolutionError"),
+        pytest.raises(PipelineError, match=r"Latest was not run, for want of inputs. .*InputResolutionError"),
         PlainLines("mnist", ["Latest", "Evaluator"], describe, stream) as observer,
     ):
         run_pipeline(pipeline, run_id="a-run", log_file=tmp_path / "run.log", observer=observer)

@@ -1,0 +1,35 @@
+# Every target does the set-up it needs; a second call finds it done.
+.DEFAULT_GOAL := help
+.PHONY: help setup run test test-slow lint format lock clean
+
+PYTHON := .venv/bin/python
+
+help: ## what there is
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/make \1\t\2/p' Makefile | expand -t 18
+
+setup: ## make .venv from requirements.lock
+	@bash scripts/setup.sh
+
+run: setup ## train, validate and push a model for Fashion-MNIST and for MNIST
+	@.venv/bin/mnist-tfx run --dataset all
+
+test: setup lint ## lint, types and the fast tests
+	@$(PYTHON) -m pytest -q -m "not slow"
+
+test-slow: setup ## the tests on real data
+	@$(PYTHON) -m pytest -q -m slow
+
+lint: setup ## ruff and mypy
+	@$(PYTHON) -m ruff check .
+	@$(PYTHON) -m ruff format --check .
+	@$(PYTHON) -m mypy
+
+format: setup ## let ruff correct what it can
+	@$(PYTHON) -m ruff check --fix .
+	@$(PYTHON) -m ruff format .
+
+lock: setup ## write requirements.lock anew from pyproject.toml
+	@bash scripts/lock.sh
+
+clean: ## remove the environment and the tools (var/ stays)
+	@rm -rf .venv .tools

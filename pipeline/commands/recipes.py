@@ -1,0 +1,48 @@
+"""`mnist-tfx recipes`: the recipes and their settings."""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+SUMMARY = "the recipes and their settings"
+EXAMPLE = "mnist-tfx recipes --dataset mnist"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the options."""
+    parser.add_argument("--dataset", help="only the recipes of this dataset")
+    parser.add_argument("--json", action="store_true", help="print as JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Prints every recipe: its header, and its settings with the defaults filled in, as `--set` takes them."""
+    from pipeline.recipes import dataset_names, flatten, load_recipe, recipe_files
+
+    found = [
+        (dataset, name, path)
+        for dataset in ([args.dataset] if args.dataset else dataset_names())
+        for name, path in recipe_files(dataset).items()
+    ]
+    loaded = [(dataset, name, path, load_recipe(dataset, name)) for dataset, name, path in found]
+    if args.json:
+        print(
+            json.dumps(
+                [
+                    {"dataset": dataset, "name": name, "file": str(path), "settings": recipe.model_dump(mode="json")}
+                    for dataset, name, path, recipe in loaded
+                ],
+                indent=2,
+            )
+        )
+        return 0
+    for dataset, name, path, recipe in loaded:
+        print(f"{dataset} / {name}")
+        for line in path.read_text().splitlines():
+            if not line.startswith("#"):
+                break
+            print(f"  {line.removeprefix('#').strip()}")
+        for key, value in flatten(recipe).items():
+            print(f"    {key} = {json.dumps(value)}")
+        print()
+    return 0

@@ -1,0 +1,95 @@
+"""`mnist-tfx run`: the pipeline on this machine."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from pipeline.home import Home
+
+if TYPE_CHECKING:
+    from components.datasets.prepared import PreparedDataset
+    from pipeline.outcome import Outcome
+    from pipeline.recipes import Recipe
+
+SUMMARY = "run the pipeline on this machine: data, training, validation, push"
+EXAMPLE = "mnist-tfx run --dataset mnist --set training.epochs=5"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the options."""
+    parser.add_argument(
+        "--dataset", required=True, help="a dataset that has recipes, or 'all': fashion_mnist and mnist"
+    )
+    parser.add_argument("--recipe", default="default", help="a recipe's name, or a .toml file (default: %(default)s)")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="change a setting of the recipe (`mnist-tfx recipes` lists them); may be repeated",
+    )
+    parser.add_argument(
+        "--home", metavar="DIR", help="where everything is written (default: MNIST_TFX_HOME, else var/)"
+    )
+    parser.add_argument("--no-cache", action="store_true", help="run every component, even where its answer is known")
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Runs each dataset in turn; a rejected one does not keep the others from running."""
+    from pipeline.recipes import MAIN_DATASETS, load_recipe
+
+    datasets = MAIN_DATASETS if args.dataset == "all" else (args.dataset,)
+    recipes = [load_recipe(dataset, args.recipe, args.set) for dataset in datasets]
+    home = Home.resolve(args.home)
+    home.prepare()
+    with home.lock():
+        # All data first: what cannot be had is known before the first model is trained.
+        prepared = [(recipe, _prepare(recipe, home)) for recipe in recipes]
+        outcomes = [_run_one(recipe, data, home, enable_cache=not args.no_cache) for recipe, data in prepared]
+    return _report(outcomes, home, as_json=args.json)
+
+
+def _prepare(recipe: Recipe, home: Home) -> PreparedDataset:
+    from components.datasets.prepare import prepare
+    from pipeline.log_capture import output_to
+    from pipeline.progress import shown_progress
+
+    settings = recipe.data
+    with shown_progress(settings.dataset) as progress, output_to(home.root / "data.log"):
+        return prepare(settings.dataset, home.datasets, version=settings.version, progress=progress)
+
+
+def _run_one(recipe: Recipe, dataset: PreparedDataset, home: Home, *, enable_cache: bool) -> Outcome:
+    from pipeline.log_capture import output_to
+    from pipeline.run_id import claim_run_id
+
+    run_id = claim_run_id(home.runs(dataset.name), dataset.name)
+    log_file = home.runs(dataset.name) / run_id / "run.log"
+    with output_to(log_file):  # TensorFlow and TFX are chatty from their import on
+        from pipeline.local_run import run_locally
+
+        return run_locally(recipe, dataset, home, run_id, log_file, enable_cache=enable_cache)
+
+
+def _report(outcomes: Sequence[Outcome], home: Home, *, as_json: bool) -> int:
+    """Prints the closing table (or JSON) on stdout and what went wrong on stderr; returns the exit code."""
+    if as_json:
+        print(json.dumps([outcome.to_json() for outcome in outcomes], indent=2))
+    else:
+        from rich.console import Console
+
+        from pipeline.outcome import outcome_table
+
+        Console().print(outcome_table(outcomes))
+    rejections = [rejection for outcome in outcomes if (rejection := outcome.rejection())]
+    for rejection in rejections:
+        print(f"error: {rejection}", file=sys.stderr)
+    for outcome in outcomes:
+        print(f"log of {outcome.dataset}: {home.runs(outcome.dataset) / outcome.run / 'run.log'}", file=sys.stderr)
+    codes = {rejection.exit_code for rejection in rejections}
+    return codes.pop() if len(codes) == 1 else int(bool(codes))

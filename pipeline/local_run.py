@@ -1,0 +1,89 @@
+"""A local run of one dataset: data, DAG, run, outcome."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from tfx.types import Artifact
+
+from components.baseline.versions import baseline_version
+from components.datasets.prepared import PreparedDataset
+from components.errors import PipelineError
+from components.evaluation_result import read_quality
+from pipeline.dag import Paths, create_pipeline, trainer_config
+from pipeline.describe import describer
+from pipeline.home import Home
+from pipeline.live import make_observer
+from pipeline.local_runner import RunResult, run_pipeline
+from pipeline.outcome import Outcome, Quality
+from pipeline.recipes import Recipe
+from pipeline.schemas import snapshot_schema
+
+
+def run_locally(
+    recipe: Recipe, dataset: PreparedDataset, home: Home, run_id: str, log_file: Path, *, enable_cache: bool
+) -> Outcome:
+    """Runs the pipeline under `home`, whose lock the caller holds; a failed run is an outcome, not an exception.
+
+    Raises:
+        KeyboardInterrupt: the user stopped it.
+    """
+    started = time.monotonic()
+    paths = Paths(
+        pipeline_root=str(home.runs(dataset.name) / run_id),
+        data_dir=str(home.datasets),
+        schema_file=str(snapshot_schema(dataset.name, home.cache("schemas"))),
+        accepted_statistics=str(home.cache("accepted_statistics") / dataset.name),
+        training_backup=str(home.cache("training_backup") / dataset.name),
+        serving=str(home.serving(dataset.name)),
+    )
+    pipeline = create_pipeline(
+        recipe,
+        dataset,
+        paths,
+        baseline_version=baseline_version(paths.serving, trainer_config(recipe, dataset, paths).identity()),
+        enable_cache=enable_cache,
+        metadata_db=home.metadata_db,
+    )
+    node_ids = [component.id for component in pipeline.components]
+    try:
+        with make_observer(dataset.name, node_ids, describer(dataset.class_names)) as observer:
+            result = run_pipeline(pipeline, run_id=run_id, log_file=log_file, observer=observer)
+    except PipelineError as error:
+        return Outcome(dataset.name, run_id, time.monotonic() - started, (), None, None, error)
+    return _outcome(dataset, result, time.monotonic() - started)
+
+
+def _outcome(dataset: PreparedDataset, result: RunResult, seconds: float) -> Outcome:
+    nodes = {node.node_id: node for node in result.nodes}
+
+    def output(node_id: str, key: str) -> Artifact:
+        [artifact] = nodes[node_id].outputs[key]
+        return artifact
+
+    measured = read_quality(output("Evaluator", "evaluation").uri, dataset.class_names)
+    worst_class, worst_accuracy = measured.worst_class
+    pushed = output("Pusher", "pushed_model")
+    return Outcome(
+        dataset=dataset.name,
+        run=result.run_id,
+        seconds=seconds,
+        components=tuple(
+            {"id": node.node_id, "seconds": round(node.seconds, 2), "cached": node.cached} for node in result.nodes
+        ),
+        quality=Quality(
+            accuracy=measured.accuracy,
+            worst_class=worst_class,
+            worst_class_accuracy=worst_accuracy,
+            baseline_version=output("Baseline", "baseline").get_string_custom_property("version")
+            if "Baseline" in nodes
+            else None,
+            baseline_accuracy=measured.baseline_accuracy,
+            broken_bounds=measured.broken_bounds,
+        ),
+        pushed_version=pushed.get_string_custom_property("pushed_version")
+        if pushed.get_int_custom_property("pushed")
+        else None,
+        error=None,
+    )
