@@ -1,0 +1,149 @@
+"""TfdsExampleGen: what it writes is what TFDS holds, each example once."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import tensorflow as tf
+import tensorflow_datasets as tfds
+from tfx.types import artifact_utils
+from tfx.types.standard_artifacts import Examples
+
+from components.datasets.prepared import PreparedDataset
+from components.errors import DataRejected, UsageError
+from components.features import SPLITS
+from components.settings import Splits
+from components.tfds_example_gen.component import TfdsExampleGen
+from components.tfds_example_gen.executor import Executor, plan_shards
+from tests.fixtures.executors import artifact, context
+from tests.fixtures.tiny_dataset import prepare_tiny
+from tests.fixtures.tiny_run import SPLIT_SIZES, TinyRun, read_examples, read_split
+
+
+def generate(dataset: PreparedDataset, folder: Path, *, shards: int = 1, **splits: str) -> Examples:
+    """Runs the component's own executor with the component's own parameters."""
+    component = TfdsExampleGen(
+        dataset=dataset.name,
+        version=dataset.version,
+        fingerprint=dataset.fingerprint,
+        data_dir=dataset.data_dir,
+        splits=Splits.model_validate(splits),
+        shards=shards,
+    )
+    examples = artifact(Examples, folder / "examples")
+    Executor(context(folder)).Do({}, {"examples": [examples]}, component.exec_properties)
+    return examples
+
+
+def stored(dataset: PreparedDataset, split: str) -> list[tuple[bytes, int]]:
+    """Image bytes and labels as TFDS stores them."""
+    builder = tfds.builder(dataset.name, data_dir=dataset.data_dir)
+    data = builder.as_dataset(split=split, decoders={"image": tfds.decode.SkipDecoding()}, shuffle_files=False)
+    return [(bytes(row["image"]), int(row["label"])) for row in tfds.as_numpy(data)]
+
+
+def files(examples: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(examples)): path.read_bytes() for path in examples.rglob("*") if path.is_file()}
+
+
+def test_each_split_has_the_examples_that_the_recipe_names(tiny_run: TinyRun) -> None:
+    assert {split: len(read_split(tiny_run.examples, split)) for split in SPLITS} == SPLIT_SIZES
+
+
+@pytest.mark.parametrize(("split", "slicing"), [("eval", "train[60:180]"), ("test", "test")])
+def test_bytes_and_labels_are_those_that_tfds_stores(
+    tiny: PreparedDataset, tiny_run: TinyRun, split: str, slicing: str
+) -> None:
+    assert read_split(tiny_run.examples, split) == stored(tiny, slicing)
+    assert all(image.startswith(b"\x89PNG") for image, _ in read_split(tiny_run.examples, split))
+
+
+def test_every_example_is_in_exactly_one_split(tiny: PreparedDataset, tiny_run: TinyRun) -> None:
+    written = Counter(example for split in SPLITS for example in read_split(tiny_run.examples, split))
+    assert written == Counter(stored(tiny, "train") + stored(tiny, "test"))
+
+
+def test_an_example_has_the_two_features_and_nothing_else(tiny_run: TinyRun) -> None:
+    for example in read_examples(tiny_run.examples, "eval"):
+        assert set(example.features.feature) == {"image", "label"}
+        assert len(example.features.feature["image"].bytes_list.value) == 1
+        assert len(example.features.feature["label"].int64_list.value) == 1
+
+
+@pytest.mark.parametrize("shards", [1, 3])
+def test_a_split_is_divided_evenly_into_as_many_files_as_asked(
+    tiny: PreparedDataset, tmp_path: Path, shards: int
+) -> None:
+    generate(tiny, tmp_path, shards=shards, train="train[:500]", eval="train[500:]")
+    for split, count in (("train", 500), ("eval", 100), ("test", 200)):
+        paths = sorted((tmp_path / "examples" / f"Split-{split}").iterdir())
+        assert [path.name for path in paths] == [f"data_tfrecord-{i:05d}-of-{shards:05d}.gz" for i in range(shards)]
+        sizes = [
+            sum(1 for _ in tf.data.TFRecordDataset(str(path), compression_type="GZIP").as_numpy_iterator())
+            for path in paths
+        ]
+        assert sum(sizes) == count and max(sizes) - min(sizes) <= 1
+
+
+def test_two_runs_write_the_same_bytes(tiny: PreparedDataset, tmp_path: Path) -> None:
+    for name in ("first", "second"):
+        generate(tiny, tmp_path / name, shards=2, train="train[:500]", eval="train[500:]")
+    assert files(tmp_path / "first" / "examples") == files(tmp_path / "second" / "examples")
+
+
+def test_the_artifact_tells_splits_counts_format_and_fingerprint(tiny: PreparedDataset, tmp_path: Path) -> None:
+    examples = generate(tiny, tmp_path, train="train[:500]", eval="train[500:]")
+    assert artifact_utils.decode_split_names(examples.split_names) == ["train", "eval", "test"]
+    assert examples.get_string_custom_property("fingerprint") == tiny.fingerprint
+    assert json.loads(examples.get_string_custom_property("counts")) == {"train": 500, "eval": 100, "test": 200}
+    assert examples.get_string_custom_property("file_format") == "tfrecords_gzip"
+    assert examples.get_string_custom_property("payload_format") == "FORMAT_TF_EXAMPLE"
+
+
+def test_an_empty_split_is_a_file_without_records(tiny: PreparedDataset, tmp_path: Path) -> None:
+    generate(tiny, tmp_path, shards=3, train="train", eval="train[600:]")
+    assert len(list((tmp_path / "examples" / "Split-eval").iterdir())) == 1
+    assert read_split(tmp_path / "examples", "eval") == []
+
+
+@pytest.mark.parametrize(
+    ("splits", "shared"),
+    [
+        ({"train": "train", "eval": "train[90%:]"}, "train and eval"),
+        ({"train": "train[:500]", "eval": "train[499:]"}, "train and eval"),
+        ({"train": "train[:50%]", "eval": "train[50%:]", "test": "test+train[:1]"}, "train and test"),
+        ({"train": "train+test[:10]", "eval": "test[10:20]", "test": "test"}, "train and test"),
+    ],
+)
+def test_splits_that_share_examples_are_refused(tiny: PreparedDataset, splits: dict[str, str], shared: str) -> None:
+    with pytest.raises(UsageError, match=f"splits {shared} share examples of kmnist's"):
+        plan_shards(tiny, Splits.model_validate(splits), "somewhere", 2)
+
+
+def test_splits_that_touch_are_fine(tiny: PreparedDataset) -> None:
+    shards = plan_shards(tiny, Splits(train="train[:300]", eval="train[300:]", test="test"), "somewhere", 2)
+    assert sum(shard.stop - shard.start for shard in shards) == 800
+
+
+@pytest.mark.parametrize("slicing", ["validation", "train[:10", "train[:55000]", "train[a:b]", ""])
+def test_a_slicing_that_is_none_is_refused_with_examples_of_some(tiny: PreparedDataset, slicing: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        plan_shards(tiny, Splits(train="train[:10]", eval=slicing, test="test"), "somewhere", 2)
+    message = str(caught.value)
+    assert f"data.splits.eval = {slicing!r} is not a slice of kmnist" in message
+    assert "{'train': 600, 'test': 200}" in message or "{'test': 200, 'train': 600}" in message
+    assert "'train[90%:]'" in message
+
+
+def test_data_that_changed_since_the_pipeline_was_made_are_rejected(tiny: PreparedDataset, tmp_path: Path) -> None:
+    changed = prepare_tiny(tmp_path / "datasets", train=40, test=20, seed=1)
+    stale = dataclasses.replace(changed, fingerprint=tiny.fingerprint)
+    with pytest.raises(DataRejected, match=re.escape("has changed since this pipeline was made")) as caught:
+        generate(stale, tmp_path, train="train[:30]", eval="train[30:]")
+    assert tiny.fingerprint in str(caught.value) and changed.fingerprint in str(caught.value)
+    assert files(tmp_path / "examples") == {}

@@ -1,0 +1,40 @@
+"""What tests share: one tiny dataset, and one whole run of the pipeline on it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from components.datasets.prepared import PreparedDataset
+from pipeline.recipes import Recipe
+from tests.fixtures.tiny_dataset import prepare_tiny
+from tests.fixtures.tiny_run import RECIPE_TOML, TinyRun, first_run, tiny_recipe_of
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> PreparedDataset:
+    """Tiny KMNIST, 600 and 200 examples, in the folder `datasets` of a home."""
+    return prepare_tiny(tmp_path_factory.mktemp("home") / "datasets")
+
+
+@pytest.fixture(scope="session")
+def tiny_recipe() -> Recipe:
+    """A small net and few epochs, for `tiny`."""
+    return tiny_recipe_of()
+
+
+@pytest.fixture(scope="session")
+def tiny_recipe_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same recipe as a file."""
+    path = tmp_path_factory.mktemp("recipes") / "tiny.toml"
+    path.write_text(RECIPE_TOML)
+    return path
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tiny: PreparedDataset, tiny_recipe_file: Path) -> TinyRun:
+    """`mnist-tfx run` of `tiny_recipe` in a fresh home. Read from it; tests that add runs to it leave serving/ as it was."""
+    run = first_run(tiny, tiny_recipe_file)
+    assert run.answer.code == 0, run.answer.err
+    return run
