@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
+from tfx.orchestration.pipeline import Pipeline
 from tfx.types import Artifact
 
 from components.baseline.versions import baseline_version
@@ -16,20 +18,42 @@ from pipeline.describe import describer
 from pipeline.home import Home
 from pipeline.live import make_observer
 from pipeline.local_runner import RunResult, run_pipeline
+from pipeline.log_capture import output_to
 from pipeline.outcome import Outcome, Quality
 from pipeline.recipes import Recipe
 from pipeline.schemas import snapshot_schema
 
 
-def run_locally(
-    recipe: Recipe, dataset: PreparedDataset, home: Home, run_id: str, log_file: Path, *, enable_cache: bool
-) -> Outcome:
-    """Runs the pipeline under `home`, whose lock the caller holds; a failed run is an outcome, not an exception.
+@dataclass(frozen=True)
+class LocalRun:
+    """A run that is described but not begun."""
 
-    Raises:
-        KeyboardInterrupt: the user stopped it.
-    """
-    started = time.monotonic()
+    dataset: PreparedDataset
+    run_id: str
+    log_file: Path
+    pipeline: Pipeline
+
+    def execute(self) -> Outcome:
+        """Runs it, showing it on stderr; a failed run is an outcome too. The caller holds the home's lock.
+
+        Raises:
+            KeyboardInterrupt: the user stopped it.
+        """
+        started = time.monotonic()
+        node_ids = [component.id for component in self.pipeline.components]
+        try:
+            with make_observer(self.dataset.name, node_ids, describer(self.dataset.class_names)) as observer:
+                result = run_pipeline(self.pipeline, run_id=self.run_id, log_file=self.log_file, observer=observer)
+        except PipelineError as error:
+            return Outcome(self.dataset.name, self.run_id, time.monotonic() - started, (), None, None, error)
+        with output_to(self.log_file):
+            return _outcome(self.dataset, result, time.monotonic() - started)
+
+
+def plan_run(
+    recipe: Recipe, dataset: PreparedDataset, home: Home, run_id: str, log_file: Path, *, enable_cache: bool
+) -> LocalRun:
+    """Describes a run that keeps everything under `home`."""
     paths = Paths(
         pipeline_root=str(home.runs(dataset.name) / run_id),
         data_dir=str(home.datasets),
@@ -46,13 +70,7 @@ def run_locally(
         enable_cache=enable_cache,
         metadata_db=home.metadata_db,
     )
-    node_ids = [component.id for component in pipeline.components]
-    try:
-        with make_observer(dataset.name, node_ids, describer(dataset.class_names)) as observer:
-            result = run_pipeline(pipeline, run_id=run_id, log_file=log_file, observer=observer)
-    except PipelineError as error:
-        return Outcome(dataset.name, run_id, time.monotonic() - started, (), None, None, error)
-    return _outcome(dataset, result, time.monotonic() - started)
+    return LocalRun(dataset, run_id, log_file, pipeline)
 
 
 def _outcome(dataset: PreparedDataset, result: RunResult, seconds: float) -> Outcome:

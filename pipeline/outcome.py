@@ -74,9 +74,9 @@ def outcome_table(outcomes: Sequence[Outcome]) -> Table:
         "dataset",
         "accuracy",
         "worst class",
-        "against the baseline",
+        "vs. baseline",
         "verdict",
-        "served version",
+        "pushed version",
         "seconds",
     ):
         table.add_column(heading, justify="right" if heading in ("accuracy", "seconds") else "left")

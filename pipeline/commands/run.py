@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 SUMMARY = "run the pipeline on this machine: data, training, validation, push"
 EXAMPLE = "mnist-tfx run --dataset mnist --set training.epochs=5"
 
+_FILE_COLUMNS = 120
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the options."""
@@ -71,9 +73,10 @@ def _run_one(recipe: Recipe, dataset: PreparedDataset, home: Home, *, enable_cac
     run_id = claim_run_id(home.runs(dataset.name), dataset.name)
     log_file = home.runs(dataset.name) / run_id / "run.log"
     with output_to(log_file):  # TensorFlow and TFX are chatty from their import on
-        from pipeline.local_run import run_locally
+        from pipeline.local_run import plan_run
 
-        return run_locally(recipe, dataset, home, run_id, log_file, enable_cache=enable_cache)
+        planned = plan_run(recipe, dataset, home, run_id, log_file, enable_cache=enable_cache)
+    return planned.execute()
 
 
 def _report(outcomes: Sequence[Outcome], home: Home, *, as_json: bool) -> int:
@@ -85,7 +88,10 @@ def _report(outcomes: Sequence[Outcome], home: Home, *, as_json: bool) -> int:
 
         from pipeline.outcome import outcome_table
 
-        Console().print(outcome_table(outcomes))
+        console = Console()
+        if not console.is_terminal:  # a file has no width; rich would fold the table to 80 columns
+            console.width = _FILE_COLUMNS
+        console.print(outcome_table(outcomes))
     rejections = [rejection for outcome in outcomes if (rejection := outcome.rejection())]
     for rejection in rejections:
         print(f"error: {rejection}", file=sys.stderr)
