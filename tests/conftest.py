@@ -34,7 +34,7 @@ def tiny_recipe_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_run(tiny: PreparedDataset, tiny_recipe_file: Path) -> TinyRun:
-    """`mnist-tfx run` of `tiny_recipe` in a fresh home. Read from it; tests that add runs to it leave serving/ as it was."""
+    """`mnist-tfx run` of `tiny_recipe` in a fresh home. Tests that add runs to it leave serving/ as it was."""
     run = first_run(tiny, tiny_recipe_file)
     assert run.answer.code == 0, run.answer.err
     return run
