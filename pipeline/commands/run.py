@@ -67,13 +67,15 @@ def _prepare(recipe: Recipe, home: Home) -> PreparedDataset:
 
 
 def _run_one(recipe: Recipe, dataset: PreparedDataset, home: Home, *, enable_cache: bool) -> Outcome:
+    from pipeline.loading import collector_paused
     from pipeline.log_capture import output_to
     from pipeline.run_id import claim_run_id
 
     run_id = claim_run_id(home.runs(dataset.name), dataset.name)
     log_file = home.runs(dataset.name) / run_id / "run.log"
     with output_to(log_file):  # TensorFlow and TFX are chatty from their import on
-        from pipeline.local_run import plan_run
+        with collector_paused():
+            from pipeline.local_run import plan_run
 
         planned = plan_run(recipe, dataset, home, run_id, log_file, enable_cache=enable_cache)
     return planned.execute()
