@@ -46,7 +46,8 @@ def run_repeated(datasets: Path, work: Path, repeats: int) -> our_pipeline.OurRu
     prepare(_STAND_IN, work / "datasets", source=work / "idx")
     edge = examples * 11 // 12  # 55,000 of 60,000
     settings = [
-        f'data.splits={{ train = "train[:{edge}]", eval = "train[{edge}:]", test = "test" }}',
+        f"data.splits.train=train[:{edge}]",
+        f"data.splits.eval=train[{edge}:]",
         "training.epochs=1",
         "evaluation.min_accuracy=0.5",
         "evaluation.min_class_accuracy=0.1",
