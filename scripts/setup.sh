@@ -2,6 +2,7 @@
 # Makes .venv from requirements.lock: `make run` and `make test` call it first. Does nothing when nothing has changed.
 # Everything it writes is inside the checkout: .venv/ and .tools/ (and uv's own download cache).
 set -euo pipefail
+shopt -s inherit_errexit
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 readonly UV_VERSION=0.13.9
@@ -41,15 +42,18 @@ check_machine() {
 # Prints the path of uv: from the PATH, or got through pip into .tools/uv.
 find_uv() {
   if command -v uv >/dev/null; then command -v uv; return; fi
-  if [ ! -x .tools/uv/bin/uv ]; then
+  if ! .tools/uv/bin/uv --version >/dev/null 2>&1; then
     say "fetching uv $UV_VERSION through pip into .tools/uv"
     command -v python3 >/dev/null || fail "no python3 on the PATH." "Remedy: install Python 3 (any version) with pip."
     rm -rf .tools/uv
+    local pip_failed="pip could not fetch uv (its message is above)."
+    local reach="Remedy: make a Python package registry reachable for pip, or install uv."
     if python3 -m pip --version >/dev/null 2>&1; then
-      python3 -m pip install --quiet --disable-pip-version-check --root-user-action=ignore \
-        --target .tools/uv "uv==$UV_VERSION" >&2
+      PIP_ROOT_USER_ACTION=ignore python3 -m pip install --quiet --disable-pip-version-check \
+        --target .tools/uv "uv==$UV_VERSION" >&2 || fail "$pip_failed" "$reach"
     elif python3 -m venv .tools/uv >/dev/null 2>&1; then
-      .tools/uv/bin/python -m pip install --quiet --disable-pip-version-check "uv==$UV_VERSION" >&2
+      .tools/uv/bin/python -m pip install --quiet --disable-pip-version-check "uv==$UV_VERSION" >&2 ||
+        fail "$pip_failed" "$reach"
     else
       rm -rf .tools/uv
       fail "this python3 has neither pip nor venv, and there is no uv on the PATH." \
@@ -62,7 +66,7 @@ find_uv() {
 # uv does not read pip's configuration: where only pip was told of a mirror, uv is told of the same one.
 follow_pip_mirror() {
   local index
-  if [ -z "${UV_DEFAULT_INDEX:-}${UV_INDEX_URL:-}" ] && [ ! -f "${XDG_CONFIG_HOME:-$HOME/.config}/uv/uv.toml" ] && [ ! -f /etc/uv/uv.toml ]; then
+  if [ -z "${UV_DEFAULT_INDEX:-}${UV_INDEX_URL:-}" ] && [ ! -f "${XDG_CONFIG_HOME:-${HOME:-}/.config}/uv/uv.toml" ] && [ ! -f /etc/uv/uv.toml ]; then
     index=${PIP_INDEX_URL:-$(python3 -m pip config get global.index-url 2>/dev/null || true)}
     if [ -n "$index" ]; then export UV_DEFAULT_INDEX="$index"; fi
   fi
@@ -88,7 +92,7 @@ install() {
 main() {
   if current; then return; fi
   check_machine
-  mkdir -p .tools
+  mkdir -p .tools 2>/dev/null || fail "cannot write to $PWD." "Remedy: use a checkout in a folder of your own."
   if command -v flock >/dev/null; then # a second `make` waits for the first instead of working beside it
     exec 9>.tools/setup.lock
     flock 9
@@ -97,12 +101,14 @@ main() {
   local uv
   uv=$(find_uv)
   follow_pip_mirror
+  if [ -n "${PIP_CERT:-}" ]; then export SSL_CERT_FILE="${SSL_CERT_FILE:-$PIP_CERT}"; fi
   export UV_HTTP_TIMEOUT="${UV_HTTP_TIMEOUT:-180}"
   # Some machines switch bytecode off; without it every start takes three times as long.
   unset PYTHONDONTWRITEBYTECODE
-  local started=$SECONDS
+  local started=$SECONDS made_from
+  made_from=$(fingerprint)
   install "$uv"
-  fingerprint >"$STAMP"
+  printf '%s\n' "$made_from" >"$STAMP"
   say "done in $((SECONDS - started)) s"
 }
 
