@@ -137,8 +137,8 @@ def test_all_signatures_answer_as_the_keras_model_does_on_normalized_pixels(
 def test_a_batch_of_0_is_answered_with_0_rows(exported: Exported, signature: str, nothing: Any) -> None:
     values = tf.constant(nothing, tf.uint8 if signature == "images" else tf.string)
     outputs = exported.call(signature, values)
-    assert (outputs["probabilities"].shape, outputs["probabilities"].dtype) == ((0, 10), np.float32)
-    assert (outputs["classes"].shape, outputs["classes"].dtype) == ((0,), np.int64)
+    assert outputs["probabilities"].shape == (0, 10) and outputs["probabilities"].dtype == np.float32
+    assert outputs["classes"].shape == (0,) and outputs["classes"].dtype == np.int64
     assert outputs["labels"].shape == (0,)
 
 

@@ -6,12 +6,14 @@ import io
 from pathlib import Path
 from typing import Any
 
+import apache_beam as beam
 import numpy as np
 import numpy.typing as npt
 import pytest
 import tensorflow as tf
 import tensorflow_transform as tft
 import tensorflow_transform.beam as tft_beam
+from apache_beam.options.pipeline_options import PipelineOptions
 from PIL import Image
 
 from components.features import IMAGE, LABEL, PIXELS
@@ -78,9 +80,6 @@ def transform(
         {IMAGE: tf.io.FixedLenFeature([1], tf.string), LABEL: tf.io.FixedLenFeature([1], tf.int64)}
     )
     rows = [{IMAGE: [encode(image)], LABEL: [0]} for image in images]
-    import apache_beam as beam
-    from apache_beam.options.pipeline_options import PipelineOptions
-
     with (
         beam.Pipeline(options=PipelineOptions(list(BeamSettings().args))) as pipeline,
         tft_beam.Context(temp_dir=str(folder / "tmp")),
@@ -89,7 +88,7 @@ def transform(
         _ = (
             data
             | tft_beam.AnalyzeDataset(lambda inputs: function(inputs, config))
-            | tft_beam.WriteTransformFn(str(folder))
+            | tft_beam.WriteTransformFn(str(folder))  # type: ignore[attr-defined]
         )
     return tft.TFTransformOutput(str(folder))
 
@@ -108,7 +107,7 @@ def unit(tmp_path_factory: pytest.TempPathFactory, images: npt.NDArray[np.uint8]
 
 def test_unit_maps_0_to_0_and_255_to_1(unit: tft.TFTransformOutput, images: npt.NDArray[np.uint8]) -> None:
     pixels = pixels_of(unit, images)
-    assert (pixels.shape, pixels.dtype) == ((60, 28, 28, 1), np.float32)
+    assert pixels.shape == (60, 28, 28, 1) and pixels.dtype == np.float32
     np.testing.assert_allclose(pixels[..., 0], images.astype(np.float64) / 255, atol=1e-6)
     extremes = np.stack([np.zeros((28, 28), np.uint8), np.full((28, 28), 255, np.uint8)])
     assert pixels_of(unit, extremes).reshape(2, -1).tolist() == [[0.0] * 784, [1.0] * 784]
