@@ -10,35 +10,59 @@ import io
 import json
 import os
 import time
+import zipfile
 from typing import Any
 
+import h5py
 import keras
 import numpy as np
 import tensorflow as tf
 
 
-def backed_up_epoch(backup_dir: str) -> int:
-    """The epoch at which `BackupAndRestore` will go on, 0 if there is no whole backup (a damaged one is removed)."""
-    metadata = os.path.join(backup_dir, "training_metadata.json")
-    if not tf.io.gfile.exists(metadata):
+def backed_up_epoch(backup_dir: str, steps_per_epoch: int) -> int:
+    """The epoch at which `BackupAndRestore` will go on: 0 if there is no backup.
+
+    One that is not whole, as a kill in the middle of writing leaves it, is removed: training then begins anew.
+    """
+    if not tf.io.gfile.exists(backup_dir):
         return 0
     try:
-        with tf.io.gfile.GFile(metadata) as file:
+        with tf.io.gfile.GFile(os.path.join(backup_dir, "training_metadata.json")) as file:
             epoch = int(json.load(file)["epoch"])
-        if tf.io.gfile.exists(_state_path(backup_dir, epoch - 1)):
+        with tf.io.gfile.GFile(os.path.join(backup_dir, "latest.weights.h5"), "rb") as file:
+            content = io.BytesIO(file.read())
+        with h5py.File(content) as weights:
+            steps_done = int(weights["optimizer/vars/0"][()])
+        _load_state(backup_dir, epoch)
+        if steps_done == epoch * steps_per_epoch:  # weights and metadata are of the same epoch
             return epoch
-    except (ValueError, KeyError):
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, tf.errors.OpError):
         pass
     tf.io.gfile.rmtree(backup_dir)
     return 0
 
 
+class EpochSeeds(keras.callbacks.Callback):
+    """Sets the random numbers of dropout by seed and epoch alone; a backup does not hold how far they had come."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        self._seed = seed
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        for index, layer in enumerate(self.model.layers):
+            generator = getattr(layer, "seed_generator", None)
+            if generator is not None:
+                generator.state.assign(np.random.SeedSequence([self._seed, epoch, index]).generate_state(2))
+
+
 class ResumableEarlyStopping(keras.callbacks.EarlyStopping):
     """`EarlyStopping` that saves its state per epoch; must come before `BackupAndRestore` in the list of callbacks."""
 
-    def __init__(self, backup_dir: str, **kwargs: Any) -> None:
-        """Takes Keras' arguments, and the folder that `BackupAndRestore` uses (and removes when training ends)."""
+    def __init__(self, backup_dir: str, first_epoch: int, **kwargs: Any) -> None:
+        """Takes Keras' arguments, the folder that `BackupAndRestore` uses, and what `backed_up_epoch` said of it."""
         super().__init__(**kwargs)
+        self._first_epoch = first_epoch
         self.epochs: list[dict[str, float]] = []  # one row per finished epoch: Keras' logs, `epoch` from 1, `seconds`
         self._backup_dir = backup_dir
         self._epoch_started = 0.0
@@ -46,16 +70,11 @@ class ResumableEarlyStopping(keras.callbacks.EarlyStopping):
     def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
         """Goes on from the saved state, if there is one."""
         super().on_train_begin(logs)
-        done = backed_up_epoch(self._backup_dir)
-        if not done:
+        if not self._first_epoch:
             return
-        with tf.io.gfile.GFile(_state_path(self._backup_dir, done - 1)) as file:
-            state = json.load(file)
+        state, self.best_weights = _load_state(self._backup_dir, self._first_epoch)
         self.wait, self.best, self.best_epoch = state["wait"], state["best"], state["best_epoch"]
         self.epochs = state["epochs"]
-        with tf.io.gfile.GFile(_weights_path(self._backup_dir, self.best_epoch), "rb") as file:
-            arrays = np.load(io.BytesIO(file.read()))
-        self.best_weights = [arrays[f"arr_{i}"] for i in range(len(arrays.files))]
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Starts the epoch's clock."""
@@ -78,6 +97,15 @@ class ResumableEarlyStopping(keras.callbacks.EarlyStopping):
             "epochs": self.epochs,
         }
         _write(_state_path(self._backup_dir, epoch), json.dumps(state).encode())
+
+
+def _load_state(folder: str, epochs_done: int) -> tuple[dict[str, Any], list[np.ndarray]]:
+    """The state of early stopping after so many epochs, and the best weights by then."""
+    with tf.io.gfile.GFile(_state_path(folder, epochs_done - 1)) as file:
+        state = json.load(file)
+    with tf.io.gfile.GFile(_weights_path(folder, state["best_epoch"]), "rb") as file:
+        arrays = np.load(io.BytesIO(file.read()))
+    return state, [arrays[f"arr_{i}"] for i in range(len(arrays.files))]
 
 
 def _state_path(folder: str, epoch: int) -> str:

@@ -21,7 +21,7 @@ from components import training_data
 from components.dense import build_model
 from components.export import ServingModule, export_model
 from components.preprocessing import Normalization
-from components.resume import ResumableEarlyStopping, backed_up_epoch
+from components.resume import EpochSeeds, ResumableEarlyStopping, backed_up_epoch
 from components.settings import ModelSettings, TrainingSettings
 
 _PROGRESS = logging.getLogger("mnist_tfx.progress")
@@ -103,17 +103,13 @@ def train(
     keras.utils.set_random_seed(settings.seed)
     identity = json.dumps(config.identity(), sort_keys=True).encode()
     backup_dir = os.path.join(config.backup_dir, hashlib.sha256(identity).hexdigest()[:16])
-    first_epoch = backed_up_epoch(backup_dir)
+    train_count, eval_count = (training_data.count_examples(files) for files in (train_files, eval_files))
+    train_examples = training_data.decoded_examples(train_files, config.image_shape, train_count)
+    eval_examples = training_data.decoded_examples(eval_files, config.image_shape, eval_count)
+    steps = math.ceil(train_count / settings.batch_size)
+    first_epoch = backed_up_epoch(backup_dir, steps)
     if first_epoch:
         _PROGRESS.info("going on after epoch %d of an interrupted training", first_epoch)
-
-    examples = {}
-    for split, files in (("train", train_files), ("eval", eval_files)):
-        count = training_data.count_examples(files)
-        examples[split] = training_data.decoded_examples(files, config.image_shape, count)
-        if split == "train":
-            train_count = count
-    steps = math.ceil(train_count / settings.batch_size)
     with _strategy().scope():
         model = build_model(config.model, config.image_shape, num_classes)
         model.compile(
@@ -125,6 +121,7 @@ def train(
         )
     stopping = ResumableEarlyStopping(
         backup_dir,
+        first_epoch,
         monitor=settings.monitor,
         mode="max" if settings.monitor.endswith("accuracy") else "min",
         patience=settings.patience,
@@ -132,23 +129,21 @@ def train(
     )
     model.fit(
         training_data.training_batches(
-            examples["train"],
+            train_examples,
             normalization,
             num_classes=num_classes,
             batch_size=settings.batch_size,
-            first_epoch=first_epoch,
-            epochs=settings.epochs,
-            steps_per_epoch=steps,
             seed=settings.seed,
+            first_epoch=first_epoch,
         ),
         validation_data=training_data.evaluation_batches(
-            examples["eval"], normalization, num_classes=num_classes, batch_size=_EVALUATION_BATCH
+            eval_examples, normalization, num_classes=num_classes, batch_size=_EVALUATION_BATCH
         ),
         epochs=settings.epochs,
-        steps_per_epoch=steps,
         callbacks=[
             stopping,
-            keras.callbacks.BackupAndRestore(backup_dir, double_checkpoint=True),
+            keras.callbacks.BackupAndRestore(backup_dir),
+            EpochSeeds(settings.seed),
             keras.callbacks.TensorBoard(logs_dir, write_graph=False),
             keras.callbacks.LambdaCallback(on_epoch_end=_progress_reporter(settings.epochs)),
         ],

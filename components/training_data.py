@@ -29,6 +29,7 @@ def decoded_examples(patterns: Sequence[str], image_shape: tuple[int, int, int],
         return decode_images(parsed[IMAGE], image_shape), parsed[LABEL]
 
     data = _records(patterns).batch(_DECODE_BATCH).map(decode, num_parallel_calls=tf.data.AUTOTUNE).unbatch()
+    data = data.apply(tf.data.experimental.assert_cardinality(count))
     height, width, channels = image_shape
     return data.cache() if count * height * width * channels <= _MAX_CACHE_BYTES else data
 
@@ -39,21 +40,22 @@ def training_batches(
     *,
     num_classes: int,
     batch_size: int,
-    first_epoch: int,
-    epochs: int,
-    steps_per_epoch: int,
     seed: int,
+    first_epoch: int = 0,
 ) -> tf.data.Dataset:
-    """Shuffled batches of epochs [first_epoch, epochs), one after the other.
+    """Shuffled batches of one epoch; each iteration is the next epoch, beginning with `first_epoch`.
 
     The order within an epoch depends on the seed and the epoch's number alone: a training that goes on after a kill
-    passes over what it has seen, and then sees what the uninterrupted one saw.
+    sees what the uninterrupted one saw.
 
     Returns:
         A dataset of (float32 [N, height, width, channels], one-hot float32 [N, num_classes]).
     """
-    data = examples.shuffle(_SHUFFLE_EXAMPLES, seed=seed, reshuffle_each_iteration=True).batch(batch_size)
-    data = data.repeat(epochs).skip(first_epoch * steps_per_epoch)
+    shuffled = examples.shuffle(_SHUFFLE_EXAMPLES, seed=seed, reshuffle_each_iteration=True)
+    for _ in range(first_epoch):  # the order changes with each iteration that begins
+        for _ in shuffled.take(1):
+            pass
+    data = shuffled.batch(batch_size)
     return data.map(_normalizer(normalization, num_classes), tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
 
 

@@ -64,9 +64,17 @@ class CheckImages(beam.DoFn):
         """Reads with tf.data, which decodes in C++ on all cores; images that are absent are the schema's matter."""
         images = tf.data.TFRecordDataset(file.path, compression_type="GZIP").batch(512).map(_parse)
         lengths = np.concatenate([np.empty(0, np.int32), *images.map(tf.strings.length).as_numpy_iterator()])
+        # Whole batches at a time: a third of the time of one by one, but a batch with a bad image is lost as a whole.
+        batches = images.map(_shapes, num_parallel_calls=tf.data.AUTOTUNE).ignore_errors()
+        shapes = np.concatenate([np.empty((0, 3), np.int32), *batches.as_numpy_iterator()])
+        if len(shapes) < lengths.size or (shapes != self._expected).any():
+            yield from self._find(file, images, lengths)
+
+    def _find(self, file: ImageFile, images: tf.data.Dataset, lengths: np.ndarray) -> Iterator[BadImages]:
+        """Looks at each image by itself."""
         present = images.unbatch().enumerate().filter(lambda _, image: tf.strings.length(image) > 0)
-        decoded = present.map(_shape_of, num_parallel_calls=tf.data.AUTOTUNE).ignore_errors()
-        rows = list(decoded.batch(4096).as_numpy_iterator())
+        numbered = present.map(lambda number, image: (number, _shape(image)), num_parallel_calls=tf.data.AUTOTUNE)
+        rows = list(numbered.ignore_errors().batch(4096).as_numpy_iterator())
         numbers = np.concatenate([np.empty(0, np.int64), *(row[0] for row in rows)])
         shapes = np.concatenate([np.empty((0, 3), np.int32), *(row[1] for row in rows)])
         undecodable = np.setdiff1d(np.flatnonzero(lengths), numbers)
@@ -85,5 +93,9 @@ def _parse(serialized: tf.Tensor) -> tf.Tensor:
     return tf.io.parse_example(serialized, {IMAGE: tf.io.FixedLenFeature([], tf.string, default_value="")})[IMAGE]
 
 
-def _shape_of(number: tf.Tensor, image: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    return number, tf.ensure_shape(tf.shape(tf.io.decode_image(image, expand_animations=False)), [3])
+def _shape(image: tf.Tensor) -> tf.Tensor:
+    return tf.ensure_shape(tf.shape(tf.io.decode_image(image, expand_animations=False)), [3])
+
+
+def _shapes(images: tf.Tensor) -> tf.Tensor:
+    return tf.map_fn(_shape, images, fn_output_signature=tf.TensorSpec([3], tf.int32))
