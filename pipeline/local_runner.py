@@ -90,6 +90,7 @@ class _Run:
         if store.get_context_by_type_and_name(run_record.RUN_CONTEXT, self._run_id) is not None:
             raise ValueError(f"run id {self._run_id!r} was used before; TFX would take that run's executions for ours")
         run_record.close_killed_runs(store)
+        run_record.forget_lost_pushes(store)
         end: run_record.End = "failed"
         try:
             with StopSignals(on_stuck=self._give_up) as signals:

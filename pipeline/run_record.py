@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal
 
 import ml_metadata as mlmd
@@ -54,6 +55,17 @@ def record_canceled(store: mlmd.MetadataStore, execution: pb.Execution) -> None:
     """Marks an execution as CANCELED: the user stopped it."""
     execution.last_known_state = pb.Execution.CANCELED
     store.put_executions([execution])
+
+
+def forget_lost_pushes(store: mlmd.MetadataStore) -> None:
+    """Marks pushed models as DELETED whose version is no longer there, so that the next run pushes anew."""
+    lost = []
+    for artifact in store.get_artifacts_by_type("PushedModel"):
+        destination = artifact.custom_properties["pushed_destination"].string_value
+        if artifact.state == pb.Artifact.LIVE and destination and not Path(destination).exists():
+            artifact.state = pb.Artifact.DELETED
+            lost.append(artifact)
+    store.put_artifacts(lost)
 
 
 def close_killed_runs(store: mlmd.MetadataStore) -> None:

@@ -28,6 +28,9 @@ class Finding:
 
 def anomaly_findings(split: str, anomalies: anomalies_pb2.Anomalies, schema_name: str) -> Iterator[Finding]:
     """Findings of one split, one for each reason of each anomaly."""
+    if anomalies.data_missing:  # all that TFDV says of an empty split
+        missing = anomalies_pb2.AnomalyInfo.DATASET_LOW_NUM_EXAMPLES
+        yield Finding(split, _WHOLE_SPLIT, "it holds no examples", _remedy(missing, schema_name))
     named = [(path, info) for path, info in sorted(anomalies.anomaly_info.items())]
     if anomalies.HasField("dataset_anomaly_info"):
         named.append((_WHOLE_SPLIT, anomalies.dataset_anomaly_info))

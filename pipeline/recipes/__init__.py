@@ -70,7 +70,7 @@ def load_recipe(dataset: str, name: str, overrides: Iterable[str] = ()) -> Recip
         content = tomllib.loads(path.read_text())
     except OSError as error:
         raise UsageError(f"cannot read recipe {path}: {error.strerror}.") from error
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"recipe {path} is not valid TOML: {error}.") from error
     for override in overrides:
         _apply(content, override)
@@ -103,6 +103,8 @@ def _apply(content: dict[str, Any], override: str) -> None:
     target = content
     for section in sections:
         target = target.setdefault(section, {})
+        if not isinstance(target, dict):
+            raise UsageError(f"{section}: the recipe has a value where it should have a section, [{section}].")
     target[last] = _parse_value(text.strip(), is_list=key.strip().endswith("args"))
 
 

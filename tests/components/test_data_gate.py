@@ -200,10 +200,7 @@ def findings(bad: Judged) -> list[dict[str, str]]:
         ("few", "(whole split)", "60", "the split reads nothing, or too little"),
         ("lost_class", "label", "at least 10 unique values but found only 9", "a class is missing"),
         ("train against lost_class", "label", "Linfty distance .* is 0.1 ", "in schemas/mnist/schema.pbtxt"),
-        pytest.param(
-            *("empty", "(whole split)", "", "the split reads nothing, or too little"),
-            marks=pytest.mark.xfail(strict=True, reason="bug: anomaly_findings does not read Anomalies.data_missing"),
-        ),
+        ("empty", "(whole split)", "no examples", "the split reads nothing, or too little"),
     ],
 )
 def test_bad_data_are_told_with_split_feature_reason_and_remedy(

@@ -85,7 +85,6 @@ def test_a_changed_recipe_is_trained_anew_and_compared_with_the_served_version(r
     assert run.versions() == [run.answer.outcome["pushed_version"], answer.outcome["pushed_version"]]
 
 
-@pytest.mark.xfail(strict=True, reason="bug: the Pusher is answered from the cache, and nothing is served")
 def test_a_version_that_was_deleted_is_pushed_again(run: TinyRun, tmp_path: Path) -> None:
     [version] = run.versions()
     shutil.move(run.home.serving("kmnist") / version, tmp_path / version)

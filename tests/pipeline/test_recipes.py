@@ -131,7 +131,6 @@ def test_a_file_that_is_no_recipe_is_refused_by_name(tmp_path: Path, content: st
     assert message in str(caught.value) and str(path) in str(caught.value)
 
 
-@pytest.mark.xfail(strict=True, raises=UnicodeDecodeError, reason="bug: load_recipe does not expect it")
 def test_a_file_that_is_no_text_is_refused_by_name(tmp_path: Path) -> None:
     path = tmp_path / "mine.toml"
     path.write_bytes(b"\xff\xfe")
@@ -139,7 +138,6 @@ def test_a_file_that_is_no_text_is_refused_by_name(tmp_path: Path) -> None:
         load_recipe("kmnist", str(path))
 
 
-@pytest.mark.xfail(strict=True, raises=TypeError, reason="bug: _apply takes whatever is there for a section")
 def test_an_override_of_what_is_no_section_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "mine.toml"
     path.write_text("training = 3\n" + MINIMAL)
