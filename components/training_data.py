@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -13,6 +14,8 @@ from components.preprocessing import Normalization, decode_images
 _DECODE_BATCH = 256
 _MAX_CACHE_BYTES = 4 * 2**30  # beyond this, images are decoded anew in every epoch rather than kept in memory
 _SHUFFLE_EXAMPLES = 100_000
+_PARALLEL = os.cpu_count() or 1
+_PREFETCH_BATCHES = 8
 _FEATURES = {IMAGE: tf.io.FixedLenFeature([], tf.string), LABEL: tf.io.FixedLenFeature([], tf.int64)}
 
 
@@ -28,7 +31,7 @@ def decoded_examples(patterns: Sequence[str], image_shape: tuple[int, int, int],
         parsed = tf.io.parse_example(serialized, _FEATURES)
         return decode_images(parsed[IMAGE], image_shape), parsed[LABEL]
 
-    data = _records(patterns).batch(_DECODE_BATCH).map(decode, num_parallel_calls=tf.data.AUTOTUNE).unbatch()
+    data = _records(patterns).batch(_DECODE_BATCH).map(decode, num_parallel_calls=_PARALLEL).unbatch()
     data = data.apply(tf.data.experimental.assert_cardinality(count))
     height, width, channels = image_shape
     return data.cache() if count * height * width * channels <= _MAX_CACHE_BYTES else data
@@ -55,20 +58,25 @@ def training_batches(
     for _ in range(first_epoch):  # the order changes with each iteration that begins
         for _ in shuffled.take(1):
             pass
-    data = shuffled.batch(batch_size)
-    return data.map(_normalizer(normalization, num_classes), tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
+    return _normalized(shuffled.batch(batch_size), normalization, num_classes)
 
 
 def evaluation_batches(
     examples: tf.data.Dataset, normalization: Normalization, *, num_classes: int, batch_size: int
 ) -> tf.data.Dataset:
     """Batches in file order, of the same form as `training_batches`."""
-    data = examples.batch(batch_size)
-    return data.map(_normalizer(normalization, num_classes), tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
+    return _normalized(examples.batch(batch_size), normalization, num_classes)
 
 
-def _normalizer(normalization: Normalization, num_classes: int) -> Callable[[tf.Tensor, tf.Tensor], tuple]:
-    return lambda images, labels: (normalization(images), tf.one_hot(labels, num_classes))
+def _normalized(batches: tf.data.Dataset, normalization: Normalization, num_classes: int) -> tf.data.Dataset:
+    data = batches.map(
+        lambda images, labels: (normalization(images), tf.one_hot(labels, num_classes)), num_parallel_calls=_PARALLEL
+    )
+    options = tf.data.Options()
+    # With tf.data's autotuning, now and then an epoch begins with a stall as long as the epoch itself
+    # (`benchmarks/training_input.py`); a few fixed threads are enough for this little work.
+    options.autotune.enabled = False
+    return data.prefetch(_PREFETCH_BATCHES).with_options(options)
 
 
 def _records(patterns: Sequence[str]) -> tf.data.Dataset:

@@ -158,6 +158,7 @@ class WriteShard(beam.DoFn):
             split=tfds.core.ReadInstruction(shard.split, from_=shard.start, to=shard.stop, unit="abs"),
             decoders={self._image_key: tfds.decode.SkipDecoding()},
             shuffle_files=False,
+            read_config=_read_config(),
         )
         example = tf.train.Example()
         image = example.features.feature[IMAGE].bytes_list
@@ -167,6 +168,15 @@ class WriteShard(beam.DoFn):
                 image.value[:] = [encoded]
                 label.value[:] = [number]
                 yield example.SerializeToString(deterministic=True)
+
+
+def _read_config() -> tfds.ReadConfig:
+    """For one file, read in order: half the time of TFDS's defaults, which tune themselves for many files."""
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    return tfds.ReadConfig(
+        interleave_cycle_length=1, num_parallel_calls_for_decode=os.cpu_count() or 1, options=options
+    )
 
 
 def _folder(dataset: PreparedDataset) -> str:
