@@ -21,7 +21,7 @@ MESSAGE
   exit 1
 }
 
-[ "$(uname -s)" = Linux ] || exit 0
+case $OSTYPE in linux*) ;; *) exit 0 ;; esac
 have=$(getconf GNU_LIBC_VERSION 2>/dev/null | awk '{ print $2 }' || true)
 [ -n "$have" ] || { have="(none: not a glibc system)"; fail "this system cannot load its wheels"; }
 if [ "$(printf '%s\n' "$NEEDED" "$have" | sort -V | head -n 1)" = "$NEEDED" ]; then exit 0; fi

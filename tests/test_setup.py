@@ -82,7 +82,7 @@ def system(root: Path, glibc: str, programs: Mapping[str, str]) -> dict[str, str
     """The environment of a system with this glibc and these programs besides the basic ones, but without apt-get."""
     folder = root.parent / "bin"
     write_programs(folder, {"getconf": f'echo "{glibc}"', **programs})
-    for name in ("awk", "bash", "cat", "dirname", "head", "grep", "mktemp", "rm", "sort"):
+    for name in ("awk", "bash", "cat", "dirname", "grep", "head", "mkdir", "mktemp", "rm", "sed", "sort"):
         (folder / name).symlink_to(str(shutil.which(name)))
     return {**os.environ, "PATH": str(folder)}
 
@@ -119,10 +119,15 @@ def test_a_system_without_glibc_ends_with_the_remedies(copy: Path) -> None:
 
 
 def test_apt_without_a_debian_mirror_ends_with_the_remedies(copy: Path) -> None:
-    tools = {"apt-get": 'echo "mirror+file:/etc/apt/mirrors/ubuntu"', "dpkg-deb": "exit 1"}
-    done = run_glibc(copy, system(copy, "glibc 2.35", tools))
+    (copy / ".venv").mkdir()
+    apt_get = """case "$*" in
+      *--print-uris*) echo "'mirror+file:/ubuntu/dists/jammy/InRelease' ubuntu_jammy_InRelease 0" ;;
+      *) echo "E: The repository does not have a Release file" >&2; exit 100 ;;
+    esac"""
+    done = run_glibc(copy, system(copy, "glibc 2.35", {"apt-get": apt_get, "dpkg-deb": "exit 1"}))
     assert done.returncode == 1
-    assert "no Debian mirror" in done.stderr
+    assert "does not have a Release file" in done.stderr
+    assert "none of apt's archives is a Debian mirror" in done.stderr
     assert all(remedy in done.stderr for remedy in REMEDIES)
 
 

@@ -159,4 +159,4 @@ def test_the_command_lists_recipes_with_their_settings() -> None:
     assert listed["default"] == load_recipe("mnist", "default").model_dump(mode="json")
     text = mnist_tfx("recipes").out
     assert all(f"{dataset} / {name}" in text for dataset, name in SHIPPED)
-    assert "training.epochs = 20" in text
+    assert "training.epochs = 15" in text
