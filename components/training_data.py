@@ -16,8 +16,8 @@ _MAX_CACHE_BYTES = 4 * 2**30  # beyond this, images are decoded anew in every ep
 _SHUFFLE_EXAMPLES = 100_000
 _PARALLEL = os.cpu_count() or 1
 _PREFETCH_BATCHES = 8
-# Each iterator that is made takes the next order, and Keras 3.15's `fit` makes two per epoch. That a resumed training sees
-# the right orders is tested in tests/components/test_trainer.py.
+# Each iterator that is made takes the next order, and Keras 3.15's `fit` makes two per epoch. That a resumed training
+# sees the right orders is tested in tests/components/test_trainer.py.
 _ITERATORS_PER_EPOCH = 2
 _FEATURES = {IMAGE: tf.io.FixedLenFeature([], tf.string), LABEL: tf.io.FixedLenFeature([], tf.int64)}
 
