@@ -1,0 +1,1 @@
+"""A model server for machines without TF Serving; it answers as TF Serving does."""
