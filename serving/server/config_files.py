@@ -1,0 +1,163 @@
+"""TF Serving's configuration files, in protobuf's text format: the same files drive both servers."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from google.protobuf import text_format
+from tensorflow_serving.config.model_server_config_pb2 import ModelServerConfig
+
+from components.errors import UsageError
+from serving.server.config_messages import new_message
+
+PLATFORM = "tensorflow"
+PROMETHEUS_PATH = "/monitoring/prometheus/metrics"
+
+
+@dataclass(frozen=True)
+class BatchingParameters:
+    """How requests are joined: TF Serving's `BatchingParameters`, with its defaults.
+
+    `max_batch_size` and `allowed_batch_sizes` count rows. Raises ValueError for values that TF Serving refuses.
+    """
+
+    max_batch_size: int = 1000
+    batch_timeout_micros: int = 0
+    max_enqueued_batches: int = 10
+    num_batch_threads: int = os.cpu_count() or 1
+    allowed_batch_sizes: tuple[int, ...] = ()
+    pad_variable_length_inputs: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("max_batch_size", "max_enqueued_batches", "num_batch_threads"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        if self.batch_timeout_micros < 0:
+            raise ValueError(f"batch_timeout_micros is {self.batch_timeout_micros}; it must not be negative")
+        sizes = self.allowed_batch_sizes
+        if sizes and (sizes[0] < 1 or any(a >= b for a, b in zip(sizes, sizes[1:], strict=False))):
+            raise ValueError(f"allowed_batch_sizes {list(sizes)} must be positive and increase")
+        if sizes and sizes[-1] != self.max_batch_size:
+            raise ValueError(
+                f"the last of allowed_batch_sizes is {sizes[-1]}; it must equal max_batch_size, {self.max_batch_size}"
+            )
+
+
+@dataclass(frozen=True)
+class MonitoringConfig:
+    """Whether, and at which path of the REST port, Prometheus metrics are."""
+
+    enable: bool = False
+    path: str = PROMETHEUS_PATH
+
+
+@dataclass(frozen=True)
+class SslConfig:
+    """PEM texts for the gRPC port; `client_verify` asks clients for a certificate that `custom_ca` signed."""
+
+    server_key: str
+    server_cert: str
+    custom_ca: str = ""
+    client_verify: bool = False
+
+
+def check_models(config: ModelServerConfig) -> None:
+    """Raises ValueError for a list of models that TF Serving refuses.
+
+    Base paths must be absolute (or a URI): the server's working directory is nobody's contract.
+    """
+    if config.WhichOneof("config") == "custom_model_config":
+        raise ValueError("custom_model_config is not supported; list the models in model_config_list")
+    names: set[str] = set()
+    for model in config.model_config_list.config:
+        if not model.name:
+            raise ValueError("a model of model_config_list has no name")
+        if model.name in names:
+            raise ValueError(f"model {model.name} is listed twice; the names must be unique")
+        names.add(model.name)
+        if not (os.path.isabs(model.base_path) or "://" in model.base_path):
+            raise ValueError(
+                f"Expected model {model.name} to have an absolute path or URI; got base_path()={model.base_path}"
+            )
+        if model.model_platform not in ("", PLATFORM):
+            raise ValueError(
+                f"model {model.name} has model_platform {model.model_platform!r}; only {PLATFORM!r} is served"
+            )
+        policy = model.model_version_policy
+        if policy.WhichOneof("policy_choice") == "specific" and not policy.specific.versions:
+            raise ValueError(f"model {model.name} has the version policy specific, with no version")
+
+
+def single_model(name: str, base_path: str) -> ModelServerConfig:
+    """What `--model_name` and `--model_base_path` mean. Raises UsageError."""
+    config = ModelServerConfig()
+    if "://" not in base_path:
+        base_path = os.path.abspath(base_path)
+    config.model_config_list.config.add(name=name, base_path=base_path, model_platform=PLATFORM)
+    try:
+        check_models(config)
+    except ValueError as error:
+        raise UsageError(f"--model_name, --model_base_path: {error}.") from None
+    return config
+
+
+def read_models(path: str) -> ModelServerConfig:
+    """Reads a `--model_config_file`. Raises UsageError."""
+    config = ModelServerConfig()
+    _read(path, config)
+    try:
+        check_models(config)
+    except ValueError as error:
+        raise UsageError(f"{path}: {error}.") from None
+    return config
+
+
+def read_batching(path: str) -> BatchingParameters:
+    """Reads a `--batching_parameters_file`. Raises UsageError."""
+    message = _read(path, new_message("BatchingParameters"))
+    given: dict[str, Any] = {
+        name: getattr(message, name).value
+        for name in ("max_batch_size", "batch_timeout_micros", "max_enqueued_batches", "num_batch_threads")
+        if message.HasField(name)
+    }
+    try:
+        return BatchingParameters(
+            allowed_batch_sizes=tuple(message.allowed_batch_sizes),
+            pad_variable_length_inputs=message.pad_variable_length_inputs,
+            **given,
+        )
+    except ValueError as error:
+        raise UsageError(f"{path}: {error}.") from None
+
+
+def read_monitoring(path: str) -> MonitoringConfig:
+    """Reads a `--monitoring_config_file`. Raises UsageError."""
+    prometheus = _read(path, new_message("MonitoringConfig")).prometheus_config
+    where = prometheus.path or PROMETHEUS_PATH
+    if not where.startswith("/"):
+        raise UsageError(f"{path}: prometheus_config.path is {where!r}; it must begin with '/'.")
+    return MonitoringConfig(enable=prometheus.enable, path=where)
+
+
+def read_ssl(path: str) -> SslConfig:
+    """Reads an `--ssl_config_file`. Raises UsageError."""
+    message = _read(path, new_message("SSLConfig"))
+    for name in ("server_key", "server_cert"):
+        if "-----BEGIN " not in getattr(message, name):
+            raise UsageError(f"{path}: {name} holds no PEM text (the text itself is expected there, not a path).")
+    if message.client_verify and not message.custom_ca:
+        raise UsageError(f"{path}: client_verify needs custom_ca, the PEM text of the CA that signs the clients.")
+    return SslConfig(message.server_key, message.server_cert, message.custom_ca, message.client_verify)
+
+
+def _read(path: str, message: Any) -> Any:
+    try:
+        return text_format.Parse(Path(path).read_text(), message)
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror}.") from None
+    except (text_format.ParseError, UnicodeDecodeError) as error:
+        kind = message.DESCRIPTOR.name
+        raise UsageError(f"{path} is no {kind} in protobuf's text format (line:column): {error}") from None
