@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,7 +39,7 @@ class BatchingParameters:
         if self.batch_timeout_micros < 0:
             raise ValueError(f"batch_timeout_micros is {self.batch_timeout_micros}; it must not be negative")
         sizes = self.allowed_batch_sizes
-        if sizes and (sizes[0] < 1 or any(a >= b for a, b in zip(sizes, sizes[1:], strict=False))):
+        if sizes and (sizes[0] < 1 or any(a >= b for a, b in itertools.pairwise(sizes))):
             raise ValueError(f"allowed_batch_sizes {list(sizes)} must be positive and increase")
         if sizes and sizes[-1] != self.max_batch_size:
             raise ValueError(
