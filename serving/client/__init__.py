@@ -1,0 +1,48 @@
+"""A gRPC client of TensorFlow Serving for image classifiers; needs grpcio, protobuf and NumPy, and no TensorFlow."""
+
+from serving.client.async_client import AsyncClient
+from serving.client.channel import Retry, Tls
+from serving.client.client import Client
+from serving.client.errors import (
+    DeadlineExceeded,
+    InvalidInput,
+    InvalidOption,
+    MalformedAnswer,
+    ModelNotFound,
+    ResourceExhausted,
+    ServingClientError,
+    SignatureNotFound,
+    Unavailable,
+)
+from serving.client.results import (
+    Classification,
+    ClassScore,
+    ModelMetadata,
+    Predictions,
+    Signature,
+    TensorSpec,
+    VersionStatus,
+)
+
+__all__ = [
+    "AsyncClient",
+    "ClassScore",
+    "Classification",
+    "Client",
+    "DeadlineExceeded",
+    "InvalidInput",
+    "InvalidOption",
+    "MalformedAnswer",
+    "ModelMetadata",
+    "ModelNotFound",
+    "Predictions",
+    "ResourceExhausted",
+    "Retry",
+    "ServingClientError",
+    "Signature",
+    "SignatureNotFound",
+    "TensorSpec",
+    "Tls",
+    "Unavailable",
+    "VersionStatus",
+]

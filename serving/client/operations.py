@@ -1,0 +1,322 @@
+"""What the client does, written once for the synchronous and the asynchronous client.
+
+An operation is a generator that yields the steps which take time, a `Call` or a `Pause`, is sent each call's answer (or
+thrown its grpc.RpcError) and returns the result. The two clients differ only in how they carry out a step.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, TypeAlias, TypeVar
+
+import grpc
+import numpy as np
+import numpy.typing as npt
+
+from serving.client import answers, images, messages, tensors
+from serving.client.channel import Retry
+from serving.client.errors import (
+    DeadlineExceeded,
+    InvalidInput,
+    ModelNotFound,
+    SignatureNotFound,
+    Unavailable,
+    from_rpc_error,
+)
+from serving.client.results import Classification, ModelMetadata, Predictions, Signature, VersionStatus
+
+IMAGES, ENCODED_IMAGES = "images", "encoded_images"  # signatures, and the name of each one's input
+
+_POLL_SECONDS = 0.2
+_POLL_TIMEOUT = 2.0  # a hanging server may not use up all of wait_ready's time
+_KNOWN_VERSIONS = 8
+
+
+class Method(NamedTuple):
+    """A unary gRPC method."""
+
+    path: str
+    request: Any
+    response: Any
+
+
+PREDICT = Method("/tensorflow.serving.PredictionService/Predict", messages.PredictRequest, messages.PredictResponse)
+METADATA = Method(
+    "/tensorflow.serving.PredictionService/GetModelMetadata",
+    messages.GetModelMetadataRequest,
+    messages.GetModelMetadataResponse,
+)
+STATUS = Method(
+    "/tensorflow.serving.ModelService/GetModelStatus", messages.GetModelStatusRequest, messages.GetModelStatusResponse
+)
+METHODS = (PREDICT, METADATA, STATUS)
+
+
+class Call(NamedTuple):
+    """Call a method; the step's result is the response."""
+
+    method: Method
+    request: Any
+    timeout: float
+
+
+class Pause(NamedTuple):
+    """Wait."""
+
+    seconds: float
+
+
+T = TypeVar("T")
+Steps: TypeAlias = Generator[Call | Pause, Any, T]
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How a client calls which model."""
+
+    target: str
+    model: str
+    version: int | None
+    label: str | None
+    timeout: float
+    retry: Retry
+    batch_size: int
+    class_names: tuple[str, ...] | None
+
+
+class Operations:
+    """The operations of one client. Safe for use by several threads: what they share is replaced as a whole."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._spec = messages.ModelSpec(name=settings.model)
+        if settings.version is not None:
+            self._spec.version.value = settings.version
+        if settings.label is not None:
+            self._spec.version_label = settings.label
+        self._known: dict[int, ModelMetadata] = {}
+        self._current: ModelMetadata | None = None
+
+    def status(self, timeout: float | None) -> Steps[tuple[VersionStatus, ...]]:
+        """The state of every version of the model (of the pinned one, if one is), the newest first."""
+        return (yield from self._status(self._deadline(timeout), self._settings.retry.attempts))
+
+    def metadata(self, timeout: float | None) -> Steps[ModelMetadata]:
+        """The signatures of the version that answers, asked anew."""
+        return (yield from self._metadata(self._deadline(timeout)))
+
+    def wait_ready(self, timeout: float) -> Steps[int]:
+        """Waits until the model (the pinned version or label, if any) answers; returns the version."""
+        deadline = time.monotonic() + timeout
+        seen = "it was not asked"
+        while True:
+            poll = min(deadline, time.monotonic() + _POLL_TIMEOUT)
+            try:
+                if self._settings.label is not None:  # the states of a model do not tell its labels
+                    return (yield from self._metadata(poll, attempts=1)).version
+                statuses = yield from self._status(poll, attempts=1)
+                ready = [status.version for status in statuses if status.available]
+                if ready:
+                    return ready[0]
+                seen = ", ".join(map(str, statuses)) or "it has no versions"
+            except (Unavailable, ModelNotFound, DeadlineExceeded) as error:
+                # A poll that the last moments cut short tells less than the one before it.
+                if not (isinstance(error, DeadlineExceeded) and poll == deadline and seen != "it was not asked"):
+                    seen = str(error)
+            if deadline - time.monotonic() <= _POLL_SECONDS:
+                raise DeadlineExceeded(
+                    f"model {self._settings.model!r} at {self._settings.target} was not ready after {timeout:g} s: "
+                    + seen
+                )
+            yield Pause(_POLL_SECONDS)
+
+    def run(
+        self,
+        inputs: Mapping[str, Any],
+        signature: str,
+        outputs: Sequence[str] | None,
+        timeout: float | None,
+    ) -> Steps[dict[str, npt.NDArray[Any]]]:
+        """Calls any signature with arrays; returns its outputs."""
+        deadline = self._deadline(timeout)
+        arrays = {name: _as_tensor(value) for name, value in inputs.items()}
+        yield from self._checked(signature, lambda found: _check_inputs(signature, found, arrays), deadline)
+        response = yield from self._predict(signature, arrays, deadline, outputs)
+        return answers.read_outputs(response)
+
+    def prepare(self, given: npt.ArrayLike, white: float | None, timeout: float | None) -> Steps[npt.NDArray[Any]]:
+        """The images as a batch that fits the signature `images`."""
+        return (
+            yield from self._checked(
+                IMAGES, lambda found: images.as_batch(given, _input(IMAGES, found), white), self._deadline(timeout)
+            )
+        )
+
+    def predict_batch(self, batch: npt.NDArray[Any], timeout: float | None) -> Steps[Predictions]:
+        """Classifies one prepared batch in one call."""
+        response = yield from self._predict(IMAGES, {IMAGES: batch}, self._deadline(timeout), None)
+        return answers.read_predictions(response, len(batch), self._settings.class_names)
+
+    def classify(
+        self, given: Iterable[images.EncodedImage], top: int, timeout: float | None
+    ) -> Steps[list[Classification]]:
+        """Classifies PNG and JPEG images, batch by batch."""
+        if top < 1:
+            raise InvalidInput(f"`top` is how many classes to tell, at least 1; got {top}.")
+        found: list[Classification] = []
+        for batch in images.encoded_batches(given, self._settings.batch_size):
+            predictions = yield from self._predict_files(batch, timeout)
+            found += [predictions.classification(row, top) for row in range(len(predictions))]
+        return found
+
+    def _predict_files(
+        self, batch: Sequence[tuple[images.EncodedImage, bytes]], timeout: float | None
+    ) -> Steps[Predictions]:
+        """One call; if the server rejects it, one call an image: it does not say which one it cannot decode."""
+        try:
+            return (yield from self._predict_encoded([content for _, content in batch], timeout))
+        except InvalidInput as error:
+            if error.code is None:
+                raise
+            if len(batch) == 1:
+                named = f"{images.name_of(batch[0][0])}: {error}"
+                raise InvalidInput(named, code=error.code, details=error.details) from error
+        parts = []
+        for one in batch:
+            parts.append((yield from self._predict_files([one], timeout)))
+        return Predictions.concatenate(parts)
+
+    def _predict_encoded(self, contents: Sequence[bytes], timeout: float | None) -> Steps[Predictions]:
+        deadline = self._deadline(timeout)
+        arrays = {ENCODED_IMAGES: _as_tensor(contents)}
+        yield from self._checked(ENCODED_IMAGES, lambda found: _check_inputs(ENCODED_IMAGES, found, arrays), deadline)
+        response = yield from self._predict(ENCODED_IMAGES, arrays, deadline, None)
+        return answers.read_predictions(response, len(contents), self._settings.class_names)
+
+    def _predict(
+        self, signature: str, arrays: Mapping[str, npt.NDArray[Any]], deadline: float, outputs: Sequence[str] | None
+    ) -> Steps[Any]:
+        request = messages.PredictRequest()
+        request.model_spec.CopyFrom(self._spec)
+        request.model_spec.signature_name = signature
+        if outputs is not None:
+            request.output_filter.extend(outputs)
+        for name, array in arrays.items():
+            try:
+                tensors.encode(array, request.inputs[name])
+            except ValueError as error:
+                raise InvalidInput(f"input {name!r} cannot be sent: {error}.") from error
+        try:
+            response = yield from self._call(PREDICT, request, deadline)
+        except (InvalidInput, SignatureNotFound):
+            self._current = None  # perhaps a version with other signatures has come
+            raise
+        version = response.model_spec.version.value
+        if self._current is None or self._current.version != version:
+            self._current = self._known.get(version)
+        return response
+
+    def _checked(self, signature: str, check: Callable[[Signature], T], deadline: float) -> Steps[T]:
+        """The result of `check` on the signature; what it raises counts only by fresh metadata."""
+        known = self._current
+        if known is not None:
+            try:
+                return check(self._signature(known, signature))
+            except (InvalidInput, SignatureNotFound):
+                pass
+        fresh = yield from self._metadata(deadline)
+        return check(self._signature(fresh, signature))
+
+    def _signature(self, metadata: ModelMetadata, name: str) -> Signature:
+        if name not in metadata.signatures:
+            raise SignatureNotFound(
+                f"model {metadata.name!r}, version {metadata.version}, at {self._settings.target} has no signature "
+                f"{name!r}; it has: {', '.join(metadata.signatures)}."
+            )
+        return metadata.signatures[name]
+
+    def _metadata(self, deadline: float, attempts: int | None = None) -> Steps[ModelMetadata]:
+        request = messages.GetModelMetadataRequest(metadata_field=["signature_def"])
+        request.model_spec.CopyFrom(self._spec)
+        metadata = answers.read_metadata((yield from self._call(METADATA, request, deadline, attempts)))
+        newest = dict(list(self._known.items())[1 - _KNOWN_VERSIONS :])
+        self._known = {**newest, metadata.version: metadata}
+        self._current = metadata
+        return metadata
+
+    def _status(self, deadline: float, attempts: int) -> Steps[tuple[VersionStatus, ...]]:
+        request = messages.GetModelStatusRequest()
+        request.model_spec.name = self._settings.model
+        if self._settings.version is not None:
+            request.model_spec.version.value = self._settings.version
+        return answers.read_statuses((yield from self._call(STATUS, request, deadline, attempts)))
+
+    def _call(self, method: Method, request: Any, deadline: float, attempts: int | None = None) -> Steps[Any]:
+        """One call with its retries, all before `deadline` (by time.monotonic)."""
+        retry = self._settings.retry
+        attempts = retry.attempts if attempts is None else attempts
+        attempt = 1
+        while True:
+            try:
+                return (yield Call(method, request, max(deadline - time.monotonic(), 0.0)))
+            except grpc.RpcError as error:
+                failed = from_rpc_error(
+                    error, model=self._settings.model, target=self._settings.target, attempts=attempt
+                )
+                pause = retry.backoff(attempt) * random.uniform(0.5, 1.5)
+                in_time = time.monotonic() + pause < deadline
+                if not isinstance(failed, Unavailable) or attempt >= attempts or not in_time:
+                    raise failed from error
+            yield Pause(pause)
+            attempt += 1
+
+    def _deadline(self, timeout: float | None) -> float:
+        seconds = self._settings.timeout if timeout is None else timeout
+        if not seconds > 0:
+            raise InvalidInput(f"a timeout is a number of seconds above 0; got {seconds}.")
+        return time.monotonic() + seconds
+
+
+def _as_tensor(value: Any) -> npt.NDArray[Any]:
+    """An array as it is; lists of bytes and str as an array of objects: NumPy's own string type cuts zeros off."""
+    if isinstance(value, np.ndarray):
+        return value
+    if isinstance(value, bytes | str):
+        return np.array(value, object)
+    if isinstance(value, Sequence) and value and all(isinstance(one, bytes | str) for one in value):
+        array = np.empty(len(value), object)
+        array[:] = value
+        return array
+    return np.asarray(value)
+
+
+def _input(signature: str, found: Signature) -> Any:
+    """The spec of the input that our models' signatures name as themselves."""
+    missing = [name for name in (answers.PROBABILITIES, answers.CLASSES, answers.LABELS) if name not in found.outputs]
+    if signature not in found.inputs or missing:
+        raise SignatureNotFound(
+            f"the signature {signature!r} is not an image classifier's: it takes {', '.join(found.inputs)} and answers "
+            f"{', '.join(found.outputs)}. Call it with run()."
+        )
+    return found.inputs[signature]
+
+
+def _check_inputs(signature: str, found: Signature, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+    extra = sorted(arrays.keys() - found.inputs.keys())
+    missing = sorted(found.inputs.keys() - found.optional - arrays.keys())
+    if extra or missing:
+        wrong = [f"unknown: {', '.join(extra)}"] * bool(extra) + [f"missing: {', '.join(missing)}"] * bool(missing)
+        raise InvalidInput(
+            f"the inputs do not fit the signature {signature!r} ({'; '.join(wrong)}). It takes: "
+            + ", ".join(f"{name} ({spec})" for name, spec in found.inputs.items())
+        )
+    for name, array in arrays.items():
+        spec = found.inputs[name]
+        is_text = array.dtype.kind == "U" and spec.dtype == object
+        if array.dtype != spec.dtype and not is_text:
+            raise InvalidInput(f"input {name!r} of signature {signature!r} is {spec}; got dtype {array.dtype}.")
+        if spec.shape is not None and not images.fits(array.shape, spec.shape):
+            raise InvalidInput(f"input {name!r} of signature {signature!r} is {spec}; got shape {list(array.shape)}.")
