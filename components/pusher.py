@@ -11,6 +11,8 @@ from tfx.proto import pusher_pb2
 from tfx.types import Artifact, artifact_utils
 from tfx.utils import proto_utils
 
+from serving.releases.versions import ROLLED_BACK
+
 _INCOMING = ".incoming"  # no integer: TF Serving does not take it for a version
 
 
@@ -51,5 +53,10 @@ class Executor(tfx_pusher.Executor):
 
 
 def _newest_version(serving_dir: str) -> int:
-    names = [name.rstrip("/") for name in tf.io.gfile.listdir(serving_dir)]
+    """The highest number ever used, those that were rolled back included: a number names one model for ever."""
+    names = tf.io.gfile.listdir(serving_dir)
+    aside = os.path.join(serving_dir, ROLLED_BACK)
+    if tf.io.gfile.isdir(aside):
+        names += tf.io.gfile.listdir(aside)
+    names = [name.rstrip("/") for name in names]
     return max((int(name) for name in names if name.isdecimal()), default=0)

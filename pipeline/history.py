@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from ml_metadata.proto import metadata_store_pb2 as pb
 
 from components.errors import DataRejected, ModelRejected, PipelineError, UsageError, unknown_name
 from pipeline import run_record
+from pipeline.home import Home
 
 LATEST = "latest"  # what `load_run` takes for the newest run
 
@@ -69,7 +69,7 @@ class RunDetail:
 
 def list_runs(metadata_db: Path) -> list[RunSummary]:
     """Every run, the newest first; none where nothing has run yet."""
-    store = _open(metadata_db)
+    store = open_store(metadata_db)
     if store is None:
         return []
     details = (_load(store, context, metadata_db) for context in _contexts(store))
@@ -82,7 +82,7 @@ def load_run(metadata_db: Path, run_id: str) -> RunDetail:
     Raises:
         UsageError: no run, or more than one, is named so.
     """
-    store = _open(metadata_db)
+    store = open_store(metadata_db)
     contexts = _contexts(store) if store is not None else []
     if store is None or not contexts:
         raise UsageError(f"there is no run in {metadata_db.parent} yet. Make one: mnist-tfx run --dataset mnist")
@@ -98,7 +98,12 @@ def load_run(metadata_db: Path, run_id: str) -> RunDetail:
     return detail
 
 
-def _open(metadata_db: Path) -> mlmd.MetadataStore | None:
+def open_store(metadata_db: Path) -> mlmd.MetadataStore | None:
+    """ML Metadata to read from; None where no run has made it yet.
+
+    Raises:
+        PipelineError: it cannot be read.
+    """
     if not metadata_db.exists() or metadata_db.stat().st_size == 0:  # empty: made, but nothing is stored yet
         return None
     config = pb.ConnectionConfig()
@@ -188,7 +193,7 @@ def _execution(
 
 def _verdict(ended: Value | None, executions: Iterable[ExecutionRecord], metadata_db: Path) -> str:
     if ended is None:
-        return "running" if _is_locked(metadata_db.parent / ".lock") else "killed"
+        return "running" if Home(metadata_db.parent).is_locked() else "killed"
     if ended == "failed":
         failed = next((e for e in executions if e.state == "FAILED"), None)
         reasons = {DataRejected.exit_code: "data rejected", ModelRejected.exit_code: "not blessed"}
@@ -206,18 +211,6 @@ def _verdict(ended: Value | None, executions: Iterable[ExecutionRecord], metadat
                 pushed = artifact.properties.get("pushed")
                 verdict = f"pushed version {version}{cached}" if pushed else "not pushed"
     return verdict
-
-
-def _is_locked(path: Path) -> bool:
-    """Whether a process holds the home. Asked only of a run without an end: asking takes the lock for an instant."""
-    if not path.exists():
-        return False
-    with open(path) as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-    return False
 
 
 def _context_name(store: mlmd.MetadataStore, execution: pb.Execution, context_type: str) -> str:

@@ -38,9 +38,14 @@ class Home:
         """The SQLite file of ML Metadata."""
         return self.root / "metadata.db"
 
+    @property
+    def serving_root(self) -> Path:
+        """The folder of all served models."""
+        return self.root / "serving"
+
     def serving(self, dataset: str) -> Path:
         """The TF Serving base path of a dataset's model; its subfolders are versions."""
-        return self.root / "serving" / dataset
+        return self.serving_root / dataset
 
     def runs(self, dataset: str) -> Path:
         """The folder of a dataset's runs."""
@@ -96,3 +101,15 @@ class Home:
             handle.write(f"process {os.getpid()}")
             handle.flush()
             yield
+
+    def is_locked(self) -> bool:
+        """Whether a process holds the lock. Asking takes the lock for an instant."""
+        path = self.root / ".lock"
+        if not path.exists():
+            return False
+        with open(path) as handle:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True
+        return False

@@ -9,6 +9,7 @@ import ml_metadata as mlmd
 from ml_metadata.proto import metadata_store_pb2 as pb
 
 from components.errors import PipelineError
+from serving.releases.versions import ROLLED_BACK
 
 RUN_CONTEXT = "pipeline_run"  # TFX's context type; the context's name is the run id
 
@@ -58,11 +59,16 @@ def record_canceled(store: mlmd.MetadataStore, execution: pb.Execution) -> None:
 
 
 def forget_lost_pushes(store: mlmd.MetadataStore) -> None:
-    """Marks pushed models as DELETED whose version is no longer there, so that the next run pushes anew."""
+    """Marks pushed models as DELETED whose version is no longer there, so that the next run pushes anew.
+
+    A version that was rolled back is not lost: the same run pushed again would undo the rollback.
+    """
     lost = []
     for artifact in store.get_artifacts_by_type("PushedModel"):
         destination = artifact.custom_properties["pushed_destination"].string_value
-        if artifact.state == pb.Artifact.LIVE and destination and not Path(destination).exists():
+        path = Path(destination)
+        is_there = path.exists() or (path.parent / ROLLED_BACK / path.name).exists()
+        if artifact.state == pb.Artifact.LIVE and destination and not is_there:
             artifact.state = pb.Artifact.DELETED
             lost.append(artifact)
     store.put_artifacts(lost)

@@ -8,10 +8,14 @@ from typing import Any
 import tensorflow as tf
 
 from components.export import read_metadata
+from serving.releases.models_config import FILE_NAME, parse, pin_of
 
 
 def baseline_version(serving_dir: str, identity: dict[str, Any]) -> str:
-    """The newest pushed version that another recipe, other data or other code made; "" if there is none.
+    """The live version, or the newest one before it that another recipe, other data or other code made; "" if none did.
+
+    Live is the newest version, or the stable one where `models.config` pins one: what waits to be promoted serves
+    nobody. What was rolled back was moved aside, and is not looked at.
 
     A version with the candidate's own identity is the candidate itself, pushed by an earlier run of the same pipeline.
     Leaving it out keeps a repeated run a cache hit from end to end, and a model from being its own yardstick.
@@ -23,7 +27,10 @@ def baseline_version(serving_dir: str, identity: dict[str, Any]) -> str:
     if not tf.io.gfile.isdir(serving_dir):
         return ""
     names = [name.rstrip("/") for name in tf.io.gfile.listdir(serving_dir)]
+    stable = _stable_version(serving_dir)
     for version in sorted((name for name in names if name.isdecimal()), key=int, reverse=True):
+        if stable is not None and int(version) > stable:
+            continue
         folder = os.path.join(serving_dir, version)
         if not tf.io.gfile.exists(os.path.join(folder, "saved_model.pb")):
             continue
@@ -31,3 +38,14 @@ def baseline_version(serving_dir: str, identity: dict[str, Any]) -> str:
         if {key: metadata.get(key) for key in identity} != identity:
             return version
     return ""
+
+
+def _stable_version(serving_dir: str) -> int | None:
+    """What is pinned; None where the newest version is served."""
+    serving, model = os.path.split(serving_dir.rstrip("/"))
+    path = os.path.join(serving, FILE_NAME)
+    if not tf.io.gfile.exists(path):
+        return None
+    with tf.io.gfile.GFile(path) as file:
+        pin = pin_of(parse(file.read(), path), model, path)
+    return None if pin is None else pin.stable

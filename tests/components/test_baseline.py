@@ -12,6 +12,8 @@ from tfx.types.standard_artifacts import Model
 from components.baseline.executor import Executor
 from components.baseline.versions import baseline_version
 from components.export import METADATA_PATH
+from serving.releases import plans
+from serving.releases.apply import release
 from tests.fixtures.executors import artifact, context
 from tests.fixtures.tiny_run import TinyRun
 
@@ -68,6 +70,18 @@ def test_what_is_no_whole_version_is_passed_over(tmp_path: Path) -> None:
         push(tmp_path, name, OTHER)
     (tmp_path / "6").write_text("a file")
     assert baseline_version(str(tmp_path), MINE) == "1"
+
+
+def test_what_was_rolled_back_or_waits_to_be_promoted_is_no_baseline(tmp_path: Path) -> None:
+    for name in ("1", "2", "3", "4"):
+        push(tmp_path / "mnist", name, OTHER)
+    release(tmp_path, "mnist", lambda state: plans.rollback(state, None))
+    assert baseline_version(str(tmp_path / "mnist"), MINE) == "3"
+    release(tmp_path, "mnist", lambda state: plans.promote(state, 2))
+    assert baseline_version(str(tmp_path / "mnist"), MINE) == "2"
+    assert baseline_version(f"{tmp_path / 'mnist'}/", OTHER) == ""
+    release(tmp_path, "mnist", lambda state: plans.canary(state, 3))
+    assert baseline_version(str(tmp_path / "mnist"), MINE) == "2"
 
 
 def tree(folder: Path) -> dict[str, bytes]:

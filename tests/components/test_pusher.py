@@ -154,3 +154,10 @@ def test_the_pipeline_pushes_what_it_trained(tiny_run: TinyRun) -> None:
     for path in tiny_run.model.rglob("*"):
         if path.is_file():
             assert (pushed / path.relative_to(tiny_run.model)).read_bytes() == path.read_bytes()
+
+
+def test_the_number_of_a_rolled_back_version_is_not_used_again(tmp_path: Path) -> None:
+    write_model(tmp_path / "model")
+    ahead = int(time.time()) + 10**6
+    (tmp_path / "serving" / ".rolled_back" / str(ahead)).mkdir(parents=True)
+    assert push(tmp_path).get_string_custom_property("pushed_version") == str(ahead + 1)

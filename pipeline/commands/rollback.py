@@ -1,0 +1,37 @@
+"""`mnist-tfx rollback`: an earlier version answers again."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+from pipeline.release_options import add_release_arguments, make_release
+
+if TYPE_CHECKING:
+    from serving.releases.plans import Plan
+    from serving.releases.state import ModelState
+
+SUMMARY = "Go back to an earlier version of a model, or withdraw its canary."
+EXAMPLE = "mnist-tfx rollback mnist --reason 'wrong on sandals'"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the options."""
+    add_release_arguments(parser)
+    parser.add_argument(
+        "--to",
+        type=int,
+        metavar="VERSION",
+        help="the version to make live, rolled back ones included (default: the one before the live one)",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Changes the files that a server watches and waits until it follows."""
+
+    def decide(state: ModelState) -> Plan:
+        from serving.releases.plans import rollback
+
+        return rollback(state, args.to)
+
+    return make_release(args, decide)

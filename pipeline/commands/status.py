@@ -1,0 +1,53 @@
+"""`mnist-tfx status`: which versions there are, which one is live, and what a server says."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from contextlib import ExitStack
+
+from pipeline.home import Home
+from pipeline.release_options import add_address, open_servers
+
+SUMMARY = "Show the versions of a model: which is live, its labels, the run that pushed it, and what a server says."
+EXAMPLE = "mnist-tfx status mnist"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the options."""
+    parser.add_argument("model", nargs="?", metavar="MODEL", help="a model's name (default: all)")
+    add_address(parser)
+    parser.add_argument("--home", metavar="DIR", help="where all state lives (default: MNIST_TFX_HOME, else var/)")
+    parser.add_argument("--json", action="store_true", help="print the answer as JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Prints a table per model, or a JSON list. Works without a server, and says so."""
+    from rich.text import Text
+
+    from pipeline.history_view import stdout_console
+    from pipeline.pushes import pushing_runs
+    from pipeline.release_view import ServerAnswer, status_json, status_page
+    from serving.releases.state import read_state
+    from serving.releases.versions import model_names
+
+    home = Home.resolve(args.home)
+    models = model_names(home.serving_root) if args.model is None else [args.model]
+    if not models and not args.json:
+        print(f"No model in {home.serving_root} yet. Make one: mnist-tfx run --dataset mnist")
+        return 0
+    runs = pushing_runs(home.metadata_db)
+    console = stdout_console()
+    pages = []
+    with ExitStack() as stack:
+        servers = open_servers(stack, args.address)
+        for model in models:
+            state = read_state(home.serving_root, model)
+            answers = [ServerAnswer(one.address, one.states(model), one.problem) for one in servers]
+            if args.json:
+                pages.append(status_json(state, runs, answers))
+            else:
+                console.print(status_page(state, runs, answers), Text(), sep="\n")
+    if args.json:
+        print(json.dumps(pages, indent=2))
+    return 0

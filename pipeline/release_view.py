@@ -1,0 +1,161 @@
+"""What is served, and what was changed, in words and as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from rich import box
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from serving.releases import record
+from serving.releases.apply import Released
+from serving.releases.models_config import CANARY
+from serving.releases.servers import VersionState
+from serving.releases.state import ModelState, notes_on
+from serving.releases.versions import StoredVersion
+
+_SHOWN_RELEASES = 5
+_STYLES = {"live": "bold green", "canary": "cyan", "incomplete": "red", "not promoted": "yellow"}
+
+
+@dataclass(frozen=True)
+class ServerAnswer:
+    """What one server said of a model; `states` is None, and `problem` says why, where it said nothing."""
+
+    address: str
+    states: Mapping[int, VersionState] | None
+    problem: str
+
+
+def released_lines(released: Released, problems: Mapping[str, str | None]) -> list[str]:
+    """What was changed. `problems` has, by address, None for a server that serves the model as the files now say."""
+    plan, before, after = released.plan, released.before, released.after
+    lines = [_headline(released)]
+    asides = [destination for _, destination in plan.moves if destination.parent != after.folder]
+    lines += [f"moved aside: {path}" for path in asides]
+    lines += [f"brought back: {destination}" for _, destination in plan.moves if destination not in asides]
+    if plan.action == record.ROLLBACK and plan.before is not None:
+        back = "rollback {} --to {}" if plan.pin is None else "promote {} {}"
+        lines.append(f"to make it live again: mnist-tfx {back.format(after.model, plan.before)}")
+    if before.config.text != after.config.text:
+        lines.append(f"written: {after.config.path}")
+    if before.config.text is None and after.config.text is not None:
+        lines.append("It is new. A server that was started without it has to be started again.")
+    for address, problem in problems.items():
+        told = "serves it" if problem is None else f"{problem}; a server of this home takes it up when it starts"
+        lines.append(f"{address}: {told}")
+    return lines
+
+
+def released_json(released: Released, problems: Mapping[str, str | None]) -> dict[str, Any]:
+    """The same as JSON."""
+    plan, after = released.plan, released.after
+    return {
+        "model": after.model,
+        "action": plan.action,
+        "from": plan.before,
+        "to": plan.after,
+        "live": after.live,
+        "moved": [[str(source), str(destination)] for source, destination in plan.moves],
+        "pinned": None if after.pin is None else {"versions": after.pin.versions, "labels": dict(after.pin.labels)},
+        "servers": [{"address": address, "problem": problem} for address, problem in problems.items()],
+    }
+
+
+def status_page(state: ModelState, runs: Mapping[tuple[str, str], str], answers: list[ServerAnswer]) -> RenderableType:
+    """One model: its versions, what a person should know, the last changes."""
+    mode = "each push goes live at once" if state.pin is None else "pinned: what is pushed waits until it is promoted"
+    head = Text.assemble((state.model, "bold"), f"  {state.folder}  ({mode})")
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    columns = ("version", "status", "labels", "pushed by run", *(answer.address for answer in answers if answer.states))
+    for column in columns:
+        table.add_column(column, overflow="fold", justify="right" if column == "version" else "left")
+    for row in _rows(state, runs, answers):
+        status = Text(row["status"], _STYLES.get(row["status"], ""))
+        servers = [_server_cell(row["servers"][answer.address]) for answer in answers if answer.states]
+        table.add_row(row["folder"], status, ", ".join(row["labels"]), row["run"] or "", *servers)
+    parts: list[RenderableType] = [head]
+    if table.row_count:
+        parts.append(table)
+    notes = notes_on(state) + [f"{answer.address}: {answer.problem}" for answer in answers if answer.states is None]
+    parts += [Text(f"- {note}") for note in notes]
+    parts += [Text(_release_line(release)) for release in state.releases[-_SHOWN_RELEASES:]]
+    return Group(*parts)
+
+
+def status_json(state: ModelState, runs: Mapping[tuple[str, str], str], answers: list[ServerAnswer]) -> dict[str, Any]:
+    """The same as JSON, with every recorded change."""
+    return {
+        "model": state.model,
+        "folder": str(state.folder),
+        "live": state.live,
+        "canary": None if state.pin is None else state.pin.canary,
+        "pinned": state.pin is not None,
+        "versions": _rows(state, runs, answers),
+        "notes": notes_on(state),
+        "servers": [{"address": answer.address, "problem": answer.problem or None} for answer in answers],
+        "releases": [asdict(release) for release in state.releases],
+    }
+
+
+def _headline(released: Released) -> str:
+    plan, before, after = released.plan, released.before, released.after
+    model, labels = after.model, (after.pin.labels if after.pin is not None else {})
+    match plan.action:
+        case record.CANARY:
+            assert after.pin is not None
+            return (
+                f"{model}: version {plan.after} is the canary beside the stable version {after.pin.stable}.\n"
+                f"Requests that name no label or version get {after.pin.highest}; for the stable one ask for 'stable'."
+            )
+        case record.PROMOTE:
+            instead = f" instead of {plan.before}" if plan.before not in (None, plan.after) else ""
+            both = "; the label 'canary' leads to it too" if CANARY in labels else ""
+            return f"{model}: version {plan.after} is stable{instead}, until another one is promoted{both}."
+        case record.FOLLOW_LATEST:
+            lost = ", ".join(repr(label) for label in (before.pin.labels if before.pin is not None else {}))
+            return f"{model}: from here on each push goes live at once; now {plan.after} is live. Labels gone: {lost}."
+        case _ if before.pin is not None and before.pin.canary == plan.before:
+            return f"{model}: the canary {plan.before} is withdrawn; version {plan.after} stays stable."
+        case _:
+            return f"{model}: version {plan.after} is live instead of {plan.before}."
+
+
+def _rows(state: ModelState, runs: Mapping[tuple[str, str], str], answers: list[ServerAnswer]) -> list[dict[str, Any]]:
+    """One per version, the newest first."""
+
+    def row(version: StoredVersion) -> dict[str, Any]:
+        labels = state.pin.labels if state.pin is not None and not version.is_rolled_back else {}
+        return {
+            "version": version.number,
+            "folder": version.path.name,
+            "status": state.status(version),
+            "labels": [label for label, number in labels.items() if number == version.number],
+            "run": runs.get((state.model, str(version.number))),
+            "servers": {
+                answer.address: asdict(answer.states[version.number])
+                if answer.states and version.number in answer.states
+                else None
+                for answer in answers
+            },
+        }
+
+    versions = sorted((*state.stored, *state.rolled_back), key=lambda version: version.number, reverse=True)
+    return [row(version) for version in versions]
+
+
+def _server_cell(said: Mapping[str, str] | None) -> str:
+    if said is None:
+        return ""
+    return f"{said['state']}: {said['error']}" if said["error"] else said["state"]
+
+
+def _release_line(release: record.Release) -> str:
+    change = f"{release.before} -> {release.after}" if release.before is not None else f"-> {release.after}"
+    outcome = {record.DONE: "", record.FAILED: "  (failed)", record.BEGUN: "  (not finished)"}[release.outcome]
+    reason = f"  {release.reason}" if release.reason else ""
+    return f"{release.time}  {release.by}  {release.action} {change}{reason}{outcome}"

@@ -1,0 +1,159 @@
+"""Makes a plan so, in steps each of which leaves a state that a server can follow and a restart can go on from.
+
+TF Serving gives a label only to a version that is available, and it checks the labels of a new `models.config` before
+it loads the file's versions. A file that both serves a version for the first time and labels it is refused at each
+poll. So the change takes two files: the first serves old and new versions under the old labels; when a server reports
+the new ones available, the second moves the labels and lets the old versions go. Where no server runs one file is
+enough: to start with labels at all, TF Serving needs `--allow_version_labels_for_unavailable_models`, which allows it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from components.errors import PipelineError
+from serving.releases.models_config import ModelsConfig, Pin
+from serving.releases.plans import Plan
+from serving.releases.record import recorded
+from serving.releases.servers import RunningServer, available, wait_available, wait_served
+from serving.releases.state import ModelState, read_state
+from serving.releases.versions import model_folder, model_names
+
+_LOCK = ".releases.lock"
+_LOCK_SECONDS = 10.0
+
+
+@dataclass(frozen=True)
+class Released:
+    """A change that was made."""
+
+    plan: Plan
+    before: ModelState
+    after: ModelState
+
+
+def release(
+    serving: Path,
+    model: str,
+    decide: Callable[[ModelState], Plan],
+    *,
+    servers: Sequence[RunningServer] = (),
+    timeout: float = 60.0,
+    reason: str = "",
+) -> Released:
+    """Reads the state, decides, and changes it, with other releases kept out.
+
+    A push is not kept out: it only adds a folder, under a number that no version had. Waiting for it would mean waiting
+    for a whole run.
+
+    Args:
+        serving: the folder of all models.
+        model: whose version changes.
+        decide: one of `plans`.
+        servers: running servers that watch the folder; each that answers is waited for.
+        timeout: for each wait, in seconds.
+        reason: goes into the record.
+
+    Raises:
+        PipelineError: nothing was changed; or, as the message then says, a server does not follow the change.
+    """
+    model_folder(serving, model)
+    try:
+        with _lock(serving):
+            state = read_state(serving, model)
+            plan = decide(state)
+            with recorded(serving, plan.action, model, plan.before, plan.after, reason):
+                _make(plan, state, servers, timeout)
+    except OSError as error:
+        raise PipelineError(f"cannot change {error.filename or serving}: {error.strerror}") from error
+    released = Released(plan, state, read_state(serving, model))
+    _settle(released, servers, timeout)
+    return released
+
+
+def _make(plan: Plan, state: ModelState, servers: Sequence[RunningServer], timeout: float) -> None:
+    with _moved(plan.moves):
+        if plan.pin == state.pin:
+            return
+        names = model_names(state.serving)
+        target = state.config.with_pin(state.model, plan.pin, names)
+        now = available(servers, state.model)
+        labelled = set(plan.pin.labels.values()) if plan.pin is not None else set()
+        if now is not None and plan.pin is not None and not labelled <= now:
+            bridge = state.config.with_pin(state.model, _bridge(state, plan.pin, now), names)
+            with _written(bridge, before=state.config):
+                wait_available(servers, state.model, labelled, timeout)
+                target.write()
+        else:
+            target.write()
+
+
+def _bridge(state: ModelState, target: Pin, now: set[int]) -> Pin:
+    """Old and new versions, under the old labels as far as a server can give them."""
+    old = state.pin or Pin(tuple(state.served), {})
+    versions = {*old.versions, *target.versions, *(now & set(state.whole))}
+    return Pin(tuple(sorted(versions)), {label: version for label, version in old.labels.items() if version in now})
+
+
+def _settle(released: Released, servers: Sequence[RunningServer], timeout: float) -> None:
+    """Waits until the servers serve what the files say now."""
+    plan, state = released.plan, released.after
+    labels = state.pin.labels if state.pin is not None else {}
+    try:
+        wait_served(servers, state.model, state.served, labels, timeout)
+    except PipelineError as error:
+        raise PipelineError(f"the {plan.action} to version {plan.after} is made, but {error}") from error
+
+
+@contextmanager
+def _moved(moves: Sequence[tuple[Path, Path]]) -> Iterator[None]:
+    """Moves folders; moves them back if what follows fails."""
+    for source, destination in moves:
+        if destination.exists() or destination.is_symlink():
+            raise PipelineError(f"{destination} is in the way of {source}: remove or rename one of the two.")
+    done: list[tuple[Path, Path]] = []
+    try:
+        for source, destination in moves:
+            destination.parent.mkdir(exist_ok=True)
+            os.rename(source, destination)
+            done.append((source, destination))
+        yield
+    except BaseException:
+        for source, destination in reversed(done):
+            os.rename(destination, source)
+        raise
+
+
+@contextmanager
+def _written(config: ModelsConfig, before: ModelsConfig) -> Iterator[None]:
+    """Writes a config; puts back the one before if what follows fails."""
+    config.write()
+    try:
+        yield
+    except BaseException:
+        before.write()
+        raise
+
+
+@contextmanager
+def _lock(serving: Path) -> Iterator[None]:
+    deadline = time.monotonic() + _LOCK_SECONDS
+    with open(serving / _LOCK, "a") as handle:
+        while True:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError as error:
+                if time.monotonic() > deadline:
+                    raise PipelineError(
+                        f"another canary, promote or rollback is changing {serving}, perhaps waiting for its server. "
+                        "Wait for it, or stop it with Ctrl-C: it then puts back what it changed."
+                    ) from error
+                time.sleep(0.05)
+        yield

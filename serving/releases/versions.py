@@ -1,0 +1,88 @@
+"""The versions of a model on disk: those a server sees, and those that were moved aside."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from components.errors import PipelineError, unknown_name
+
+ROLLED_BACK = ".rolled_back"  # no integer: a server does not take it for a version
+
+_INTEGER = re.compile(r"[0-9]{1,18}")  # what TF Serving reads as a version; leading zeros are allowed
+_GRAPHS = ("saved_model.pb", "saved_model.pbtxt")
+
+
+@dataclass(frozen=True)
+class StoredVersion:
+    """A folder with an integer name. `003` is version 3, as TF Serving reads it."""
+
+    number: int
+    path: Path
+    whole: bool  # it holds a graph; a half-copied version does not, and no server can load it
+
+    @property
+    def is_rolled_back(self) -> bool:
+        """Whether it was moved aside, out of a server's sight."""
+        return self.path.parent.name == ROLLED_BACK
+
+
+def model_names(serving: Path) -> list[str]:
+    """The models of a serving folder, sorted; none where it does not exist."""
+    if not serving.is_dir():
+        return []
+    return sorted(path.name for path in serving.iterdir() if path.is_dir() and not path.name.startswith("."))
+
+
+def model_folder(serving: Path, model: str) -> Path:
+    """The base path of a model.
+
+    Raises:
+        PipelineError: nothing was pushed yet.
+        UsageError: no model is named so; the message has the nearest name.
+    """
+    names = model_names(serving)
+    if not names:
+        raise PipelineError(f"there is no model in {serving} yet. Make one: mnist-tfx run --dataset mnist")
+    if model not in names:
+        raise unknown_name("model", model, names)
+    return serving / model
+
+
+def stored_versions(folder: Path) -> list[StoredVersion]:
+    """What a server sees, by number. A file with an integer name is no whole version, but TF Serving tries to load it.
+
+    Two folders of one number (`3` and `003`) are in the order in which TF Serving lets the later one win.
+    """
+    return _versions_in(folder)
+
+
+def rolled_back_versions(folder: Path) -> list[StoredVersion]:
+    """What was moved aside, by number."""
+    return _versions_in(folder / ROLLED_BACK)
+
+
+def aside(version: StoredVersion) -> Path:
+    """Where a version goes that no server shall see."""
+    return version.path.parent / ROLLED_BACK / version.path.name
+
+
+def back(version: StoredVersion) -> Path:
+    """Where a version comes back to that was moved aside."""
+    return version.path.parent.parent / version.path.name
+
+
+def _versions_in(folder: Path) -> list[StoredVersion]:
+    if not folder.is_dir():
+        return []
+    found = [
+        StoredVersion(int(path.name), path, _is_whole(path))
+        for path in folder.iterdir()
+        if _INTEGER.fullmatch(path.name)
+    ]
+    return sorted(found, key=lambda version: (version.number, version.path.name))
+
+
+def _is_whole(path: Path) -> bool:
+    return any((path / name).is_file() and (path / name).stat().st_size > 0 for name in _GRAPHS)
