@@ -24,19 +24,17 @@ def evaluation_config(settings: EvaluationSettings, num_classes: int) -> config_
     accuracy = config_pb2.MetricConfig(
         class_name="Accuracy",
         module=_METRICS,
-        config=f'"name": "{ACCURACY}"',
+        config=f'"name": "{ACCURACY}", "num_classes": {num_classes}',
         # A MetricConfig's plain `threshold` would hold for every slice.
         per_slice_thresholds=[
             _bounds(config_pb2.SlicingSpec(), settings.min_accuracy, settings.max_accuracy_drop),
             _bounds(config_pb2.SlicingSpec(feature_keys=[LABEL]), settings.min_class_accuracy),
         ],
     )
-    metrics = [
-        config_pb2.MetricConfig(class_name="ExampleCount"),
-        accuracy,
-        config_pb2.MetricConfig(class_name="PerClass", module=_METRICS, config=f'"num_classes": {num_classes}'),
-        config_pb2.MetricConfig(class_name="ProbabilityQuality", module=_METRICS),
-        config_pb2.MetricConfig(class_name="MultiClassConfusionMatrixPlot", config='"name": "confusion_matrix"'),
+    metrics = [config_pb2.MetricConfig(class_name="ExampleCount"), accuracy]
+    metrics += [
+        config_pb2.MetricConfig(class_name=name, module=_METRICS, config=f'"num_classes": {num_classes}')
+        for name in ("PerClass", "ProbabilityQuality", "ConfusionMatrix")
     ]
     models = [config_pb2.ModelSpec(name=CANDIDATE, **_MODEL)]
     if settings.baseline != "none":

@@ -35,7 +35,7 @@ class DataSettings(Section):
     version: str | None = None  # None: the newest that TFDS knows
     splits: Splits = Splits()
     image_shape: tuple[Positive, Positive, Literal[1, 3]] = (28, 28, 1)  # height, width, channels
-    shards: Positive = 4  # files per split: the unit of parallel work
+    shards: Positive = 2  # files per split: the unit of parallel work
 
 
 class TransformSettings(Section):

@@ -1,34 +1,34 @@
 """The metrics of a classifier, for TFMA.
 
-TFMA combines metrics example by example, in Python: a combiner for each of precision, recall and F1 of each class took
-most of an evaluation's time (`benchmarks/evaluation.py`). All that counts right and wrong is therefore derived from one
-confusion matrix, TFMA's own, and all that looks at probabilities comes from one combiner.
+TFMA combines metrics example by example, in Python, and a combiner for each of precision, recall and F1 of each class
+took most of an evaluation's time (`benchmarks/evaluation.py`). So one combiner keeps a tally of a slice's examples, and
+every metric is derived from it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import apache_beam as beam
 import numpy as np
 from tensorflow_model_analysis.metrics import metric_types, metric_util
-from tensorflow_model_analysis.metrics.multi_class_confusion_matrix_metrics import (
-    Matrices,
-    multi_class_confusion_matrices,
-)
-from tensorflow_model_analysis.proto import config_pb2
+from tensorflow_model_analysis.metrics.multi_class_confusion_matrix_metrics import Matrices, MatrixEntryKey
+
+from components.features import PROBABILITIES
 
 # Guo et al., "On Calibration of Modern Neural Networks" (2017), section 3: 15 bins.
 CALIBRATION_BINS = 15
 _MIN_PROBABILITY = 1e-7  # as Keras clips, so that the loss stays finite
-_THRESHOLD = 0.0
+_ANY_CONFIDENCE = 0.0  # the threshold of TFMA's confusion matrix that counts every example
+_Key = metric_types.MetricKey | metric_types.PlotKey
 
 
 class Accuracy(metric_types.Metric):
     """Share of examples whose most probable class is the label."""
 
-    def __init__(self, name: str = "accuracy") -> None:
-        super().__init__(metric_util.merge_per_key_computations(_accuracy), name=name)
+    def __init__(self, num_classes: int, name: str = "accuracy") -> None:
+        super().__init__(metric_util.merge_per_key_computations(_accuracy), name=name, num_classes=num_classes)
 
 
 class PerClass(metric_types.Metric):
@@ -41,28 +41,43 @@ class PerClass(metric_types.Metric):
 class ProbabilityQuality(metric_types.Metric):
     """`loss` (cross entropy, nats), `top_2_accuracy` and `expected_calibration_error`."""
 
-    def __init__(self, name: str = "probability_quality") -> None:
-        super().__init__(metric_util.merge_per_key_computations(_probability_quality), name=name)
+    def __init__(self, num_classes: int, name: str = "probability_quality") -> None:
+        super().__init__(
+            metric_util.merge_per_key_computations(_probability_quality), name=name, num_classes=num_classes
+        )
 
 
-def _accuracy(
-    name: str, eval_config: config_pb2.EvalConfig | None = None, model_name: str = ""
-) -> metric_types.MetricComputations:
-    computations, matrix_key = _matrix(eval_config, model_name)
+class ConfusionMatrix(metric_types.Metric):
+    """The confusion matrix, as TFMA's `MultiClassConfusionMatrixPlot` writes it."""
+
+    def __init__(self, num_classes: int, name: str = "confusion_matrix") -> None:
+        super().__init__(metric_util.merge_per_key_computations(_confusion_matrix), name=name, num_classes=num_classes)
+
+
+class Tally:
+    """What a slice's examples add up to, as views of one float64 vector.
+
+    `loss` [1]: summed cross entropy; `top_2` [1]: labels within the two most probable classes; `bins` [bins, 3]: by bin
+    of confidence the examples, their summed confidence, and how many were right; `matrix` [actual, predicted].
+    """
+
+    def __init__(self, vector: np.ndarray, num_classes: int) -> None:
+        self.loss, self.top_2 = vector[0:1], vector[1:2]
+        self.bins = vector[2 : 2 + 3 * CALIBRATION_BINS].reshape(CALIBRATION_BINS, 3)
+        self.matrix = vector[2 + 3 * CALIBRATION_BINS :].reshape(num_classes, num_classes)
+
+    @staticmethod
+    def empty(num_classes: int) -> np.ndarray:
+        """The vector of no examples."""
+        return np.zeros(2 + 3 * CALIBRATION_BINS + num_classes**2)
+
+
+def _accuracy(name: str, num_classes: int, model_name: str = "") -> metric_types.MetricComputations:
     key = metric_types.MetricKey(name=name, model_name=model_name)
-
-    def result(metrics: dict[metric_types.MetricKey, Matrices]) -> dict[metric_types.MetricKey, float]:
-        entries = metrics[matrix_key][_THRESHOLD]
-        right = sum(count for cell, count in entries.items() if cell.actual_class_id == cell.predicted_class_id)
-        return {key: right / sum(entries.values())}
-
-    return [*computations, metric_types.DerivedMetricComputation(keys=[key], result=result)]
+    return _derived([key], num_classes, model_name, lambda tally: {key: np.trace(tally.matrix) / tally.matrix.sum()})
 
 
-def _per_class(
-    name: str, num_classes: int, eval_config: config_pb2.EvalConfig | None = None, model_name: str = ""
-) -> metric_types.MetricComputations:
-    computations, matrix_key = _matrix(eval_config, model_name)
+def _per_class(name: str, num_classes: int, model_name: str = "") -> metric_types.MetricComputations:
     keys = {
         (kind, index): metric_types.MetricKey(
             name=kind, model_name=model_name, sub_key=metric_types.SubKey(class_id=index)
@@ -71,11 +86,8 @@ def _per_class(
         for kind in ("precision", "recall", "f1")
     }
 
-    def result(metrics: dict[metric_types.MetricKey, Matrices]) -> dict[metric_types.MetricKey, float]:
-        matrix = np.zeros((num_classes, num_classes))  # [actual, predicted]
-        for cell, count in metrics[matrix_key][_THRESHOLD].items():
-            matrix[cell.actual_class_id, cell.predicted_class_id] = count
-        right, predicted, actual = np.diag(matrix), matrix.sum(axis=0), matrix.sum(axis=1)
+    def result(tally: Tally) -> dict[_Key, Any]:
+        right, predicted, actual = np.diag(tally.matrix), tally.matrix.sum(axis=0), tally.matrix.sum(axis=1)
         values = {
             "precision": _ratio(right, predicted),
             "recall": _ratio(right, actual),
@@ -83,68 +95,87 @@ def _per_class(
         }
         return {key: float(values[kind][index]) for (kind, index), key in keys.items()}
 
-    return [*computations, metric_types.DerivedMetricComputation(keys=list(keys.values()), result=result)]
+    return _derived(list(keys.values()), num_classes, model_name, result)
 
 
-def _matrix(
-    eval_config: config_pb2.EvalConfig | None, model_name: str
-) -> tuple[metric_types.MetricComputations, metric_types.MetricKey]:
-    """TFMA's confusion matrix; asked for by several metrics, it is computed once."""
-    computations = multi_class_confusion_matrices(
-        thresholds=[_THRESHOLD], eval_config=eval_config, model_name=model_name
-    )
-    return computations, computations[-1].keys[-1]
+def _probability_quality(name: str, num_classes: int, model_name: str = "") -> metric_types.MetricComputations:
+    loss, top_2, calibration = keys = [
+        metric_types.MetricKey(name=kind, model_name=model_name)
+        for kind in ("loss", "top_2_accuracy", "expected_calibration_error")
+    ]
+
+    def result(tally: Tally) -> dict[_Key, Any]:
+        counts, confidences, right = tally.bins.T
+        total = counts.sum()
+        return {
+            loss: float(tally.loss[0] / total),
+            top_2: float(tally.top_2[0] / total),
+            calibration: float(np.abs(confidences - right).sum() / total),
+        }
+
+    return _derived(keys, num_classes, model_name, result)
+
+
+def _confusion_matrix(name: str, num_classes: int, model_name: str = "") -> metric_types.MetricComputations:
+    key = metric_types.PlotKey(name=name, model_name=model_name)
+
+    def result(tally: Tally) -> dict[_Key, Any]:
+        cells = {MatrixEntryKey(*cell): tally.matrix[cell] for cell in zip(*np.nonzero(tally.matrix), strict=True)}
+        return {key: Matrices({_ANY_CONFIDENCE: cells}).to_proto().multi_class_confusion_matrix_at_thresholds}
+
+    return _derived([key], num_classes, model_name, result)
+
+
+def _derived(
+    keys: list[_Key], num_classes: int, model_name: str, result: Callable[[Tally], dict[_Key, Any]]
+) -> metric_types.MetricComputations:
+    """Metrics from the tally of a slice; asked for by several, it is made once."""
+    tally = metric_types.MetricKey(name="_tally", model_name=model_name)  # TFMA does not write what begins with _
+    return [
+        metric_types.MetricComputation(
+            keys=[tally], preprocessors=None, combiner=_TallyCombiner(tally, num_classes, model_name)
+        ),
+        metric_types.DerivedMetricComputation(
+            keys=keys, result=lambda metrics: result(Tally(metrics[tally], num_classes))
+        ),
+    ]
 
 
 def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
     return np.divide(part, whole, out=np.zeros_like(part), where=whole > 0)
 
 
-def _probability_quality(
-    name: str, eval_config: config_pb2.EvalConfig | None = None, model_name: str = ""
-) -> metric_types.MetricComputations:
-    keys = [
-        metric_types.MetricKey(name=kind, model_name=model_name)
-        for kind in ("loss", "top_2_accuracy", "expected_calibration_error")
-    ]
-    combiner = _ProbabilityCombiner(keys, eval_config, model_name)
-    return [metric_types.MetricComputation(keys=keys, preprocessors=None, combiner=combiner)]
+class _TallyCombiner(beam.CombineFn):
+    """Adds examples to a `Tally`, whose vector is the accumulator."""
 
-
-class _ProbabilityCombiner(beam.CombineFn):
-    """Sums over examples; an accumulator is float64 [2 + 3 * bins].
-
-    It holds the summed loss, the hits within the two most probable classes, and by bin of confidence the number of
-    examples, their summed confidence, and how many were right.
-    """
-
-    def __init__(
-        self, keys: list[metric_types.MetricKey], eval_config: config_pb2.EvalConfig | None, model_name: str
-    ) -> None:
-        self._keys, self._eval_config, self._model_name = keys, eval_config, model_name
+    def __init__(self, key: metric_types.MetricKey, num_classes: int, model_name: str) -> None:
+        self._key, self._num_classes, self._model_name = key, num_classes, model_name
 
     def create_accumulator(self) -> np.ndarray:
-        return np.zeros(2 + 3 * CALIBRATION_BINS)
+        return Tally.empty(self._num_classes)
 
     def add_input(self, accumulator: np.ndarray, element: metric_types.StandardMetricInputs) -> np.ndarray:
-        label, probabilities, _ = next(
-            metric_util.to_label_prediction_example_weight(
-                element, eval_config=self._eval_config, model_name=self._model_name, flatten=False
-            )
-        )
-        actual, predicted = int(np.asarray(label).item()), int(probabilities.argmax())
+        # TFMA's to_label_prediction_example_weight takes ten times as long as the rest, for forms that we do not have.
+        label, probabilities = self._of_model(element.labels), self._of_model(element.predictions)[PROBABILITIES]
+        actual, predicted = int(label.item()), int(probabilities.argmax())
         confidence = float(probabilities[predicted])
-        accumulator[0] -= np.log(max(float(probabilities[actual]), _MIN_PROBABILITY))
-        accumulator[1] += (probabilities > probabilities[actual]).sum() < 2
-        at = 2 + 3 * min(int(confidence * CALIBRATION_BINS), CALIBRATION_BINS - 1)
-        accumulator[at : at + 3] += (1.0, confidence, predicted == actual)
+        tally = Tally(accumulator, self._num_classes)
+        tally.loss -= np.log(max(float(probabilities[actual]), _MIN_PROBABILITY))
+        tally.top_2 += np.count_nonzero(probabilities > probabilities[actual]) < 2
+        tally.bins[min(int(confidence * CALIBRATION_BINS), CALIBRATION_BINS - 1)] += (
+            1.0,
+            confidence,
+            predicted == actual,
+        )
+        tally.matrix[actual, predicted] += 1
         return accumulator
 
     def merge_accumulators(self, accumulators: Iterable[np.ndarray]) -> np.ndarray:
         return np.sum(list(accumulators), axis=0)
 
-    def extract_output(self, accumulator: np.ndarray) -> dict[metric_types.MetricKey, float]:
-        counts, confidences, right = accumulator[2:].reshape(CALIBRATION_BINS, 3).T
-        total = counts.sum()
-        values = (accumulator[0], accumulator[1], np.abs(confidences - right).sum())
-        return {key: float(value / total) for key, value in zip(self._keys, values, strict=True)}
+    def extract_output(self, accumulator: np.ndarray) -> dict[metric_types.MetricKey, np.ndarray]:
+        return {self._key: accumulator}
+
+    def _of_model(self, values: Any) -> Any:
+        """TFMA keeps values by model where there are several."""
+        return values[self._model_name] if self._model_name and isinstance(values, Mapping) else values

@@ -30,6 +30,7 @@ def count_examples(patterns: Sequence[str]) -> int:
 def decoded_examples(patterns: Sequence[str], image_shape: tuple[int, int, int], count: int) -> tf.data.Dataset:
     """Decoded examples (uint8 [height, width, channels], int64 label), in file order; cached if they fit in memory."""
 
+    @tf.autograph.experimental.do_not_convert
     def decode(serialized: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         parsed = tf.io.parse_example(serialized, _FEATURES)
         return decode_images(parsed[IMAGE], image_shape), parsed[LABEL]

