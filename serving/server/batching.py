@@ -1,0 +1,334 @@
+"""Requests of many clients, computed together.
+
+Who computes: the thread of a waiting request. The first to find a free slot (there are `num_batch_threads`) leads: it
+takes the oldest batch, computes it, wakes the others of the batch, and hands the slot to a request still waiting. So a
+lone request never changes threads, and under load one hand-off is paid per batch, not per request. Threads of our own
+exist only for `submit`, which does not wait.
+
+Bit for bit: a row's answer must not depend on who its neighbours are. Matrix kernels give the same bits wherever
+in a batch a row lies, and for every batch size but one: a single row takes another kernel (measured on CPU, 2 to 600
+rows through dense layers). Therefore a single row is computed as two. Where a kernel depends on the size still, one
+entry in `allowed_batch_sizes` makes all executions alike.
+"""
+
+from __future__ import annotations
+
+import enum
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
+from queue import Empty, SimpleQueue
+
+import grpc
+import numpy as np
+
+from serving.server.config import BatchingParameters
+from serving.server.engine import Engine
+from serving.server.errors import ServingError
+from serving.server.rows import count_rows, join, split
+
+Outputs = dict[str, np.ndarray]
+
+
+class _Signal(enum.Enum):
+    LEAD = enum.auto()
+    DONE = enum.auto()
+
+
+class _Task:
+    """A request. Its thread, where one waits, hears through `signal` that it is to lead (first) and that it is done."""
+
+    __slots__ = ("deadline", "error", "future", "inputs", "may_lead", "result", "rows", "signal", "taken")
+
+    def __init__(
+        self, inputs: Mapping[str, np.ndarray], deadline: float | None, future: Future[Outputs] | None
+    ) -> None:
+        self.inputs = inputs
+        self.rows = count_rows(inputs)
+        self.deadline = deadline
+        self.future = future
+        self.signal: SimpleQueue[_Signal] = SimpleQueue()
+        self.may_lead = future is None  # a thread waits for it that can be given a slot
+        self.taken = False  # no longer in the queue
+        self.result: Outputs | None = None
+        self.error: ServingError | None = None
+
+    def finish(self, result: Outputs | None, error: ServingError | None) -> None:
+        self.result, self.error = result, error
+        if self.future is None:
+            self.signal.put(_Signal.DONE)
+        elif error is not None:
+            self.future.set_exception(error)
+        else:
+            self.future.set_result(result or {})
+
+    def outcome(self) -> Outputs:
+        if self.error is not None:
+            raise self.error
+        return self.result or {}
+
+
+class _Batch:
+    """Requests that can be computed together: same engine, signature, outputs, dtypes and dimensions of a row."""
+
+    __slots__ = ("due", "engine", "key", "outputs", "rows", "signature", "tasks")
+
+    def __init__(self, engine: Engine, signature: str, outputs: tuple[str, ...], key: tuple, due: float) -> None:
+        self.engine = engine
+        self.signature = signature
+        self.outputs = outputs
+        self.key = key
+        self.due = due
+        self.rows = 0
+        self.tasks: list[_Task] = []
+
+
+class Batcher:
+    """The queue of all models, with TF Serving's parameters: its slots are shared, its bound is per signature."""
+
+    def __init__(self, parameters: BatchingParameters) -> None:
+        self._parameters = parameters
+        self._timeout = parameters.batch_timeout_micros / 1e6
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)  # for leaders that wait for a batch to fill
+        self._waiting_leaders = 0
+        self._queue: deque[_Batch] = deque()  # oldest first
+        self._open: dict[tuple, _Batch] = {}  # by key, those with room
+        self._enqueued: Counter[tuple[Engine, str]] = Counter()  # batches in the queue
+        self._free_slots = parameters.num_batch_threads
+        self._work = threading.Semaphore(0)
+        self._workers: list[threading.Thread] = []
+        self._closed = False
+
+    def run(
+        self,
+        engine: Engine,
+        signature: str,
+        inputs: Mapping[str, np.ndarray],
+        outputs: Sequence[str],
+        deadline: float | None = None,
+    ) -> Outputs:
+        """Computes a request (it must have passed `Engine.check`), in the calling thread or while it waits.
+
+        Args:
+            engine, signature, inputs, outputs: as `Engine.run` takes them; all inputs share their first dimension.
+            deadline: `time.monotonic()` seconds. A request that is not begun by then is not computed.
+
+        Raises:
+            ServingError: INVALID_ARGUMENT for more rows than `max_batch_size`, UNAVAILABLE where the queue is full,
+                DEADLINE_EXCEEDED, or what the engine says of this request.
+        """
+        task = _Task(inputs, deadline, None)
+        with self._lock:
+            self._enqueue(task, engine, signature, tuple(outputs))
+            lead = self._take_slot()
+            task.may_lead = not lead
+        if lead or self._wait(task) is _Signal.LEAD:
+            self._lead(task)
+            self._wait(task)
+        return task.outcome()
+
+    def submit(
+        self,
+        engine: Engine,
+        signature: str,
+        inputs: Mapping[str, np.ndarray],
+        outputs: Sequence[str],
+        deadline: float | None = None,
+    ) -> Future[Outputs]:
+        """The same without waiting; a full queue or too large a request raises here, the rest is in the future."""
+        task = _Task(inputs, deadline, Future())
+        with self._lock:
+            self._enqueue(task, engine, signature, tuple(outputs))
+            if self._take_slot():
+                self._wake_worker()
+        assert task.future is not None
+        return task.future
+
+    def close(self) -> None:
+        """Ends the worker threads. No request may be in the queue."""
+        with self._lock:
+            self._closed = True
+            workers = self._workers
+        for _ in workers:
+            self._work.release()
+        for worker in workers:
+            worker.join()
+
+    # The queue; the caller holds the lock.
+
+    def _enqueue(self, task: _Task, engine: Engine, signature: str, outputs: tuple[str, ...]) -> None:
+        limit = self._parameters.max_batch_size
+        if task.rows > limit:
+            raise ServingError(
+                grpc.StatusCode.INVALID_ARGUMENT,
+                f"Task size {task.rows} is larger than maximum input batch size {limit}",
+            )
+        variable = self._parameters.pad_variable_length_inputs
+        key = (
+            engine,
+            signature,
+            outputs,
+            tuple([(n, a.dtype, a.ndim if variable else a.shape[1:]) for n, a in sorted(task.inputs.items())]),
+        )
+        batch = self._open.get(key)
+        if batch is None or batch.rows + task.rows > limit:
+            lane = (engine, signature)
+            if self._enqueued[lane] >= self._parameters.max_enqueued_batches:
+                raise ServingError(
+                    grpc.StatusCode.UNAVAILABLE,
+                    "The batch scheduling queue to which this task was submitted is full; "
+                    f"max_enqueued_batches is {self._parameters.max_enqueued_batches}",
+                )
+            if batch is not None:
+                self._close_batch(batch)
+            batch = _Batch(engine, signature, outputs, key, time.monotonic() + self._timeout)
+            self._queue.append(batch)
+            self._open[key] = batch
+            self._enqueued[lane] += 1
+        batch.tasks.append(task)
+        batch.rows += task.rows
+        if batch.rows >= limit:
+            self._close_batch(batch)
+
+    def _close_batch(self, batch: _Batch) -> None:
+        """Nothing more is added to it: it is due now."""
+        self._open.pop(batch.key, None)
+        batch.due = 0.0
+        if self._waiting_leaders:
+            self._changed.notify_all()
+
+    def _take_slot(self) -> bool:
+        if not self._free_slots:
+            return False
+        self._free_slots -= 1
+        return True
+
+    def _hand_over(self) -> None:
+        """Gives this thread's slot to a request that waits, to a worker, or back."""
+        for batch in self._queue:
+            for task in batch.tasks:
+                if task.may_lead:
+                    task.may_lead = False
+                    task.signal.put(_Signal.LEAD)
+                    return
+        if self._queue:
+            self._wake_worker()
+        else:
+            self._free_slots += 1
+
+    def _next_batch(self, task: _Task | None) -> _Batch | None:
+        """Removes the oldest batch that is due; waits for one while `task` (or, without it, anything) is queued."""
+        while self._queue and not (task and task.taken):
+            now = time.monotonic()
+            ready = next((batch for batch in self._queue if batch.due <= now), None)
+            if ready is None:
+                self._waiting_leaders += 1
+                self._changed.wait(self._queue[0].due - now)
+                self._waiting_leaders -= 1
+                continue
+            self._queue.remove(ready)
+            if self._open.get(ready.key) is ready:
+                del self._open[ready.key]
+            lane = (ready.engine, ready.signature)
+            self._enqueued[lane] -= 1
+            if not self._enqueued[lane]:
+                del self._enqueued[lane]
+            for one in ready.tasks:
+                one.taken = True
+            if self._waiting_leaders:
+                self._changed.notify_all()  # one of them may wait for this very batch
+            return ready
+        return None
+
+    # Threads.
+
+    def _wait(self, task: _Task) -> _Signal:
+        """Waits until the task is done or is to lead. Raises ServingError at its deadline."""
+        try:
+            return task.signal.get(timeout=_remaining(task))
+        except Empty:
+            with self._lock:
+                task.may_lead = False
+            try:
+                signal = task.signal.get_nowait()  # between the deadline and the lock
+            except Empty:
+                raise _expired() from None
+            return signal
+
+    def _lead(self, task: _Task | None) -> None:
+        """Computes batches until `task` is taken (without one: until the queue is empty), then passes the slot on."""
+        while True:
+            with self._lock:
+                batch = self._next_batch(task)
+                if batch is None:
+                    self._hand_over()
+                    return
+            self._compute(batch)
+
+    def _wake_worker(self) -> None:
+        if len(self._workers) < self._parameters.num_batch_threads:
+            worker = threading.Thread(target=self._work_loop, name=f"batch-{len(self._workers)}", daemon=True)
+            self._workers.append(worker)
+            worker.start()
+        self._work.release()
+
+    def _work_loop(self) -> None:
+        while True:
+            self._work.acquire()
+            if self._closed:
+                return
+            self._lead(None)
+
+    # Arrays.
+
+    def _compute(self, batch: _Batch) -> None:
+        now = time.monotonic()
+        tasks: list[_Task] = []
+        for task in batch.tasks:
+            if task.future is not None and not task.future.set_running_or_notify_cancel():
+                continue
+            if task.deadline is not None and task.deadline <= now:
+                task.finish(None, _expired())
+            else:
+                tasks.append(task)
+        if not tasks:
+            return
+        results, error = self._try(batch, tasks)
+        if error is not None and len(tasks) > 1:  # one bad request must not fail its neighbours
+            for task in tasks:
+                results, error = self._try(batch, [task])
+                task.finish(results[0] if results else None, error)
+            return
+        for index, task in enumerate(tasks):
+            task.finish(results[index] if results else None, error)
+
+    def _try(self, batch: _Batch, tasks: Sequence[_Task]) -> tuple[list[Outputs], ServingError | None]:
+        sizes = [task.rows for task in tasks]
+        rows = self._padded(sum(sizes))
+        try:
+            joined = join([task.inputs for task in tasks], rows, self._parameters.pad_variable_length_inputs)
+            return split(batch.engine.run(batch.signature, joined, batch.outputs), sizes, rows), None
+        except ServingError as error:
+            return [], error
+        except Exception as error:  # whatever it is, the requests that wait must hear of it
+            return [], ServingError(grpc.StatusCode.INTERNAL, f"{type(error).__name__}: {error}")
+
+    def _padded(self, rows: int) -> int:
+        if not rows:
+            return 0
+        rows = max(rows, min(2, self._parameters.max_batch_size))  # see the module's text
+        return next((size for size in self._parameters.allowed_batch_sizes if size >= rows), rows)
+
+
+def _remaining(task: _Task) -> float | None:
+    """Seconds to wait for a task; None is forever."""
+    if task.deadline is None:
+        return None
+    return min(max(0.0, task.deadline - time.monotonic()), threading.TIMEOUT_MAX)
+
+
+def _expired() -> ServingError:
+    return ServingError(grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded")
