@@ -1,0 +1,120 @@
+"""Releases while a server watches: it refuses no file, and no label ever leads nowhere."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from components.errors import PipelineError
+from serving.releases import plans
+from serving.releases.apply import Released, release
+from serving.releases.plans import Plan
+from serving.releases.servers import RunningServer
+from serving.releases.state import ModelState, read_state
+from tests.fixtures.command import mnist_tfx
+from tests.fixtures.served_home import store
+from tests.fixtures.watching_server import WatchingServer, watching
+
+_CHECKOUT = Path(__file__).resolve().parents[3]
+
+
+@pytest.fixture
+def serving(tmp_path: Path) -> Path:
+    folder = tmp_path / "serving"
+    store(folder, "mnist", 1, 2, 3)
+    return folder
+
+
+def call(server: WatchingServer, serving: Path, action: str, version: int | None = None) -> Released:
+    decisions = {"rollback": plans.rollback, "canary": plans.canary, "promote": plans.promote}
+
+    def decide(state: ModelState) -> Plan:
+        return decisions[action](state, version)
+
+    with RunningServer(server.address) as running:
+        return release(serving, "mnist", decide, servers=[running], timeout=10)
+
+
+def test_every_step_waits_for_the_server_and_none_is_refused(serving: Path) -> None:
+    with watching(serving, "mnist") as server:
+        for action, version, available, labels in [
+            ("promote", 2, {2}, {"stable": 2}),  # not the one that is served so far
+            ("canary", None, {2, 3}, {"stable": 2, "canary": 3}),
+            ("canary", 1, {1, 2}, {"stable": 2, "canary": 1}),  # the label moves to what is not loaded yet
+            ("promote", None, {1}, {"stable": 1, "canary": 1}),
+            ("rollback", None, {2}, {"stable": 2, "canary": 2}),
+        ]:
+            call(server, serving, action, version)
+            assert server.history[-1] == (frozenset(available), labels)
+        assert server.refused == []
+        assert all(set(labels.values()) <= available for available, labels in server.history)
+        assert all(available for available, _ in server.history), "there was always a version to answer"
+
+
+def test_a_plain_rollback_waits_until_the_server_is_back_on_the_old_version(serving: Path) -> None:
+    with watching(serving, "mnist") as server:
+        call(server, serving, "rollback")
+        assert [available for available, _ in server.history] == [{3}, {2}]
+        call(server, serving, "rollback", 3)
+        call(server, serving, "rollback", 1)
+        assert [available for available, _ in server.history][1:] == [{2}, {3}, {1}], "2 did not come between"
+
+
+def test_a_version_that_does_not_load_is_no_canary_and_the_file_is_put_back(serving: Path) -> None:
+    store(serving, "mnist", 4)
+    with watching(serving, "mnist") as server:
+        call(server, serving, "promote", 3)
+        before = (serving / "models.config").read_text()
+        server.unloadable.add(4)
+        with pytest.raises(PipelineError, match="cannot load version 4: Op type not registered"):
+            call(server, serving, "canary", 4)
+        assert (serving / "models.config").read_text() == before
+        assert read_state(serving, "mnist").releases[-1].outcome == "failed"
+
+
+def test_a_server_that_does_not_read_the_file_is_told_apart(serving: Path) -> None:
+    with watching(serving, "mnist", reads_config=False) as server, RunningServer(server.address) as running:
+        with pytest.raises(PipelineError, match=r"after 0\.3 s .* it has 3 AVAILABLE\. Does it watch this folder"):
+            release(serving, "mnist", lambda state: plans.promote(state, 2), servers=[running], timeout=0.3)
+        assert not (serving / "models.config").exists()
+        with pytest.raises(PipelineError, match="the promote to version 3 is made, but after"):
+            release(serving, "mnist", lambda state: plans.promote(state, 3), servers=[running], timeout=0.3)
+
+
+def test_a_killed_canary_leaves_what_can_be_gone_on_from(serving: Path) -> None:
+    with watching(serving, "mnist", load_seconds=1.0) as server:
+        call(server, serving, "promote", 3)
+        store(serving, "mnist", 4)
+        command = ["canary", "mnist", "--home", str(serving.parent), "--address", server.address]
+        code = "import sys; from pipeline.cli import main; sys.exit(main(sys.argv[1:]))"
+        process = subprocess.Popen([sys.executable, "-c", code, *command], cwd=_CHECKOUT)
+        while "4" not in (serving / "models.config").read_text():
+            assert process.poll() is None
+            time.sleep(0.01)
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        state = read_state(serving, "mnist")
+        assert (state.live, state.served, state.pin and state.pin.labels) == (3, [3, 4], {"stable": 3})
+        assert state.releases[-1].outcome == "begun"
+
+        assert mnist_tfx(*command).code == 0
+        assert server.history[-1] == (frozenset({3, 4}), {"stable": 3, "canary": 4})
+        assert server.refused == []
+
+
+def test_status_shows_what_the_server_says(serving: Path) -> None:
+    with watching(serving, "mnist") as server:
+        options = ("status", "mnist", "--home", serving.parent, "--address", server.address)
+        [page] = json.loads(mnist_tfx(*options, "--json").out)
+        said = {row["folder"]: row["servers"][server.address] for row in page["versions"]}
+        assert said == {"3": {"state": "AVAILABLE", "error": ""}, "2": None, "1": None}
+        assert ["3", "live", "AVAILABLE"] in [line.split() for line in mnist_tfx(*options).out.splitlines()]
+        store(serving, "kmnist", 1)
+        assert "NOT_FOUND: Could not find any versions" in mnist_tfx("status", *options[2:]).out
