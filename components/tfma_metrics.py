@@ -8,7 +8,7 @@ every metric is derived from it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 import apache_beam as beam
 import numpy as np
@@ -21,7 +21,7 @@ from components.features import PROBABILITIES
 CALIBRATION_BINS = 15
 _MIN_PROBABILITY = 1e-7  # as Keras clips, so that the loss stays finite
 _ANY_CONFIDENCE = 0.0  # the threshold of TFMA's confusion matrix that counts every example
-_Key = metric_types.MetricKey | metric_types.PlotKey
+_Key: TypeAlias = metric_types.MetricKey | metric_types.PlotKey
 
 
 class Accuracy(metric_types.Metric):
