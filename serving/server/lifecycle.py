@@ -1,0 +1,133 @@
+"""The states of a model's versions, and what is to be done next. No threads, no files: the manager has those."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from tensorflow_serving.apis.get_model_status_pb2 import ModelVersionStatus
+
+from serving.server.errors import ServingError
+from serving.server.servable import Servable
+
+START = ModelVersionStatus.START
+LOADING = ModelVersionStatus.LOADING
+AVAILABLE = ModelVersionStatus.AVAILABLE
+UNLOADING = ModelVersionStatus.UNLOADING
+END = ModelVersionStatus.END
+
+MAX_ENDED = 100
+"""Ended versions that a model's status still tells of."""
+
+
+@dataclass(eq=False)
+class Version:
+    """One version of a model on its way from START to END; it never goes back."""
+
+    model: str
+    number: int
+    path: str
+    state: ModelVersionStatus.State = START
+    wanted: bool = True
+    attempts: int = 0  # loads begun
+    retry_at: float | None = None  # `time.monotonic()` of the next attempt; the state stays LOADING until then
+    error: ServingError | None = None  # of the last attempt
+    servable: Servable | None = None  # while AVAILABLE and UNLOADING
+    holders: int = 0  # requests that use the servable
+
+    def status(self) -> ModelVersionStatus:
+        """The state as GetModelStatus tells it. A load that is to be retried tells what went wrong."""
+        status = ModelVersionStatus(version=self.number, state=self.state)
+        if self.error is not None:
+            status.status.error_code = self.error.code.value[0]
+            status.status.error_message = self.error.message
+        return status
+
+
+@dataclass
+class Actions:
+    """What `Model.reconcile` asks the manager to do."""
+
+    load: list[Version] = field(default_factory=list)
+    unload: list[Version] = field(default_factory=list)
+
+
+class Model:
+    """A model's versions. All methods are called with the manager's lock held."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.labels: dict[str, int] = {}
+        self.wanted: dict[int, str] = {}
+        self.scanned = False  # whether `wanted` comes from the files yet
+        self.problem = ""  # why the last scan failed
+        self.versions: list[Version] = []  # oldest entry first
+        self.available: dict[int, Version] = {}
+        self.latest: Version | None = None
+
+    def want(self, wanted: Mapping[int, str]) -> Actions:
+        """Sets which versions are to be served, by number, with their paths."""
+        self.wanted = dict(wanted)
+        return self.reconcile()
+
+    def reconcile(self) -> Actions:
+        """Moves towards the wanted versions, and never from one that serves to none while one is wanted."""
+        actions = Actions()
+        for version in self.versions:
+            wanted = self.wanted.get(version.number) == version.path
+            if version.state == END and not wanted:
+                version.wanted = False
+            elif version.state != END:
+                version.wanted = wanted
+            if version.retry_at is not None and not wanted:
+                version.state, version.retry_at = END, None
+        for number, path in sorted(self.wanted.items(), reverse=True):
+            if not any(one.number == number and one.path == path and self._occupies(one) for one in self.versions):
+                version = Version(self.name, number, path)
+                self.versions = [one for one in self.versions if one.number != number or one.state != END]
+                self.versions.append(version)
+                actions.load.append(version)
+        self._index()
+        if not self.wanted or any(version.wanted for version in self.available.values()):
+            for version in self.versions:
+                if version.state == AVAILABLE and not version.wanted:
+                    version.state = UNLOADING
+                    if not version.holders:
+                        actions.unload.append(version)
+            self._index()
+        self._forget()
+        return actions
+
+    def due(self, now: float) -> list[Version]:
+        """The versions whose load is to be tried again now; each is told once."""
+        due = [version for version in self.versions if version.retry_at is not None and version.retry_at <= now]
+        for version in due:
+            version.retry_at = None
+        return due
+
+    def statuses(self) -> list[ModelVersionStatus]:
+        """Of each version, newest first."""
+        by_number = {version.number: version for version in self.versions}
+        return [by_number[number].status() for number in sorted(by_number, reverse=True)]
+
+    @property
+    def settled(self) -> bool:
+        """Whether a version serves, or nothing is left to wait for but a retry."""
+        pending = any(one.state in (START, LOADING) and one.error is None for one in self.versions if one.wanted)
+        return bool(self.available) or (self.scanned and not pending)
+
+    def _occupies(self, version: Version) -> bool:
+        """Whether this entry keeps its number from being loaded anew: a load that failed for good is not repeated."""
+        return version.state != END or (version.wanted and version.error is not None)
+
+    def _index(self) -> None:
+        serving = [version for version in self.versions if version.state == AVAILABLE]
+        # A number can be there twice for a moment, when the base path changes: the wanted one counts.
+        serving.sort(key=lambda version: (version.number, version.wanted))
+        self.available = {version.number: version for version in serving}
+        self.latest = serving[-1] if serving else None
+
+    def _forget(self) -> None:
+        ended = [version for version in self.versions if version.state == END]
+        for version in ended[:-MAX_ENDED]:
+            self.versions.remove(version)

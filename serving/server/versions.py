@@ -1,0 +1,47 @@
+"""Which versions of a model are there, and which of them are wanted."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+import tensorflow as tf
+from tensorflow_serving.config.file_system_storage_path_source_pb2 import FileSystemStoragePathSourceConfig
+
+_INT64_MAX = 2**63 - 1
+
+
+def find_versions(base_path: str) -> dict[int, str]:
+    """The version folders of a model, by number: every folder whose name is a number. Others are ignored.
+
+    Args:
+        base_path: a folder, or a URI that TensorFlow's file systems know.
+
+    Raises:
+        OSError: the base path is missing or cannot be read, which must not be taken for a model without versions.
+    """
+    try:
+        names = tf.io.gfile.listdir(base_path)
+    except tf.errors.OpError as error:
+        raise OSError(error.message) from error
+    versions: dict[int, str] = {}
+    for name in sorted(name.rstrip("/") for name in names):
+        if not (name.isascii() and name.isdecimal() and int(name) <= _INT64_MAX):
+            continue
+        path = os.path.join(base_path, name)
+        if tf.io.gfile.isdir(path):
+            versions.setdefault(int(name), path)  # of "1" and "01" one is as good as the other
+    return versions
+
+
+def wanted_versions(
+    versions: Mapping[int, str], policy: FileSystemStoragePathSourceConfig.ServableVersionPolicy
+) -> dict[int, str]:
+    """The versions that a policy asks for, of those that are there: the latest N (by default 1), all, or some."""
+    choice = policy.WhichOneof("policy_choice")
+    if choice == "all":
+        return dict(versions)
+    if choice == "specific":
+        return {version: versions[version] for version in policy.specific.versions if version in versions}
+    count = max(1, policy.latest.num_versions)
+    return {version: versions[version] for version in sorted(versions, reverse=True)[:count]}
