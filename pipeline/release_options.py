@@ -9,6 +9,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
+from components.errors import UsageError
 from pipeline.home import Home
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ DEFAULT_ADDRESS = "127.0.0.1:8500"
 def add_release_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the model and the options."""
     parser.add_argument("model", metavar="MODEL", help="a model's name, such as mnist")
-    add_address(parser)
+    add_server_arguments(parser)
     parser.add_argument("--no-wait", action="store_true", help="change the files without asking a server")
     parser.add_argument(
         "--timeout",
@@ -36,21 +37,37 @@ def add_release_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print the answer as JSON")
 
 
-def add_address(parser: argparse.ArgumentParser) -> None:
-    """Declares `--address`."""
+def add_server_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares `--address`, and TLS for it."""
     parser.add_argument(
         "--address",
         action="append",
         metavar="HOST:PORT",
         help=f"gRPC port of a server that serves this home; may be repeated (default: {DEFAULT_ADDRESS})",
     )
+    parser.add_argument("--tls", action="store_true", help="use TLS; any option of these does, too:")
+    parser.add_argument("--ca", metavar="FILE", help="trust these certificates (PEM) instead of the well-known ones")
+    parser.add_argument("--cert", metavar="FILE", help="the client's certificate (PEM), for mutual TLS")
+    parser.add_argument("--key", metavar="FILE", help="the client certificate's key (PEM)")
+    parser.add_argument("--server-name", metavar="NAME", help="the name in the server's certificate, if not the host's")
 
 
-def open_servers(stack: ExitStack, addresses: list[str] | None) -> list[RunningServer]:
-    """The servers named by `--address`, closed with the stack."""
+def open_servers(stack: ExitStack, args: argparse.Namespace) -> list[RunningServer]:
+    """The servers named by `--address`, closed with the stack.
+
+    Raises:
+        UsageError: an address or a PEM file is none.
+    """
+    from serving.client.channel import Tls
+    from serving.client.errors import InvalidOption
     from serving.releases.servers import RunningServer
 
-    return [stack.enter_context(RunningServer(address)) for address in addresses or [DEFAULT_ADDRESS]]
+    try:
+        files = {"ca": args.ca, "cert": args.cert, "key": args.key, "server_name": args.server_name}
+        tls = Tls(**files) if args.tls or any(files.values()) else None
+        return [stack.enter_context(RunningServer(address, tls)) for address in args.address or [DEFAULT_ADDRESS]]
+    except InvalidOption as error:
+        raise UsageError(str(error)) from error
 
 
 def make_release(args: argparse.Namespace, decide: Callable[[ModelState], Plan]) -> int:
@@ -60,7 +77,7 @@ def make_release(args: argparse.Namespace, decide: Callable[[ModelState], Plan])
 
     home = Home.resolve(args.home)
     with ExitStack() as stack:
-        servers = [] if args.no_wait else open_servers(stack, args.address)
+        servers = [] if args.no_wait else open_servers(stack, args)
         released = release(
             home.serving_root, args.model, decide, servers=servers, timeout=args.timeout, reason=args.reason
         )

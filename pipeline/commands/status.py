@@ -7,7 +7,7 @@ import json
 from contextlib import ExitStack
 
 from pipeline.home import Home
-from pipeline.release_options import add_address, open_servers
+from pipeline.release_options import add_server_arguments, open_servers
 
 SUMMARY = "Show the versions of a model: which is live, its labels, the run that pushed it, and what a server says."
 EXAMPLE = "mnist-tfx status mnist"
@@ -16,7 +16,7 @@ EXAMPLE = "mnist-tfx status mnist"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the options."""
     parser.add_argument("model", nargs="?", metavar="MODEL", help="a model's name (default: all)")
-    add_address(parser)
+    add_server_arguments(parser)
     parser.add_argument("--home", metavar="DIR", help="where all state lives (default: MNIST_TFX_HOME, else var/)")
     parser.add_argument("--json", action="store_true", help="print the answer as JSON")
 
@@ -40,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
     console = stdout_console()
     pages = []
     with ExitStack() as stack:
-        servers = open_servers(stack, args.address)
+        servers = open_servers(stack, args)
         for model in models:
             state = read_state(home.serving_root, model)
             answers = [ServerAnswer(one.address, one.states(model), one.problem) for one in servers]

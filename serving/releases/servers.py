@@ -12,6 +12,7 @@ import grpc
 
 from components.errors import PipelineError
 from serving.client import messages
+from serving.client.channel import Tls, channel_options, resolve_target
 
 _AVAILABLE = "AVAILABLE"
 _STATES = {number: name for name, number in messages.enum_values("tensorflow.serving.ModelVersionStatus.State").items()}
@@ -33,12 +34,17 @@ class VersionState:
 
 
 class RunningServer:
-    """The gRPC port of TF Serving, or of our own server; no TLS."""
+    """The gRPC port of TF Serving, or of our own server."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, tls: Tls | None = None) -> None:
+        """Connects at the first call. Raises serving.client.InvalidOption for an address or a file that is none."""
         self.address = address
         self.problem = ""  # of the last call, if it was not answered
-        self._channel = grpc.insecure_channel(address)
+        target, options = resolve_target(address), channel_options(tls)
+        if tls is None:
+            self._channel = grpc.insecure_channel(target, options)
+        else:
+            self._channel = grpc.secure_channel(target, tls.credentials(), options)
 
     def states(self, model: str) -> dict[int, VersionState] | None:
         """By version, ascending; None where nothing answers or the model is unknown: `problem` says which."""
@@ -68,7 +74,9 @@ class RunningServer:
             response = call(request, timeout=_CALL_SECONDS)
         except grpc.RpcError as error:
             nobody = error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
-            self.problem = "no server answers" if nobody else f"{error.code().name}: {error.details()}"
+            words = error.details() or ""
+            last_words = words.rsplit(": ", 1)[-1]  # gRPC puts the reason behind the addresses it tried
+            self.problem = f"no server answers ({last_words})" if nobody else f"{error.code().name}: {words}"
             return None
         self.problem = ""
         return response

@@ -99,7 +99,7 @@ def notes_on(state: ModelState) -> list[str]:
     for version in state.stored:
         twins = [other.path.name for other in state.stored if other.number == version.number]
         if len(twins) > 1 and version.path.name == twins[0]:
-            notes.append(f"{' and '.join(twins)} are the same version to a server; it takes {twins[-1]}. Remove one.")
+            notes.append(f"{' and '.join(twins)} are one and the same version to a server. Remove one.")
         if not version.whole:
             notes.append(
                 f"{version.path} holds no saved_model.pb: a copy that was not finished? No server can load it. "

@@ -10,7 +10,8 @@ from components.errors import PipelineError, unknown_name
 
 ROLLED_BACK = ".rolled_back"  # no integer: a server does not take it for a version
 
-_INTEGER = re.compile(r"[0-9]{1,18}")  # what TF Serving reads as a version; leading zeros are allowed
+_INTEGER = re.compile(r"[0-9]+")  # what TF Serving reads as a version, up to the highest int64; 003 is 3
+_INT64_MAX = 2**63 - 1
 _GRAPHS = ("saved_model.pb", "saved_model.pbtxt")
 
 
@@ -51,10 +52,7 @@ def model_folder(serving: Path, model: str) -> Path:
 
 
 def stored_versions(folder: Path) -> list[StoredVersion]:
-    """What a server sees, by number. A file with an integer name is no whole version, but TF Serving tries to load it.
-
-    Two folders of one number (`3` and `003`) are in the order in which TF Serving lets the later one win.
-    """
+    """What a server sees, by number. A file with an integer name is no whole version; TF Serving tries to load it."""
     return _versions_in(folder)
 
 
@@ -79,7 +77,7 @@ def _versions_in(folder: Path) -> list[StoredVersion]:
     found = [
         StoredVersion(int(path.name), path, _is_whole(path))
         for path in folder.iterdir()
-        if _INTEGER.fullmatch(path.name)
+        if _INTEGER.fullmatch(path.name) and int(path.name) <= _INT64_MAX
     ]
     return sorted(found, key=lambda version: (version.number, version.path.name))
 

@@ -50,7 +50,7 @@ def test_a_rollback_says_what_it_did_and_how_to_undo_it(home: Path, nobody: str)
         "mnist: version 6 is live instead of 7.",
         f"moved aside: {home}/serving/mnist/.rolled_back/7",
         "to make it live again: mnist-tfx rollback mnist --to 7",
-        f"{nobody}: no server answers; a server of this home takes it up when it starts",
+        f"{nobody}: no server answers (Connection refused); a server of this home takes it up when it starts",
     ]
     assert seen_by_a_server(home / "serving", "mnist") == ["5", "6"]
     assert mnist_tfx("rollback", "mnist", "--to", "7", "--home", home, "--no-wait").code == 0
@@ -70,7 +70,7 @@ def test_promote_canary_promote_and_back(home: Path, nobody: str) -> None:
 
     first = call("promote", "mnist", "6")
     assert first["pinned"] == {"versions": [6], "labels": {"stable": 6}}
-    assert first["servers"] == [{"address": nobody, "problem": "no server answers"}]
+    assert first["servers"] == [{"address": nobody, "problem": "no server answers (Connection refused)"}]
     assert call("canary", "mnist")["pinned"] == {"versions": [6, 7], "labels": {"canary": 7, "stable": 6}}
     rows = {row["folder"]: (row["status"], row["labels"]) for row in status(home, nobody)["versions"]}
     assert rows == {"7": ("canary", ["canary"]), "6": ("live", ["stable"]), "5": ("stored", [])}
@@ -103,6 +103,8 @@ def test_errors_have_exit_codes_and_remedies(home: Path, nobody: str) -> None:
         (("rollback", "mnist", "--to", "8"), 2, "unknown version of mnist '8'"),
         (("promote", "mnist"), 2, "mnist has no canary to promote. Make one: mnist-tfx canary mnist"),
         (("promote", "mnist", "6", "--follow-latest"), 2, "takes no VERSION"),
+        (("status", "mnist", "--address", "http://localhost:8500"), 2, "Leave out the scheme: localhost:8500"),
+        (("status", "mnist", "--ca", str(home / "absent.pem")), 2, "absent.pem"),
         (("canary", "mnist"), 1, "Each push goes live at once. So that the next one waits: mnist-tfx promote mnist 7"),
     ]:
         answer = mnist_tfx(*arguments, *options)

@@ -101,7 +101,7 @@ def test_other_names_leading_zeros_and_files(tmp_path: Path) -> None:
     state = read_state(tmp_path, "mnist")
     assert [version.path.name for version in state.stored] == ["1", "002", "2", "9"]
     assert state.live == 2
-    assert any(note.startswith("002 and 2 are the same version to a server; it takes 2.") for note in notes_on(state))
+    assert any(note.startswith("002 and 2 are one and the same version to a server.") for note in notes_on(state))
     roll_back(tmp_path, to=1)
     assert seen_by_a_server(tmp_path, "mnist") == ["1", "\u0667"]
     roll_back(tmp_path, to=2)

@@ -95,7 +95,7 @@ def test_a_killed_canary_leaves_what_can_be_gone_on_from(serving: Path) -> None:
         command = ["canary", "mnist", "--home", str(serving.parent), "--address", server.address]
         code = "import sys; from pipeline.cli import main; sys.exit(main(sys.argv[1:]))"
         process = subprocess.Popen([sys.executable, "-c", code, *command], cwd=_CHECKOUT)
-        while "4" not in (serving / "models.config").read_text():
+        while "versions: 4" not in (serving / "models.config").read_text():
             assert process.poll() is None
             time.sleep(0.01)
         os.kill(process.pid, signal.SIGKILL)
