@@ -13,7 +13,22 @@ from collections.abc import Sequence
 from components.errors import PipelineError
 
 # Each is a module of pipeline.commands with SUMMARY, EXAMPLE, add_arguments(parser) and run(args) -> exit code.
-COMMANDS = ("doctor", "data", "run", "recipes", "runs", "show", "status", "rollback", "canary", "promote")
+COMMANDS = (
+    "doctor",
+    "data",
+    "run",
+    "recipes",
+    "runs",
+    "show",
+    "predict",
+    "wait",
+    "bench",
+    "status",
+    "rollback",
+    "canary",
+    "promote",
+    "serve",
+)
 
 _EXIT_CODES = (
     "exit codes: 0 success, 1 failed run, 2 wrong usage, 3 data rejected, 4 model not good enough to push, 130 stopped"

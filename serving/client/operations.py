@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import grpc
-import numpy as np
 import numpy.typing as npt
 
 from serving.client import answers, images, messages, tensors
@@ -27,6 +26,7 @@ from serving.client.errors import (
     from_rpc_error,
 )
 from serving.client.results import Classification, ModelMetadata, Predictions, Signature, VersionStatus
+from serving.client.signatures import as_tensor, check_inputs, image_input
 
 IMAGES, ENCODED_IMAGES = "images", "encoded_images"  # signatures, and the name of each one's input
 
@@ -142,8 +142,8 @@ class Operations:
     ) -> Steps[dict[str, npt.NDArray[Any]]]:
         """Calls any signature with arrays; returns its outputs."""
         deadline = self._deadline(timeout)
-        arrays = {name: _as_tensor(value) for name, value in inputs.items()}
-        yield from self._checked(signature, lambda found: _check_inputs(signature, found, arrays), deadline)
+        arrays = {name: as_tensor(value) for name, value in inputs.items()}
+        yield from self._checked(signature, lambda found: check_inputs(signature, found, arrays), deadline)
         response = yield from self._predict(signature, arrays, deadline, outputs)
         return answers.read_outputs(response)
 
@@ -151,7 +151,7 @@ class Operations:
         """The images as a batch that fits the signature `images`."""
         return (
             yield from self._checked(
-                IMAGES, lambda found: images.as_batch(given, _input(IMAGES, found), white), self._deadline(timeout)
+                IMAGES, lambda found: images.as_batch(given, image_input(IMAGES, found), white), self._deadline(timeout)
             )
         )
 
@@ -191,8 +191,8 @@ class Operations:
 
     def _predict_encoded(self, contents: Sequence[bytes], timeout: float | None) -> Steps[Predictions]:
         deadline = self._deadline(timeout)
-        arrays = {ENCODED_IMAGES: _as_tensor(contents)}
-        yield from self._checked(ENCODED_IMAGES, lambda found: _check_inputs(ENCODED_IMAGES, found, arrays), deadline)
+        arrays = {ENCODED_IMAGES: as_tensor(contents)}
+        yield from self._checked(ENCODED_IMAGES, lambda found: check_inputs(ENCODED_IMAGES, found, arrays), deadline)
         response = yield from self._predict(ENCODED_IMAGES, arrays, deadline, None)
         return answers.read_predictions(response, len(contents), self._settings.class_names)
 
@@ -278,45 +278,3 @@ class Operations:
         if not seconds > 0:
             raise InvalidInput(f"a timeout is a number of seconds above 0; got {seconds}.")
         return time.monotonic() + seconds
-
-
-def _as_tensor(value: Any) -> npt.NDArray[Any]:
-    """An array as it is; lists of bytes and str as an array of objects: NumPy's own string type cuts zeros off."""
-    if isinstance(value, np.ndarray):
-        return value
-    if isinstance(value, bytes | str):
-        return np.array(value, object)
-    if isinstance(value, Sequence) and value and all(isinstance(one, bytes | str) for one in value):
-        array = np.empty(len(value), object)
-        array[:] = value
-        return array
-    return np.asarray(value)
-
-
-def _input(signature: str, found: Signature) -> Any:
-    """The spec of the input that our models' signatures name as themselves."""
-    missing = [name for name in (answers.PROBABILITIES, answers.CLASSES, answers.LABELS) if name not in found.outputs]
-    if signature not in found.inputs or missing:
-        raise SignatureNotFound(
-            f"the signature {signature!r} is not an image classifier's: it takes {', '.join(found.inputs)} and answers "
-            f"{', '.join(found.outputs)}. Call it with run()."
-        )
-    return found.inputs[signature]
-
-
-def _check_inputs(signature: str, found: Signature, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
-    extra = sorted(arrays.keys() - found.inputs.keys())
-    missing = sorted(found.inputs.keys() - found.optional - arrays.keys())
-    if extra or missing:
-        wrong = [f"unknown: {', '.join(extra)}"] * bool(extra) + [f"missing: {', '.join(missing)}"] * bool(missing)
-        raise InvalidInput(
-            f"the inputs do not fit the signature {signature!r} ({'; '.join(wrong)}). It takes: "
-            + ", ".join(f"{name} ({spec})" for name, spec in found.inputs.items())
-        )
-    for name, array in arrays.items():
-        spec = found.inputs[name]
-        is_text = array.dtype.kind == "U" and spec.dtype == object
-        if array.dtype != spec.dtype and not is_text:
-            raise InvalidInput(f"input {name!r} of signature {signature!r} is {spec}; got dtype {array.dtype}.")
-        if spec.shape is not None and not images.fits(array.shape, spec.shape):
-            raise InvalidInput(f"input {name!r} of signature {signature!r} is {spec}; got shape {list(array.shape)}.")

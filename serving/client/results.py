@@ -17,7 +17,7 @@ class TensorSpec:
     dtype: np.dtype[Any] | None
     """NumPy's dtype; `object` for strings (bytes); None for a type that NumPy does not have."""
     type_name: str
-    """The type in TensorFlow's words, such as `uint8` or `string`."""
+    """The type's name, such as `float32` or `string`."""
     shape: tuple[int | None, ...] | None
     """None for a dimension of any size; None alone for an unknown rank."""
 

@@ -47,7 +47,10 @@ def dtype_of(data_type: int) -> np.dtype[Any] | None:
 
 
 def type_name(data_type: int) -> str:
-    """The DataType's name as TensorFlow writes it in messages, such as `uint8` or `string`."""
+    """The DataType's name: NumPy's (`float32`) if it has the type, else TensorFlow's (`string`, `bfloat16`)."""
+    dtype = _DTYPES.get(data_type)
+    if dtype is not None and data_type != _STRING:
+        return dtype.name
     return _NAMES.get(data_type, str(data_type)).removeprefix("DT_").lower()
 
 
@@ -156,7 +159,7 @@ def _strings_in_content(content: bytes, count: int) -> npt.NDArray[Any]:
 
 
 def _filled(values: npt.NDArray[Any], size: int, shape: list[int]) -> npt.NDArray[Any]:
-    """All `size` values where fewer were sent: the last stands for the rest, and none at all for zeros (tensor.proto)."""
+    """All `size` values where fewer were sent: the last stands for the rest, none at all for zeros (tensor.proto)."""
     if len(values) > size:
         raise ValueError(f"{len(values)} values do not make a tensor {shape}")
     if size * values.dtype.itemsize > _MAX_FILLED_BYTES:

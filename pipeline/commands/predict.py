@@ -1,0 +1,119 @@
+"""`mnist-tfx predict`: classifies image files through gRPC."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
+from io import BufferedReader
+from typing import TYPE_CHECKING, cast
+
+from components.errors import UsageError
+from pipeline.server_access import add_server_arguments, add_version_arguments, connected
+
+if TYPE_CHECKING:
+    from serving.client import Classification, Client
+
+SUMMARY = "Classify image files with a served model, through gRPC."
+EXAMPLE = "mnist-tfx predict fashion_mnist boot.png shirt.jpg"
+
+_ROWS = 128  # images read before they are sent
+_STDIN = "stdin"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the options."""
+    add_server_arguments(parser)
+    add_version_arguments(parser)
+    parser.add_argument(
+        "images", metavar="IMAGE", nargs="+", help="a PNG, JPEG or IDX file (IDX possibly gzipped), or - for stdin"
+    )
+    parser.add_argument("--top", type=int, default=3, metavar="K", help="tell the K likeliest classes (default: 3)")
+    parser.add_argument(
+        "--class-names", metavar="FILE", help="the names of all classes, one a line, to name the runners-up"
+    )
+    parser.add_argument("--timeout", type=float, default=10.0, metavar="S", help="seconds for a call (default: 10)")
+    parser.add_argument("--json", action="store_true", help="print a JSON list, one object an image")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Prints one line, or one JSON object, an image."""
+    if args.top < 1:
+        raise UsageError(f"--top must be at least 1, got {args.top}.")
+    with connected(args, class_names=_class_names(args.class_names), timeout=args.timeout) as client:
+        answers = _classify(client, args.images, args.top)
+        if args.json:
+            _print_json(answers)
+        else:
+            for name, answer in answers:
+                print(f"{name}  {answer.label}  {answer.probability:.4f}{_others(answer)}", flush=True)
+    return 0
+
+
+def _others(answer: Classification) -> str:
+    others = [f"{one.label or f'class {one.index}'} {one.probability:.4f}" for one in answer.top[1:]]
+    return f"  ({', '.join(others)})" if others else ""
+
+
+def _print_json(answers: Iterator[tuple[str, Classification]]) -> None:
+    """A valid list only once it is whole: an error leaves its end out."""
+    print("[", end="")
+    for number, (name, answer) in enumerate(answers):
+        print("," if number else "", json.dumps({"image": name, **asdict(answer)}), sep="\n", end="")
+    print("\n]")
+
+
+def _classify(client: Client, images: list[str], top: int) -> Iterator[tuple[str, Classification]]:
+    """The name and the answer of each image; an IDX file's are called FILE[0], FILE[1], ..."""
+    from serving.client import idx
+
+    encoded: list[tuple[str, str | bytes]] = []
+    for image in images:
+        with _opened(image) as file:
+            name = _STDIN if image == "-" else image
+            start = file.peek(4)
+            if not start.startswith((idx.GZIP, idx.IMAGES, idx.LABELS)):
+                encoded.append((name, file.read() if image == "-" else image))
+                if len(encoded) == _ROWS:
+                    yield from _classify_encoded(client, encoded, top)
+                    encoded.clear()
+                continue
+            yield from _classify_encoded(client, encoded, top)
+            encoded.clear()
+            batches = idx.read_images(file, name, gzipped=start.startswith(idx.GZIP), rows=_ROWS)
+            number = 0
+            for predictions in client.predict_stream(batches):
+                for row in range(len(predictions)):
+                    yield f"{name}[{number}]", predictions.classification(row, top)
+                    number += 1
+    yield from _classify_encoded(client, encoded, top)
+
+
+def _classify_encoded(
+    client: Client, images: list[tuple[str, str | bytes]], top: int
+) -> Iterator[tuple[str, Classification]]:
+    answers = client.classify(*[image for _, image in images], top=top)
+    yield from zip([name for name, _ in images], answers, strict=True)
+
+
+@contextmanager
+def _opened(image: str) -> Iterator[BufferedReader]:
+    if image == "-":
+        yield cast(BufferedReader, sys.stdin.buffer)
+        return
+    with ExitStack() as stack:
+        try:
+            file = stack.enter_context(open(image, "rb"))
+        except OSError as error:
+            raise UsageError(f"cannot read {image}: {error.strerror or error}.") from error
+        yield file
+
+
+def _class_names(path: str | None) -> list[str] | None:
+    if path is None:
+        return None
+    with _opened(path) as file:
+        return file.read().decode("utf-8", "replace").splitlines()

@@ -1,0 +1,71 @@
+"""The options of every command that calls a model server, and its errors in the command line's words."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from components.errors import PipelineError, UsageError
+
+if TYPE_CHECKING:
+    from serving.client import Client
+
+DEFAULT_ADDRESS = "localhost:8500"
+
+
+def add_server_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares MODEL, the address and TLS."""
+    parser.add_argument("model", metavar="MODEL", help="the model's name on the server, such as fashion_mnist")
+    parser.add_argument(
+        "--address",
+        metavar="HOST:PORT",
+        default=DEFAULT_ADDRESS,
+        help="the server's gRPC address, or a target such as dns:///name:8500 (default: %(default)s)",
+    )
+    parser.add_argument("--tls", action="store_true", help="use TLS; any option below does, too")
+    parser.add_argument("--ca", metavar="FILE", help="trust these certificates (PEM) instead of the well-known ones")
+    parser.add_argument("--cert", metavar="FILE", help="the client's certificate (PEM), for mutual TLS")
+    parser.add_argument("--key", metavar="FILE", help="the client certificate's key (PEM)")
+    parser.add_argument("--server-name", metavar="NAME", help="the name in the server's certificate, if not the host's")
+
+
+def add_version_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the choice of the version that answers."""
+    choice = parser.add_mutually_exclusive_group()
+    choice.add_argument("--version", type=int, metavar="N", help="this version (default: the latest)")
+    choice.add_argument("--label", metavar="NAME", help="the version with this label, such as stable")
+
+
+@contextmanager
+def connected(args: argparse.Namespace, **options: Any) -> Iterator[Client]:
+    """A client for the parsed options; what it raises inside the block becomes a PipelineError with the remedy."""
+    from serving.client import Client, InvalidInput, InvalidOption, ServingClientError, SignatureNotFound, Tls
+
+    try:
+        files = {"ca": args.ca, "cert": args.cert, "key": args.key, "server_name": args.server_name}
+        tls = Tls(**files) if args.tls or any(files.values()) else None
+        pinned = {"version": getattr(args, "version", None), "label": getattr(args, "label", None)}
+        with Client(args.address, args.model, tls=tls, **pinned, **options) as client:
+            yield client
+    except (InvalidInput, InvalidOption, SignatureNotFound) as error:
+        raise UsageError(str(error)) from error
+    except ServingClientError as error:
+        raise PipelineError(f"{error}{_remedy(error, args)}") from error
+
+
+def _remedy(error: Any, args: argparse.Namespace) -> str:
+    from serving.client import ModelNotFound, Unavailable
+
+    if isinstance(error, Unavailable):
+        words = error.details.lower()
+        if "handshake" in words or "certificate" in words:
+            return (
+                ". The server's TLS and the options --tls, --ca, --cert, --key and --server-name do not fit together."
+            )
+        if "connect" in words or "resolution" in words or "socket" in words:
+            return f". Is a server running at {args.address}? Start one: mnist-tfx serve"
+    if isinstance(error, ModelNotFound):
+        return f". See what there is: mnist-tfx status {args.model}"
+    return ""
