@@ -4,7 +4,8 @@
 #   models_available.sh [MODELS_CONFIG] [REST_PORT]
 #
 # `GET /v1/models/NAME` answers 200 also while a version is START, LOADING or END, so an httpGet probe would send
-# requests to a server that cannot answer them. Needs nothing but bash: the server's image has no curl, wget or Python.
+# requests to a server that cannot answer them. Needs nothing but bash, in which the image's own entry point is
+# written too; there is no wget and no Python in the image, and curl only in the one for GPUs.
 set -u
 config=${1:-/config/models.config}
 port=${2:-8501}
