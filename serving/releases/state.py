@@ -108,7 +108,7 @@ def notes_on(state: ModelState) -> list[str]:
     if state.config.text is not None and model not in state.config.models:
         notes.append(
             f"{state.config.path} does not list {model}: a server that reads this file does not serve it. "
-            f"The next canary or promote of any model adds it: mnist-tfx promote {model} VERSION"
+            "The next canary, promote or rollback by label, of any model, adds it."
         )
     if pin is not None:
         notes += _notes_on_pin(state, pin)

@@ -85,7 +85,10 @@ def test_the_words_of_canary_and_promote(home: Path, nobody: str) -> None:
     options = ("--home", home, "--address", nobody)
     out = mnist_tfx("promote", "mnist", "6", *options).out
     assert "version 6 is stable instead of 7, until another one is promoted." in out
-    assert "It is new. A server that was started without it has to be started again." in out
+    assert (
+        "It is new. mnist-tfx serve takes it up; a tensorflow_model_server started without it must be started again."
+        in out
+    )
     out = mnist_tfx("canary", "mnist", *options).out
     assert "version 7 is the canary beside the stable version 6." in out
     assert "Requests that name no label or version get 7" in out
