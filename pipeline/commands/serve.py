@@ -1,0 +1,134 @@
+"""`mnist-tfx serve`: a model server for the machine you are on."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from components.errors import PipelineError, UsageError
+from pipeline.home import Home
+from serving.server.flags import add_flags, as_command_line, as_options, given_flags
+
+if TYPE_CHECKING:
+    from tensorflow_serving.config.model_server_config_pb2 import ModelServerConfig
+
+SUMMARY = "serve the pushed models over gRPC and REST, as TF Serving does"
+EXAMPLE = "mnist-tfx serve"
+
+BINARY = "tensorflow_model_server"
+_LOOPBACK = "127.0.0.1"
+_CONFIG_NAME = "models.config"
+_MODEL_FLAGS = ("model_name", "model_base_path", "model_config_file")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the options: ours, and TF Serving's flags."""
+    parser.description = (
+        f"{SUMMARY[0].upper()}{SUMMARY[1:]}. Without a flag that names models, all models under HOME/serving are "
+        "served, as HOME/serving/models.config says if it exists; versions and models that come later are taken up. "
+        "The flags are TF Serving's, and so are the formats of the files they name."
+    )
+    parser.add_argument("--home", metavar="DIR", help="where the models are (default: MNIST_TFX_HOME, else var/)")
+    parser.add_argument(
+        "--engine",
+        choices=("auto", BINARY, "python"),
+        default="auto",
+        help=f"auto: {BINARY} if it is on the PATH, else our own server (default: auto)",
+    )
+    parser.add_argument(
+        "--host",
+        help=f"the address our own server listens on (default: {_LOOPBACK}); {BINARY} always listens on all",
+    )
+    add_flags(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Serves until a signal; or turns into `tensorflow_model_server`."""
+    given = {"port": 8500, "rest_api_port": 8501} | given_flags(args)
+    if args.engine == BINARY or (args.engine == "auto" and args.host is None):
+        binary = shutil.which(BINARY)
+        if binary is not None:
+            return _become(binary, args, given)
+        if args.engine == BINARY:
+            raise UsageError(f"{BINARY} is not on the PATH. Install TF Serving, or leave out --engine.")
+    return _serve(args, given)
+
+
+def _serve(args: argparse.Namespace, given: dict[str, Any]) -> int:
+    from serving.server.config import MonitoringConfig, ServerOptions
+    from serving.server.main import ModelServer, run
+
+    # What TF Serving leaves off unless told, a user of this command expects: metrics, and the speed of batching.
+    options = ServerOptions(host=args.host or _LOOPBACK, **as_options({"enable_batching": True} | given))
+    monitoring = MonitoringConfig(enable=True) if not options.monitoring_config_file else None
+    if any(flag in given for flag in _MODEL_FLAGS):
+        server = ModelServer(options, monitoring=monitoring)
+    else:
+        serving = Home.resolve(args.home).serving_root
+        options = replace(
+            options,
+            allow_version_labels_for_unavailable_models=True,  # the file was written while a server had them
+            model_config_file_poll_wait_seconds=options.model_config_file_poll_wait_seconds or 1,
+        )
+        server = ModelServer(options, source=lambda: models_of(serving), monitoring=monitoring)
+    return run(server)
+
+
+def models_of(serving: Path) -> ModelServerConfig:
+    """What a serving folder holds: as its models.config says, else the newest version of each of its models.
+
+    Raises:
+        PipelineError: there is no model in it, or the file cannot be used.
+    """
+    from tensorflow_serving.config.model_server_config_pb2 import ModelServerConfig
+
+    from serving.server.config_files import read_models
+
+    if (serving / _CONFIG_NAME).exists():
+        return read_models(str(serving / _CONFIG_NAME))
+    models = ModelServerConfig()
+    for name in _model_names(serving):
+        models.model_config_list.config.add(name=name, base_path=str(serving / name), model_platform="tensorflow")
+    if not models.model_config_list.config:
+        raise PipelineError(
+            f"no model has been pushed to {serving} yet. Make one with: make run (or: mnist-tfx run --dataset mnist)"
+        )
+    return models
+
+
+def _model_names(serving: Path) -> list[str]:
+    """Folders with at least one version."""
+    if not serving.is_dir():
+        return []
+    return sorted(
+        folder.name
+        for folder in serving.iterdir()
+        if folder.is_dir() and any(version.name.isdecimal() for version in folder.iterdir())
+    )
+
+
+def _become(binary: str, args: argparse.Namespace, given: dict[str, Any]) -> int:
+    """Replaces this process by TF Serving's server, with the same flags."""
+    if args.host is not None:
+        raise UsageError(f"--host is for our own server: {BINARY} listens on all addresses. Add --engine python.")
+    if not any(flag in given for flag in _MODEL_FLAGS):
+        from google.protobuf import text_format
+
+        serving = Home.resolve(args.home).serving_root
+        models = models_of(serving)
+        config = serving / _CONFIG_NAME
+        if not config.exists():
+            config = serving / ".tensorflow_model_server.config"
+            config.write_text(text_format.MessageToString(models))
+        given = given | {
+            "model_config_file": str(config),
+            "model_config_file_poll_wait_seconds": given.get("model_config_file_poll_wait_seconds", 1),
+            "allow_version_labels_for_unavailable_models": True,
+        }
+    print(f"{binary} takes over; it listens on all addresses", file=sys.stderr, flush=True)
+    os.execv(binary, [binary, *as_command_line(given)])
