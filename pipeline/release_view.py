@@ -45,7 +45,7 @@ def released_lines(released: Released, problems: Mapping[str, str | None]) -> li
         lines.append(f"written: {after.config.path}")
     if before.config.text is None and after.config.text is not None:
         lines.append(
-            "It is new. mnist-tfx serve takes it up; a tensorflow_model_server started without it must be started again."
+            "It is new. mnist-tfx serve takes it up; a tensorflow_model_server started without it must be restarted."
         )
     for address, problem in problems.items():
         told = "serves it" if problem is None else f"{problem}; a server of this home takes it up when it starts"

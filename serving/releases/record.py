@@ -71,7 +71,8 @@ def withdrawn_versions(releases: Iterable[Release]) -> frozenset[int]:
     for release in releases:
         if release.outcome != DONE:
             continue
-        if release.action == ROLLBACK and release.before is not None:
+        undoes_a_rollback = release.after in withdrawn
+        if release.action == ROLLBACK and release.before is not None and not undoes_a_rollback:
             withdrawn.add(release.before)
         withdrawn.discard(release.after)
     return frozenset(withdrawn)

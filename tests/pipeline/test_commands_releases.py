@@ -86,8 +86,7 @@ def test_the_words_of_canary_and_promote(home: Path, nobody: str) -> None:
     out = mnist_tfx("promote", "mnist", "6", *options).out
     assert "version 6 is stable instead of 7, until another one is promoted." in out
     assert (
-        "It is new. mnist-tfx serve takes it up; a tensorflow_model_server started without it must be started again."
-        in out
+        "It is new. mnist-tfx serve takes it up; a tensorflow_model_server started without it must be restarted." in out
     )
     out = mnist_tfx("canary", "mnist", *options).out
     assert "version 7 is the canary beside the stable version 6." in out

@@ -98,6 +98,14 @@ def test_a_rollback_withdraws_the_canary_first_then_the_stable_version(serving: 
     ]  # fmt: skip
 
 
+def test_a_rollback_that_was_undone_can_be_made_again(serving: Path) -> None:
+    promote(serving, 2)
+    promote(serving, 4)
+    assert roll_back(serving).plan.after == 2
+    assert roll_back(serving, to=4).plan.before == 2
+    assert roll_back(serving).plan.after == 2
+
+
 def test_what_was_moved_aside_comes_back_under_a_pin(serving: Path) -> None:
     roll_back(serving)
     promote(serving, 2)
