@@ -90,7 +90,7 @@ class Batcher:
 
     def __init__(self, parameters: BatchingParameters) -> None:
         self._parameters = parameters
-        self._timeout = parameters.batch_timeout_micros / 1e6
+        self._timeout = min(parameters.batch_timeout_micros / 1e6, threading.TIMEOUT_MAX / 2)
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)  # for leaders that wait for a batch to fill
         self._waiting_leaders = 0
@@ -148,9 +148,11 @@ class Batcher:
         return task.future
 
     def close(self) -> None:
-        """Ends the worker threads. No request may be in the queue."""
+        """Computes what is in the queue, without waiting for more, and ends the worker threads."""
         with self._lock:
             self._closed = True
+            for batch in list(self._queue):
+                self._close_batch(batch)
             workers = self._workers
         for _ in workers:
             self._work.release()
@@ -220,13 +222,21 @@ class Batcher:
             self._free_slots += 1
 
     def _next_batch(self, task: _Task | None) -> _Batch | None:
-        """Removes the oldest batch that is due; waits for one while `task` (or, without it, anything) is queued."""
+        """Removes the oldest batch that is due; waits for one while `task` (or, without it, anything) is queued.
+
+        None: there is nothing more to wait for, or the deadline of `task` has passed.
+        """
         while self._queue and not (task and task.taken):
             now = time.monotonic()
             ready = next((batch for batch in self._queue if batch.due <= now), None)
             if ready is None:
+                wake = self._queue[0].due
+                if task and task.deadline is not None:
+                    if task.deadline <= now:
+                        return None
+                    wake = min(wake, task.deadline)
                 self._waiting_leaders += 1
-                self._changed.wait(self._queue[0].due - now)
+                self._changed.wait(wake - now)
                 self._waiting_leaders -= 1
                 continue
             self._queue.remove(ready)
@@ -278,9 +288,10 @@ class Batcher:
     def _work_loop(self) -> None:
         while True:
             self._work.acquire()
+            if self._queue or not self._closed:
+                self._lead(None)
             if self._closed:
                 return
-            self._lead(None)
 
     # Arrays.
 

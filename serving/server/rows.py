@@ -58,7 +58,7 @@ def join(parts: Sequence[Arrays], rows: int, pad_lengths: bool) -> dict[str, np.
         missing = rows - sum(map(len, arrays))
         if missing:
             first = next(array for array in arrays if len(array))[:1]
-            arrays.append(np.broadcast_to(first, (missing, *first.shape[1:])))
+            arrays.append(first if missing == 1 else first.repeat(missing, axis=0))
         joined[name] = np.concatenate(arrays) if len(arrays) > 1 else arrays[0]
     return joined
 

@@ -1,0 +1,155 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from components.errors import UsageError
+from serving.server.config import BatchingParameters, MonitoringConfig, ServerOptions
+
+PEM = "-----BEGIN CERTIFICATE-----\\nabc\\n-----END CERTIFICATE-----\\n"
+
+
+def written(tmp_path: Path, text: str) -> str:
+    path = tmp_path / "file.config"
+    path.write_text(text)
+    return str(path)
+
+
+def test_one_model_by_flags_has_an_absolute_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (model,) = ServerOptions(model_name="m", model_base_path="models/m").models().model_config_list.config
+    assert (model.name, model.base_path, model.model_platform) == ("m", str(tmp_path / "models/m"), "tensorflow")
+
+
+def test_model_config_file(tmp_path: Path) -> None:
+    text = """model_config_list { config {
+      name: "m" base_path: "/models/m" model_platform: "tensorflow"
+      model_version_policy { specific { versions: 1 versions: 2 } }
+      version_labels { key: "stable" value: 1 } } }"""
+    (model,) = ServerOptions(model_config_file=written(tmp_path, text)).models().model_config_list.config
+    assert list(model.model_version_policy.specific.versions) == [1, 2]
+    assert dict(model.version_labels) == {"stable": 1}
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('config { name: "m" base_path: "models/m" }', "absolute path or URI; got base_path()=models/m"),
+        ('config { name: "m" }', "absolute path or URI; got base_path()="),
+        ('config { base_path: "/m" }', "has no name"),
+        ('config { name: "m" base_path: "/m" } config { name: "m" base_path: "/n" }', "listed twice"),
+        ('config { name: "m" base_path: "/m" model_platform: "onnx" }', "'onnx'"),
+        ('config { name: "m" base_path: "/m" model_version_policy { specific {} } }', "no version"),
+    ],
+)
+def test_models_that_tf_serving_refuses(tmp_path: Path, text: str, words: str) -> None:
+    path = written(tmp_path, f"model_config_list {{ {text} }}")
+    with pytest.raises(UsageError) as caught:
+        ServerOptions(model_config_file=path).models()
+    assert words in str(caught.value)
+    assert path in str(caught.value)
+
+
+def test_a_syntax_error_names_file_line_and_column(tmp_path: Path) -> None:
+    path = written(tmp_path, "model_config_list {\n  config { nome: 'm' }\n}")
+    with pytest.raises(UsageError, match=r'2:12.*no field named "nome"') as caught:
+        ServerOptions(model_config_file=path).models()
+    assert path in str(caught.value)
+
+
+def test_a_missing_file_and_a_binary_file_are_usage_errors(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="cannot be read: No such file"):
+        ServerOptions(model_config_file=str(tmp_path / "none")).models()
+    (tmp_path / "binary").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(UsageError, match="text format"):
+        ServerOptions(model_config_file=str(tmp_path / "binary")).models()
+
+
+def test_nothing_to_serve() -> None:
+    with pytest.raises(UsageError, match="Nothing to serve"):
+        ServerOptions().models()
+
+
+def test_batching_is_off_unless_enabled(tmp_path: Path) -> None:
+    assert ServerOptions().batching() is None
+    assert ServerOptions(enable_batching=True).batching() == BatchingParameters()
+    with pytest.raises(UsageError, match="--enable_batching"):
+        ServerOptions(batching_parameters_file=written(tmp_path, "")).batching()
+
+
+def test_batching_parameters_file(tmp_path: Path) -> None:
+    text = """max_batch_size { value: 64 } batch_timeout_micros { value: 0 } max_enqueued_batches { value: 7 }
+      num_batch_threads { value: 3 } thread_pool_name { value: "p" } allowed_batch_sizes: 8 allowed_batch_sizes: 64
+      pad_variable_length_inputs: true"""
+    options = ServerOptions(enable_batching=True, batching_parameters_file=written(tmp_path, text))
+    assert options.batching() == BatchingParameters(
+        max_batch_size=64,
+        batch_timeout_micros=0,
+        max_enqueued_batches=7,
+        num_batch_threads=3,
+        allowed_batch_sizes=(8, 64),
+        pad_variable_length_inputs=True,
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("max_batch_size { value: 0 }", "max_batch_size is 0"),
+        ("num_batch_threads { value: -1 }", "num_batch_threads is -1"),
+        ("batch_timeout_micros { value: -5 }", "batch_timeout_micros is -5"),
+        ("max_batch_size { value: 64 } allowed_batch_sizes: 32", "must equal max_batch_size, 64"),
+        ("max_batch_size { value: 8 } allowed_batch_sizes: [16, 8]", "increase"),
+        ("max_batch_size: 64", "1:17"),
+    ],
+)
+def test_batching_parameters_that_tf_serving_refuses(tmp_path: Path, text: str, words: str) -> None:
+    options = ServerOptions(enable_batching=True, batching_parameters_file=written(tmp_path, text))
+    with pytest.raises(UsageError) as caught:
+        options.batching()
+    assert words in str(caught.value)
+
+
+def test_monitoring_config_file(tmp_path: Path) -> None:
+    assert ServerOptions().monitoring() == MonitoringConfig(enable=False)
+    path = written(tmp_path, 'prometheus_config { enable: true path: "/metrics" }')
+    assert ServerOptions(monitoring_config_file=path).monitoring() == MonitoringConfig(enable=True, path="/metrics")
+    path = written(tmp_path, "prometheus_config { enable: true }")
+    assert ServerOptions(monitoring_config_file=path).monitoring().path == "/monitoring/prometheus/metrics"
+    path = written(tmp_path, 'prometheus_config { path: "metrics" }')
+    with pytest.raises(UsageError, match="must begin with '/'"):
+        ServerOptions(monitoring_config_file=path).monitoring()
+
+
+def test_ssl_config_file(tmp_path: Path) -> None:
+    assert ServerOptions().ssl() is None
+    path = written(tmp_path, f'server_key: "{PEM}" server_cert: "{PEM}" custom_ca: "{PEM}" client_verify: true')
+    ssl = ServerOptions(ssl_config_file=path).ssl()
+    assert ssl is not None
+    assert ssl.client_verify
+    assert ssl.server_key == PEM.replace("\\n", "\n")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (f'server_cert: "{PEM}"', "server_key holds no PEM text"),
+        (f'server_key: "{PEM}" server_cert: "/etc/cert.pem"', "server_cert holds no PEM text"),
+        (f'server_key: "{PEM}" server_cert: "{PEM}" client_verify: true', "custom_ca"),
+    ],
+)
+def test_ssl_config_that_cannot_work(tmp_path: Path, text: str, words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        ServerOptions(ssl_config_file=written(tmp_path, text)).ssl()
+
+
+def test_channel_arguments() -> None:
+    given = "grpc.max_connection_age_ms=2000,grpc.primary_user_agent=x, grpc.http2.max_pings_without_data=-1"
+    assert ServerOptions(grpc_channel_arguments=given).channel_arguments() == [
+        ("grpc.max_connection_age_ms", 2000),
+        ("grpc.primary_user_agent", "x"),
+        ("grpc.http2.max_pings_without_data", -1),
+    ]
+    with pytest.raises(UsageError, match="key=value"):
+        ServerOptions(grpc_channel_arguments="grpc.x").channel_arguments()
