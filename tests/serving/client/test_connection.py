@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import subprocess
 import threading
 import time
 from pathlib import Path
-from typing import Any
 
 import grpc
 import numpy as np
@@ -24,6 +22,7 @@ from serving.client import (
 )
 from serving.client.channel import resolve_target
 from tests.fixtures.any_client import MakeClient
+from tests.fixtures.certificates import CertificateAuthority
 from tests.fixtures.reference_server import AVAILABLE, LOADING, ReferenceServer, serving
 
 IMAGE = np.zeros((28, 28), np.uint8)
@@ -184,43 +183,36 @@ def test_wait_ready_tells_what_it_saw_last(server: ReferenceServer, connect: Mak
 
 @pytest.fixture(scope="module")
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An authority, and a certificate of it for `serving.test` (server and client alike)."""
+    """Files of an authority, and of a key and a certificate for localhost, for server and client alike."""
     folder = tmp_path_factory.mktemp("certificates")
-
-    def openssl(*arguments: str) -> None:
-        subprocess.run(["openssl", *arguments], cwd=folder, check=True, capture_output=True)
-
-    key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
-    openssl("req", "-x509", *key, "-days", "2", "-subj", "/CN=test authority", "-keyout", "ca.key", "-out", "ca.pem")
-    openssl("req", *key, "-subj", "/CN=serving.test", "-keyout", "key.pem", "-out", "request.pem")
-    (folder / "names").write_text("subjectAltName=DNS:serving.test")
-    signing = ["-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-days", "2", "-extfile", "names"]
-    openssl("x509", "-req", "-in", "request.pem", *signing, "-out", "cert.pem")
+    authority = CertificateAuthority()
+    pair = authority.issue("serving")
+    for name, content in (("ca", authority.certificate), ("cert", pair.certificate), ("key", pair.key)):
+        (folder / f"{name}.pem").write_bytes(content)
     return folder
 
 
 def server_credentials(folder: Path, *, ask_clients: bool) -> grpc.ServerCredentials:
-    pair = ((folder / "key.pem").read_bytes(), (folder / "cert.pem").read_bytes())
-    ca = (folder / "ca.pem").read_bytes()
-    return grpc.ssl_server_credentials([pair], ca if ask_clients else None, ask_clients)
+    ca, cert, key = ((folder / f"{name}.pem").read_bytes() for name in ("ca", "cert", "key"))
+    return grpc.ssl_server_credentials([(key, cert)], ca if ask_clients else None, ask_clients)
 
 
 def test_tls(connect: MakeClient, certificates: Path) -> None:
+    ca = certificates / "ca.pem"
     with serving(credentials=server_credentials(certificates, ask_clients=False)) as server:
-        tls = Tls(ca=certificates / "ca.pem", server_name="serving.test")
-        assert len(connect(server, tls=tls).predict(IMAGE)) == 1
-        for wrong in (Tls(ca=certificates / "ca.pem"), Tls(server_name="serving.test"), None):
+        for tls in (Tls(ca=ca), Tls(ca=ca, server_name="localhost")):
+            assert len(connect(server, tls=tls).predict(IMAGE)) == 1
+        for wrong in (Tls(ca=ca, server_name="elsewhere"), Tls(), None):
             with pytest.raises(Unavailable):
                 connect(server, tls=wrong, retry=FAST).predict(IMAGE)
 
 
 def test_mutual_tls(connect: MakeClient, certificates: Path) -> None:
+    ca, cert, key = (certificates / f"{name}.pem" for name in ("ca", "cert", "key"))
     with serving(credentials=server_credentials(certificates, ask_clients=True)) as server:
-        common: dict[str, Any] = {"ca": certificates / "ca.pem", "server_name": "serving.test"}
-        both = Tls(**common, cert=certificates / "cert.pem", key=certificates / "key.pem")
-        assert len(connect(server, tls=both).predict(IMAGE)) == 1
+        assert len(connect(server, tls=Tls(ca=ca, cert=cert, key=key)).predict(IMAGE)) == 1
         with pytest.raises(Unavailable):
-            connect(server, tls=Tls(**common), retry=FAST).predict(IMAGE)
+            connect(server, tls=Tls(ca=ca), retry=FAST).predict(IMAGE)
 
 
 def test_certificates_that_cannot_be_used(connect: MakeClient, tmp_path: Path) -> None:
