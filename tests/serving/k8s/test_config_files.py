@@ -25,7 +25,7 @@ WITH_SSL_CONFIG = K8S / "components" / "mtls" / "with_ssl_config.sh"
 # batching/batching_session.cc of tensorflow/serving; cc/saved_model/loader.cc and metrics.cc of TensorFlow.
 METRICS: dict[str, set[str]] = {
     ":tensorflow:serving:request_count": {"model_name", "status"},
-    ":tensorflow:serving:request_latency": {"model_name", "API", "entrypoint", "status", "le"},
+    ":tensorflow:serving:request_latency": {"model_name", "API", "entrypoint", "le"},
     ":tensorflow:serving:batching_session:queuing_latency": {"thread_pool_name", "le"},
     ":tensorflow:cc:saved_model:load_attempt_count": {"model_path", "status"},
     "up": set(),  # Prometheus' own: whether the scrape worked

@@ -1,0 +1,163 @@
+"""Our own server, started with the flags of the Deployment and the files of its ConfigMap."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import subprocess
+import time
+import urllib.request
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import grpc
+import numpy as np
+import pytest
+import tensorflow as tf
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from tensorflow_serving.apis.predict_pb2 import PredictRequest, PredictResponse
+from tensorflow_serving.apis.prediction_service_pb2_grpc import PredictionServiceStub
+
+from serving.server.config import ServerOptions
+from serving.server.flags import FLAGS, add_flags, as_options, given_flags
+from serving.server.main import ModelServer
+from tests.fixtures.certificates import CertificateAuthority
+from tests.fixtures.manifests import K8S, OVERLAYS, Rendered, render
+
+MODELS = ("fashion_mnist", "mnist")
+
+
+class Darkness(tf.Module):
+    """A stand-in with the signature `images` of the pushed models: how dark and how bright each image is."""
+
+    @tf.function(input_signature=[tf.TensorSpec([None, 28, 28, 1], tf.uint8, name="images")])
+    def images(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
+        bright = tf.reduce_mean(tf.cast(images, tf.float32), axis=[1, 2, 3]) / 255
+        return {"probabilities": tf.stack([1 - bright, bright], axis=1)}
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the volume holds: a version of each model."""
+    folder = tmp_path_factory.mktemp("models")
+    module = Darkness()
+    tf.saved_model.save(module, str(folder / "mnist" / "1"), signatures={"images": module.images})
+    shutil.copytree(folder / "mnist", folder / "fashion_mnist")
+    return folder
+
+
+@contextmanager
+def started(rendered: Rendered, models: Path, folder: Path, ssl_config: Path | None = None) -> Iterator[ModelServer]:
+    """Serves with the Deployment's flags and mounted files; only ports and paths are this machine's."""
+    for path, text in rendered.mounted_files().items():
+        (folder / Path(path).name).write_text(text.replace('"/models/', f'"{models}/'))
+    parser = argparse.ArgumentParser()
+    add_flags(parser)
+    known = [argument for argument in rendered.server["args"] if argument.removeprefix("--").split("=")[0] in FLAGS]
+    flags = given_flags(parser.parse_args([argument.replace("=/config/", f"={folder}/") for argument in known]))
+    flags |= {"port": 0, "rest_api_port": -1}
+    if ssl_config is not None:
+        flags["ssl_config_file"] = str(ssl_config)
+    server = ModelServer(ServerOptions(**as_options(flags)))
+    server.start()
+    try:
+        yield server
+    finally:
+        server.stop(grace_seconds=1)
+
+
+def wait_ready(server: ModelServer, folder: Path) -> None:
+    """Runs the startup probe until it succeeds."""
+    deadline = time.monotonic() + 60
+    while True:
+        probe = subprocess.run(
+            ["/bin/bash", folder / "models_available.sh", folder / "models.config", str(server.rest_port)],
+            capture_output=True,
+            text=True,
+        )
+        if probe.returncode == 0:
+            return
+        assert time.monotonic() < deadline, probe.stdout
+        time.sleep(0.02)
+
+
+def predict(channel: grpc.Channel, model: str, images: np.ndarray) -> PredictResponse:
+    request = PredictRequest()
+    request.model_spec.name, request.model_spec.signature_name = model, "images"
+    request.inputs["images"].CopyFrom(tf.make_tensor_proto(images))
+    return PredictionServiceStub(channel).Predict(request, timeout=20)
+
+
+def images(count: int) -> np.ndarray:
+    return np.full((count, 28, 28, 1), 255, np.uint8)
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_the_deployments_flags_are_known_or_tf_servings_own(overlay: str) -> None:
+    """The ones that our server has no use for: threads of TF Serving's pools, and the GPU."""
+    unknown = set(render(overlay).flags) - set(FLAGS)
+    assert unknown - {"per_process_gpu_memory_fraction"} == {"grpc_max_threads", "num_load_threads"}
+
+
+@pytest.mark.parametrize("overlay", ["cpu", "gpu"])
+def test_serves_both_models_as_configured(overlay: str, models: Path, tmp_path: Path) -> None:
+    rendered = render(overlay)
+    with started(rendered, models, tmp_path) as server, ThreadPoolExecutor(8) as pool:
+        wait_ready(server, tmp_path)
+        with grpc.insecure_channel(f"127.0.0.1:{server.grpc_port}") as channel:
+            # What the liveness probe asks; our server's answer follows the models' states a moment later.
+            health = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(), timeout=20)
+            assert any(answer.status == health_pb2.HealthCheckResponse.SERVING for answer in health)
+            answers = list(pool.map(lambda number: predict(channel, MODELS[number % 2], images(1 + number)), range(16)))
+            for number, answer in enumerate(answers):
+                probabilities = answer.outputs["probabilities"]
+                assert answer.model_spec.version.value == 1
+                assert probabilities.tensor_content, "--enable_serialization_as_tensor_content"
+                np.testing.assert_array_equal(tf.make_ndarray(probabilities), [[0, 1]] * (1 + number))
+            batching = server.options.batching()
+            assert batching is not None
+            assert predict(channel, "mnist", images(batching.max_batch_size)).outputs
+            with pytest.raises(grpc.RpcError) as error:
+                predict(channel, "mnist", images(batching.max_batch_size + 1))
+            assert error.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+        url = f"http://127.0.0.1:{server.rest_port}{server.options.monitoring().path}"
+        metrics = urllib.request.urlopen(url, timeout=20).read().decode()
+    assert ':tensorflow:serving:request_count{model_name="mnist",status="OK"} 9' in metrics
+    assert ':tensorflow:serving:request_latency_bucket{model_name="fashion_mnist",API="Predict"' in metrics
+
+
+def test_mtls_lets_in_who_has_a_certificate(models: Path, tmp_path: Path) -> None:
+    authority = CertificateAuthority()
+    server_pair, client_pair = authority.issue("server"), authority.issue("client")
+    secret = tmp_path / "tls"
+    secret.mkdir()
+    for name, pem in {
+        "tls.key": server_pair.key,
+        "tls.crt": server_pair.certificate,
+        "ca.crt": authority.certificate,
+    }.items():
+        (secret / name).write_bytes(pem)
+    rendered = render("gpu", "mtls")
+    ssl_config = tmp_path / "ssl.config"
+    script = K8S / "components" / "mtls" / "with_ssl_config.sh"
+    subprocess.run(["/bin/bash", script, secret, ssl_config, "/bin/true"], check=True)
+    strangers = CertificateAuthority().issue("client")
+    with started(rendered, models, tmp_path, ssl_config) as server:
+        wait_ready(server, tmp_path)
+        address = f"127.0.0.1:{server.grpc_port}"
+        known = grpc.ssl_channel_credentials(authority.certificate, client_pair.key, client_pair.certificate)
+        with grpc.secure_channel(address, known) as channel:
+            assert predict(channel, "mnist", images(1)).outputs
+        for credentials in (
+            grpc.ssl_channel_credentials(authority.certificate),
+            grpc.ssl_channel_credentials(authority.certificate, strangers.key, strangers.certificate),
+        ):
+            with grpc.secure_channel(address, credentials) as channel, pytest.raises(grpc.RpcError) as error:
+                predict(channel, "mnist", images(1))
+            assert error.value.code() == grpc.StatusCode.UNAVAILABLE
+        liveness = rendered.server["livenessProbe"]["exec"]["command"]
+        port = str(server.rest_port)
+        assert subprocess.run([part.replace("8501", port) for part in liveness], timeout=20).returncode == 0
+    assert subprocess.run([part.replace("8501", port) for part in liveness], timeout=20).returncode != 0
