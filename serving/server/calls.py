@@ -94,9 +94,14 @@ class Calls:
         entrypoint: str,
     ) -> Any:
         spec = request.model_spec if api != "MultiInference" else (request.tasks and request.tasks[0].model_spec)
-        return self.counted(
-            api, entrypoint, spec.name if spec else "", lambda: function(self.manager, request, deadline)
-        )
+        model = spec.name if spec else ""
+
+        def answer() -> Any:
+            answered = function(self.manager, request, deadline)
+            self.metrics.examples(model, inference.count_examples(request.input))
+            return answered
+
+        return self.counted(api, entrypoint, model, answer)
 
     def counted(self, api: str, entrypoint: str, model: str, answer: Callable[[], Any]) -> Any:
         """Returns what `answer` returns, and counts and times the request."""

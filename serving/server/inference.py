@@ -39,7 +39,7 @@ def classify(
     with acquire(manager, spec_of(request)) as servable:
         task = _task(servable, request.model_spec.signature_name, CLASSIFY_METHOD)
         arrays = _run(servable, task, request.input, deadline)
-        _fill_classifications(answer.result, arrays, _count(request.input))
+        _fill_classifications(answer.result, arrays, count_examples(request.input))
         fill_spec(answer.model_spec, servable, task.signature_name)
     return answer
 
@@ -52,7 +52,7 @@ def regress(
     with acquire(manager, spec_of(request)) as servable:
         task = _task(servable, request.model_spec.signature_name, REGRESS_METHOD)
         arrays = _run(servable, task, request.input, deadline)
-        _fill_regressions(answer.result, arrays, _count(request.input))
+        _fill_regressions(answer.result, arrays, count_examples(request.input))
         fill_spec(answer.model_spec, servable, task.signature_name)
     return answer
 
@@ -86,9 +86,9 @@ def multi_inference(
             result = answer.results.add()
             fill_spec(result.model_spec, servable, task.signature_name)
             if task.method == CLASSIFY_METHOD:
-                _fill_classifications(result.classification_result, arrays, _count(request.input))
+                _fill_classifications(result.classification_result, arrays, count_examples(request.input))
             else:
-                _fill_regressions(result.regression_result, arrays, _count(request.input))
+                _fill_regressions(result.regression_result, arrays, count_examples(request.input))
     return answer
 
 
@@ -138,14 +138,15 @@ def _run(servable: Servable, task: _Task, given: input_pb2.Input, deadline: floa
     return servable.run(task.signature_name, {_INPUT: inputs}, task.outputs, deadline)
 
 
-def _count(given: input_pb2.Input) -> int:
+def count_examples(given: input_pb2.Input) -> int:
+    """How many examples a request brings."""
     kind = given.WhichOneof("kind")
     return len(getattr(given, kind).examples) if kind else 0
 
 
 def _serialized(given: input_pb2.Input) -> list[bytes]:
     """The examples as bytes, the context's features in each."""
-    if not _count(given):
+    if not count_examples(given):
         raise invalid("Input is empty.")
     if given.WhichOneof("kind") == "example_list":
         return [example.SerializeToString() for example in given.example_list.examples]

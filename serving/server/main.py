@@ -60,9 +60,9 @@ class ModelServer:
         """
         self.options = options
         self._source = source or options.models
-        self.models = self._source()
+        self._listed = self._source()
         self.manager = ModelManager(
-            self.models,
+            self._listed,
             batching=options.batching(),
             poll_seconds=options.file_system_poll_wait_seconds,
             max_load_retries=options.max_num_load_retries,
@@ -83,6 +83,7 @@ class ModelServer:
         self._watcher = threading.Thread(target=self._watch, name="watch-models", daemon=True)
         self._stopping = threading.Event()
         self._reported: dict[tuple[str, int], int] = {}
+        self._healthy: dict[str, bool] = {}
         self.grpc_port = 0
         self.rest_port = 0
 
@@ -104,12 +105,12 @@ class ModelServer:
                 self.rest_port = self._rest.start(options.host, wanted)
             except OSError as error:
                 raise _port_taken("REST", options.host, wanted, "--rest_api_port") from error
-        self._set_health()
-        self._grpc.start()
         try:
             self.manager.start()
         except ServingError as error:
             raise UsageError(f"The models cannot be served: {error.message}") from error
+        self._set_health()
+        self._grpc.start()
         self._watcher.start()
 
     def stop(self, grace_seconds: float = DRAIN_SECONDS) -> None:
@@ -143,9 +144,9 @@ class ModelServer:
             waited = 0.0
             try:
                 models = self._source()
-                if models != self.models:
+                if models != self._listed:
                     self.manager.reload(models)
-                    self.models = models
+                    self._listed = models
                     print("the list of models has changed and was taken over", file=sys.stderr, flush=True)
                 last_error = ""
             except (PipelineError, ServingError) as error:
@@ -155,13 +156,14 @@ class ModelServer:
 
     def _set_health(self) -> None:
         """A model is SERVING while one of its versions is available; the server while all models are."""
-        listed = self.models.model_config_list.config
-        serving = {model.name: self._report(model.name) for model in listed}
-        for name, available in serving.items():
-            self._grpc.set_serving(name, available)
-        everything = bool(serving) and all(serving.values())
-        for service in ("", PREDICTION_SERVICE, MODEL_SERVICE):
-            self._grpc.set_serving(service, everything)
+        models = {name: self._report(name) for name in self.manager.names()}
+        everything = bool(models) and all(models.values())
+        health = dict.fromkeys(self._healthy, False)  # a model that was taken from the list is not served
+        health |= models | dict.fromkeys(("", PREDICTION_SERVICE, MODEL_SERVICE), everything)
+        for service, serving in health.items():
+            if self._healthy.get(service) is not serving:  # who watches hears of changes only
+                self._grpc.set_serving(service, serving)
+        self._healthy = health
 
     def _report(self, name: str) -> bool:
         """Says on stderr what became of a model's versions since last time; whether one is available."""

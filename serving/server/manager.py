@@ -125,6 +125,11 @@ class ModelManager:
         """
         return _Hold(self, name, version, label)
 
+    def names(self) -> list[str]:
+        """The models of the list that is being served."""
+        with self._lock:
+            return list(self._configs)
+
     def statuses(self, name: str, version: int | None = None) -> list[ModelVersionStatus]:
         """The states of a model's versions, newest first, or of one. Raises ServingError (NOT_FOUND)."""
         with self._lock:

@@ -1,0 +1,130 @@
+"""Prometheus metrics, as an independent parser of the format reads them."""
+
+from __future__ import annotations
+
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import grpc
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+from tensorflow_serving.apis.classification_pb2 import ClassificationRequest
+
+from serving.server.config import ServerOptions
+from serving.server.metrics import LATENCY_BUCKETS, Histogram
+from tests.serving.conftest import Running, predict_request, refused, running, scale_request
+
+PREFIX = ":tensorflow:serving:"
+
+
+def samples(text: str) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
+    """Every sample by its name and labels; the parser adds `_total` to the names of counters."""
+    return {
+        (sample.name, frozenset(sample.labels.items())): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+def read(one: Running, path: str = "/monitoring/prometheus/metrics") -> str:
+    with urllib.request.urlopen(f"{one.rest}{path}") as response:
+        assert response.headers.get_content_type() == "text/plain"
+        return response.read().decode()
+
+
+def value(text: str, name: str, **labels: str) -> float:
+    found = samples(text)
+    key = frozenset(labels.items())
+    return found.get((PREFIX + name, key), found.get((f"{PREFIX}{name}_total", key), 0))
+
+
+@pytest.fixture(scope="module")
+def fresh(served_models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """A server of its own, whose counters start at nothing; metrics at another path."""
+    monitoring = tmp_path_factory.mktemp("monitoring") / "monitoring.config"
+    monitoring.write_text('prometheus_config { enable: true path: "/numbers" }')
+    options = ServerOptions(
+        port=0,
+        rest_api_port=-1,
+        model_name="scale",
+        model_base_path=str(served_models / "scale"),
+        monitoring_config_file=str(monitoring),
+    )
+    with running(options) as one:
+        yield one
+
+
+def test_requests_are_counted_and_timed(fresh: Running) -> None:
+    for _ in range(3):
+        fresh.prediction.Predict(scale_request())
+    with refused(grpc.StatusCode.INVALID_ARGUMENT):
+        fresh.prediction.Predict(predict_request("scale", {}))
+    body = urllib.request.Request(f"{fresh.rest}/v1/models/scale:predict", b'{"instances": [[1, 2, 3]]}')
+    urllib.request.urlopen(body).read()
+    text = read(fresh, "/numbers")
+    assert value(text, "request_count", model_name="scale", status="OK") == 4
+    assert value(text, "request_count", model_name="scale", status="INVALID_ARGUMENT") == 1
+    latency = {"model_name": "scale", "API": "Predict"}
+    assert value(text, "request_latency_count", **latency, entrypoint="GRPC") == 4
+    assert value(text, "request_latency_count", **latency, entrypoint="REST") == 1
+    assert value(text, "request_latency_bucket", **latency, entrypoint="GRPC", le="+Inf") == 4
+    assert value(text, "request_latency_sum", **latency, entrypoint="GRPC") > 4 * 10  # microseconds
+    assert value(text, "runtime_latency_count", **latency, runtime="TF1") == 4
+
+
+def test_clients_cannot_make_up_series(fresh: Running) -> None:
+    before = len(samples(read(fresh, "/numbers")))
+    for number in range(20):
+        with refused(grpc.StatusCode.NOT_FOUND):
+            fresh.prediction.Predict(predict_request(f'made"up\\{number}', {}))
+        with refused(grpc.StatusCode.NOT_FOUND):
+            request = ClassificationRequest()
+            request.model_spec.name = f"made up {number}"
+            fresh.prediction.Classify(request)
+    text = read(fresh, "/numbers")
+    assert "made" not in text
+    assert value(text, "request_count", model_name="", status="NOT_FOUND") == 40
+    assert len(samples(text)) - before <= 1 + 2 * (len(LATENCY_BUCKETS) + 3)
+
+
+def test_the_path_is_the_configs(fresh: Running, model_server: Running) -> None:
+    assert ":tensorflow:serving:request_count" in read(model_server)
+    with pytest.raises(urllib.error.HTTPError, match="404"):
+        read(fresh)
+
+
+def test_off_without_a_monitoring_config(served_models: Path) -> None:
+    options = ServerOptions(port=0, rest_api_port=-1, model_name="scale", model_base_path=str(served_models / "scale"))
+    with running(options) as one, pytest.raises(urllib.error.HTTPError, match="404"):
+        read(one)
+
+
+def test_buckets_are_cumulative_and_their_bounds_belong_to_them() -> None:
+    histogram = Histogram("h", ("a",), (1, 10))
+    for observed in (0.5, 1, 5, 100):
+        histogram.observe(('q"\\\n',), observed)
+    found = samples("\n".join(histogram.lines()) + "\n")
+    label = ("a", 'q"\\\n')
+    assert found == {
+        ("h_bucket", frozenset({label, ("le", "1")})): 2,
+        ("h_bucket", frozenset({label, ("le", "10")})): 3,
+        ("h_bucket", frozenset({label, ("le", "+Inf")})): 4,
+        ("h_sum", frozenset({label})): 106.5,
+        ("h_count", frozenset({label})): 4,
+    }
+
+
+def test_examples_are_counted(model_server: Running) -> None:
+    before = read(model_server)
+    for number in (3, 4):
+        request = ClassificationRequest()
+        request.model_spec.name, request.model_spec.signature_name = "examples", "classify"
+        for _ in range(number):
+            request.input.example_list.examples.add().features.feature["x"].float_list.value.append(0)
+        model_server.prediction.Classify(request)
+    after = read(model_server)
+    labels = {"model": "examples"}
+    for name, grown in (("request_example_count_total", 7), ("request_example_counts_count", 2)):
+        assert value(after, name, **labels) - value(before, name, **labels) == grown

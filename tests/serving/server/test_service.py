@@ -1,0 +1,414 @@
+"""The other methods of the gRPC port, health, reflection, and what must not break it."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+import psutil
+import pytest
+import tensorflow as tf
+from google.protobuf import text_format
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
+from tensorflow_serving.apis import (
+    classification_pb2,
+    get_model_metadata_pb2,
+    get_model_status_pb2,
+    inference_pb2,
+    model_management_pb2,
+    regression_pb2,
+)
+from tensorflow_serving.apis.prediction_service_pb2_grpc import PredictionServiceStub
+from tensorflow_serving.config.model_server_config_pb2 import ModelServerConfig
+
+from components.errors import PipelineError
+from serving.server import fast_predict, service
+from serving.server.config import ServerOptions
+from serving.server.main import ModelServer
+from tests.fixtures.certificates import CertificateAuthority
+from tests.serving.conftest import Running, predict_request, refused, running, scale_request, wait_until
+
+INVALID = grpc.StatusCode.INVALID_ARGUMENT
+NOT_FOUND = grpc.StatusCode.NOT_FOUND
+CLASSIFY = "tensorflow/serving/classify"
+REGRESS = "tensorflow/serving/regress"
+
+
+def with_examples(request: Any, *values: float, signature: str = "", model: str = "examples") -> Any:
+    """Fills a classify, regress or multi-inference request."""
+    for value in values:
+        request.input.example_list.examples.add().features.feature["x"].float_list.value.append(value)
+    if hasattr(request, "model_spec"):
+        request.model_spec.name = model
+        request.model_spec.signature_name = signature
+    return request
+
+
+def classification(*values: float, **spec: str) -> classification_pb2.ClassificationRequest:
+    return with_examples(classification_pb2.ClassificationRequest(), *values, **spec)
+
+
+def regression(*values: float, **spec: str) -> regression_pb2.RegressionRequest:
+    return with_examples(regression_pb2.RegressionRequest(), *values, **spec)
+
+
+def multi(*tasks: tuple[str, str, str]) -> inference_pb2.MultiInferenceRequest:
+    """Tasks of (model, signature, method) on the example 0.25."""
+    request = with_examples(inference_pb2.MultiInferenceRequest(), 0.25)
+    for model, signature, method in tasks:
+        task = request.tasks.add(method_name=method)
+        task.model_spec.name, task.model_spec.signature_name = model, signature
+    return request
+
+
+def test_classify(model_server: Running) -> None:
+    response = model_server.prediction.Classify(classification(0.25, 1, signature="classify"))
+    answers = [[(one.label, one.score) for one in each.classes] for each in response.result.classifications]
+    assert answers == [[("yes", 0.25), ("no", 0.75)], [("yes", 1), ("no", 0)]]
+    assert response.model_spec.version.value == 1 and response.model_spec.signature_name == "classify"
+
+
+def test_classify_with_one_output(model_server: Running) -> None:
+    scores = model_server.prediction.Classify(classification(0.25, signature="scores_only")).result
+    assert [(one.label, one.score) for one in scores.classifications[0].classes] == [("", 0.25), ("", 0.75)]
+    classes = model_server.prediction.Classify(classification(0.25, signature="classes_only")).result
+    assert [(one.label, one.score) for one in classes.classifications[0].classes] == [("yes", 0), ("no", 0)]
+
+
+def test_regress(model_server: Running) -> None:
+    response = model_server.prediction.Regress(regression(1, 2, signature="regress"))
+    assert [one.value for one in response.result.regressions] == [3, 5]
+
+
+def test_an_examples_own_features_win_over_the_context(model_server: Running) -> None:
+    request = regression(signature="regress")
+    given = request.input.example_list_with_context
+    given.context.features.feature["x"].float_list.value.append(5)
+    given.examples.add().features.feature["x"].float_list.value.append(1)
+    given.examples.add()
+    response = model_server.prediction.Regress(request)
+    assert [one.value for one in response.result.regressions] == [3, 11]
+
+
+def test_multi_inference(model_server: Running) -> None:
+    tasks = (("examples", "classify", CLASSIFY), ("examples", "regress", REGRESS))
+    first, second = model_server.prediction.MultiInference(multi(*tasks)).results
+    assert first.classification_result.classifications[0].classes[0].score == 0.25
+    assert second.regression_result.regressions[0].value == 1.5
+    assert (first.model_spec.signature_name, second.model_spec.signature_name) == ("classify", "regress")
+
+
+@pytest.mark.parametrize(
+    ("method", "request_", "code", "words"),
+    [
+        ("Classify", classification(1, model="nobody"), NOT_FOUND, "Servable not found for request: Latest(nobody)"),
+        ("Classify", classification_pb2.ClassificationRequest(), INVALID, "Missing ModelSpec"),
+        ("Classify", classification(1, signature="s"), INVALID, "No signature was found with the name: s"),
+        ("Classify", classification(1, signature="regress"), INVALID, "method_name to be tensorflow/serving/classify"),
+        ("Classify", classification(1, model="scale"), INVALID, "method_name to be tensorflow/serving/classify"),
+        ("Classify", classification(signature="classify"), INVALID, "Input is empty."),
+        ("Regress", regression(1, signature="s"), INVALID, "No signature was found with the name: s"),
+        ("Regress", regression(1, signature="classify"), INVALID, "method_name to be tensorflow/serving/regress"),
+        ("MultiInference", multi(), INVALID, "ModelSpec has no name"),
+        (
+            "MultiInference",
+            multi(("examples", "regress", REGRESS), ("scale", "regress", REGRESS)),
+            INVALID,
+            "must access the same model name",
+        ),
+        (
+            "MultiInference",
+            multi(("examples", "regress", REGRESS), ("examples", "regress", REGRESS)),
+            INVALID,
+            "Duplicate evaluation of signature: regress",
+        ),
+        (
+            "MultiInference",
+            multi(("examples", "regress", "x")),
+            grpc.StatusCode.UNIMPLEMENTED,
+            "Unsupported signature method_name: x",
+        ),
+        (
+            "MultiInference",
+            multi(("examples", "regress", REGRESS), ("examples", "other_input", REGRESS)),
+            INVALID,
+            "Input tensor must be the same",
+        ),
+    ],
+)
+def test_errors_of_inference(
+    model_server: Running, method: str, request_: Any, code: grpc.StatusCode, words: str
+) -> None:
+    with refused(code) as said:
+        getattr(model_server.prediction, method)(request_)
+    assert words in said[0]
+
+
+def metadata_request(model: str, *fields: str) -> get_model_metadata_pb2.GetModelMetadataRequest:
+    request = get_model_metadata_pb2.GetModelMetadataRequest(metadata_field=fields)
+    request.model_spec.name = model
+    return request
+
+
+def test_metadata(model_server: Running) -> None:
+    response = model_server.prediction.GetModelMetadata(metadata_request("scale", "signature_def"))
+    assert response.model_spec.version.value == 3
+    signatures = get_model_metadata_pb2.SignatureDefMap()
+    assert response.metadata["signature_def"].Unpack(signatures)
+    assert set(signatures.signature_def["serving_default"].outputs) == {"y", "factor"}
+
+
+@pytest.mark.parametrize(
+    ("request_", "code", "words"),
+    [
+        (metadata_request("scale"), INVALID, "at least one metadata_field"),
+        (metadata_request("scale", "weights"), INVALID, "Metadata field weights is not supported"),
+        (metadata_request("nobody", "signature_def"), NOT_FOUND, "Servable not found for request: Latest(nobody)"),
+        (get_model_metadata_pb2.GetModelMetadataRequest(), INVALID, "Missing ModelSpec"),
+    ],
+)
+def test_errors_of_metadata(model_server: Running, request_: Any, code: grpc.StatusCode, words: str) -> None:
+    with refused(code) as said:
+        model_server.prediction.GetModelMetadata(request_)
+    assert words in said[0]
+
+
+def status_request(model: str, version: int = 0, label: str = "") -> get_model_status_pb2.GetModelStatusRequest:
+    request = get_model_status_pb2.GetModelStatusRequest()
+    request.model_spec.name = model
+    if version:
+        request.model_spec.version.value = version
+    if label:
+        request.model_spec.version_label = label
+    return request
+
+
+@pytest.mark.parametrize(("version", "label", "expected"), [(0, "", [3, 2]), (2, "", [2]), (0, "canary", [3])])
+def test_status(model_server: Running, version: int, label: str, expected: list[int]) -> None:
+    statuses = model_server.models.GetModelStatus(status_request("scale", version, label)).model_version_status
+    assert [one.version for one in statuses] == expected
+    assert {one.state for one in statuses} == {30}
+
+
+@pytest.mark.parametrize(
+    ("request_", "words"),
+    [
+        (status_request("nobody"), "Could not find any versions of model nobody"),
+        (status_request("scale", 9), "Could not find version 9 of model scale"),
+    ],
+)
+def test_status_of_what_is_not_there(model_server: Running, request_: Any, words: str) -> None:
+    with refused(NOT_FOUND) as said:
+        model_server.models.GetModelStatus(request_)
+    assert said == [words]
+
+
+def model_list(**base_paths: Path) -> ModelServerConfig:
+    models = ModelServerConfig()
+    for name, base_path in base_paths.items():
+        models.model_config_list.config.add(name=name, base_path=str(base_path), model_platform="tensorflow")
+    return models
+
+
+def test_reload_replaces_the_whole_list(served_models: Path) -> None:
+    options = ServerOptions(port=0, model_name="scale", model_base_path=str(served_models / "scale"))
+    with running(options) as one:
+        reload = one.models.HandleReloadConfigRequest
+        config = model_list(counter=served_models / "counter")
+        assert reload(model_management_pb2.ReloadConfigRequest(config=config)).status.error_code == 0
+        one.prediction.Predict(predict_request("counter", {"x": np.zeros((1, 1), np.float32)}))
+        with refused(NOT_FOUND):
+            one.prediction.Predict(scale_request())
+        wait_until(lambda: one.is_serving("counter"), "health of the new model")
+        assert one.is_serving() and not one.is_serving("scale")
+        with refused(INVALID):
+            reload(model_management_pb2.ReloadConfigRequest(config=model_list(broken=Path("relative"))))
+        with refused(INVALID) as said:
+            reload(model_management_pb2.ReloadConfigRequest())
+        assert "Only ModelConfigList" in said[0]
+        assert one.is_serving("counter")
+
+
+def test_health_follows_the_models(served_models: Path, tmp_path: Path) -> None:
+    config = tmp_path / "models.config"
+    config.write_text(text_format.MessageToString(model_list(here=served_models / "scale", later=tmp_path / "later")))
+    options = ServerOptions(port=0, model_config_file=str(config), file_system_poll_wait_seconds=0.1)
+    server = ModelServer(options)
+    server.start()
+    try:
+        with grpc.insecure_channel(f"127.0.0.1:{server.grpc_port}") as channel:
+            one = Running(server, channel, PredictionServiceStub(channel), None)  # type: ignore[arg-type]
+            wait_until(lambda: one.is_serving("here"), "the model that is there")
+            assert not one.is_serving("later") and not one.is_serving()
+            watched = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(service="later"))
+            assert next(watched).status == health_pb2.HealthCheckResponse.NOT_SERVING
+            (tmp_path / "later").symlink_to(served_models / "counter")
+            assert next(watched).status == health_pb2.HealthCheckResponse.SERVING
+            watched.cancel()
+            wait_until(one.is_serving, "the server's health")
+            with refused(NOT_FOUND):
+                health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(service="nobody"))
+    finally:
+        server.stop(1)
+
+
+def test_reflection_describes_both_services(model_server: Running) -> None:
+    database = ProtoReflectionDescriptorDatabase(model_server.channel)
+    assert {service.PREDICTION_SERVICE, service.MODEL_SERVICE, "grpc.health.v1.Health"} <= set(database.get_services())
+    described = database.FindFileContainingSymbol("tensorflow.serving.ModelService")
+    assert [method.name for method in described.service[0].method] == ["GetModelStatus", "HandleReloadConfigRequest"]
+
+
+def test_bytes_that_are_no_message(model_server: Running) -> None:
+    for method in ("PredictionService/Predict", "PredictionService/Classify", "ModelService/GetModelStatus"):
+        call = model_server.channel.unary_unary(f"/tensorflow.serving.{method}")
+        with refused(grpc.StatusCode.INTERNAL) as said:
+            call(b"\xff\xff\xff\xff not a message")
+        assert "the bytes are not a tensorflow.serving." in said[0]
+    with refused(grpc.StatusCode.UNIMPLEMENTED):
+        model_server.channel.unary_unary("/tensorflow.serving.PredictionService/Nothing")(b"")
+
+
+def test_a_message_over_the_limit(model_server: Running) -> None:
+    request = predict_request("scale", {"x": np.zeros((9_000_000, 3), np.float32)})
+    assert request.ByteSize() > 100 * 2**20
+    resident = psutil.Process().memory_info().rss
+    for method in (model_server.prediction.Predict, model_server.prediction.Classify):
+        with refused(grpc.StatusCode.RESOURCE_EXHAUSTED):
+            method(request)
+    assert psutil.Process().memory_info().rss - resident < 3 * request.ByteSize()  # the client's own copies
+    model_server.prediction.Predict(scale_request())
+
+
+def test_a_large_message_under_the_limit(model_server: Running) -> None:
+    x = np.arange(1_500_000, dtype=np.float32).reshape(-1, 3)  # 6 MB, decoded by a thread
+    with refused(INVALID):
+        model_server.prediction.Predict(predict_request("scale", {"x": x}))
+    request = predict_request("scale", {"x": x.reshape(-1, 3000)})
+    request.output_filter.append("y")
+    y = model_server.prediction.Predict(request).outputs["y"]
+    np.testing.assert_array_equal(tf.make_ndarray(y), 3 * x.reshape(-1, 3000))
+
+
+def test_a_packed_message_is_unpacked_within_the_limit(model_server: Running) -> None:
+    small = model_server.prediction.Predict(scale_request(), compression=grpc.Compression.Gzip)
+    assert small.model_spec.version.value == 3
+    bomb = predict_request("scale", {"x": np.zeros((9_000_000, 3), np.float32)})
+    with refused(grpc.StatusCode.RESOURCE_EXHAUSTED):
+        model_server.prediction.Predict(bomb, compression=grpc.Compression.Gzip)
+
+
+def test_more_calls_than_can_wait(model_server: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A slow computation holds the queue; calls over the bound are refused at once, and all of the others answered."""
+    monkeypatch.setattr(fast_predict, "MAX_RECEIVING", 2)
+    requests = [scale_request() for _ in range(service.MAX_CONCURRENT_RPCS + 200)]
+    calls = [model_server.prediction.Predict.future(request) for request in requests]
+    codes = [call.code() for call in calls]
+    assert set(codes) <= {grpc.StatusCode.OK, grpc.StatusCode.RESOURCE_EXHAUSTED}
+    assert codes.count(grpc.StatusCode.OK) >= service.MAX_CONCURRENT_RPCS
+
+
+def test_cancelled_and_abandoned_calls_leave_nothing_behind(model_server: Running) -> None:
+    def hang_up(_: int) -> None:
+        with grpc.insecure_channel(
+            f"127.0.0.1:{model_server.server.grpc_port}", [("grpc.use_local_subchannel_pool", 1)]
+        ) as channel:
+            stub = PredictionServiceStub(channel)
+            stub.Predict.future(scale_request())
+            stub.Predict.future(predict_request("slow", {"steps": np.array([20_000], np.int64)})).cancel()
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(hang_up, range(20)))
+    fast = model_server.server._grpc._fast
+    wait_until(lambda: (fast._in_hand, fast._receiving, fast._held_bytes) == (0, 0, 0), "all calls to be over")
+    model_server.prediction.Predict(scale_request())
+
+
+def test_a_call_that_never_sends_its_message(model_server: Running) -> None:
+    """Half of a request: it holds no thread, and does not keep the others from being answered."""
+    given_up = threading.Event()
+
+    def nothing() -> Iterator[bytes]:
+        given_up.wait()
+        yield from ()
+
+    call = model_server.channel.stream_unary("/tensorflow.serving.PredictionService/Predict").future(nothing())
+    model_server.prediction.Predict(scale_request(), timeout=30)
+    assert not call.done()
+    given_up.set()
+    assert call.code() is grpc.StatusCode.UNIMPLEMENTED
+
+
+@pytest.mark.parametrize("public", [False, True], ids=["polling thread", "ordinary handlers"])
+def test_both_ways_to_predict_answer_alike(
+    served_models: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, public: bool
+) -> None:
+    """The locked grpcio must have what the fast way needs; another one is served by grpcio's own handlers."""
+    if public:
+        monkeypatch.setattr(fast_predict, "cygrpc", None)
+    options = ServerOptions(port=0, model_name="scale", model_base_path=str(served_models / "scale"))
+    with running(options) as one:
+        assert one.server._grpc._fast.active is not public
+        assert ("answered by grpcio's own handlers" in caplog.text) is public
+        response = one.prediction.Predict(scale_request(2))
+        np.testing.assert_array_equal(tf.make_ndarray(response.outputs["y"]), [[3, 6, 9], [3, 6, 9]])
+        with refused(NOT_FOUND):
+            one.prediction.Predict(scale_request(version=7))
+        with refused(grpc.StatusCode.RESOURCE_EXHAUSTED):
+            one.prediction.Predict(predict_request("scale", {"x": np.zeros((6_000_000, 3), np.float32)}))
+
+
+def test_mutual_tls_and_a_unix_socket(served_models: Path, tmp_path: Path) -> None:
+    authority = CertificateAuthority()
+    server, client = authority.issue("server"), authority.issue("client")
+    config = tmp_path / "ssl.config"
+    pems = {"server_key": server.key, "server_cert": server.certificate, "custom_ca": authority.certificate}
+    lines = [f"{field}: {json.dumps(pem.decode())}" for field, pem in pems.items()]
+    config.write_text("\n".join([*lines, "client_verify: true"]))
+    unix = tmp_path / "grpc.sock"
+    options = ServerOptions(
+        port=0,
+        grpc_socket_path=str(unix),
+        model_name="scale",
+        model_base_path=str(served_models / "scale"),
+        ssl_config_file=str(config),
+    )
+    running_server = ModelServer(options)
+    running_server.start()
+    try:
+        address = f"localhost:{running_server.grpc_port}"
+        with grpc.insecure_channel(f"unix:{unix}") as channel:
+            wait_until(
+                lambda: Running(running_server, channel, None, None).is_serving(),  # type: ignore[arg-type]
+                "the model",
+            )
+        known = grpc.ssl_channel_credentials(authority.certificate, client.key, client.certificate)
+        with grpc.secure_channel(address, known) as channel:
+            assert PredictionServiceStub(channel).Predict(scale_request()).model_spec.version.value == 3
+        stranger = grpc.ssl_channel_credentials(authority.certificate)
+        with grpc.secure_channel(address, stranger) as channel, refused(grpc.StatusCode.UNAVAILABLE):
+            PredictionServiceStub(channel).Predict(scale_request())
+    finally:
+        running_server.stop(1)
+
+
+def test_a_port_in_use(served_models: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        scale = {"model_name": "scale", "model_base_path": str(served_models / "scale")}
+        for ports, flag in (
+            ({"port": port}, "--port"),
+            ({"port": 0, "rest_api_port": port}, "--rest_api_port"),
+        ):
+            server = ModelServer(ServerOptions(**ports, **scale))  # type: ignore[arg-type]
+            with pytest.raises(PipelineError, match=f"in use.*{flag}"):
+                server.start()
+            server.stop(0)
