@@ -63,6 +63,11 @@ class Engine:
         }
         self._callables: dict[tuple[str, tuple[str, ...]], Callable[..., list[Any]]] = {}
         self._prepare_lock = threading.Lock()
+        for name, signature in self.signatures.items():
+            try:
+                self._prepare(name, tuple(sorted(signature.outputs)))  # the first request would wait for it
+            except ServingError as error:
+                logger.warning("%s: %s", path, error)
 
     def check(self, signature_name: str, inputs: Mapping[str, np.ndarray], outputs: Sequence[str]) -> None:
         """Checks names and types against the signature; shapes are the kernels' matter. Raises ServingError."""
@@ -94,7 +99,7 @@ class Engine:
 
         The inputs must have passed `check`. Raises ServingError with the kernel's own status and words.
         """
-        names = tuple(outputs)
+        names = tuple(sorted(outputs))
         call = self._callables.get((signature_name, names)) or self._prepare(signature_name, names)
         try:
             values = call(*[inputs[key] for key, _ in self._feeds[signature_name]])
@@ -102,7 +107,8 @@ class Engine:
             raise _op_error(error) from error
         except (TypeError, ValueError, RuntimeError) as error:
             raise _invalid(str(error)) from error
-        return dict(zip(names, values, strict=True))
+        computed = dict(zip(names, values, strict=True))
+        return {name: computed[name] for name in outputs}
 
     def close(self) -> None:
         """Frees the model's memory. No call may be running."""

@@ -5,8 +5,6 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from types import TracebackType
 
@@ -21,6 +19,7 @@ from serving.server.config_files import check_models
 from serving.server.engine import Engine
 from serving.server.errors import ServingError
 from serving.server.lifecycle import Actions, Model, Version
+from serving.server.loader import Loader
 from serving.server.servable import Pool, Servable
 from serving.server.versions import find_versions, wanted_versions
 
@@ -28,7 +27,6 @@ __all__ = ["ModelManager", "Servable"]
 
 logger = logging.getLogger(__name__)
 
-LOAD_THREADS = 2
 STOP_SECONDS = 10.0
 """How long `stop` waits for requests that still hold a servable."""
 
@@ -58,8 +56,6 @@ class ModelManager:
         """
         self._config = models
         self._poll_seconds = poll_seconds
-        self._max_load_retries = max_load_retries
-        self._load_retry_seconds = load_retry_seconds
         self._allow_labels = allow_labels_for_unavailable
         self._batcher = Batcher(batching) if batching else None
         self._pool = Pool()
@@ -69,8 +65,13 @@ class ModelManager:
         self._reload_lock = threading.Lock()
         self._models: dict[str, Model] = {}
         self._configs: dict[str, ModelConfig] = {}
-        self._loader = ThreadPoolExecutor(LOAD_THREADS, thread_name_prefix="load")
-        self._loader_closed = False
+        self._loader = Loader(
+            self._load_servable,
+            self._reconcile,
+            self._changed,
+            max_retries=max_load_retries,
+            retry_seconds=load_retry_seconds,
+        )
         self._poller = threading.Thread(target=self._poll_loop, name="poll", daemon=True)
         self._stopped = threading.Event()
 
@@ -85,13 +86,12 @@ class ModelManager:
         self._stopped.set()
         with self._lock:
             for model in self._models.values():
-                self._do(model.want({}))
+                self._loader.do(model.want({}))
             self._changed.notify_all()
             self._changed.wait_for(self._all_ended, timeout=STOP_SECONDS)
-            self._loader_closed = True
         if self._poller.is_alive():
             self._poller.join(STOP_SECONDS)  # it may hang in a file system
-        self._loader.shutdown(cancel_futures=True)
+        self._loader.close()
         self._pool.close()
         if self._batcher:
             self._batcher.close()
@@ -167,7 +167,7 @@ class ModelManager:
         with self._lock:
             version.holders -= 1
             if not version.holders and version.state == lifecycle.UNLOADING:
-                self._submit(self._unload, version)
+                self._loader.unload(version)
 
     # The config.
 
@@ -187,7 +187,7 @@ class ModelManager:
             for name, model in self._models.items():
                 if name not in self._configs:
                     model.labels, model.scanned = {}, False
-                    self._do(model.want({}))
+                    self._loader.do(model.want({}))
 
     def _check_labels(self, config: ModelConfig) -> None:
         model = self._models.get(config.name)
@@ -226,7 +226,7 @@ class ModelManager:
                 wakes = retries + ([next_poll] if self._poll_seconds > 0 else [])
                 self._changed.wait(max(0.0, min(wakes) - time.monotonic()) if wakes else None)
                 for version in [due for model in self._models.values() for due in model.due(time.monotonic())]:
-                    self._submit(self._load, version)
+                    self._loader.load(version)
             if self._poll_seconds > 0 and time.monotonic() >= next_poll and not self._stopped.is_set():
                 self._poll()
                 next_poll = time.monotonic() + self._poll_seconds
@@ -253,68 +253,10 @@ class ModelManager:
                         logger.warning("%s", problem)
                     model.problem, model.scanned = problem, True
                     if found is not None:  # a base path that is missing keeps the versions in hand
-                        self._do(model.want(wanted))
+                        self._loader.do(model.want(wanted))
                     self._changed.notify_all()
 
-    # Loading and unloading; the first three with the lock held.
-
-    def _do(self, actions: Actions) -> None:
-        for version in actions.load:
-            self._submit(self._load, version)
-        for version in actions.unload:
-            self._submit(self._unload, version)
-
-    def _submit(self, job: Callable[[Version], None], version: Version) -> None:
-        if not self._loader_closed:
-            self._loader.submit(self._guarded, job, version)
-
-    def _all_ended(self) -> bool:
-        return all(one.state == lifecycle.END for model in self._models.values() for one in model.versions)
-
-    def _guarded(self, job: Callable[[Version], None], version: Version) -> None:
-        try:
-            job(version)
-        except Exception:
-            logger.exception("version %d of model %s: unforeseen error", version.number, version.model)
-
-    def _load(self, version: Version) -> None:
-        with self._lock:
-            if not version.wanted:
-                version.state = lifecycle.END
-                self._changed.notify_all()
-                return
-            version.state = lifecycle.LOADING
-            version.attempts += 1
-        logger.info("loading version %d of model %s from %s", version.number, version.model, version.path)
-        servable, error = None, None
-        try:
-            servable = self._load_servable(version)
-        except ServingError as raised:
-            error = raised
-        except Exception as raised:
-            error = ServingError(grpc.StatusCode.INTERNAL, f"{type(raised).__name__}: {raised}")
-        with self._lock:
-            version.servable, version.error = servable, error
-            if error is not None:
-                self._failed(version, error)
-            else:
-                # One that is no longer wanted goes straight on to be unloaded.
-                version.state = lifecycle.AVAILABLE if version.wanted else lifecycle.UNLOADING
-                if not version.wanted:
-                    self._submit(self._unload, version)
-                else:
-                    logger.info("version %d of model %s is available", version.number, version.model)
-            self._do(self._models[version.model].reconcile())
-            self._changed.notify_all()
-
-    def _failed(self, version: Version, error: ServingError) -> None:
-        again = version.wanted and version.attempts <= self._max_load_retries
-        if again:
-            version.retry_at = time.monotonic() + self._load_retry_seconds
-        else:
-            version.state = lifecycle.END
-        plan = f"next attempt in {self._load_retry_seconds:g} s" if again else "given up"
-        logger.warning("version %d of model %s failed to load (%s): %s", version.number, version.model, plan, error)
+    # Loading.
 
     def _load_servable(self, version: Version) -> Servable:
         from serving.server.warmup import warm_up  # it replays requests through handlers that import this module
@@ -329,14 +271,11 @@ class ModelManager:
             logger.info("version %d of model %s: %d warm-up requests replayed", version.number, version.model, count)
         return servable
 
-    def _unload(self, version: Version) -> None:
-        if version.servable is not None:
-            version.servable.close()
-        logger.info("version %d of model %s is unloaded", version.number, version.model)
-        with self._lock:
-            version.servable, version.state = None, lifecycle.END
-            self._do(self._models[version.model].reconcile())
-            self._changed.notify_all()
+    def _reconcile(self, version: Version) -> Actions:
+        return self._models[version.model].reconcile()
+
+    def _all_ended(self) -> bool:
+        return all(one.state == lifecycle.END for model in self._models.values() for one in model.versions)
 
 
 class _Hold(AbstractContextManager[Servable]):
