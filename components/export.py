@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 from collections.abc import Sequence
@@ -36,7 +37,10 @@ class ServingModule(tf.Module):
     ) -> None:
         """Takes a model of normalized pixels to logits, and the Transform graph that normalizes."""
         super().__init__()
-        self._model = model
+        # Only what serving needs, as TensorFlow's own variables: an attribute with the Keras model would bring along the
+        # optimizer's state, and make variables that TF Serving's loader does not restore.
+        self._weights = [variable.value for variable in model.variables]
+        self._logits = functools.partial(model, training=False)
         self._transform = transform_output.transform_features_layer()
         self._normalization = normalization
         self._class_names = tf.constant(list(class_names), tf.string)
@@ -83,7 +87,7 @@ class ServingModule(tf.Module):
         return self._answer(self._normalization(images))
 
     def _answer(self, pixels: tf.Tensor) -> dict[str, tf.Tensor]:
-        probabilities = tf.nn.softmax(self._model(pixels, training=False))
+        probabilities = tf.nn.softmax(self._logits(pixels))
         classes = tf.argmax(probabilities, axis=-1, output_type=tf.int64)
         return {
             features.PROBABILITIES: probabilities,

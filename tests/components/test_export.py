@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -124,6 +125,24 @@ def test_all_signatures_answer_as_the_keras_model_does_on_normalized_pixels(
         assert [label.decode() for label in outputs["labels"]] == [CLASSES[i] for i in outputs["classes"]]
     for outputs in answers.values():
         np.testing.assert_allclose(outputs["probabilities"], answers["images"]["probabilities"], atol=1e-5)
+
+
+def test_tf_servings_loader_restores_what_was_trained_and_nothing_else(
+    tiny_run: TinyRun, encoded: list[bytes], images: npt.NDArray[np.uint8]
+) -> None:
+    folder = str(tiny_run.model)
+    expected = tf.saved_model.load(folder).signatures["images"](tf.constant(images))["probabilities"]
+    graph = tf.Graph()
+    with graph.as_default(), tf.compat.v1.Session(graph=graph) as session:
+        signatures = tf.compat.v1.saved_model.load(session, ["serve"], folder).signature_def
+        for name, values in (("images", images), ("encoded_images", encoded)):
+            signature = signatures[name]
+            answer = session.run(
+                signature.outputs["probabilities"].name, {signature.inputs[SIGNATURES[name]].name: values}
+            )
+            np.testing.assert_allclose(answer, expected, atol=1e-5)
+    variables = [name for name, _ in tf.train.list_variables(os.path.join(folder, "variables", "variables"))]
+    assert variables and not [name for name in variables if "optimizer" in name]
 
 
 @pytest.mark.parametrize(
