@@ -7,6 +7,7 @@ import json
 import logging
 import math
 import os
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -83,7 +84,10 @@ def run_fn(fn_args: FnArgs) -> None:
     config = TrainerConfig.from_json(fn_args.custom_config)
     transform_output = tft.TFTransformOutput(fn_args.transform_output)
     normalization = Normalization.of_graph(transform_output, config.image_shape)
-    model, log = train(config, normalization, fn_args.train_files, fn_args.eval_files, fn_args.model_run_dir)
+    with tempfile.TemporaryDirectory(prefix="decoded-") as cache_dir:
+        model, log = train(
+            config, normalization, fn_args.train_files, fn_args.eval_files, fn_args.model_run_dir, cache_dir
+        )
     module = ServingModule(model, transform_output, normalization, config.class_names, config.image_shape)
     export_model(module, fn_args.serving_model_dir, config.identity())
     with tf.io.gfile.GFile(os.path.join(os.path.dirname(fn_args.serving_model_dir), TRAINING_LOG), "w") as file:
@@ -91,9 +95,16 @@ def run_fn(fn_args: FnArgs) -> None:
 
 
 def train(
-    config: TrainerConfig, normalization: Normalization, train_files: list[str], eval_files: list[str], logs_dir: str
+    config: TrainerConfig,
+    normalization: Normalization,
+    train_files: list[str],
+    eval_files: list[str],
+    logs_dir: str,
+    cache_dir: str,
 ) -> tuple[keras.Model, dict[str, Any]]:
     """Trains with early stopping; goes on where a killed training of the same identity left off.
+
+    Decoded examples that do not fit in memory are kept in `cache_dir`, on a local disk.
 
     Returns:
         The model with its best weights, and the training log (see `_training_log`).
@@ -104,8 +115,8 @@ def train(
     identity = json.dumps(config.identity(), sort_keys=True).encode()
     backup_dir = os.path.join(config.backup_dir, hashlib.sha256(identity).hexdigest()[:16])
     train_count, eval_count = (training_data.count_examples(files) for files in (train_files, eval_files))
-    train_examples = training_data.decoded_examples(train_files, config.image_shape, train_count)
-    eval_examples = training_data.decoded_examples(eval_files, config.image_shape, eval_count)
+    train_examples = training_data.decoded_examples(train_files, config.image_shape, train_count, cache_dir)
+    eval_examples = training_data.decoded_examples(eval_files, config.image_shape, eval_count, cache_dir)
     steps = math.ceil(train_count / settings.batch_size)
     first_epoch = backed_up_epoch(backup_dir, steps)
     if first_epoch:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import os
+import shutil
+import tempfile
 from collections.abc import Sequence
 
 import numpy as np
@@ -12,7 +15,8 @@ from components.features import IMAGE, LABEL
 from components.preprocessing import Normalization, decode_images
 
 _DECODE_BATCH = 256
-_MAX_CACHE_BYTES = 4 * 2**30  # beyond this, images are decoded anew in every epoch rather than kept in memory
+_MEMORY_CACHE_BYTES = 256 * 2**20  # beyond this, decoded images lie on the disk: memory does not grow with the data
+_DISK_SHARE = 0.5  # of the free disk that the cache may take
 _SHUFFLE_EXAMPLES = 100_000
 _PARALLEL = os.cpu_count() or 1
 _PREFETCH_BATCHES = 8
@@ -27,18 +31,26 @@ def count_examples(patterns: Sequence[str]) -> int:
     return int(_records(patterns).batch(4096).reduce(np.int64(0), lambda n, batch: n + tf.size(batch, tf.int64)))
 
 
-def decoded_examples(patterns: Sequence[str], image_shape: tuple[int, int, int], count: int) -> tf.data.Dataset:
-    """Decoded examples (uint8 [height, width, channels], int64 label), in file order; cached if they fit in memory."""
+def decoded_examples(
+    patterns: Sequence[str], image_shape: tuple[int, int, int], count: int, cache_dir: str
+) -> tf.data.Dataset:
+    """Decoded examples (uint8 [height, width, channels], int64 label), in file order; the first epoch decodes them.
+
+    Later ones take them from memory, or, if they are too many, from a file in `cache_dir`, where there is room for it.
+    """
 
     @tf.autograph.experimental.do_not_convert
     def decode(serialized: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         parsed = tf.io.parse_example(serialized, _FEATURES)
         return decode_images(parsed[IMAGE], image_shape), parsed[LABEL]
 
-    data = _records(patterns).batch(_DECODE_BATCH).map(decode, num_parallel_calls=_PARALLEL).unbatch()
-    data = data.apply(tf.data.experimental.assert_cardinality(count))
-    height, width, channels = image_shape
-    return data.cache() if count * height * width * channels <= _MAX_CACHE_BYTES else data
+    batches = _records(patterns).batch(_DECODE_BATCH).map(decode, num_parallel_calls=_PARALLEL)
+    size = count * math.prod(image_shape)
+    in_memory = size <= _MEMORY_CACHE_BYTES
+    if not in_memory and size < _DISK_SHARE * shutil.disk_usage(cache_dir).free:
+        batches = batches.cache(os.path.join(tempfile.mkdtemp(dir=cache_dir), "decoded"))
+    examples = batches.unbatch().apply(tf.data.experimental.assert_cardinality(count))
+    return examples.cache() if in_memory else examples
 
 
 def training_batches(

@@ -18,7 +18,7 @@ import numpy.typing as npt
 import pytest
 import tensorflow as tf
 
-from components import features
+from components import features, training_data
 from components.dense import build_model
 from components.preprocessing import Normalization
 from components.settings import ModelSettings, TrainingSettings
@@ -51,8 +51,9 @@ def config(folder: Path, model: dict[str, Any] | None = None, **training: Any) -
 
 def trained(examples: Path, folder: Path, settings: TrainerConfig) -> tuple[keras.Model, dict[str, Any]]:
     """Trains on the Examples of the tiny run."""
+    folder.mkdir(exist_ok=True)
     files = {split: [str(examples / f"Split-{split}" / "*")] for split in (features.TRAIN, features.EVAL)}
-    return train(settings, NORMALIZATION, files["train"], files["eval"], str(folder / "logs"))
+    return train(settings, NORMALIZATION, files["train"], files["eval"], str(folder / "logs"), str(folder))
 
 
 def eval_pixels(tiny_run: TinyRun) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
@@ -145,8 +146,12 @@ def test_the_pipelines_model_has_the_best_epochs_accuracy(tiny_run: TinyRun) -> 
     assert accuracy == pytest.approx(log["history"][log["best_epoch"] - 1]["val_accuracy"], abs=1e-6)
 
 
-def test_an_epoch_sees_every_example_once_and_in_an_order_of_its_own(tiny_run: TinyRun) -> None:
-    examples = decoded_examples([str(tiny_run.examples / "Split-eval" / "*")], SHAPE, 120)
+@pytest.mark.parametrize("memory", [0, 2**30], ids=["cached on disk", "cached in memory"])
+def test_an_epoch_sees_every_example_once_and_in_an_order_of_its_own(
+    tiny_run: TinyRun, tmp_path: Path, memory: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training_data, "_MEMORY_CACHE_BYTES", memory)
+    examples = decoded_examples([str(tiny_run.examples / "Split-eval" / "*")], SHAPE, 120, str(tmp_path))
 
     def epochs(count: int, *, first_epoch: int) -> list[list[bytes]]:
         data = training_batches(examples, NORMALIZATION, num_classes=10, batch_size=50, seed=3, first_epoch=first_epoch)
@@ -156,6 +161,16 @@ def test_an_epoch_sees_every_example_once_and_in_an_order_of_its_own(tiny_run: T
     assert sorted(first) == sorted(second) and len(set(first)) == 120
     assert first != between != second != first
     assert epochs(1, first_epoch=1) == [second]  # who goes on after an epoch sees what would have come
+
+
+def test_training_is_the_same_with_decoded_examples_in_memory_and_on_disk(
+    tiny_run: TinyRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    in_memory, _ = trained(tiny_run.examples, tmp_path / "memory", config(tmp_path / "memory"))
+    monkeypatch.setattr(training_data, "_MEMORY_CACHE_BYTES", 0)
+    on_disk, _ = trained(tiny_run.examples, tmp_path / "disk", config(tmp_path / "disk"))
+    for first, second in zip(in_memory.get_weights(), on_disk.get_weights(), strict=True):
+        np.testing.assert_array_equal(first, second)
 
 
 KILLED_TRAINING = """
