@@ -77,6 +77,17 @@ class EvaluationSettings(Section):
     baseline: Literal["served", "none"] = "served"
 
 
+class InfraSettings(Section):
+    """Which model server must load and answer the model before it is pushed, and within what limits."""
+
+    engine: Literal["auto", "python", "tensorflow_model_server"] = "auto"  # auto: TF Serving where it is on the PATH
+    endpoint: str = ""  # host:port of a staging server's gRPC, which is used instead
+    examples: Annotated[int, Field(ge=1, le=500)] = 32  # of split test, sent to every signature; also the warm-up
+    max_load_seconds: Annotated[float, Field(gt=0.0)] = 120.0
+    max_latency_ms: Annotated[float, Field(gt=0.0)] = 250.0  # one image, 99th percentile of 100
+    max_memory_mib: Annotated[float, Field(gt=0.0)] = 3000.0  # resident, of the server's process
+
+
 class BeamSettings(Section):
     """How Beam runs."""
 

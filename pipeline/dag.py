@@ -26,6 +26,7 @@ from components.data_gate.component import DataGate
 from components.datasets.prepared import PreparedDataset
 from components.evaluation import evaluation_config
 from components.features import EVAL, TEST, TRAIN
+from components.infra_validator.component import InfraValidator
 from components.tfds_example_gen.component import TfdsExampleGen
 from components.trainer import TrainerConfig
 from pipeline.recipes import Recipe
@@ -128,10 +129,15 @@ def create_pipeline(
         schema=schema.outputs["schema"],
         eval_config=evaluation_config(recipe.evaluation, len(dataset.class_names)),
     )
-    # The infra validator's place is here: it takes the model and the examples, and gives the Pusher an infra blessing.
-    push = Pusher(
+    infra_validator = InfraValidator(
         model=trainer.outputs["model"],
+        examples=examples.outputs["examples"],
+        settings=recipe.infra,
+        model_name=dataset.name,
+    )
+    push = Pusher(  # of the model in the infra blessing, which is the Trainer's with warm-up records
         model_blessing=evaluator.outputs["blessing"],
+        infra_blessing=infra_validator.outputs["blessing"],
         push_destination=pusher_pb2.PushDestination(
             filesystem=pusher_pb2.PushDestination.Filesystem(base_directory=paths.serving)
         ),
@@ -140,7 +146,7 @@ def create_pipeline(
     return Pipeline(
         pipeline_name=dataset.name.replace("_", "-"),
         pipeline_root=paths.pipeline_root,
-        components=[*components, evaluator, push],
+        components=[*components, evaluator, infra_validator, push],
         enable_cache=enable_cache,
         metadata_connection_config=metadata.sqlite_metadata_connection_config(str(metadata_db))
         if metadata_db

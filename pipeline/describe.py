@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from tfx.types import Artifact
 
 from components.evaluation_result import read_quality
+from components.infra_validator.report import failed_checks
 from components.trainer import TRAINING_LOG
 
 _Outputs = Mapping[str, Sequence[Artifact]]
@@ -41,6 +42,9 @@ def describer(class_names: Sequence[str]) -> Callable[[str, _Outputs], str]:
             case "Evaluator":
                 quality = read_quality(_only(outputs, "evaluation").uri, class_names)
                 return f"accuracy {quality.accuracy:.4f}, {'not blessed' if quality.broken_bounds else 'blessed'}"
+            case "InfraValidator":
+                failed = failed_checks(_only(outputs, "blessing").uri)
+                return f"not blessed: {failed[0]}" if failed else "serves as it was trained"
             case "Pusher":
                 pushed = _only(outputs, "pushed_model")
                 version = pushed.get_string_custom_property("pushed_version")

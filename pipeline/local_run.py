@@ -13,6 +13,7 @@ from components.baseline.versions import baseline_version
 from components.datasets.prepared import PreparedDataset
 from components.errors import PipelineError
 from components.evaluation_result import read_quality
+from components.infra_validator.report import failed_checks
 from pipeline.dag import Paths, create_pipeline, trainer_config
 from pipeline.describe import describer
 from pipeline.home import Home
@@ -45,7 +46,7 @@ class LocalRun:
             with make_observer(self.dataset.name, node_ids, describer(self.dataset.class_names)) as observer:
                 result = run_pipeline(self.pipeline, run_id=self.run_id, log_file=self.log_file, observer=observer)
         except PipelineError as error:
-            return Outcome(self.dataset.name, self.run_id, time.monotonic() - started, (), None, None, error)
+            return Outcome(self.dataset.name, self.run_id, time.monotonic() - started, (), None, (), None, error)
         with output_to(self.log_file):
             return _outcome(self.dataset, result, time.monotonic() - started)
 
@@ -100,6 +101,7 @@ def _outcome(dataset: PreparedDataset, result: RunResult, seconds: float) -> Out
             baseline_accuracy=measured.baseline_accuracy,
             broken_bounds=measured.broken_bounds,
         ),
+        failed_checks=failed_checks(output("InfraValidator", "blessing").uri),
         pushed_version=pushed.get_string_custom_property("pushed_version")
         if pushed.get_int_custom_property("pushed")
         else None,

@@ -33,22 +33,32 @@ class Outcome:
     seconds: float
     components: tuple[dict[str, Any], ...]  # id, seconds, cached; empty if the run did not get to its end
     quality: Quality | None  # None: it did not get as far as the Evaluator
+    failed_checks: tuple[str, ...]  # of the infra validator, in words
     pushed_version: str | None
     error: PipelineError | None
 
     @property
     def blessed(self) -> bool:
-        """Whether the model kept all bounds."""
-        return self.quality is not None and not self.quality.broken_bounds
+        """Whether the model kept all bounds, and serves."""
+        return self.quality is not None and not self.quality.broken_bounds and not self.failed_checks
 
     def rejection(self) -> PipelineError | None:
         """The error that decides the exit code: the run's own, or that the model is not good enough."""
         if self.error or self.quality is None or self.blessed:
             return self.error
-        listed = "\n".join(f"  {bound}" for bound in self.quality.broken_bounds)
+        remedies = []
+        if self.quality.broken_bounds:
+            remedies.append("train a better one (recipe, epochs), or change the bounds in [evaluation] of the recipe.")
+        if self.failed_checks:
+            remedies.append("mend the model's export, or change the limits in [infra] of the recipe.")
         return ModelRejected(
-            f"the model of {self.dataset} is not good enough, it was not pushed:\n{listed}\n"
-            "  remedy: train a better one (recipe, epochs), or change the bounds in [evaluation] of the recipe."
+            "\n".join(
+                [
+                    f"the model of {self.dataset} is not good enough, it was not pushed:",
+                    *(f"  {reason}" for reason in (*self.quality.broken_bounds, *self.failed_checks)),
+                    *(f"  remedy: {remedy}" for remedy in remedies),
+                ]
+            )
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -60,6 +70,7 @@ class Outcome:
             "seconds": round(self.seconds, 2),
             "components": list(self.components),
             **(asdict(self.quality) if self.quality else {"accuracy": None}),
+            "failed_checks": list(self.failed_checks),
             "blessed": self.blessed,
             "pushed_version": self.pushed_version,
             "exit_code": rejection.exit_code if rejection else 0,

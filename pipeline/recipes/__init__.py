@@ -16,6 +16,7 @@ from components.settings import (
     BeamSettings,
     DataSettings,
     EvaluationSettings,
+    InfraSettings,
     ModelSettings,
     Section,
     TrainingSettings,
@@ -34,6 +35,7 @@ class Recipe(Section):
     model: ModelSettings = ModelSettings()
     training: TrainingSettings = TrainingSettings()
     evaluation: EvaluationSettings
+    infra: InfraSettings = InfraSettings()
     beam: BeamSettings = BeamSettings()
 
 

@@ -1,0 +1,142 @@
+"""Executor of `InfraValidator`."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import tensorflow as tf
+from tfx.dsl.components.base.base_executor import BaseExecutor
+from tfx.types import Artifact, artifact_utils
+from tfx.utils import io_utils, path_utils
+
+from components.features import IMAGES, TEST
+from components.infra_validator import checks
+from components.infra_validator.checks import Check
+from components.infra_validator.model_server import LoadFailed, ModelServer, NotInTime, local_server, staging_server
+from components.infra_validator.report import write_report
+from components.infra_validator.requests import Request, read_requests, write_warmup
+from components.settings import InfraSettings
+from serving.client import ServingClientError
+
+_VERSION = "1"
+_LATENCY_REQUESTS = 100
+# What TFX's Pusher looks for in an InfraBlessing (tfx/components/infra_validator/executor.py).
+_BLESSED, _HAS_MODEL = "blessed", "has_model"
+_BLESSED_FILES = {True: "INFRA_BLESSED", False: "INFRA_NOT_BLESSED"}
+
+
+class Executor(BaseExecutor):
+    """Serves the candidate, asks it, and judges what it says."""
+
+    def Do(
+        self,
+        input_dict: dict[str, list[Artifact]],
+        output_dict: dict[str, list[Artifact]],
+        exec_properties: dict[str, Any],
+    ) -> None:
+        """Writes the blessing, with the model to push (warm-up records included) and the report inside.
+
+        Raises:
+            PipelineError: there is no server to load the model; that says nothing of the model.
+        """
+        self._log_startup(input_dict, output_dict, exec_properties)
+        settings = InfraSettings.model_validate_json(exec_properties["settings"])
+        model_name = exec_properties["model_name"]
+        candidate = artifact_utils.get_single_instance(input_dict["model"])
+        blessing = artifact_utils.get_single_instance(output_dict["blessing"])
+        model_dir = path_utils.serving_model_path(candidate.uri, path_utils.is_old_model_artifact(candidate))
+        model = tf.saved_model.load(model_dir)
+        image_shape = tuple(model.signatures[IMAGES].structured_input_signature[1][IMAGES].shape[1:])
+        examples_uri = artifact_utils.get_split_uri(input_dict["examples"], TEST)
+        requests = read_requests(examples_uri, settings.examples, image_shape)
+
+        stamped = path_utils.stamped_model_path(blessing.uri)
+        io_utils.copy_dir(model_dir, stamped)
+        write_warmup(stamped, model_name, requests)
+        with self._server(settings, stamped, model_name) as server:
+            found, latencies = validate(server, settings, model, requests)
+
+        blessed = all(check.passed for check in found)
+        write_report(blessing.uri, found, latencies)
+        io_utils.write_string_file(os.path.join(blessing.uri, _BLESSED_FILES[blessed]), "")
+        blessing.set_int_custom_property(_BLESSED, int(blessed))
+        blessing.set_int_custom_property(_HAS_MODEL, 1)
+
+    @contextmanager
+    def _server(self, settings: InfraSettings, model_dir: str, model_name: str) -> Iterator[ModelServer]:
+        """A server to which a copy of the model is version 1."""
+        if settings.endpoint:
+            # Under the pipeline's root, which the staging server must be able to read.
+            base_path = os.path.join(self._get_tmp_dir(), f"infra-{uuid.uuid4().hex}")
+            io_utils.copy_dir(model_dir, os.path.join(base_path, _VERSION))
+            try:
+                with staging_server(settings.endpoint, base_path, model_name) as server:
+                    yield server
+            finally:
+                tf.io.gfile.rmtree(base_path)
+            return
+        base = Path(tempfile.mkdtemp(prefix="infra-model-"))
+        try:
+            io_utils.copy_dir(model_dir, str(base / _VERSION))
+            with local_server(settings.engine, base, model_name) as server:
+                yield server
+        finally:
+            shutil.rmtree(base)
+
+
+def validate(
+    server: ModelServer, settings: InfraSettings, model: Any, requests: list[Request]
+) -> tuple[list[Check], list[float]]:
+    """Asks a server that was told to load the model, and compares.
+
+    Args:
+        server: where it is to become AVAILABLE.
+        settings: the limits.
+        model: the SavedModel loaded in this process, the measure of the answers.
+        requests: what to ask.
+
+    Returns:
+        The checks, as far as they could be made, and the seconds of each request of one image.
+    """
+    started = time.monotonic()
+    try:
+        found = [checks.load_check(settings, server.wait_ready(settings.max_load_seconds))]
+    except NotInTime as error:
+        return [checks.load_check(settings, time.monotonic() - started, str(error))], []
+    except LoadFailed as error:
+        return [checks.error_check("loading the model", str(error))], []
+    for request in requests:
+        outputs = model.signatures[request.signature](**{request.key: tf.constant(request.value)})
+        expected = {name: value.numpy() for name, value in outputs.items()}
+        try:
+            served = server.client.run({request.key: request.value}, signature=request.signature)
+        except ServingClientError as error:
+            found.append(checks.error_check(f"signature {request.signature!r}", str(error)))
+        else:
+            found += checks.answer_checks(request.signature, served, expected)
+    if not all(check.passed for check in found):
+        return found, []
+    latencies = _latencies(server, next(request for request in requests if request.signature == IMAGES))
+    found.append(checks.latency_check(settings, latencies))
+    resident = server.resident_bytes()
+    if resident is not None:
+        found.append(checks.memory_check(settings, resident))
+    return found, latencies
+
+
+def _latencies(server: ModelServer, request: Request) -> list[float]:
+    seconds = []
+    for number in range(_LATENCY_REQUESTS):
+        at = number % len(request.value)
+        started = time.perf_counter()
+        server.client.run({request.key: request.value[at : at + 1]}, signature=request.signature)
+        seconds.append(time.perf_counter() - started)
+    return seconds
