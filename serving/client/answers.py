@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
 from serving.client import tensors
@@ -32,8 +31,9 @@ def read_predictions(response: Any, rows: int, class_names: tuple[str, ...] | No
         raise MalformedAnswer(f"the answer holds {sorted(outputs)}, not {PROBABILITIES}, {CLASSES} and {LABELS}.")
     probabilities = _decode(PROBABILITIES, outputs[PROBABILITIES])
     classes = _decode(CLASSES, outputs[CLASSES])
+    named = outputs[LABELS]
     # Most servers use the typed field; reading it straight saves the array in between.
-    labels = outputs[LABELS].string_val if len(outputs[LABELS].string_val) == rows else _decode(LABELS, outputs[LABELS])
+    labels = named.string_val if len(named.string_val) == rows else _decode(LABELS, named)
     if probabilities.ndim != 2 or len(probabilities) != rows or classes.shape != (rows,) or len(labels) != rows:
         raise MalformedAnswer(
             f"{rows} images were sent; the answer holds {PROBABILITIES} {list(probabilities.shape)}, "
@@ -43,7 +43,7 @@ def read_predictions(response: Any, rows: int, class_names: tuple[str, ...] | No
         probabilities,
         classes,
         tuple([label.decode("utf-8", "replace") for label in labels]),
-        np.full(rows, response.model_spec.version.value, np.int64),
+        (response.model_spec.version.value,) * rows,
         class_names,
     )
 

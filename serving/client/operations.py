@@ -200,8 +200,9 @@ class Operations:
         self, signature: str, arrays: Mapping[str, npt.NDArray[Any]], deadline: float, outputs: Sequence[str] | None
     ) -> Steps[Any]:
         request = messages.PredictRequest()
-        request.model_spec.CopyFrom(self._spec)
-        request.model_spec.signature_name = signature
+        spec = request.model_spec
+        spec.CopyFrom(self._spec)
+        spec.signature_name = signature
         if outputs is not None:
             request.output_filter.extend(outputs)
         for name, array in arrays.items():

@@ -101,8 +101,8 @@ class Predictions(Sequence[Classification]):
     """int64 [N], the likeliest class."""
     labels: tuple[str, ...]
     """[N], its name."""
-    versions: npt.NDArray[np.int64]
-    """int64 [N], the version that answered; a large input may meet a rollover."""
+    versions: tuple[int, ...]
+    """[N], the version that answered; a large input may meet a rollover."""
     class_names: tuple[str, ...] | None = None
     """The names of all classes, where the client was given them."""
 
@@ -130,7 +130,7 @@ class Predictions(Sequence[Classification]):
             probability=float(scores[best]),
             index=best,
             top=tuple(ClassScore(int(i), float(scores[i]), self._name(int(i), best, label)) for i in order),
-            version=int(self.versions[index]),
+            version=self.versions[index],
         )
 
     def _name(self, index: int, best: int, label: str) -> str | None:
@@ -147,6 +147,6 @@ class Predictions(Sequence[Classification]):
             np.concatenate([part.probabilities for part in parts]),
             np.concatenate([part.classes for part in parts]),
             tuple(label for part in parts for label in part.labels),
-            np.concatenate([part.versions for part in parts]),
+            tuple(version for part in parts for version in part.versions),
             parts[0].class_names,
         )

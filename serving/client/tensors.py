@@ -30,12 +30,16 @@ _TYPES: dict[str, tuple[str, str]] = {
     "DT_COMPLEX128": ("<c16", "dcomplex_val"),
     "DT_STRING": ("O", "string_val"),
 }
+_HELD = {"<f2": "<u2", "<c8": "<f4", "<c16": "<f8"}
 _NUMBERS = enum_values("tensorflow.DataType")
 _NAMES = {number: name for name, number in _NUMBERS.items()}
 _DTYPES = {_NUMBERS[name]: np.dtype(code) for name, (code, _) in _TYPES.items()}
-_FIELDS = {_NUMBERS[name]: field for name, (_, field) in _TYPES.items()}
 _DATA_TYPES = {dtype: number for number, dtype in _DTYPES.items()}
-_STRING, _HALF = _NUMBERS["DT_STRING"], _NUMBERS["DT_HALF"]
+_STRING = _NUMBERS["DT_STRING"]
+# DataType -> the array's dtype, the typed field, and the dtype of what the field holds.
+_READING = {
+    _NUMBERS[name]: (np.dtype(code), field, np.dtype(_HELD.get(code, code))) for name, (code, field) in _TYPES.items()
+}
 
 # A few bytes can announce a tensor of any size (one value stands for all); answers are never filled up beyond this.
 _MAX_FILLED_BYTES = 64 << 20
@@ -86,6 +90,16 @@ def _shape_proto(shape: tuple[int, ...]) -> Any:
     return TensorShapeProto(dim=[TensorShapeProto.Dim(size=size) for size in shape])
 
 
+@functools.lru_cache(maxsize=256)
+def _read_shape(serialized: bytes) -> tuple[tuple[int, ...], int]:
+    """A shape and how many elements it has; cached for the same reason."""
+    proto = TensorShapeProto.FromString(serialized)
+    shape = tuple(dim.size for dim in proto.dim)
+    if proto.unknown_rank or min(shape, default=0) < 0:
+        raise ValueError(f"a tensor's shape must be known; got {shape}")
+    return shape, math.prod(shape)
+
+
 def _as_bytes(value: object) -> bytes:
     if isinstance(value, bytes):
         return value
@@ -104,14 +118,10 @@ def decode(tensor: Any) -> npt.NDArray[Any]:
         ValueError: the dtype has no NumPy type, or the values do not fit the shape.
     """
     data_type = tensor.dtype
-    dtype = _DTYPES.get(data_type)
-    if dtype is None:
+    if data_type not in _READING:
         raise ValueError(f"a tensor of type {type_name(data_type)} cannot be read into NumPy")
-    dims = tensor.tensor_shape
-    shape = [dim.size for dim in dims.dim]
-    if dims.unknown_rank or (shape and min(shape) < 0):
-        raise ValueError(f"a tensor's shape must be known; got {shape}")
-    size = math.prod(shape)
+    dtype, field, held = _READING[data_type]
+    shape, size = _read_shape(tensor.tensor_shape.SerializeToString())
     content = tensor.tensor_content
     if content:
         if data_type == _STRING:
@@ -119,18 +129,13 @@ def decode(tensor: Any) -> npt.NDArray[Any]:
         if len(content) != size * dtype.itemsize:
             raise ValueError(f"{len(content)} bytes of content do not make a {type_name(data_type)} tensor {shape}")
         return np.frombuffer(content, dtype).reshape(shape)
-    values = _typed_values(getattr(tensor, _FIELDS[data_type]), data_type, dtype)
-    if values.size != size:
+    typed = getattr(tensor, field)
+    values = np.fromiter(typed, held, len(typed))
+    if held is not dtype:
+        values = values.view(dtype)
+    if len(values) != size:
         values = _filled(values, size, shape)
     return values if len(shape) == 1 else values.reshape(shape)
-
-
-def _typed_values(field: Any, data_type: int, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
-    if data_type == _HALF:
-        return np.fromiter(field, np.uint16, len(field)).view(np.float16)
-    if dtype.kind == "c":
-        return np.fromiter(field, dtype.type(0).real.dtype, len(field)).view(dtype)
-    return np.fromiter(field, dtype, len(field))
 
 
 def _strings_in_content(content: bytes, count: int) -> npt.NDArray[Any]:
@@ -158,7 +163,7 @@ def _strings_in_content(content: bytes, count: int) -> npt.NDArray[Any]:
     return strings
 
 
-def _filled(values: npt.NDArray[Any], size: int, shape: list[int]) -> npt.NDArray[Any]:
+def _filled(values: npt.NDArray[Any], size: int, shape: tuple[int, ...]) -> npt.NDArray[Any]:
     """All `size` values where fewer were sent: the last stands for the rest, none at all for zeros (tensor.proto)."""
     if len(values) > size:
         raise ValueError(f"{len(values)} values do not make a tensor {shape}")

@@ -52,7 +52,7 @@ def test_predict(server: ReferenceServer, connect: MakeClient, as_content: bool)
     answer = connect(server).predict(images)
     assert answer.classes.tolist() == classes_of(images)
     assert answer.labels == tuple(f"name {one}" for one in classes_of(images))
-    assert answer.versions.tolist() == [3] * 5
+    assert answer.versions == (3,) * 5
     assert answer.probabilities.dtype == np.float32 and answer.classes.dtype == np.int64
     np.testing.assert_array_equal(answer.probabilities, probabilities_of(answer.classes))
 
@@ -283,7 +283,7 @@ def test_metadata_is_fetched_once_a_version(server: ReferenceServer, connect: Ma
     assert server.metadata_calls == 1
     server.states = {4: AVAILABLE}
     for _ in range(3):
-        assert client.predict(pictures(1)).versions.tolist() in ([4],)
+        assert client.predict(pictures(1)).versions == (4,)
     assert server.metadata_calls == 2
 
 
@@ -292,14 +292,14 @@ def test_a_new_version_may_take_other_images(server: ReferenceServer, connect: M
     client.predict(pictures(1))
     server.states, server.signatures = {4: AVAILABLE}, signature_defs(side=32)
     image = np.zeros((32, 32), np.uint8)
-    assert client.predict(image).versions.tolist() == [4]
+    assert client.predict(image).versions == (4,)
 
 
 def test_pinning(server: ReferenceServer, connect: MakeClient) -> None:
     server.states, server.labels = {2: AVAILABLE, 3: AVAILABLE}, {"stable": 2}
     for options, version in (({}, 3), ({"version": 2}, 2), ({"label": "stable"}, 2)):
         client = connect(server, **options)
-        assert client.predict(pictures(1)).versions.tolist() == [version]
+        assert client.predict(pictures(1)).versions == (version,)
         assert client.metadata().version == version
     assert [status.version for status in connect(server, version=2).status()] == [2]
 

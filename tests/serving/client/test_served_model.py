@@ -58,7 +58,7 @@ def test_every_signature_agrees_with_tensorflow(
     answer = client.predict(IMAGES)
     np.testing.assert_allclose(answer.probabilities, expected["probabilities"], atol=1e-6)
     assert list(answer.labels) == labels
-    assert set(answer.versions.tolist()) == {VERSION}
+    assert set(answer.versions) == {VERSION}
     assert [one.label for one in client.classify(*PNGS)] == labels
     outputs = client.run({"examples": [example(image) for image in PNGS]}, outputs=["classes"])
     np.testing.assert_array_equal(outputs["classes"], expected["classes"], strict=True)
