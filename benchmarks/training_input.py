@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import statistics
 import sys
+import tempfile
 import time
 
 import keras
@@ -52,7 +53,8 @@ def main() -> int:
         sys.exit(f"no run in {runs}: run `mnist-tfx run --dataset mnist` first.")
     recipe = load_recipe("mnist", "benchmark")
     files = [f"{splits[-1]}/*"]
-    examples = training_data.decoded_examples(files, recipe.data.image_shape, training_data.count_examples(files))
+    count = training_data.count_examples(files)
+    examples = training_data.decoded_examples(files, recipe.data.image_shape, count, tempfile.gettempdir())
     normalization = Normalization.of_graph(tft.TFTransformOutput(str(graphs[-1])), recipe.data.image_shape)
     for autotune in (False, True):
         data = training_data.training_batches(

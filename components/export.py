@@ -37,8 +37,8 @@ class ServingModule(tf.Module):
     ) -> None:
         """Takes a model of normalized pixels to logits, and the Transform graph that normalizes."""
         super().__init__()
-        # Only what serving needs, as TensorFlow's own variables: an attribute with the Keras model would bring along the
-        # optimizer's state, and make variables that TF Serving's loader does not restore.
+        # Only what serving needs, as TensorFlow's own variables: an attribute with the Keras model would bring the
+        # optimizer's state along, and make variables that TF Serving's loader does not restore.
         self._weights = [variable.value for variable in model.variables]
         self._logits = functools.partial(model, training=False)
         self._transform = transform_output.transform_features_layer()
