@@ -19,6 +19,7 @@ import tensorflow_model_analysis as tfma
 from tensorflow_model_analysis.proto import config_pb2
 from tfx_bsl.tfxio import tf_example_record
 
+from components.beam_arguments import beam_arguments
 from components.evaluation import evaluation_config
 from components.settings import BeamSettings, EvaluationSettings
 from pipeline.home import Home
@@ -63,7 +64,7 @@ def seconds(config: config_pb2.EvalConfig, model: Path, examples: str, schema: P
     )
     with (
         tempfile.TemporaryDirectory() as output,
-        beam.Pipeline(argv=list(BeamSettings().args)) as pipeline,
+        beam.Pipeline(argv=beam_arguments(BeamSettings())) as pipeline,
     ):
         _ = (
             pipeline

@@ -89,13 +89,19 @@ class InfraSettings(Section):
 
 
 class BeamSettings(Section):
-    """How Beam runs."""
+    """Where Beam runs; `components.beam_arguments` turns it into Beam's own arguments."""
 
-    args: tuple[str, ...] = (
-        # What `--runner=DirectRunner` runs in this process. By that name, Beam 2.77 first tries to download Prism.
-        "--runner=apache_beam.runners.portability.fn_api_runner.FnApiRunner",
-        "--direct_running_mode=in_memory",
-        "--direct_num_workers=1",
-        # Not used in one process. Without it, TFX packs itself into an archive for the workers before every component.
-        "--sdk_container_image=unused",
-    )
+    runner: Literal["direct", "dataflow", "flink", "spark"] = "direct"
+    components: tuple[str, ...] = ()  # those that use `runner`, the others run directly; none named: all use it
+    workers: Positive = 1  # direct: processes; Dataflow: the most machines; Flink: parallelism
+    image: str = ""  # of the workers' container, with our code and Beam's boot program
+    setup_file: str = ""  # instead of an image: our setup.py, from which each worker installs the code
+    job_endpoint: str = ""  # Flink, Spark: host:port of Beam's job server
+    worker_pool: str = ""  # Flink, Spark: host:port of a Beam worker pool beside each worker, instead of an image
+    project: str = ""  # Dataflow
+    region: str = ""  # Dataflow
+    temp_location: str = ""  # Dataflow: a folder in a bucket
+    machine_type: str = ""  # Dataflow
+    service_account: str = ""  # Dataflow: its e-mail address
+    subnetwork: str = ""  # Dataflow; the workers then have no public addresses
+    args: tuple[str, ...] = ()  # more of Beam's own arguments; they come last and win

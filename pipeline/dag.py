@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from tfx.components.schema_gen.import_schema_gen.component import ImportSchemaGe
 from tfx.components.statistics_gen.component import StatisticsGen
 from tfx.components.trainer.component import Trainer
 from tfx.components.transform.component import Transform
+from tfx.dsl.components.base.base_beam_component import BaseBeamComponent
 from tfx.dsl.components.base.base_component import BaseComponent
 from tfx.dsl.components.base.executor_spec import ExecutorClassSpec
 from tfx.orchestration import metadata
@@ -21,12 +23,15 @@ from tfx.proto import pusher_pb2, trainer_pb2, transform_pb2
 
 from components import pusher
 from components.baseline.component import Baseline
+from components.beam_arguments import beam_arguments
 from components.code_version import code_version
 from components.data_gate.component import DataGate
 from components.datasets.prepared import PreparedDataset
+from components.errors import unknown_name
 from components.evaluation import evaluation_config
 from components.features import EVAL, TEST, TRAIN
 from components.infra_validator.component import InfraValidator
+from components.settings import BeamSettings
 from components.tfds_example_gen.component import TfdsExampleGen
 from components.trainer import TrainerConfig
 from pipeline.recipes import Recipe
@@ -135,6 +140,7 @@ def create_pipeline(
         settings=recipe.infra,
         model_name=dataset.name,
     )
+    infra_validator.add_upstream_node(evaluator)
     push = Pusher(  # of the model in the infra blessing, which is the Trainer's with warm-up records
         model_blessing=evaluator.outputs["blessing"],
         infra_blessing=infra_validator.outputs["blessing"],
@@ -143,16 +149,27 @@ def create_pipeline(
         ),
         custom_executor_spec=ExecutorClassSpec(pusher.Executor),
     )
+    components += [evaluator, infra_validator, push]
+    _set_beam_arguments(components, recipe.beam)
     return Pipeline(
         pipeline_name=dataset.name.replace("_", "-"),
         pipeline_root=paths.pipeline_root,
-        components=[*components, evaluator, infra_validator, push],
+        components=components,
         enable_cache=enable_cache,
         metadata_connection_config=metadata.sqlite_metadata_connection_config(str(metadata_db))
         if metadata_db
         else None,
-        beam_pipeline_args=list(recipe.beam.args),
     )
+
+
+def _set_beam_arguments(components: Sequence[BaseComponent], beam: BeamSettings) -> None:
+    """Each component that uses Beam gets its own arguments, and no other gets any."""
+    using = {component.id: component for component in components if isinstance(component, BaseBeamComponent)}
+    for name in beam.components:
+        if name not in using:
+            raise unknown_name("component in beam.components", name, using)
+    for name, component in using.items():
+        component.with_beam_pipeline_args(beam_arguments(beam, name))
 
 
 def trainer_config(recipe: Recipe, dataset: PreparedDataset, paths: Paths) -> TrainerConfig:

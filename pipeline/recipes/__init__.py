@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
-import shlex
-import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
-
-from pydantic import ValidationError
 
 from components.errors import UsageError, unknown_name
 from components.settings import (
@@ -22,6 +17,7 @@ from components.settings import (
     TrainingSettings,
     TransformSettings,
 )
+from pipeline.settings_files import SettingsReader, read_toml, setting_keys
 
 _FOLDER = Path(__file__).resolve().parent
 MAIN_DATASETS = ("fashion_mnist", "mnist")  # what `--dataset all` runs
@@ -37,6 +33,9 @@ class Recipe(Section):
     evaluation: EvaluationSettings
     infra: InfraSettings = InfraSettings()
     beam: BeamSettings = BeamSettings()
+
+
+_READER = SettingsReader(Recipe, "recipe", "--set", "training.epochs=3", see="`mnist-tfx recipes` lists the settings.")
 
 
 def dataset_names() -> list[str]:
@@ -68,18 +67,7 @@ def load_recipe(dataset: str, name: str, overrides: Iterable[str] = ()) -> Recip
         if name not in files:
             raise unknown_name(f"recipe of {dataset}", name, files)
         path = files[name]
-    try:
-        content = tomllib.loads(path.read_text())
-    except OSError as error:
-        raise UsageError(f"cannot read recipe {path}: {error.strerror}.") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"recipe {path} is not valid TOML: {error}.") from error
-    for override in overrides:
-        _apply(content, override)
-    try:
-        recipe = Recipe.model_validate(content)
-    except ValidationError as error:
-        raise UsageError(f"recipe {path}: " + "; ".join(_explain(details) for details in error.errors())) from error
+    recipe = _READER.make(path, read_toml(path, "recipe"), overrides)
     if recipe.data.dataset != dataset:
         raise UsageError(f"recipe {path} is for dataset {recipe.data.dataset!r}, not {dataset!r}.")
     return recipe
@@ -88,72 +76,9 @@ def load_recipe(dataset: str, name: str, overrides: Iterable[str] = ()) -> Recip
 def flatten(recipe: Recipe) -> dict[str, Any]:
     """Every setting by its full key, as `--set` takes it, with JSON-able values."""
     flat: dict[str, Any] = {}
-    for key in _keys(Recipe):
+    for key in setting_keys(Recipe):
         value: Any = recipe.model_dump(mode="json")
         for part in key.split("."):
             value = value[part]
         flat[key] = value
     return flat
-
-
-def _apply(content: dict[str, Any], override: str) -> None:
-    """Sets one `section.key=value`; a key that only one section has needs no section."""
-    key, separator, text = override.partition("=")
-    if not separator:
-        raise UsageError(f"--set {override!r}: write KEY=VALUE, for example --set training.epochs=3.")
-    *sections, last = _full_key(key.strip()).split(".")
-    target = content
-    for section in sections:
-        target = target.setdefault(section, {})
-        if not isinstance(target, dict):
-            raise UsageError(f"{section}: the recipe has a value where it should have a section, [{section}].")
-    target[last] = _parse_value(text.strip(), is_list=key.strip().endswith("args"))
-
-
-def _full_key(key: str) -> str:
-    known = _keys(Recipe)
-    if key in known:
-        return key
-    matches = [full for full in known if full.endswith("." + key)]
-    if len(matches) > 1:
-        raise UsageError(f"setting {key!r} is ambiguous: {' or '.join(matches)}.")
-    if not matches:
-        raise _unknown_setting(key)
-    return matches[0]
-
-
-def _keys(section: type[Section], prefix: str = "") -> list[str]:
-    keys: list[str] = []
-    for name, field in section.model_fields.items():
-        kind = field.annotation
-        nested = isinstance(kind, type) and issubclass(kind, Section)
-        keys += _keys(kind, f"{prefix}{name}.") if nested else [f"{prefix}{name}"]  # type: ignore[arg-type]
-    return keys
-
-
-def _parse_value(text: str, is_list: bool) -> Any:
-    """A TOML value; what is not one (`adamw`, `--runner=X --flag`) is text, for a list of arguments its words."""
-    try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        return shlex.split(text) if is_list else text
-
-
-def _unknown_setting(key: str) -> UsageError:
-    """Compares keys without their section too: `epohcs` is near `training.epochs`."""
-    last = key.rpartition(".")[2]
-    short = {known.rpartition(".")[2]: known for known in _keys(Recipe)}
-    nearest = difflib.get_close_matches(key, _keys(Recipe), n=1, cutoff=0.8) or [
-        short[match] for match in difflib.get_close_matches(last, short, n=1)
-    ]
-    hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
-    return UsageError(f"unknown setting {key!r}.{hint} `mnist-tfx recipes` lists the settings.")
-
-
-def _explain(details: Mapping[str, Any]) -> str:
-    key = ".".join(str(part) for part in details["loc"])
-    if details["type"] == "extra_forbidden":
-        return str(_unknown_setting(key))
-    if details["type"] == "missing":
-        return f"{key} is missing"
-    return f"{key}: {details['msg'][:1].lower()}{details['msg'][1:]} (got {details['input']!r})"

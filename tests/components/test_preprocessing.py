@@ -16,6 +16,7 @@ import tensorflow_transform.beam as tft_beam
 from apache_beam.options.pipeline_options import PipelineOptions
 from PIL import Image
 
+from components.beam_arguments import beam_arguments
 from components.features import IMAGE, LABEL, PIXELS
 from components.preprocessing import Normalization, decode_images, preprocessing_fn
 from components.settings import BeamSettings, TransformSettings
@@ -81,7 +82,7 @@ def transform(
     )
     rows = [{IMAGE: [encode(image)], LABEL: [0]} for image in images]
     with (
-        beam.Pipeline(options=PipelineOptions(list(BeamSettings().args))) as pipeline,
+        beam.Pipeline(options=PipelineOptions(beam_arguments(BeamSettings()))) as pipeline,
         tft_beam.Context(temp_dir=str(folder / "tmp")),
     ):
         data = (pipeline | beam.Create(rows), schema)

@@ -13,6 +13,7 @@ from tfx.orchestration import metadata
 from tfx.orchestration.pipeline import Pipeline
 from tfx.types.standard_artifacts import Examples, Model
 
+from components.beam_arguments import beam_arguments
 from components.settings import BeamSettings
 
 _MINUTES = 180  # seconds
@@ -77,5 +78,5 @@ def slow_pipeline(home: Path, run_id: str, *, step: str, flag: str) -> Pipeline:
         pipeline_root=str(home / "runs" / "mnist" / run_id),
         components=[STEPS[step](flag=flag).with_id("Slow")],
         metadata_connection_config=metadata.sqlite_metadata_connection_config(str(home / "metadata.db")),
-        beam_pipeline_args=list(BeamSettings().args),
+        beam_pipeline_args=beam_arguments(BeamSettings()),
     )
