@@ -1,0 +1,161 @@
+"""Profiles: where a pipeline runs, one commented TOML file each, typed and validated. Imports no TensorFlow."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Literal, TypeAlias
+
+from pydantic import AfterValidator, Field, field_validator
+
+from components.errors import UsageError, unknown_name
+from components.settings import BeamSettings, Section
+from kubeflow.machines import KubeflowMachine, VertexMachine
+from pipeline.settings_files import SettingsReader, read_toml
+
+_FOLDER = Path(__file__).resolve().parent
+TARGETS = ("vertex", "kubeflow")
+Target: TypeAlias = Literal["vertex", "kubeflow"]
+
+# https://cloud.google.com/compute/docs/labeling-resources#requirements
+_LABEL_KEY, _LABEL_VALUE = re.compile(r"[a-z][a-z0-9_-]{0,62}"), re.compile(r"[a-z0-9_-]{0,63}")
+
+
+def _check_root(root: str) -> str:
+    if not re.match(r"gs://[a-z0-9][a-z0-9._-]+", root):
+        raise ValueError(
+            f"{root!r} is not an address that TFX's file layer reads in the image; write 'gs://BUCKET/FOLDER'."
+        )
+    return root.rstrip("/")
+
+
+Root = Annotated[str, AfterValidator(_check_root)]
+Image = Annotated[str, Field(pattern=r"^[\w.:/@-]+$")]
+
+
+class VertexMachines(Section):
+    """The machine of each task: `default`, and the Trainer's own."""
+
+    default: VertexMachine = VertexMachine()
+    trainer: VertexMachine = VertexMachine()
+
+
+class KubeflowMachines(Section):
+    """What each task's container gets: `default`, and the Trainer's own."""
+
+    default: KubeflowMachine = KubeflowMachine()
+    trainer: KubeflowMachine = KubeflowMachine()
+
+
+class VertexProfile(Section):
+    """A run on Vertex AI Pipelines."""
+
+    target: Literal["vertex"]
+    project: Annotated[str, Field(pattern=r"^[a-z][a-z0-9:.-]*[a-z0-9]$")]
+    region: Annotated[str, Field(pattern=r"^[a-z]+-[a-z]+\d+$")]
+    root: Root  # everything the pipeline reads and writes lies under it
+    image: Image
+    service_account: str = ""  # e-mail address that the tasks run as; empty: Compute Engine's default
+    network: str = ""  # projects/NUMBER/global/networks/NAME of a peered VPC network
+    labels: dict[str, str] = {}
+    cache: bool = True
+    endpoint: str = ""  # host:port of the service instead of Google's, for tests and private connections
+    machines: VertexMachines = VertexMachines()
+    beam: BeamSettings = BeamSettings()
+
+    @field_validator("labels")
+    @classmethod
+    def _check_labels(cls, labels: dict[str, str]) -> dict[str, str]:
+        for key, value in labels.items():
+            if not (_LABEL_KEY.fullmatch(key) and _LABEL_VALUE.fullmatch(value)):
+                raise ValueError(
+                    f"{key} = {value!r} is not a label: lower case letters, digits, _ and -, 63 at most; "
+                    "a key begins with a letter."
+                )
+        return labels
+
+    def beam_settings(self) -> BeamSettings:
+        """Section `beam`, with what Dataflow takes from the rest of the profile."""
+        return _filled(self.beam, self.image, self.root, self.project, self.region, self.service_account)
+
+
+class KubeflowProfile(Section):
+    """A run on Kubeflow Pipelines, version 2."""
+
+    target: Literal["kubeflow"]
+    endpoint: str = "http://localhost:8080"  # of the Kubeflow Pipelines API
+    namespace: str = ""  # of the user's profile; empty: a single-user installation
+    experiment: str = "mnist-tfx"
+    root: Root  # everything the pipeline reads and writes lies under it
+    image: Image
+    service_account: str = ""  # Kubernetes service account that the tasks run as; empty: the installation's own
+    cache: bool = True
+    machines: KubeflowMachines = KubeflowMachines()
+    beam: BeamSettings = BeamSettings()
+
+    def beam_settings(self) -> BeamSettings:
+        """Section `beam`, with what Dataflow takes from the rest of the profile."""
+        return _filled(self.beam, self.image, self.root)
+
+
+Profile: TypeAlias = VertexProfile | KubeflowProfile
+
+_VERTEX = SettingsReader(
+    VertexProfile,
+    "profile",
+    "--profile-set",
+    "region=europe-west4",
+    see="kubeflow/profiles/vertex-gpu.toml shows them.",
+)
+_KUBEFLOW = SettingsReader(
+    KubeflowProfile,
+    "profile",
+    "--profile-set",
+    "experiment=nightly",
+    see="kubeflow/profiles/kubeflow-gpu.toml shows them.",
+)
+
+
+def profile_files() -> dict[str, Path]:
+    """The shipped examples, by name; a name begins with its target."""
+    return {path.stem: path for path in sorted(_FOLDER.glob("*.toml"))}
+
+
+def load_profile(name_or_path: str, overrides: Iterable[str] = ()) -> Profile:
+    """Reads a shipped profile by name, or a file whose name ends in `.toml`, and applies `KEY=VALUE` overrides.
+
+    Raises:
+        UsageError: an unknown profile or setting (with the nearest match), or a value that does not fit.
+    """
+    if name_or_path.endswith(".toml"):
+        path = Path(name_or_path)
+    else:
+        files = profile_files()
+        if name_or_path not in files:
+            raise unknown_name("profile", name_or_path, files)
+        path = files[name_or_path]
+    content = read_toml(path, "profile")
+    target = content.get("target")
+    if target is None:
+        raise UsageError(f'profile {path}: target is missing; write target = "vertex" or target = "kubeflow".')
+    if target == "vertex":
+        return _VERTEX.make(path, content, overrides)
+    if target == "kubeflow":
+        return _KUBEFLOW.make(path, content, overrides)
+    raise unknown_name(f"target in profile {path},", str(target), TARGETS)
+
+
+def _filled(
+    beam: BeamSettings, image: str, root: str, project: str = "", region: str = "", service_account: str = ""
+) -> BeamSettings:
+    if beam.runner == "direct":
+        return beam
+    values = {
+        "image": beam.image or ("" if beam.setup_file else image),
+        "temp_location": beam.temp_location or f"{root}/beam",
+        "project": beam.project or project,
+        "region": beam.region or region,
+        "service_account": beam.service_account or service_account,
+    }
+    return beam.model_copy(update=values)
