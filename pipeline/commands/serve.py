@@ -60,8 +60,11 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _serve(args: argparse.Namespace, given: dict[str, Any]) -> int:
-    from serving.server.config import MonitoringConfig, ServerOptions
-    from serving.server.main import ModelServer, run
+    from pipeline.log_capture import output_to
+
+    with output_to(Path(os.devnull)):  # TensorFlow is chatty on import
+        from serving.server.config import MonitoringConfig, ServerOptions
+        from serving.server.main import ModelServer, run
 
     # What TF Serving leaves off unless told, a user of this command expects: metrics, and the speed of batching.
     options = ServerOptions(host=args.host or _LOOPBACK, **as_options({"enable_batching": True} | given))

@@ -82,7 +82,7 @@ class ModelServer:
         )
         self._watcher = threading.Thread(target=self._watch, name="watch-models", daemon=True)
         self._stopping = threading.Event()
-        self._reported: dict[tuple[str, int], int] = {}
+        self._reported: set[tuple[str, int]] = set()
         self._healthy: dict[str, bool] = {}
         self.grpc_port = 0
         self.rest_port = 0
@@ -147,12 +147,12 @@ class ModelServer:
                 if models != self._listed:
                     self.manager.reload(models)
                     self._listed = models
-                    print("the list of models has changed and was taken over", file=sys.stderr, flush=True)
+                    _say("the list of models has changed and was taken over")
                 last_error = ""
             except (PipelineError, ServingError) as error:
                 if str(error) != last_error:  # say it once; what is served stays
                     last_error = str(error)
-                    print(f"error: the new list of models is not taken over: {error}", file=sys.stderr, flush=True)
+                    _say(f"error: the new list of models is not taken over: {error}")
 
     def _set_health(self) -> None:
         """A model is SERVING while one of its versions is available; the server while all models are."""
@@ -166,19 +166,16 @@ class ModelServer:
         self._healthy = health
 
     def _report(self, name: str) -> bool:
-        """Says on stderr what became of a model's versions since last time; whether one is available."""
+        """Says on stderr which versions of a model became available since last time; whether one is."""
         with suppress(ServingError):
             statuses = self.manager.statuses(name)
             for status in statuses:
-                failed = status.state == ModelVersionStatus.END and status.status.error_code
-                key, state = (name, status.version), -1 if failed else status.state
-                if self._reported.get(key) == state:
-                    continue
-                self._reported[key] = state
-                if status.state == ModelVersionStatus.AVAILABLE:
-                    print(f"{name}: version {status.version} is AVAILABLE at {self.addresses}", file=sys.stderr)
-                elif failed:
-                    print(f"{name}: version {status.version} failed: {status.status.error_message}", file=sys.stderr)
+                key = (name, status.version)
+                if status.state != ModelVersionStatus.AVAILABLE:
+                    self._reported.discard(key)
+                elif key not in self._reported:
+                    self._reported.add(key)
+                    _say(f"{name}: version {status.version} is AVAILABLE at {self.addresses}")
             return any(status.state == ModelVersionStatus.AVAILABLE for status in statuses)
         return False
 
@@ -197,16 +194,19 @@ def run(server: ModelServer) -> int:
         received.append(number)
         wake.set()
 
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, on_signal)
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)  # it warns of the loader, which we chose
+    before = {number: signal.signal(number, on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         server.start()
+        wake.wait()
+        _say("draining: no new requests are taken; a second signal stops at once")
+        server.stop()
     except PipelineError:
         server.stop(0)
         raise
-    wake.wait()
-    print("draining: no new requests are taken; a second signal stops at once", file=sys.stderr, flush=True)
-    server.stop()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
     return 130 if received[0] == signal.SIGINT else 0
 
 
@@ -250,6 +250,10 @@ class _RestThread:
             await site.stop()
         await self._server.finish(grace_seconds)
         await self._runner.cleanup()
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 def _bracketed(host: str) -> str:

@@ -128,6 +128,7 @@ model_config_list {{
     version_labels {{ key: "canary" value: 3 }}
   }}
   config {{ name: "slow" base_path: "{root}/slow" model_platform: "tensorflow" }}
+  config {{ name: "counter" base_path: "{root}/counter" model_platform: "tensorflow" }}
   config {{ name: "mixed" base_path: "{root}/mixed" model_platform: "tensorflow" }}
   config {{ name: "examples" base_path: "{root}/examples" model_platform: "tensorflow" }}
 }}

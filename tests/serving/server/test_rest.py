@@ -93,7 +93,7 @@ def test_versions_and_labels(model_server: Running) -> None:
 
 
 def test_classify_and_regress(model_server: Running) -> None:
-    body = {"signature_name": "classify", "examples": [{"x": 0.25}, {"x": [1.0]}]}
+    body: dict[str, Any] = {"signature_name": "classify", "examples": [{"x": 0.25}, {"x": [1.0]}]}
     code, answer = ask(model_server, "POST", "/v1/models/examples:classify", body)
     assert (code, answer) == (200, {"results": [[["yes", 0.25], ["no", 0.75]], [["yes", 1.0], ["no", 0.0]]]})
     body = {"signature_name": "regress", "context": {"x": 5.0}, "examples": [{"x": 1.0}, {}]}

@@ -1,0 +1,235 @@
+"""`mnist-tfx serve`: a home's models, the choice of the engine, signals, and errors that say what to do."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import grpc
+import numpy as np
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from tensorflow_serving.apis.prediction_service_pb2_grpc import PredictionServiceStub
+
+from tests.fixtures.command import mnist_tfx
+from tests.serving.conftest import PATIENCE_SECONDS, predict_request, scale_request, wait_until
+
+CHECKOUT = Path(__file__).resolve().parents[3]
+MNIST_TFX = [sys.executable, "-c", "import sys; from pipeline.cli import main; sys.exit(main())"]
+SLOW = predict_request("slow", {"steps": np.array([400_000], np.int64)})  # about a second
+NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+
+
+class Command:
+    """A running `mnist-tfx serve`; its stderr is read as it comes."""
+
+    def __init__(self, *arguments: str | Path) -> None:
+        self.process = subprocess.Popen(
+            [*MNIST_TFX, "serve", *map(str, arguments)], cwd=CHECKOUT, stderr=subprocess.PIPE, text=True
+        )
+        self.lines: list[str] = []
+        self._reader = threading.Thread(target=self._read)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self.process.stderr is not None
+        for line in self.process.stderr:
+            self.lines.append(line)
+
+    @property
+    def said(self) -> str:
+        return "".join(self.lines)
+
+    def wait_for(self, words: str) -> None:
+        wait_until(lambda: words in self.said or self.process.poll() is not None, words)
+        assert words in self.said, self.said
+
+    @property
+    def ports(self) -> tuple[str, str]:
+        """Of gRPC and REST, as it says them."""
+        match = re.search(r"gRPC 127\.0\.0\.1:(\d+), REST http://127\.0\.0\.1:(\d+)", self.said)
+        assert match, self.said
+        return match[1], match[2]
+
+    def end(self) -> int:
+        """The exit code."""
+        code = self.process.wait(PATIENCE_SECONDS)
+        self._reader.join()
+        return code
+
+
+@contextmanager
+def serving(*arguments: str | Path) -> Iterator[Command]:
+    command = Command(*arguments, "--port=0", "--rest_api_port=-1")
+    try:
+        yield command
+    finally:
+        command.process.kill()
+        command.end()
+
+
+@pytest.fixture
+def home(served_models: Path, tmp_path: Path) -> Path:
+    """A home that holds scale (2 and 3) and slow."""
+    (tmp_path / "serving" / "scale").mkdir(parents=True)
+    for version in "23":
+        (tmp_path / "serving" / "scale" / version).symlink_to(served_models / "scale" / version)
+    (tmp_path / "serving" / "slow").symlink_to(served_models / "slow")
+    return tmp_path
+
+
+def test_a_home_is_served_followed_and_drained(home: Path, served_models: Path) -> None:
+    """Start, a new model, models.config, SIGTERM: one process, for each start takes seconds."""
+    with serving("--home", home) as command:
+        command.wait_for("scale: version 3 is AVAILABLE at gRPC 127.0.0.1:")
+        command.wait_for("slow: version 1 is AVAILABLE")
+        grpc_port, rest_port = command.ports
+        with urllib.request.urlopen(f"http://127.0.0.1:{rest_port}/monitoring/prometheus/metrics") as response:
+            assert b":tensorflow:serving:" in response.read()
+        with grpc.insecure_channel(f"127.0.0.1:{grpc_port}", [("grpc.enable_retries", 0)]) as channel:
+            stub = PredictionServiceStub(channel)
+            assert stub.Predict(scale_request()).model_spec.version.value == 3
+
+            (home / "serving" / "counter").symlink_to(served_models / "counter")
+            command.wait_for("counter: version 1 is AVAILABLE")
+
+            incoming = home / "models.config"
+            incoming.write_text(
+                f'model_config_list {{ config {{ name: "scale" base_path: "{home}/serving/scale" '
+                'model_platform: "tensorflow" model_version_policy { specific { versions: 2 versions: 3 } } '
+                'version_labels { key: "stable" value: 2 } } '
+                f'config {{ name: "slow" base_path: "{home}/serving/slow" model_platform: "tensorflow" }} }}'
+            )
+            incoming.rename(home / "serving" / "models.config")
+            command.wait_for("scale: version 2 is AVAILABLE")
+            wait_until(lambda: label_works(stub), "the label")
+
+            (home / "serving" / "models.config").write_text("model_config_list {\n  config { nonsense: 1 } }")
+            command.wait_for("error: the new list of models is not taken over")
+            assert "2:" in command.said.rpartition("not taken over")[2]
+
+            watched = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
+            assert next(watched).status == health_pb2.HealthCheckResponse.SERVING
+            in_hand = [stub.Predict.future(SLOW) for _ in range(3)]
+            time.sleep(0.2)  # until they are in the server
+            command.process.send_signal(signal.SIGTERM)
+            assert next(watched).status == NOT_SERVING
+            command.wait_for("draining")
+            assert all(call.code() is grpc.StatusCode.OK for call in in_hand)
+        assert command.end() == 0
+        assert "Traceback" not in command.said
+        with pytest.raises(OSError), socket.create_connection(("127.0.0.1", int(grpc_port)), 5):
+            pass
+
+
+def label_works(stub: PredictionServiceStub) -> bool:
+    try:
+        return stub.Predict(scale_request(label="stable")).model_spec.version.value == 2
+    except grpc.RpcError as error:
+        assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
+        return False
+
+
+def test_a_second_signal_stops_at_once(home: Path) -> None:
+    with serving("--home", home) as command:
+        command.wait_for("slow: version 1 is AVAILABLE")
+        with grpc.insecure_channel(f"127.0.0.1:{command.ports[0]}") as channel:
+            call = PredictionServiceStub(channel).Predict.future(
+                predict_request("slow", {"steps": np.array([100_000_000], np.int64)})
+            )
+            time.sleep(0.2)
+            command.process.send_signal(signal.SIGINT)
+            command.wait_for("a second signal stops at once")
+            command.process.send_signal(signal.SIGTERM)
+            assert command.end() == 128 + signal.SIGTERM
+            assert call.code() is grpc.StatusCode.UNAVAILABLE
+
+
+def test_ctrl_c(home: Path) -> None:
+    """In this process: a real signal, and the handlers that were there are put back."""
+    before = signal.getsignal(signal.SIGINT)
+
+    def press_when_it_serves() -> None:
+        wait_until(lambda: "version 3 is AVAILABLE" in getattr(sys.stderr, "getvalue", str)(), "the model")
+        os.kill(os.getpid(), signal.SIGINT)
+
+    presser = threading.Thread(target=press_when_it_serves)
+    presser.start()
+    answer = mnist_tfx("serve", "--home", home, "--port=0", "--rest_api_port=0", "--engine=python")
+    presser.join()
+    assert answer.code == 130
+    assert "scale: version 3 is AVAILABLE at gRPC 127.0.0.1:" in answer.err
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_errors_say_what_to_do(home: Path, tmp_path: Path, served_models: Path) -> None:
+    python = "--engine=python"
+    empty = mnist_tfx("serve", "--home", tmp_path / "empty", python)
+    assert empty.code == 1 and "no model has been pushed" in empty.err and "make run" in empty.err
+
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = f"--port={taken.getsockname()[1]}"
+        answer = mnist_tfx("serve", "--home", home, port, "--rest_api_port=0", python)
+    assert answer.code == 1 and "in use" in answer.err and "--port" in answer.err
+
+    config = tmp_path / "broken.config"
+    config.write_text("model_config_list {\n  config { nme: 'x' }\n}\n")
+    answer = mnist_tfx("serve", "--model_config_file", config, python)
+    assert answer.code == 2 and f"{config}" in answer.err and "2:" in answer.err
+
+    with pytest.raises(SystemExit, match="2"):
+        mnist_tfx("serve", "--enable_batching=perhaps")
+
+
+FAKE = "#!/bin/sh\nprintf '%s\\n' \"$@\"\n"
+
+
+@pytest.fixture
+def tf_serving(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Stands on the PATH where TF Serving's binary would; prints what it is given."""
+    binary = tmp_path / "bin" / "tensorflow_model_server"
+    binary.parent.mkdir()
+    binary.write_text(FAKE)
+    binary.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{binary.parent}{os.pathsep}{os.environ['PATH']}")
+    return binary
+
+
+def flags_given(*arguments: str | Path) -> list[str]:
+    done = subprocess.run(
+        [*MNIST_TFX, "serve", *map(str, arguments)], cwd=CHECKOUT, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
+def test_tf_serving_takes_over_with_the_same_flags(tf_serving: Path, home: Path) -> None:
+    flags = flags_given("--model_name=m", "--model_base_path=/models/m", "--port=9", "--enable_batching")
+    expected = ["--port=9", "--rest_api_port=8501", "--model_name=m", "--model_base_path=/models/m"]
+    assert flags == [*expected, "--enable_batching=true"]
+
+    flags = flags_given("--home", home)
+    [config] = [flag.partition("=")[2] for flag in flags if flag.startswith("--model_config_file=")]
+    assert [*re.findall(r'base_path: "(.*)"', Path(config).read_text())] == [
+        f"{home}/serving/scale",
+        f"{home}/serving/slow",
+    ]
+    assert "--model_config_file_poll_wait_seconds=1" in flags
+
+
+def test_the_engine_can_be_chosen(tf_serving: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    answer = mnist_tfx("serve", "--home", home, "--engine=tensorflow_model_server", "--host=127.0.0.1")
+    assert answer.code == 2 and "--host" in answer.err
+    tf_serving.unlink()
+    answer = mnist_tfx("serve", "--home", home, "--engine=tensorflow_model_server")
+    assert answer.code == 2 and "not on the PATH" in answer.err
