@@ -1,0 +1,107 @@
+"""What a change of the clocks does to a schedule, and the same schedule written for another clock."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import datetime, time, timedelta
+from zoneinfo import ZoneInfo
+
+from components.errors import UsageError
+from kubeflow.remote.cron import Cron, moments_of
+
+_DAYS_LOOKED_AT = 400  # every change of the clocks that recurs is within a year
+_EVERY_WEEKDAY = frozenset(range(7))
+
+
+def clock_changes(cron: Cron, zone: ZoneInfo, now: datetime) -> list[str]:
+    """The coming year's days on which the clocks keep `cron` from firing as often as it says, each in a sentence.
+
+    Hourly and more frequent schedules are not mentioned: an hour more or less is what one expects of them.
+    """
+    if len(cron.hours) == 24:
+        return []
+    return list(_changes(cron, zone, now))
+
+
+def _changes(cron: Cron, zone: ZoneInfo, now: datetime) -> Iterator[str]:
+    first_day = now.astimezone(zone).date()
+    for number in range(_DAYS_LOOKED_AT):
+        day = first_day + timedelta(days=number)
+        midnight = datetime.combine(day, time())
+        next_midnight = midnight + timedelta(days=1)
+        same_offset = _offset(midnight, zone) == _offset(next_midnight, zone)
+        if same_offset or not cron.matches_day(day):
+            continue
+        for hour in sorted(cron.hours):
+            for minute in sorted(cron.minutes):
+                local = datetime.combine(day, time(hour, minute))
+                times = len(moments_of(local, zone))
+                if times != 1:
+                    how = "does not exist: no run" if times == 0 else "comes twice: two runs"
+                    yield f"on {day}, the clocks of {zone.key} change and {local:%H:%M} {how}"
+
+
+def for_clock(cron: Cron, zone: ZoneInfo, clock: ZoneInfo, now: datetime) -> Cron:
+    """The expression that, read by a clock in zone `clock`, fires when `cron` fires in `zone`.
+
+    Raises:
+        UsageError: no single expression does: the two zones' distance changes with the seasons, or a time that moves
+            over midnight takes along days of the month, which cannot be written.
+    """
+    if zone.key == clock.key:
+        return cron
+    distances = {
+        _offset(at, clock) - _offset(at, zone)
+        for at in (now.replace(tzinfo=None) + timedelta(days=number) for number in range(_DAYS_LOOKED_AT))
+    }
+    remedy = f"Give the time in {clock.key}: --timezone {clock.key}, with the hour that suits you there"
+    if len(distances) > 1:
+        raise UsageError(
+            f"this Kubeflow reads schedules in {clock.key}, whose distance to {zone.key} changes with the seasons: "
+            f"no cron expression fires at the same time in {zone.key} all year.\n  remedy: {remedy}; or have the "
+            f"cluster's administrator set CRON_SCHEDULE_TIMEZONE={zone.key} for ml-pipeline-scheduledworkflow, and "
+            "write the same into the profile."
+        )
+    [distance] = distances
+    if not distance:
+        return cron
+    shifted = {_shift(hour, minute, distance) for hour in cron.hours for minute in cron.minutes}
+    hours = frozenset(hour for _, hour, _ in shifted)
+    minutes = frozenset(minute for _, _, minute in shifted)
+    days = {day for day, _, _ in shifted}
+    if len(hours) * len(minutes) != len(shifted):
+        raise UsageError(
+            f"{cron} in {zone.key} is no one cron expression in {clock.key}: its minutes wrap around. {remedy}."
+        )
+    if cron.every_day or days == {0}:
+        return replace(cron, hours=hours, minutes=minutes)
+    if len(days) > 1 or replace(cron, weekdays=_EVERY_WEEKDAY).every_day is False:
+        raise UsageError(
+            f"{cron} in {zone.key} is no one cron expression in {clock.key}: it falls on other days there. {remedy}."
+        )
+    [moved] = days
+    return replace(
+        cron, hours=hours, minutes=minutes, weekdays=frozenset((weekday + moved) % 7 for weekday in cron.weekdays)
+    )
+
+
+def six_fields(cron: Cron) -> str:
+    """For Kubeflow: with seconds in front. Days of the week count from Sunday = 0 there as here.
+
+    Its parser (robfig/cron 1.2) takes no 7 for Sunday, and reads `*/2` as `*` where it decides whether a day field is
+    restricted; the canonical form has neither.
+    """
+    return f"0 {cron}"
+
+
+def _offset(local: datetime, zone: ZoneInfo) -> timedelta:
+    offset = zone.utcoffset(local)
+    assert offset is not None  # a ZoneInfo always has one for a date
+    return offset
+
+
+def _shift(hour: int, minute: int, distance: timedelta) -> tuple[int, int, int]:
+    """Days, hour and minute of a time of day after `distance`."""
+    days, minutes = divmod(hour * 60 + minute + round(distance.total_seconds() / 60), 24 * 60)
+    return days, *divmod(minutes, 60)
