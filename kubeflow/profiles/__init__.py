@@ -61,6 +61,7 @@ class VertexProfile(Section):
     labels: dict[str, str] = {}
     cache: bool = True
     endpoint: str = ""  # host:port of the service instead of Google's, for tests and private connections
+    ca_certificate: str = ""  # PEM file of the authority that signed the endpoint's certificate; empty: the public ones
     machines: VertexMachines = VertexMachines()
     beam: BeamSettings = BeamSettings()
 
@@ -84,7 +85,10 @@ class KubeflowProfile(Section):
     """A run on Kubeflow Pipelines, version 2."""
 
     target: Literal["kubeflow"]
-    endpoint: str = "http://localhost:8080"  # of the Kubeflow Pipelines API
+    endpoint: Annotated[str, Field(pattern=r"^https?://\S+$")] = "http://localhost:8080"  # of Kubeflow Pipelines' API
+    ca_certificate: str = ""  # PEM file of the authority that signed the endpoint's certificate; empty: the public ones
+    token_file: str = ""  # holds the bearer token to log in with; empty: none, or what the kfp client finds by itself
+    cron_timezone: str = "UTC"  # in which the installation reads schedules: CRON_SCHEDULE_TIMEZONE of its controller
     namespace: str = ""  # of the user's profile; empty: a single-user installation
     experiment: str = "mnist-tfx"
     root: Root  # everything the pipeline reads and writes lies under it

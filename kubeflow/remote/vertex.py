@@ -1,0 +1,172 @@
+"""Runs on Vertex AI Pipelines."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from google.cloud.aiplatform_v1.types import PipelineJob, PipelineState, PipelineTaskDetail
+from google.protobuf import json_format
+
+from kubeflow.profiles import VertexProfile
+from kubeflow.remote.attempts import make_once, read
+from kubeflow.remote.platform import (
+    MANAGED_BY,
+    Change,
+    Job,
+    RunPhase,
+    RunState,
+    Schedule,
+    Submitted,
+    TaskPhase,
+    TaskState,
+    Timing,
+)
+from kubeflow.remote.vertex_access import VertexAccess, moment
+from kubeflow.remote.vertex_schedules import VertexSchedules
+
+_CONSOLE = "https://console.cloud.google.com/vertex-ai"
+
+_RUN_PHASES: Mapping[int, RunPhase] = {
+    PipelineState.PIPELINE_STATE_RUNNING: "running",
+    PipelineState.PIPELINE_STATE_CANCELLING: "running",
+    PipelineState.PIPELINE_STATE_SUCCEEDED: "succeeded",
+    PipelineState.PIPELINE_STATE_FAILED: "failed",
+    PipelineState.PIPELINE_STATE_CANCELLED: "stopped",
+}
+_State = PipelineTaskDetail.State
+_TASK_PHASES: Mapping[int, TaskPhase] = {
+    _State.RUNNING: "running",
+    _State.CANCEL_PENDING: "running",
+    _State.CANCELLING: "running",
+    _State.SUCCEEDED: "done",
+    _State.SKIPPED: "cached",  # so the API calls a cache hit
+    _State.CANCELLED: "stopped",
+    _State.FAILED: "failed",
+    _State.NOT_TRIGGERED: "skipped",
+}
+
+
+class VertexPlatform:
+    """Implements `Platform`."""
+
+    def __init__(self, profile: VertexProfile, timeout_seconds: float = 60.0) -> None:
+        """Needs credentials, but no network.
+
+        Raises:
+            PipelineError: there are no credentials.
+        """
+        self._access = VertexAccess(profile, timeout_seconds)
+        self._schedules = VertexSchedules(self._access, f"{_CONSOLE}/locations/{profile.region}/pipelines/schedules")
+
+    def submit(self, job: Job) -> Submitted:
+        """Begins a run. Its id is made here, so that a repeated request cannot begin a second one."""
+        access, profile = self._access, self._access.profile
+        run_id = f"{job.pipeline[:90]}-{datetime.now(UTC):%Y%m%d%H%M%S}-{secrets.token_hex(3)}"
+        name = f"{access.parent}/pipelineJobs/{run_id}"
+
+        def make() -> PipelineJob:
+            with access.asking("begin the run"):
+                return access.pipelines.create_pipeline_job(
+                    parent=access.parent,
+                    pipeline_job=pipeline_job(job, profile),
+                    pipeline_job_id=run_id,
+                    retry=None,
+                    timeout=access.timeout_seconds,
+                )
+
+        def find() -> PipelineJob | None:
+            with access.asking("look for the run"):
+                listed = access.pipelines.list_pipeline_jobs(
+                    request={"parent": access.parent, "filter": f'display_name="{job.pipeline}"'},
+                    retry=None,
+                    timeout=access.timeout_seconds,
+                )
+                return next((one for one in listed if one.name.endswith(f"/pipelineJobs/{run_id}")), None)
+
+        made = make_once(make, find)
+        run_id = (made.name or name).rpartition("/")[2]
+        return Submitted(
+            run_id, f"{_CONSOLE}/locations/{profile.region}/pipelines/runs/{run_id}?project={profile.project}"
+        )
+
+    def run_state(self, run_id: str) -> RunState:
+        """How far it is, with the properties of what its tasks made."""
+        access = self._access
+
+        def get() -> PipelineJob:
+            with access.asking("tell of the run"):
+                name = f"{access.parent}/pipelineJobs/{run_id}"
+                return access.pipelines.get_pipeline_job(name=name, retry=None, timeout=access.timeout_seconds)
+
+        job = read(get)
+        tasks = {detail.task_name: _task_state(detail) for detail in job.job_detail.task_details}
+        return RunState(_RUN_PHASES.get(job.state, "waiting"), tasks, job.error.message)
+
+    def task_log(self, run_id: str, task: str) -> str:
+        """Nothing: the logs are in Cloud Logging; the end of a failed task's log is in its error."""
+        return ""
+
+    def schedules(self) -> list[Schedule]:
+        """Those that this program made, by name."""
+        return self._schedules.all()
+
+    def check_timing(self, timing: Timing) -> None:
+        """Raises UsageError for catch-up, which Vertex AI decides when a schedule is resumed."""
+        self._schedules.check(timing)
+
+    def put_schedule(self, name: str, job: Job, timing: Timing) -> tuple[Schedule, Change]:
+        """Creates or updates."""
+        return self._schedules.put(name, pipeline_job(job, self._access.profile), timing)
+
+    def pause(self, schedule: Schedule) -> None:
+        """No new runs from now on; those that go on do."""
+        self._schedules.pause(schedule)
+
+    def resume(self, schedule: Schedule, *, catch_up: bool) -> None:
+        """New runs from now on."""
+        self._schedules.resume(schedule, catch_up=catch_up)
+
+    def delete(self, schedule: Schedule) -> None:
+        """Its past runs stay."""
+        self._schedules.delete(schedule)
+
+
+def pipeline_job(job: Job, profile: VertexProfile) -> PipelineJob:
+    """What Vertex AI is asked to run."""
+    message = PipelineJob(
+        display_name=job.pipeline,
+        service_account=profile.service_account,
+        network=profile.network,
+        labels={
+            **profile.labels,
+            "managed-by": MANAGED_BY,
+            "dataset": job.dataset,
+            "recipe": job.recipe[:63],
+            "pipeline-digest": job.digest,
+        },
+        runtime_config=PipelineJob.RuntimeConfig(gcs_output_directory=job.root),
+    )
+    json_format.ParseDict(dict(job.spec), PipelineJob.pb(message).pipeline_spec)
+    return message
+
+
+def _task_state(detail: PipelineTaskDetail) -> TaskState:
+    return TaskState(
+        phase=_TASK_PHASES.get(detail.state, "waiting"),
+        seconds=_seconds(detail),
+        error=detail.error.message,
+        outputs={key: _properties(artifacts) for key, artifacts in detail.outputs.items()},
+    )
+
+
+def _seconds(detail: PipelineTaskDetail) -> float:
+    start, end = moment(detail.start_time), moment(detail.end_time)
+    return max(0.0, ((end or datetime.now(UTC)) - start).total_seconds()) if start else 0.0
+
+
+def _properties(artifacts: PipelineTaskDetail.ArtifactList) -> dict[str, Any]:
+    """Of the only artifact: TFX's properties and custom properties are its metadata here."""
+    return dict(artifacts.artifacts[0].metadata or {}) if artifacts.artifacts else {}
