@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from components.errors import PipelineError, UsageError
 
 if TYPE_CHECKING:
-    from serving.client import Client
+    from serving.client import Client, Tls
 
 DEFAULT_ADDRESS = "localhost:8500"
 
@@ -24,6 +24,11 @@ def add_server_arguments(parser: argparse.ArgumentParser) -> None:
         default=DEFAULT_ADDRESS,
         help="the server's gRPC address, or a target such as dns:///name:8500 (default: %(default)s)",
     )
+    add_tls_arguments(parser)
+
+
+def add_tls_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares TLS and mutual TLS; `tls_of` reads them."""
     parser.add_argument("--tls", action="store_true", help="use TLS; any option below does, too")
     parser.add_argument("--ca", metavar="FILE", help="trust these certificates (PEM) instead of the well-known ones")
     parser.add_argument("--cert", metavar="FILE", help="the client's certificate (PEM), for mutual TLS")
@@ -38,16 +43,22 @@ def add_version_arguments(parser: argparse.ArgumentParser) -> None:
     choice.add_argument("--label", metavar="NAME", help="the version with this label, such as stable")
 
 
+def tls_of(args: argparse.Namespace) -> Tls | None:
+    """What the options of `add_tls_arguments` ask for; None for plain text. Raises serving.client.InvalidOption."""
+    from serving.client import Tls
+
+    files = {"ca": args.ca, "cert": args.cert, "key": args.key, "server_name": args.server_name}
+    return Tls(**files) if args.tls or any(files.values()) else None
+
+
 @contextmanager
 def connected(args: argparse.Namespace, **options: Any) -> Iterator[Client]:
     """A client for the parsed options; what it raises inside the block becomes a PipelineError with the remedy."""
-    from serving.client import Client, InvalidInput, InvalidOption, ServingClientError, SignatureNotFound, Tls
+    from serving.client import Client, InvalidInput, InvalidOption, ServingClientError, SignatureNotFound
 
     try:
-        files = {"ca": args.ca, "cert": args.cert, "key": args.key, "server_name": args.server_name}
-        tls = Tls(**files) if args.tls or any(files.values()) else None
         pinned = {"version": getattr(args, "version", None), "label": getattr(args, "label", None)}
-        with Client(args.address, args.model, tls=tls, **pinned, **options) as client:
+        with Client(args.address, args.model, tls=tls_of(args), **pinned, **options) as client:
             yield client
     except (InvalidInput, InvalidOption, SignatureNotFound) as error:
         raise UsageError(str(error)) from error
@@ -56,10 +67,10 @@ def connected(args: argparse.Namespace, **options: Any) -> Iterator[Client]:
 
 
 def _remedy(error: Any, args: argparse.Namespace) -> str:
-    from serving.client import ModelNotFound, Unavailable
+    from serving.client import DeadlineExceeded, ModelNotFound, Unavailable
 
-    if isinstance(error, Unavailable):
-        words = error.details.lower()
+    if isinstance(error, Unavailable | DeadlineExceeded):  # `wait` runs into its deadline, and quotes the last attempt
+        words = str(error).lower()
         if "handshake" in words or "certificate" in words:
             return (
                 ". The server's TLS and the options --tls, --ca, --cert, --key and --server-name do not fit together."
@@ -67,5 +78,5 @@ def _remedy(error: Any, args: argparse.Namespace) -> str:
         if "connect" in words or "resolution" in words or "socket" in words:
             return f". Is a server running at {args.address}? Start one: mnist-tfx serve"
     if isinstance(error, ModelNotFound):
-        return f". See what there is: mnist-tfx status {args.model}"
+        return ". See what there is: mnist-tfx status"
     return ""
