@@ -2,11 +2,39 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from kubeflow.profiles import Profile
+from components.errors import UsageError
+from components.settings import BeamSettings
+from kubeflow.check import check_file
+from kubeflow.machines import Resources
+from kubeflow.profiles import Profile, VertexProfile
 from pipeline.home import Home
 from pipeline.recipes import Recipe
+from pipeline.schemas import curated_schema, schema_digest
+
+if TYPE_CHECKING:
+    from components.datasets.prepared import PreparedDataset
+    from pipeline.dag import Paths
+
+TRAINER = "Trainer"
+
+
+@dataclass(frozen=True)
+class Upload:
+    """A file or a folder that must lie in the bucket before the pipeline runs."""
+
+    source: Path
+    destination: str
+
+    def command(self) -> str:
+        """What copies it there; nothing is copied that lies there already."""
+        if self.source.is_dir():
+            return f"gcloud storage rsync --recursive {self.source} {self.destination}"
+        return f"gcloud storage cp {self.source} {self.destination}"
 
 
 def compile_pipeline(dataset: str, recipe: Recipe, profile: Profile, output: Path, *, home: Home | None = None) -> None:
@@ -16,12 +44,107 @@ def compile_pipeline(dataset: str, recipe: Recipe, profile: Profile, output: Pat
         dataset: its name; it must be prepared in `home`, whence the pipeline gets fingerprint and class names.
         recipe: what the pipeline does.
         profile: where it runs.
-        output: a file ending in `.json` (Vertex AI) or `.yaml` (Kubeflow Pipelines, Vertex AI).
+        output: a file ending in `.json` (Vertex AI) or `.yaml` (both).
         home: where the prepared dataset lies; None: the default home.
 
     Raises:
         UsageError: a setting does not fit, or the file's ending does not.
         NotPrepared: the dataset is not prepared in `home`.
-        PipelineError: the compiled file breaks a rule of its target (see `kubeflow.check`).
+        BrokenRules: the compiled pipeline would not run at its target; the file is written nevertheless, to look at.
     """
-    raise NotImplementedError
+    from components.datasets.prepared import load_prepared
+
+    home = home or Home.resolve(None)
+    compile_prepared(load_prepared(dataset, recipe.data.version, home.datasets), recipe, profile, output)
+
+
+def compile_prepared(dataset: PreparedDataset, recipe: Recipe, profile: Profile, output: Path) -> None:
+    """`compile_pipeline` for a dataset that was loaded already."""
+    check_ending(profile, output)
+    job = _job(dataset, recipe, profile)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    output.write_text(_text(job, output))
+    check_file(output, profile.target)
+
+
+def check_ending(profile: Profile, output: Path) -> None:
+    """Raises a UsageError where the target does not take files of this ending."""
+    endings = (".json", ".yaml") if isinstance(profile, VertexProfile) else (".yaml",)
+    if output.suffix not in endings:
+        raise UsageError(
+            f"{output}: a pipeline for {profile.target} must be in a file ending in {' or '.join(endings)}."
+        )
+
+
+def uploads(dataset: PreparedDataset, profile: Profile) -> list[Upload]:
+    """What the pipeline reads that is not made by it: the prepared dataset and its schema."""
+    paths = cluster_paths(dataset.name, profile)
+    folder = f"{dataset.name}/{dataset.version}"
+    return [
+        Upload(dataset.data_dir / folder, f"{paths.data_dir}/{folder}"),
+        Upload(curated_schema(dataset.name), paths.schema_file),
+    ]
+
+
+def cluster_paths(dataset: str, profile: Profile) -> Paths:
+    """Every path of the pipeline, under the profile's root; laid out as in a home."""
+    from pipeline.dag import Paths
+
+    root = profile.root
+    return Paths(
+        pipeline_root=f"{root}/runs/{dataset}",
+        data_dir=f"{root}/datasets",
+        schema_file=f"{root}/schemas/{dataset}/{schema_digest(dataset)}/schema.pbtxt",
+        accepted_statistics=f"{root}/accepted_statistics/{dataset}",
+        training_backup=f"{root}/training_backup/{dataset}",
+        serving=f"{root}/serving/{dataset}",
+    )
+
+
+def _job(dataset: PreparedDataset, recipe: Recipe, profile: Profile) -> dict[str, Any]:
+    """The PipelineJob as a JSON object."""
+    from tfx.dsl.components.base.base_component import BaseComponent
+    from tfx.orchestration.kubeflow.v2.kubeflow_v2_dag_runner import KubeflowV2DagRunner, KubeflowV2DagRunnerConfig
+
+    from pipeline.dag import create_pipeline
+
+    if recipe.beam != BeamSettings():
+        raise UsageError(
+            "on a cluster, Beam's settings are the profile's: leave [beam] out of the recipe, and write it in the "
+            "profile or as --profile-set beam.runner=dataflow."
+        )
+    paths = cluster_paths(dataset.name, profile)
+    pipeline = create_pipeline(
+        recipe.model_copy(update={"beam": profile.beam_settings()}), dataset, paths, enable_cache=profile.cache
+    )
+    for component in pipeline.components:
+        if isinstance(component, BaseComponent):
+            machine = profile.machines.trainer if component.id == TRAINER else profile.machines.default
+            component.with_platform_config(_resource_spec(machine.resources()))
+    config = KubeflowV2DagRunnerConfig(default_image=profile.image, use_pipeline_spec_2_1=True)
+    job = dict(KubeflowV2DagRunner(config).run(pipeline, write_out=False))
+    job["pipelineSpec"]["defaultPipelineRoot"] = paths.pipeline_root
+    if isinstance(profile, VertexProfile):
+        job["labels"] = {**job.get("labels", {}), **profile.labels}
+    return job
+
+
+def _resource_spec(resources: Resources) -> Any:
+    from kfp.pipeline_spec import pipeline_spec_pb2
+
+    spec = pipeline_spec_pb2.PipelineDeploymentConfig.PipelineContainerSpec.ResourceSpec(
+        cpu_limit=resources.cpus, memory_limit=resources.memory_gb
+    )
+    if resources.accelerator:
+        spec.accelerator.type = resources.accelerator
+        spec.accelerator.count = resources.accelerator_count
+    return spec
+
+
+def _text(job: dict[str, Any], output: Path) -> str:
+    """JSON holds the whole job, YAML the pipeline alone: what each target's own SDK writes."""
+    if output.suffix == ".json":
+        return json.dumps(job, indent=2, sort_keys=True) + "\n"
+    import yaml
+
+    return str(yaml.safe_dump(job["pipelineSpec"], sort_keys=True))

@@ -20,6 +20,7 @@ COMMANDS = (
     "recipes",
     "runs",
     "show",
+    "compile",
     "predict",
     "wait",
     "bench",

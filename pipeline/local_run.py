@@ -48,7 +48,7 @@ class LocalRun:
         except PipelineError as error:
             return Outcome(self.dataset.name, self.run_id, time.monotonic() - started, (), None, (), None, error)
         with output_to(self.log_file):
-            return _outcome(self.dataset, result, time.monotonic() - started)
+            return outcome_of(self.dataset, result, time.monotonic() - started)
 
 
 def plan_run(
@@ -74,7 +74,8 @@ def plan_run(
     return LocalRun(dataset, run_id, log_file, pipeline)
 
 
-def _outcome(dataset: PreparedDataset, result: RunResult, seconds: float) -> Outcome:
+def outcome_of(dataset: PreparedDataset, result: RunResult, seconds: float) -> Outcome:
+    """What a run in which every node finished came to, read from its artifacts."""
     nodes = {node.node_id: node for node in result.nodes}
 
     def output(node_id: str, key: str) -> Artifact:

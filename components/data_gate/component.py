@@ -22,7 +22,9 @@ from components.data_gate.executor import Executor
 class DataBlessing(Artifact):
     """Says that data passed the gate; holds `report.json` (see `executor.Report`)."""
 
-    TYPE_NAME = "DataBlessing"
+    # Of the form that Vertex AI asks of a type's name. There and on Kubeflow, it is also the path by which the task's
+    # container imports this class; see components/__init__.py.
+    TYPE_NAME = "components.DataBlessing"
 
 
 class DataGateSpec(ComponentSpec):

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
-import sys
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from pipeline.home import Home
@@ -17,8 +14,6 @@ if TYPE_CHECKING:
 
 SUMMARY = "run the pipeline on this machine: data, training, validation, push"
 EXAMPLE = "mnist-tfx run --dataset mnist --set training.epochs=5"
-
-_FILE_COLUMNS = 120
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -43,6 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Runs each dataset in turn; a rejected one does not keep the others from running."""
+    from pipeline.outcome_report import report_outcomes
     from pipeline.recipes import MAIN_DATASETS, load_recipe
 
     datasets = MAIN_DATASETS if args.dataset == "all" else (args.dataset,)
@@ -53,7 +49,8 @@ def run(args: argparse.Namespace) -> int:
         # All data first: what cannot be had is known before the first model is trained.
         prepared = [(recipe, _prepare(recipe, home)) for recipe in recipes]
         outcomes = [_run_one(recipe, data, home, enable_cache=not args.no_cache) for recipe, data in prepared]
-    return _report(outcomes, home, as_json=args.json)
+    logs = {outcome.dataset: home.runs(outcome.dataset) / outcome.run / "run.log" for outcome in outcomes}
+    return report_outcomes(outcomes, logs, as_json=args.json)
 
 
 def _prepare(recipe: Recipe, home: Home) -> PreparedDataset:
@@ -79,25 +76,3 @@ def _run_one(recipe: Recipe, dataset: PreparedDataset, home: Home, *, enable_cac
 
         planned = plan_run(recipe, dataset, home, run_id, log_file, enable_cache=enable_cache)
     return planned.execute()
-
-
-def _report(outcomes: Sequence[Outcome], home: Home, *, as_json: bool) -> int:
-    """Prints the closing table (or JSON) on stdout and what went wrong on stderr; returns the exit code."""
-    if as_json:
-        print(json.dumps([outcome.to_json() for outcome in outcomes], indent=2))
-    else:
-        from rich.console import Console
-
-        from pipeline.outcome import outcome_table
-
-        console = Console()
-        if not console.is_terminal:  # a file has no width; rich would fold the table to 80 columns
-            console.width = _FILE_COLUMNS
-        console.print(outcome_table(outcomes))
-    rejections = [rejection for outcome in outcomes if (rejection := outcome.rejection())]
-    for rejection in rejections:
-        print(f"error: {rejection}", file=sys.stderr)
-    for outcome in outcomes:
-        print(f"log of {outcome.dataset}: {home.runs(outcome.dataset) / outcome.run / 'run.log'}", file=sys.stderr)
-    codes = {rejection.exit_code for rejection in rejections}
-    return codes.pop() if len(codes) == 1 else int(bool(codes))

@@ -1,0 +1,269 @@
+"""The rules that decide whether a compiled pipeline runs at its target, each by its name.
+
+Kubeflow's parser of packages (kfp's own) accepts files that break some of them; its backend then refuses the run, or a
+task fails an hour later. Each rule is a function from the compiled pipeline to what breaks it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from graphlib import CycleError, TopologicalSorter
+from typing import Any, TypeAlias
+
+import yaml
+from google.protobuf import json_format
+
+from kubeflow.ir import CompiledPipeline
+from kubeflow.profiles import TARGETS, Target
+
+COMMAND = ("python", "-m", "tfx.orchestration.kubeflow.v2.container.kubeflow_v2_run_executor")
+_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,127}")
+_TYPE_TITLE = re.compile(r"[a-z][a-z0-9_-]{2,20}\.[A-Z][A-Za-z0-9_-]{2,49}")
+_VERTEX_ACCELERATOR = re.compile(r"(NVIDIA|TPU)_[A-Z0-9_]+")
+_KUBERNETES_RESOURCE = re.compile(r"[a-z0-9.-]+\.[a-z]+/[a-z0-9.-]+")
+_INPUT_IN_CONDITION = re.compile(r"inputs\.artifacts\['([^']+)'\]")
+
+
+@dataclass(frozen=True)
+class Breach:
+    """One place where a rule is broken."""
+
+    rule: str
+    node: str  # a task; empty: the whole pipeline
+    found: str
+    remedy: str
+
+    def __str__(self) -> str:
+        where = f"task {self.node}" if self.node else "the pipeline"
+        return f"{self.rule}: {where}: {self.found}. Remedy: {self.remedy}"
+
+
+# Yields node, what was found, and the remedy.
+_Judge: TypeAlias = Callable[[CompiledPipeline, Target], Iterator[tuple[str, str, str]]]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A rule: its name, what it says, and the targets it holds for."""
+
+    name: str
+    says: str
+    targets: tuple[str, ...]
+    judge: _Judge
+
+    def breaches(self, pipeline: CompiledPipeline, target: Target) -> list[Breach]:
+        """Where it is broken."""
+        return [Breach(self.name, *broken) for broken in self.judge(pipeline, target)]
+
+
+def _schema_version(pipeline: CompiledPipeline, target: Target) -> Iterator[tuple[str, str, str]]:
+    taken = ("2.1.0",) if target == "kubeflow" else ("2.0.0", "2.1.0")
+    if pipeline.spec.schema_version not in taken:
+        yield (
+            "",
+            f"schemaVersion is {pipeline.spec.schema_version!r}, {' or '.join(taken)} is wanted",
+            "compile with use_pipeline_spec_2_1=True.",
+        )
+
+
+def _file_ending(pipeline: CompiledPipeline, target: Target) -> Iterator[tuple[str, str, str]]:
+    endings = (".yaml",) if target == "kubeflow" else (".json", ".yaml")
+    if pipeline.path.suffix not in endings:
+        yield "", f"the file is {pipeline.path.name!r}", f"compile into a file ending in {' or '.join(endings)}."
+
+
+def _no_resolver(pipeline: CompiledPipeline, target: Target) -> Iterator[tuple[str, str, str]]:
+    for name, task in pipeline.tasks().items():
+        executor = pipeline.executor(task)
+        if executor is not None and executor.HasField("resolver"):
+            yield (
+                name,
+                "it is a Resolver node, which the backend refuses",
+                "look the artifact up in an ordinary component, as Baseline does.",
+            )
+
+
+def _no_condition_on_importer(pipeline: CompiledPipeline, target: Target) -> Iterator[tuple[str, str, str]]:
+    tasks = pipeline.tasks()
+    importers = {
+        name
+        for name, task in tasks.items()
+        if (executor := pipeline.executor(task)) is not None and executor.HasField("importer")
+    }
+    remedy = "take the condition away, or let an ordinary component make the artifact."
+    for name, task in tasks.items():
+        condition = task.trigger_policy.condition
+        if not condition:
+            continue
+        if name in importers:
+            yield name, f"it is an Importer with the condition {condition!r}", remedy
+        for key in _INPUT_IN_CONDITION.findall(condition):
+            producer = task.inputs.artifacts[key].task_output_artifact.producer_task
+            if producer in importers:
+                yield name, f"its condition {condition!r} hangs on the Importer {producer}", remedy
+
+
+def _no_custom_driver(pipeline: CompiledPipeline, target: Target) -> Iterator[tuple[str, str, str]]:
+    for name, task in pipeline.tasks().items():
+        executor = pipeline.executor(task)
+        if executor is not None and executor.container.HasField("lifecycle"):
+            yield (
+                name,
+                "it needs a driver of its own (lifecycle.preCacheCheck), which never runs there",
+                "use a component without one: TfdsExampleGen rather than a file-based ExampleGen.",
+            )
+
+
+def _readable_root(pipeline: CompiledPipeline, target: Target) -> Iterator[tuple[str, str, str]]:
+    if not pipeline.root.startswith("gs://"):
+        found = f"its root is {pipeline.root!r}" if pipeline.root else "it names no root"
+        without = "the installation's minio:// would be taken" if target == "kubeflow" else "there is no other"
+        yield (
+            "",
+            f"{found}; TFX's file layer in the image reads gs://, and {without}",
+            'set root = "gs://BUCKET/FOLDER" in the profile.',
+        )
+
+
+def _accelerator_name(pipeline: CompiledPipeline, target: Target) -> Iterator[tuple[str, str, str]]:
+    for name, task in pipeline.tasks().items():
+        executor = pipeline.executor(task)
+        if executor is None:
+            continue
+        accelerator = executor.container.resources.accelerator
+        kind = accelerator.type or accelerator.resource_type
+        if not kind:
+            continue
+        if target == "vertex" and not _VERTEX_ACCELERATOR.fullmatch(kind):
+            yield name, f"accelerator {kind!r}", "use Vertex AI's word, as in NVIDIA_TESLA_T4, or a profile for it."
+        if target == "kubeflow" and not _KUBERNETES_RESOURCE.fullmatch(kind):
+            yield name, f"accelerator {kind!r}", "use Kubernetes' resource name, nvidia.com/gpu, or a profile for it."
+        if not (accelerator.count or accelerator.resource_count):
+            yield name, f"accelerator {kind!r} has no count", "set accelerator_count in the profile."
+
+
+def _artifact_types(pipeline: CompiledPipeline, target: Target) -> Iterator[tuple[str, str, str]]:
+    for name, task in pipeline.tasks().items():
+        component = pipeline.component(task)
+        if component is None:
+            continue
+        for definitions in (component.input_definitions, component.output_definitions):
+            for key, artifact in definitions.artifacts.items():
+                title = _type_title(artifact.artifact_type)
+                if not _TYPE_TITLE.fullmatch(title) or title.startswith("system."):
+                    yield (
+                        name,
+                        f"artifact {key!r} has the type {title!r}, from which TFX cannot make its class",
+                        "give the artifact's class a TYPE_NAME of the form `package.Class` that can be imported so.",
+                    )
+
+
+def _type_title(schema: Any) -> str:
+    if schema.WhichOneof("kind") == "instance_schema":
+        parsed = yaml.safe_load(schema.instance_schema)
+        return str(parsed.get("title", "")) if isinstance(parsed, dict) else ""
+    return str(schema.schema_title)
+
+
+def _pipeline_name(pipeline: CompiledPipeline, target: Target) -> Iterator[tuple[str, str, str]]:
+    if not _NAME.fullmatch(pipeline.name):
+        yield (
+            "",
+            f"its name is {pipeline.name!r}",
+            "lower case letters, digits and '-', 128 at most: fashion-mnist, not fashion_mnist.",
+        )
+
+
+def _container_command(pipeline: CompiledPipeline, target: Target) -> Iterator[tuple[str, str, str]]:
+    for name, task in pipeline.tasks().items():
+        executor = pipeline.executor(task)
+        if executor is None or not executor.HasField("container"):
+            continue
+        found = tuple(executor.container.command)
+        if found != COMMAND:
+            yield name, f"its command is {list(found)}", f"leave TFX's own: {' '.join(COMMAND)}."
+        if not executor.container.image or "tfx-oss-public" in executor.container.image:
+            yield (
+                name,
+                f"its image is {executor.container.image!r}, which lacks our code",
+                "build kubeflow/Dockerfile, and name that image in the profile.",
+            )
+
+
+def _no_local_paths(pipeline: CompiledPipeline, target: Target) -> Iterator[tuple[str, str, str]]:
+    for name, task in pipeline.tasks().items():
+        for key, parameter in task.inputs.parameters.items():
+            value = json_format.MessageToDict(parameter.runtime_value)
+            for path in _local_paths(value.get("constant", value.get("constantValue", {}).get("stringValue"))):
+                yield (
+                    name,
+                    f"parameter {key!r} holds {path!r}, a path of the machine that compiled it",
+                    "take every path from pipeline.dag.Paths, which a cluster fills with addresses in its bucket.",
+                )
+
+
+def _local_paths(value: Any) -> Iterator[str]:
+    """Absolute paths anywhere in a parameter, whose value is often JSON in a string."""
+    if isinstance(value, dict):
+        for each in value.values():
+            yield from _local_paths(each)
+    elif isinstance(value, list):
+        for each in value:
+            yield from _local_paths(each)
+    elif isinstance(value, str):
+        if re.match(r"/[^/\s]+/", value):
+            yield value
+        elif value[:1] in ("{", "["):
+            try:
+                yield from _local_paths(json.loads(value))
+            except ValueError:
+                return
+
+
+def _whole_graph(pipeline: CompiledPipeline, target: Target) -> Iterator[tuple[str, str, str]]:
+    remedy = "compile it anew; the file was edited, or cut off."
+    for dag in pipeline.dags():
+        if not dag.tasks:
+            yield "", "a graph has no tasks", remedy
+        waits: dict[str, list[str]] = {}
+        for name, task in dag.tasks.items():
+            component = pipeline.component(task)
+            if component is None:
+                yield name, f"its component {task.component_ref.name!r} is not there", remedy
+            elif not component.HasField("dag") and pipeline.executor(task) is None:
+                yield name, f"its executor {component.executor_label!r} is not there", remedy
+            producers = {
+                given.task_output_artifact.producer_task
+                for given in task.inputs.artifacts.values()
+                if given.HasField("task_output_artifact")
+            }
+            waits[name] = sorted({*task.dependent_tasks, *producers})
+            for other in waits[name]:
+                if other not in dag.tasks:
+                    yield name, f"it waits for {other!r}, which is not there", remedy
+            for other in sorted(producers - set(task.dependent_tasks)):
+                yield name, f"it takes an artifact from {other!r} and does not wait for it", remedy
+        try:
+            TopologicalSorter(waits).prepare()
+        except CycleError as error:
+            yield error.args[1][0], f"the tasks wait for each other in a circle: {' -> '.join(error.args[1])}", remedy
+
+
+_KUBEFLOW = ("kubeflow",)
+RULES = (
+    Rule("whole-graph", "every task has its component, its executor and what it waits for", TARGETS, _whole_graph),
+    Rule("schema-version", "the schema is one that the target takes (Kubeflow: 2.1.0)", TARGETS, _schema_version),
+    Rule("file-ending", "the file ends in .yaml (Vertex AI: or .json)", TARGETS, _file_ending),
+    Rule("pipeline-name", "the name fits [a-z0-9][a-z0-9-]{0,127}", TARGETS, _pipeline_name),
+    Rule("no-resolver", "there is no Resolver node", _KUBEFLOW, _no_resolver),
+    Rule("no-condition-on-importer", "no condition hangs on an Importer", _KUBEFLOW, _no_condition_on_importer),
+    Rule("no-custom-driver", "no task needs a driver of its own", TARGETS, _no_custom_driver),
+    Rule("readable-root", "artifacts lie where TFX's file layer reads (gs://)", TARGETS, _readable_root),
+    Rule("accelerator-name", "accelerators are named in the target's words", TARGETS, _accelerator_name),
+    Rule("artifact-types", "TFX can make every artifact's class from its type", TARGETS, _artifact_types),
+    Rule("container-command", "every task runs TFX's entry point in our own image", TARGETS, _container_command),
+    Rule("no-local-paths", "no parameter holds a path of this machine", TARGETS, _no_local_paths),
+)

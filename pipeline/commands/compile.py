@@ -1,0 +1,121 @@
+"""`mnist-tfx compile`: the pipeline as a file for Vertex AI or Kubeflow Pipelines."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from components.errors import UsageError
+from pipeline.home import Home
+
+if TYPE_CHECKING:
+    from kubeflow.compile import Upload
+
+SUMMARY = "compile the pipeline for Vertex AI or Kubeflow Pipelines, check the file, run it here"
+EXAMPLE = "mnist-tfx compile --target vertex --dataset mnist --profile vertex-gpu -o pipeline.json"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the options."""
+    parser.add_argument("--target", choices=("vertex", "kubeflow"), help="where it is to run")
+    parser.add_argument("--dataset", help="a prepared dataset that has recipes")
+    parser.add_argument("--recipe", default="default", help="a recipe's name, or a .toml file (default: %(default)s)")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="change a setting of the recipe; may be repeated",
+    )
+    parser.add_argument("--profile", help="a shipped profile's name, or a .toml file")
+    parser.add_argument(
+        "--profile-set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="change a setting of the profile; may be repeated",
+    )
+    parser.add_argument("-o", "--output", metavar="FILE", help="where to write it: .json (Vertex AI) or .yaml")
+    parser.add_argument(
+        "--run-local",
+        metavar="DIR",
+        help="then run the compiled file on this machine; DIR takes the place of the profile's root",
+    )
+    parser.add_argument("--check", metavar="FILE", help="only check a compiled file, whoever compiled it")
+    parser.add_argument(
+        "--home", metavar="DIR", help="where the data are prepared (default: MNIST_TFX_HOME, else var/)"
+    )
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Checks a file, or compiles one, and runs it if told to."""
+    if args.check:
+        return _check(Path(args.check), args)
+    missing = [f"--{name}" for name in ("target", "dataset", "profile", "output") if not getattr(args, name)]
+    if missing:
+        raise UsageError(f"compile needs {', '.join(missing)} (or --check FILE). Example: {EXAMPLE}")
+    return _compile(Path(args.output), args)
+
+
+def _check(path: Path, args: argparse.Namespace) -> int:
+    from kubeflow.check import check_file, rules_of
+
+    target = check_file(path, args.target)
+    rules = rules_of(target)
+    if args.json:
+        print(json.dumps({"file": str(path), "target": target, "rules": [rule.name for rule in rules]}, indent=2))
+        return 0
+    for rule in rules:
+        print(f"ok  {rule.name:25} {rule.says}")
+    print(f"{path} keeps all rules of {target}.")
+    return 0
+
+
+def _compile(output: Path, args: argparse.Namespace) -> int:
+    from kubeflow.profiles import load_profile
+    from pipeline.recipes import load_recipe
+
+    profile = load_profile(args.profile, args.profile_set)
+    if profile.target != args.target:
+        raise UsageError(f"profile {args.profile} is for {profile.target}, not for {args.target}.")
+    recipe = load_recipe(args.dataset, args.recipe, args.set)
+    from pipeline.log_capture import output_to
+
+    home = Home.resolve(args.home)
+    with output_to(output.with_name(output.name + ".log")):  # TensorFlow and TFX are chatty from their import on
+        from components.datasets.prepared import load_prepared
+        from kubeflow.compile import check_ending, compile_prepared, uploads
+
+        check_ending(profile, output)
+        dataset = load_prepared(args.dataset, recipe.data.version, home.datasets)
+        compile_prepared(dataset, recipe, profile, output)
+        needed = uploads(dataset, profile)
+    if not args.run_local:
+        _report(output, needed, as_json=args.json)
+        return 0
+    from kubeflow.run_local import LOG, run_folder, run_local
+    from pipeline.outcome_report import report_outcomes
+
+    local = Path(args.run_local).resolve()
+    outcome = run_local(output, profile.root, local, dataset, needed)
+    return report_outcomes([outcome], {dataset.name: run_folder(local, outcome) / LOG}, as_json=args.json)
+
+
+def _report(output: Path, needed: list[Upload], *, as_json: bool) -> None:
+    if as_json:
+        print(
+            json.dumps(
+                {
+                    "file": str(output),
+                    "uploads": [{"source": str(each.source), "destination": each.destination} for each in needed],
+                },
+                indent=2,
+            )
+        )
+        return
+    print(f"{output} keeps all rules. Before it runs, these must lie in the bucket:")
+    for each in needed:
+        print(f"  {each.command()}")
