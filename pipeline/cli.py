@@ -21,6 +21,8 @@ COMMANDS = (
     "runs",
     "show",
     "compile",
+    "submit",
+    "schedule",
     "predict",
     "wait",
     "bench",

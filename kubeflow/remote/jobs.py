@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
 import yaml
 
@@ -14,18 +15,34 @@ from components.errors import UsageError
 from kubeflow.profiles import Profile
 from kubeflow.remote.platform import Job
 from pipeline.home import Home
+from pipeline.log_capture import output_to
 from pipeline.recipes import Recipe
+
+if TYPE_CHECKING:
+    from kubeflow.compile import Upload
 
 
 @contextmanager
-def compiled_job(dataset: str, recipe_name: str, recipe: Recipe, profile: Profile, home: Home) -> Iterator[Job]:
-    """The pipeline, compiled and checked; its file lasts as long as the context."""
-    from kubeflow.compile import compile_pipeline
+def compiled_job(
+    dataset: str, recipe_name: str, recipe: Recipe, profile: Profile, home: Home
+) -> Iterator[tuple[Job, list[Upload]]]:
+    """The pipeline, compiled and checked, and what must lie in the bucket; the file lasts as long as the context.
 
+    Raises:
+        UsageError: a setting does not fit the target.
+        NotPrepared: the dataset is not prepared in `home`.
+        BrokenRules: the compiled pipeline would not run at its target.
+    """
     with TemporaryDirectory(prefix="mnist-tfx-") as folder:
         file = Path(folder) / ("pipeline.json" if profile.target == "vertex" else "pipeline.yaml")
-        compile_pipeline(dataset, recipe, profile, file, home=home)
-        yield read_job(file, dataset, _plain(recipe_name), profile.root)
+        with output_to(Path(folder) / "compile.log"):  # TensorFlow and TFX are chatty from their import on
+            from components.datasets.prepared import load_prepared
+            from kubeflow.compile import compile_prepared, uploads
+
+            prepared = load_prepared(dataset, recipe.data.version, home.datasets)
+            compile_prepared(prepared, recipe, profile, file)
+            needed = uploads(prepared, profile)
+        yield read_job(file, dataset, plain_name(recipe_name), profile.root), needed
 
 
 def read_job(file: Path, dataset: str, recipe: str, default_root: str) -> Job:
@@ -42,6 +59,6 @@ def read_job(file: Path, dataset: str, recipe: str, default_root: str) -> Job:
     return Job(dataset, recipe, file, pipeline=spec["pipelineInfo"]["name"], spec=spec, root=root)
 
 
-def _plain(recipe_name: str) -> str:
+def plain_name(recipe_name: str) -> str:
     """A recipe's name as labels and schedules take it: of a file, its stem."""
     return re.sub(r"[^a-z0-9]+", "-", Path(recipe_name).stem.lower()).strip("-") or "recipe"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -114,7 +114,9 @@ class Platform(Protocol):
         """Begins a run; if an answer is lost and the call repeated, still only one."""
         ...
 
-    def run_state(self, run_id: str) -> RunState: ...
+    def run_state(self, run_id: str, tasks: Sequence[str]) -> RunState:
+        """How far a run is, and each of `tasks`, named as in the pipeline."""
+        ...
 
     def task_log(self, run_id: str, task: str) -> str:
         """What is to be had of a task's log; empty where the platform gives nothing."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -92,7 +92,7 @@ class VertexPlatform:
             run_id, f"{_CONSOLE}/locations/{profile.region}/pipelines/runs/{run_id}?project={profile.project}"
         )
 
-    def run_state(self, run_id: str) -> RunState:
+    def run_state(self, run_id: str, tasks: Sequence[str]) -> RunState:
         """How far it is, with the properties of what its tasks made."""
         access = self._access
 
@@ -102,8 +102,10 @@ class VertexPlatform:
                 return access.pipelines.get_pipeline_job(name=name, retry=None, timeout=access.timeout_seconds)
 
         job = read(get)
-        tasks = {detail.task_name: _task_state(detail) for detail in job.job_detail.task_details}
-        return RunState(_RUN_PHASES.get(job.state, "waiting"), tasks, job.error.message)
+        states = {
+            detail.task_name: _task_state(detail) for detail in job.job_detail.task_details if detail.task_name in tasks
+        }
+        return RunState(_RUN_PHASES.get(job.state, "waiting"), states, job.error.message)
 
     def task_log(self, run_id: str, task: str) -> str:
         """Nothing: the logs are in Cloud Logging; the end of a failed task's log is in its error."""

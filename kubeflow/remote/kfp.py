@@ -1,0 +1,154 @@
+"""Runs on Kubeflow Pipelines 2."""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import kfp_server_api
+
+from components.errors import PipelineError
+from kubeflow.profiles import KubeflowProfile
+from kubeflow.remote.attempts import make_once, read
+from kubeflow.remote.kfp_access import KubeflowAccess, equals
+from kubeflow.remote.kfp_schedules import KubeflowSchedules
+from kubeflow.remote.kfp_uploads import KubeflowUploads
+from kubeflow.remote.platform import Change, Job, RunPhase, RunState, Schedule, Submitted, TaskPhase, TaskState, Timing
+
+_RUN_PHASES: Mapping[str, RunPhase] = {
+    "RUNNING": "running",
+    "CANCELING": "running",
+    "PAUSED": "running",
+    "SUCCEEDED": "succeeded",
+    "FAILED": "failed",
+    "CANCELED": "stopped",
+}
+_TASK_PHASES: Mapping[str, TaskPhase] = {
+    "RUNNING": "running",
+    "CANCELING": "running",
+    "PAUSED": "running",
+    "SUCCEEDED": "done",
+    "SKIPPED": "cached",
+    "FAILED": "failed",
+    "CANCELED": "stopped",
+}
+
+
+class KubeflowPlatform:
+    """Implements `Platform`."""
+
+    def __init__(self, profile: KubeflowProfile, timeout_seconds: float = 60.0) -> None:
+        """Needs no network.
+
+        Raises:
+            UsageError: a file that the profile names cannot be read.
+        """
+        self._access = KubeflowAccess(profile, timeout_seconds)
+        self._uploads = KubeflowUploads(self._access)
+        self._schedules = KubeflowSchedules(self._access, self._uploads)
+
+    def submit(self, job: Job) -> Submitted:
+        """Begins a run. Its name is made here, so that after a lost answer it can be looked for."""
+        access = self._access
+        experiment = self._uploads.experiment()
+        version = self._uploads.version(job)
+        run = kfp_server_api.V2beta1Run(
+            experiment_id=experiment,
+            display_name=f"{job.pipeline} {datetime.now(UTC):%Y-%m-%d %H:%M:%S} {secrets.token_hex(3)}",
+            pipeline_version_reference=version,
+            runtime_config=kfp_server_api.V2beta1RuntimeConfig(pipeline_root=job.root, parameters={}),
+            service_account=access.profile.service_account or None,
+        )
+
+        def make() -> Any:
+            return access.ask("begin the run", access.api.runs.run_service_create_run, run)
+
+        def find() -> Any:
+            listed = access.list_all(
+                "look for the run",
+                access.api.runs.run_service_list_runs,
+                "runs",
+                experiment_id=experiment,
+                filter=equals(run.display_name),
+            )
+            return next((one for one in listed if one.display_name == run.display_name), None)
+
+        run_id = make_once(make, find).run_id
+        return Submitted(run_id, f"{access.profile.endpoint.rstrip('/')}/#/runs/details/{run_id}")
+
+    def run_state(self, run_id: str, tasks: Sequence[str]) -> RunState:
+        """How far it is; Kubeflow does not tell the properties of artifacts."""
+        run = self._run(run_id)
+        known = {_plain(detail.display_name): detail for detail in _details(run) if detail.display_name}
+        states = {task: _task_state(known[_plain(task)]) for task in tasks if _plain(task) in known}
+        error = (run.error.message or "") if run.error else ""
+        return RunState(_RUN_PHASES.get(run.state or "", "waiting"), states, error)
+
+    def task_log(self, run_id: str, task: str) -> str:
+        """The logs of the task's pods, as far as the server still has them."""
+        details = _details(self._run(run_id))
+        by_id = {detail.task_id: detail for detail in details}
+        pods: list[str] = []
+        waiting = [detail for detail in details if _plain(detail.display_name or "") == _plain(task)]
+        while waiting:
+            detail = waiting.pop()
+            pods += [detail.pod_name] if detail.pod_name else []
+            for child in detail.child_tasks or []:
+                pods += [child.pod_name] if child.pod_name else []
+                waiting += [by_id.pop(child.task_id)] if child.task_id in by_id else []
+        logs = []
+        for pod in dict.fromkeys(pods):
+            try:
+                logs.append(self._access.read_log(run_id, pod))
+            except PipelineError:  # the pod is gone, or the user may not read logs: then there is none
+                continue
+        return "\n".join(logs)
+
+    def schedules(self) -> list[Schedule]:
+        """Those of the profile's experiment that this program made, by name."""
+        return self._schedules.all()
+
+    def check_timing(self, timing: Timing) -> None:
+        """Raises UsageError where no six-field expression in the installation's time zone says the same."""
+        self._schedules.expression(timing)
+
+    def put_schedule(self, name: str, job: Job, timing: Timing) -> tuple[Schedule, Change]:
+        """Creates, or replaces: Kubeflow cannot change a recurring run."""
+        return self._schedules.put(name, job, timing)
+
+    def pause(self, schedule: Schedule) -> None:
+        """No new runs from now on; those that go on do."""
+        self._schedules.pause(schedule)
+
+    def resume(self, schedule: Schedule, *, catch_up: bool) -> None:
+        """New runs from now on."""
+        self._schedules.resume(schedule, catch_up=catch_up)
+
+    def delete(self, schedule: Schedule) -> None:
+        """Its past runs stay."""
+        self._schedules.delete(schedule)
+
+    def _run(self, run_id: str) -> Any:
+        access = self._access
+        return read(lambda: access.ask("tell of the run", access.api.runs.run_service_get_run, run_id))
+
+
+def _details(run: Any) -> list[Any]:
+    return (run.run_details.task_details if run.run_details else None) or []
+
+
+def _plain(name: str) -> str:
+    """A task's name without what differs between the pipeline and Kubernetes: case and punctuation."""
+    return re.sub(r"[^a-z0-9]", "", name.lower())
+
+
+def _task_state(detail: Any) -> TaskState:
+    seconds = 0.0
+    if detail.start_time and detail.start_time.year > 1970:  # not begun: the epoch
+        end = detail.end_time if detail.end_time and detail.end_time.year > 1970 else datetime.now(UTC)
+        seconds = max(0.0, (end - detail.start_time).total_seconds())
+    error = (detail.error.message or "") if detail.error else ""
+    return TaskState(_TASK_PHASES.get(detail.state or "", "waiting"), seconds, error)

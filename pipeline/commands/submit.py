@@ -1,0 +1,84 @@
+"""`mnist-tfx submit`: one run of the pipeline on Vertex AI or Kubeflow Pipelines."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from typing import TYPE_CHECKING, Any
+
+from pipeline.home import Home
+from pipeline.remote_options import add_pipeline_arguments, add_target_arguments, open_platform, read_profile, seconds
+
+if TYPE_CHECKING:
+    from kubeflow.remote.follow import Verdict
+
+SUMMARY = "run the pipeline on Vertex AI or Kubeflow Pipelines"
+EXAMPLE = "mnist-tfx submit --target vertex --dataset mnist --profile my-vertex.toml --wait"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the options."""
+    add_target_arguments(parser)
+    add_pipeline_arguments(parser)
+    parser.add_argument("--no-cache", action="store_true", help="run every component, even where its answer is known")
+    parser.add_argument("--wait", action="store_true", help="follow the run until it ends, with its exit code")
+    parser.add_argument(
+        "--poll", type=seconds, default=10.0, metavar="SECONDS", help="between two looks at it (default: %(default)g)"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Compiles, begins the run, and follows it if told to."""
+    from kubeflow.remote.jobs import compiled_job
+    from pipeline.recipes import load_recipe
+
+    profile = read_profile(args)
+    if args.no_cache:
+        profile = profile.model_copy(update={"cache": False})
+    recipe = load_recipe(args.dataset, args.recipe, args.set)
+    platform = open_platform(profile, args.request_timeout)
+    with compiled_job(args.dataset, args.recipe, recipe, profile, Home.resolve(args.home)) as (job, needed):
+        for upload in needed:
+            print(f"needed in the bucket: {upload.command()}", file=sys.stderr)
+        submitted = platform.submit(job)
+    answer: dict[str, Any] = {"target": profile.target, "run": submitted.run_id, "url": submitted.url}
+    if not args.wait:
+        _print(answer, as_json=args.json)
+        return 0
+    from kubeflow.remote.follow import follow
+
+    print(f"watch it at {submitted.url}", file=sys.stderr)
+    try:
+        verdict = follow(platform, job, submitted, args.poll)
+    except KeyboardInterrupt:
+        print(f"stopped watching; the run goes on: {submitted.url}", file=sys.stderr)
+        return 130
+    return _report(answer, verdict, as_json=args.json)
+
+
+def _report(answer: dict[str, Any], verdict: Verdict, *, as_json: bool) -> int:
+    code = verdict.error.exit_code if verdict.error else 0
+    answer |= {
+        "succeeded": verdict.error is None,
+        "pushed_version": verdict.pushed_version or None,
+        "note": verdict.note or None,
+        "exit_code": code,
+        "error": str(verdict.error) if verdict.error else None,
+    }
+    _print(answer, as_json=as_json)
+    if verdict.error:
+        print(f"error: {verdict.error}", file=sys.stderr)
+    return code
+
+
+def _print(answer: dict[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(answer, indent=2))
+        return
+    print(f"run {answer['run']}\nwatch it at {answer['url']}")
+    if "succeeded" in answer:
+        pushed = f", version {answer['pushed_version']} pushed" if answer["pushed_version"] else ""
+        print(f"succeeded{pushed}" if answer["succeeded"] else "did not succeed")
+        if answer["note"]:
+            print(f"note: {answer['note']}")
