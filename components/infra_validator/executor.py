@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
 import time
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from contextlib import AbstractContextManager
 from typing import Any
 
 import tensorflow as tf
@@ -26,7 +22,6 @@ from components.infra_validator.requests import Request, read_requests, write_wa
 from components.settings import InfraSettings
 from serving.client import ServingClientError
 
-_VERSION = "1"
 _LATENCY_REQUESTS = 100
 # What TFX's Pusher looks for in an InfraBlessing (tfx/components/infra_validator/executor.py).
 _BLESSED, _HAS_MODEL = "blessed", "has_model"
@@ -53,15 +48,15 @@ class Executor(BaseExecutor):
         candidate = artifact_utils.get_single_instance(input_dict["model"])
         blessing = artifact_utils.get_single_instance(output_dict["blessing"])
         model_dir = path_utils.serving_model_path(candidate.uri, path_utils.is_old_model_artifact(candidate))
-        model = tf.saved_model.load(model_dir)
-        image_shape = tuple(model.signatures[IMAGES].structured_input_signature[1][IMAGES].shape[1:])
-        examples_uri = artifact_utils.get_split_uri(input_dict["examples"], TEST)
-        requests = read_requests(examples_uri, settings.examples, image_shape)
-
         stamped = path_utils.stamped_model_path(blessing.uri)
-        io_utils.copy_dir(model_dir, stamped)
-        write_warmup(stamped, model_name, requests)
-        with self._server(settings, stamped, model_name) as server:
+        with self._server(settings, model_name) as server:  # which starts while the requests are made
+            model = tf.saved_model.load(model_dir)
+            image_shape = tuple(model.signatures[IMAGES].structured_input_signature[1][IMAGES].shape[1:])
+            examples_uri = artifact_utils.get_split_uri(input_dict["examples"], TEST)
+            requests = read_requests(examples_uri, settings.examples, image_shape)
+            io_utils.copy_dir(model_dir, stamped)
+            write_warmup(stamped, model_name, requests)
+            server.offer(stamped)
             found, latencies = validate(server, settings, model, requests)
 
         blessed = all(check.passed for check in found)
@@ -70,32 +65,19 @@ class Executor(BaseExecutor):
         blessing.set_int_custom_property(_BLESSED, int(blessed))
         blessing.set_int_custom_property(_HAS_MODEL, 1)
 
-    @contextmanager
-    def _server(self, settings: InfraSettings, model_dir: str, model_name: str) -> Iterator[ModelServer]:
-        """A server to which a copy of the model is version 1."""
-        if settings.endpoint:
-            # Under the pipeline's root, which the staging server must be able to read.
-            base_path = os.path.join(self._get_tmp_dir(), f"infra-{uuid.uuid4().hex}")
-            io_utils.copy_dir(model_dir, os.path.join(base_path, _VERSION))
-            try:
-                with staging_server(settings.endpoint, base_path, model_name) as server:
-                    yield server
-            finally:
-                tf.io.gfile.rmtree(base_path)
-            return
-        base = Path(tempfile.mkdtemp(prefix="infra-model-"))
-        try:
-            io_utils.copy_dir(model_dir, str(base / _VERSION))
-            with local_server(settings.engine, base, model_name) as server:
-                yield server
-        finally:
-            shutil.rmtree(base)
+    def _server(self, settings: InfraSettings, model_name: str) -> AbstractContextManager[ModelServer]:
+        if not settings.endpoint:
+            return local_server(settings.engine, model_name)
+        # Under the pipeline's root, which the staging server must be able to read.
+        return staging_server(
+            settings.endpoint, model_name, os.path.join(self._get_tmp_dir(), f"infra-{uuid.uuid4().hex}")
+        )
 
 
 def validate(
     server: ModelServer, settings: InfraSettings, model: Any, requests: list[Request]
 ) -> tuple[list[Check], list[float]]:
-    """Asks a server that was told to load the model, and compares.
+    """Asks a server that was offered the model, and compares.
 
     Args:
         server: where it is to become AVAILABLE.

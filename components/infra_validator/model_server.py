@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -15,14 +15,16 @@ from pathlib import Path
 
 import grpc
 import psutil
+import tensorflow as tf
 from tensorflow_serving.apis import model_management_pb2, model_service_pb2_grpc
+from tfx.utils import io_utils
 
 from components.errors import PipelineError
 from serving.client import Client, DeadlineExceeded, ServingClientError, Unavailable
 
 _TF_SERVING = "tensorflow_model_server"
-_STOP_SECONDS = 10.0
 _LOG_LINES = 5
+_RELOAD_SECONDS = 60.0
 
 
 class LoadFailed(Exception):
@@ -34,10 +36,17 @@ class NotInTime(Exception):
 
 
 class ModelServer(ABC):
-    """A server that was told to load the candidate."""
+    """A server that loads the candidate that it is offered."""
 
-    def __init__(self, address: str, model_name: str) -> None:
+    def __init__(self, address: str, model_name: str, base_path: str) -> None:
         self.client = Client(address, model_name)
+        self._base_path = base_path
+
+    def offer(self, model_dir: str) -> None:
+        """Has the server load a copy of the SavedModel, as version 1. Raises PipelineError where it refuses to."""
+        incoming = os.path.join(self._base_path, "incoming")
+        io_utils.copy_dir(model_dir, incoming)
+        tf.io.gfile.rename(incoming, os.path.join(self._base_path, "1"))
 
     def wait_ready(self, seconds: float) -> float:
         """Waits until the model answers; returns how long that took.
@@ -80,9 +89,21 @@ class ModelServer(ABC):
 class LocalServer(ModelServer):
     """A process of its own on this machine, reached through a Unix socket: no port is taken."""
 
-    def __init__(self, process: subprocess.Popen[bytes], socket: Path, model_name: str, log: Path) -> None:
-        super().__init__(f"unix:{socket}", model_name)
-        self._process, self._log = process, log
+    def __init__(self, engine: str, model_name: str, folder: Path) -> None:
+        """Starts it, with its files in `folder`; it looks for versions of the model from now on."""
+        base_path, socket = folder / "model", folder / "grpc.sock"
+        base_path.mkdir()
+        super().__init__(f"unix:{socket}", model_name, str(base_path))
+        self._log = folder / "log"
+        command = [*_server_command(engine), f"--grpc_socket_path={socket}", "--port=0", "--rest_api_port=0"]
+        command += [f"--model_name={model_name}", f"--model_base_path={base_path}", "--max_num_load_retries=0"]
+        with self._log.open("wb") as output:
+            self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
+
+    def kill(self) -> None:
+        """Ends it at once: no request is left, and TF Serving ignores SIGTERM."""
+        self._process.kill()
+        self._process.wait()
 
     def end(self) -> str:
         if self._process.poll() is None:
@@ -96,7 +117,31 @@ class LocalServer(ModelServer):
 
 
 class StagingServer(ModelServer):
-    """A server elsewhere that was told by HandleReloadConfigRequest to serve the candidate, and nothing else."""
+    """A server elsewhere that is told by HandleReloadConfigRequest to serve the candidate, and nothing else."""
+
+    def __init__(self, address: str, model_name: str, base_path: str) -> None:
+        """The server must be able to read `base_path`."""
+        super().__init__(address, model_name, base_path)
+        self._address, self._model_name = address, model_name
+
+    def offer(self, model_dir: str) -> None:
+        super().offer(model_dir)
+        request = model_management_pb2.ReloadConfigRequest()
+        request.config.model_config_list.config.add(
+            name=self._model_name, base_path=self._base_path, model_platform="tensorflow"
+        )
+        try:
+            with grpc.insecure_channel(self._address) as channel:
+                stub = model_service_pb2_grpc.ModelServiceStub(channel)
+                answer = stub.HandleReloadConfigRequest(request, timeout=_RELOAD_SECONDS)
+            words = answer.status.error_message if answer.status.error_code else ""
+        except grpc.RpcError as error:
+            words = f"{error.code().name}: {error.details()}"
+        if words:
+            raise PipelineError(
+                f"the staging model server at {self._address} did not take the candidate: {words}. "
+                "Correct infra.endpoint in the recipe, or start the server there."
+            )
 
     def end(self) -> str:
         return ""
@@ -106,55 +151,36 @@ class StagingServer(ModelServer):
 
 
 @contextmanager
-def local_server(engine: str, base_path: Path, model_name: str) -> Iterator[LocalServer]:
-    """Starts a server of the model whose versions lie in `base_path`; it is stopped at the end.
+def local_server(engine: str, model_name: str) -> Iterator[LocalServer]:
+    """A server in a fresh process, which ends with the context.
 
     Args:
         engine: `python` (ours), `tensorflow_model_server`, or `auto`: the latter where it is on the PATH.
-        base_path: holds a folder per version.
-        model_name: the name to serve it by.
+        model_name: the name to serve the model by.
 
     Raises:
         PipelineError: the engine asked for is not there.
     """
     # Short: the path of a Unix socket may have about 100 characters.
     with tempfile.TemporaryDirectory(prefix="infra-") as folder:
-        socket, log = Path(folder) / "grpc.sock", Path(folder) / "log"
-        command = [*_server_command(engine), f"--grpc_socket_path={socket}", "--port=0", "--rest_api_port=0"]
-        command += [f"--model_name={model_name}", f"--model_base_path={base_path}", "--max_num_load_retries=0"]
-        with log.open("wb") as output:
-            process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT)
+        server = LocalServer(engine, model_name, Path(folder))
         try:
-            server = LocalServer(process, socket, model_name, log)
             with server.client:
                 yield server
         finally:
-            _stop(process)
+            server.kill()
 
 
 @contextmanager
-def staging_server(address: str, base_path: str, model_name: str) -> Iterator[StagingServer]:
-    """Has the server at `address` load the model; it must be able to read `base_path`.
-
-    Raises:
-        PipelineError: it cannot be reached, or refuses.
-    """
-    request = model_management_pb2.ReloadConfigRequest()
-    request.config.model_config_list.config.add(name=model_name, base_path=base_path, model_platform="tensorflow")
+def staging_server(address: str, model_name: str, base_path: str) -> Iterator[StagingServer]:
+    """The server at `address`; what it is offered lies under `base_path` as long as the context lasts."""
+    tf.io.gfile.makedirs(base_path)
     try:
-        with grpc.insecure_channel(address) as channel:
-            answer = model_service_pb2_grpc.ModelServiceStub(channel).HandleReloadConfigRequest(request, timeout=60)
-        words = answer.status.error_message if answer.status.error_code else ""
-    except grpc.RpcError as error:
-        words = f"{error.code().name}: {error.details()}"
-    if words:
-        raise PipelineError(
-            f"the staging model server at {address} did not take the candidate: {words}. "
-            "Correct infra.endpoint in the recipe, or start the server there."
-        )
-    server = StagingServer(address, model_name)
-    with server.client:
-        yield server
+        server = StagingServer(address, model_name, base_path)
+        with server.client:
+            yield server
+    finally:
+        tf.io.gfile.rmtree(base_path)
 
 
 def _server_command(engine: str) -> list[str]:
@@ -164,13 +190,3 @@ def _server_command(engine: str) -> list[str]:
             f"infra.engine asks for {_TF_SERVING}, which is not on the PATH: install it, or use 'auto'."
         )
     return [binary] if binary and engine != "python" else [sys.executable, "-m", "serving.server"]
-
-
-def _stop(process: subprocess.Popen[bytes]) -> None:
-    """TF Serving ignores SIGTERM; nothing of value is lost by a kill."""
-    process.send_signal(signal.SIGTERM)
-    try:
-        process.wait(_STOP_SECONDS)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()

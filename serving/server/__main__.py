@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import sys
 
 from components.errors import PipelineError
@@ -16,9 +17,12 @@ def main() -> int:
     add_flags(parser)
     args = parser.parse_args()
 
+    gc.disable()  # it would walk again and again through what stays: a fifth of the time of TensorFlow's import
     from serving.server.config import ServerOptions
     from serving.server.main import ModelServer, run
 
+    gc.freeze()
+    gc.enable()
     try:
         return run(ModelServer(ServerOptions(host=args.host, **as_options(given_flags(args)))))
     except PipelineError as error:

@@ -99,7 +99,7 @@ def test_a_version_that_was_deleted_is_pushed_again(run: TinyRun, tmp_path: Path
 def test_without_a_baseline_only_the_judgement_is_new(run: TinyRun) -> None:
     answer = run.again("--set", "baseline=none")
     assert answer.code == 0
-    assert not_cached(answer) == ["Evaluator", "InfraValidator", "Pusher"]
+    assert not_cached(answer) == ["Evaluator", "Pusher"]
     assert answer.outcome["baseline_version"] is None and answer.outcome["baseline_accuracy"] is None
     assert answer.outcome["accuracy"] == pytest.approx(run.answer.outcome["accuracy"])
 
