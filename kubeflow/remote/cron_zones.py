@@ -56,6 +56,7 @@ def for_clock(cron: Cron, zone: ZoneInfo, clock: ZoneInfo, now: datetime) -> Cro
         for at in (now.replace(tzinfo=None) + timedelta(days=number) for number in range(_DAYS_LOOKED_AT))
     }
     remedy = f"give the time in {clock.key}: --timezone {clock.key}, with the hour that suits you there"
+    no_one = f"{cron} in {zone.key} is no one cron expression in {clock.key}"
     if len(distances) > 1:
         raise UsageError(
             f"this Kubeflow reads schedules in {clock.key}, whose distance to {zone.key} changes with the seasons: "
@@ -71,15 +72,11 @@ def for_clock(cron: Cron, zone: ZoneInfo, clock: ZoneInfo, now: datetime) -> Cro
     minutes = frozenset(minute for _, _, minute in shifted)
     days = {day for day, _, _ in shifted}
     if len(hours) * len(minutes) != len(shifted):
-        raise UsageError(
-            f"{cron} in {zone.key} is no one cron expression in {clock.key}: its minutes wrap around.\n  remedy: {remedy}."
-        )
+        raise UsageError(f"{no_one}: its minutes wrap around.\n  remedy: {remedy}.")
     if cron.every_day or days == {0}:
         return replace(cron, hours=hours, minutes=minutes)
     if len(days) > 1 or replace(cron, weekdays=_EVERY_WEEKDAY).every_day is False:
-        raise UsageError(
-            f"{cron} in {zone.key} is no one cron expression in {clock.key}: it falls on other days there.\n  remedy: {remedy}."
-        )
+        raise UsageError(f"{no_one}: it falls on other days there.\n  remedy: {remedy}.")
     [moved] = days
     return replace(
         cron, hours=hours, minutes=minutes, weekdays=frozenset((weekday + moved) % 7 for weekday in cron.weekdays)
