@@ -89,9 +89,7 @@ def show(results: dict[str, Result]) -> None:
         print(f"{title:22} {result.seconds:8.1f} {time_ratio:6} {result.peak_mib:9,.0f} {memory_ratio:6} {accuracy:9}")
     if ours and "b" in results:
         alike = ours.seconds - ours.components.get(_NOT_IN_B, 0.0)
-        print(
-            f"\nb has no {_NOT_IN_B}; without it a is {alike:.1f} s, and b {results['b'].seconds / alike:.2f} times that"
-        )
+        print(f"\nb has no {_NOT_IN_B}; without it a is {alike:.1f} s, b {results['b'].seconds / alike:.2f} times that")
     for name, result in results.items():
         print(f"\n{name}  {TITLES[name]}: seconds of each part")
         for component, seconds in result.components.items():
