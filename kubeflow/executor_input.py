@@ -61,9 +61,13 @@ class Values:
         message.outputs.output_file = os.path.join(folder, OUTPUT_FILE)
         return message
 
-    def take_output(self, name: str, given: pb.ExecutorInput) -> Mapping[str, pb.ArtifactList]:
-        """Reads what a finished task left, and keeps it for those that come after; returns its artifacts."""
-        output = json_format.Parse(Path(given.outputs.output_file).read_text(), pb.ExecutorOutput())
+    def take_output(self, name: str, given: pb.ExecutorInput, folder: Path) -> Mapping[str, pb.ArtifactList]:
+        """Reads what a finished task left in its folder, and keeps it for those that come after.
+
+        Returns:
+            Its artifacts. They lie where that task put them, also if it was one of an earlier run.
+        """
+        output = json_format.Parse((folder / OUTPUT_FILE).read_text(), pb.ExecutorOutput())
         made: dict[str, pb.ArtifactList] = {}
         for key, expected in given.outputs.artifacts.items():
             [artifact] = expected.artifacts

@@ -2,7 +2,7 @@
 
 The file is the one that the cluster gets. Only its root is another: a folder takes the place of the bucket, and what
 would be uploaded there is put into it. What a cluster adds is left out: containers, machines and accelerators,
-permissions, caching, parallel tasks, retries.
+permissions, parallel tasks, retries.
 """
 
 from __future__ import annotations
@@ -57,11 +57,11 @@ def run_local(compiled: Path, root: str, folder: Path, dataset: PreparedDataset,
             make_observer(dataset.name, order_of(pipeline), describer(dataset.class_names)) as observer,
             output_to(run / LOG),
         ):
-            tasks = run_tasks(pipeline, run, (root, folder), observer, _artifacts)
+            tasks = run_tasks(pipeline, run, folder / "cache", (root, folder), observer, _artifacts)
     except PipelineError as error:
         return Outcome(dataset.name, run_id, time.monotonic() - started, (), None, (), None, error)
     seconds = time.monotonic() - started
-    nodes = tuple(NodeResult(task.name, False, task.seconds, _artifacts(task.outputs)) for task in tasks)
+    nodes = tuple(NodeResult(task.name, task.cached, task.seconds, _artifacts(task.outputs)) for task in tasks)
     with output_to(run / LOG):
         return outcome_of(dataset, RunResult(run_id, seconds, nodes), seconds)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import shlex
@@ -35,6 +36,7 @@ class FinishedTask:
 
     name: str
     seconds: float
+    cached: bool  # taken from an earlier run
     outputs: Mapping[str, pb.ArtifactList]
 
 
@@ -65,15 +67,18 @@ def order_of(pipeline: CompiledPipeline) -> list[str]:
 
 
 def run_tasks(
-    pipeline: CompiledPipeline, folder: Path, root: tuple[str, Path], observer: Observer, present: _Present
+    pipeline: CompiledPipeline, folder: Path, cache: Path, root: tuple[str, Path], observer: Observer, present: _Present
 ) -> list[FinishedTask]:
     """Runs every task of a compiled pipeline.
 
-    Each has a folder `TASK` in `folder`, with its outputs, its log and `command.sh`, which runs it alone once more.
+    Each has a folder `TASK` in `folder`, with its outputs, its log and `command.sh`, which runs it alone once more. A
+    task for which the file allows it is answered from the cache where an earlier run had the same inputs and
+    parameters, as a backend would do.
 
     Args:
         pipeline: the compiled file.
         folder: the run's own.
+        cache: remembers finished tasks, for later runs.
         root: an address in the file, and the folder here that takes its place.
         observer: is told how the run goes.
         present: makes what the observer understands of a task's outputs.
@@ -88,15 +93,22 @@ def run_tasks(
         observer.started(name)
         try:
             given = values.executor_input(name, str(folder / name))
-            command = _here(command_line(pipeline.executor(pipeline.spec.root.dag.tasks[name]), given), root)
-            for made in given.outputs.artifacts.values():  # in a bucket, any path can be written to at once
-                os.makedirs(made.artifacts[0].uri)
-            _run(name, command, folder / name)
+            spec = pipeline.spec.root.dag.tasks[name]
+            command = _here(command_line(pipeline.executor(spec), given), root)
+            known = cache / _key(command, folder / name)
+            cached = spec.caching_options.enable_cache and known.exists()
+            if not cached:
+                for made in given.outputs.artifacts.values():  # in a bucket, any path can be written to at once
+                    os.makedirs(made.artifacts[0].uri)
+                _run(name, command, folder / name)
+                cache.mkdir(parents=True, exist_ok=True)
+                known.write_text(str(folder / name))
+            outputs = values.take_output(name, given, Path(known.read_text()))
         except BaseException as error:
             observer.failed(name, time.monotonic() - started, error)
             raise
-        task = FinishedTask(name, time.monotonic() - started, values.take_output(name, given))
-        observer.finished(name, task.seconds, False, present(task.outputs))
+        task = FinishedTask(name, time.monotonic() - started, cached, outputs)
+        observer.finished(name, task.seconds, cached, present(outputs))
         finished.append(task)
     return finished
 
@@ -107,6 +119,11 @@ def _here(command: Sequence[str], root: tuple[str, Path]) -> list[str]:
     places = re.compile(re.escape(address.rstrip("/")) + r"(?=[/\"'\\\s]|$)")
     words = [places.sub(lambda _: str(folder), word) for word in command]
     return [sys.executable, *words[1:]] if words[0] == "python" else words
+
+
+def _key(command: Sequence[str], folder: Path) -> str:
+    """Names what a task is given: all of its command but its own folder."""
+    return hashlib.sha256("\0".join(command).replace(str(folder), "").encode()).hexdigest()[:32]
 
 
 def _run(name: str, command: Sequence[str], folder: Path) -> None:

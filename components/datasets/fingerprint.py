@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from etils import epath
+
 # A record of a TFRecord file: length (uint64, little-endian), CRC of the length, content, CRC of the content; from
 # TensorFlow's core/lib/io/record_writer.h.
 _LENGTH = struct.Struct("<Q")
@@ -29,7 +31,8 @@ def fingerprint(folder: Path, info: Any) -> str:
     Raises:
         ValueError: a record is damaged.
     """
-    records = {Path(file) for split in info.splits.values() for file in split.filepaths}
+    folder = epath.Path(folder)
+    records = {epath.Path(file) for split in info.splits.values() for file in split.filepaths}
     digest = hashlib.sha256()
     for path in sorted([folder / "features.json", *folder.glob("*.labels.txt"), *records]):
         content = hashlib.sha256()
@@ -42,12 +45,12 @@ def fingerprint(folder: Path, info: Any) -> str:
     return digest.hexdigest()
 
 
-def _examples_in_order(path: Path) -> Iterator[bytes]:
+def _examples_in_order(path: epath.Path) -> Iterator[bytes]:
     """The serialized tf.Examples of a TFRecord file, the features of each in alphabetical order."""
     from google.protobuf.message import DecodeError
     from tensorflow_datasets.proto import tf_example_pb2  # the same message as TensorFlow's, without TensorFlow
 
-    with open(path, "rb") as handle:
+    with path.open("rb") as handle:
         try:
             while header := handle.read(_HEADER_BYTES):
                 content = handle.read(_LENGTH.unpack_from(header)[0])

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from etils import epath
+
 from components.datasets.errors import NotPrepared
 from components.datasets.fingerprint import FRAME_BYTES, fingerprint
 from components.errors import UsageError
@@ -35,20 +37,23 @@ class PreparedDataset:
     split_sizes: Mapping[str, int]  # examples of each TFDS split
 
 
-def load_prepared(name: str, version: str | None, data_dir: Path) -> PreparedDataset:
-    """Reads what is known of a prepared dataset. Uses no network, writes nothing, and does not import TensorFlow.
+def load_prepared(name: str, version: str | None, data_dir: Path | str) -> PreparedDataset:
+    """Reads what is known of a prepared dataset. Writes nothing.
+
+    For a folder of this machine, it uses no network and does not import TensorFlow.
 
     Args:
         name: a TFDS dataset, `builder` or `builder/configuration`.
         version: None means the newest in `data_dir`.
-        data_dir: the TFDS data_dir.
+        data_dir: the TFDS data_dir: a folder, or the address of one in a bucket (`gs://...`), as text.
 
     Raises:
         NotPrepared: a PipelineError; it is not prepared, or not completely; the message says how to prepare it.
         UsageError: the name is not one, or the dataset is not one of labeled images.
     """
     check_name(name)
-    folder = _find(name, version, data_dir)
+    place = epath.Path(data_dir)  # pathlib would make gs:/bucket of gs://bucket
+    folder = _find(name, version, place)
     wanted = f"{name}:{version}" if version else name
     remedy = f"Run `mnist-tfx data prepare --dataset {name}` (with the same --home)."
     if folder is None:
@@ -57,7 +62,7 @@ def load_prepared(name: str, version: str | None, data_dir: Path) -> PreparedDat
     if flaw is not None:
         raise NotPrepared(f"dataset {wanted} is not complete in {data_dir}: {flaw}. {remedy}")
     try:
-        return _describe(name, folder, data_dir)
+        return _describe(name, folder, place)
     except ValueError as error:
         raise NotPrepared(f"dataset {wanted} is damaged in {data_dir}: {error}. {remedy}") from error
 
@@ -104,11 +109,11 @@ def find_flaw(folder: Path) -> str | None:
     if not info.splits:
         return f"{folder} holds no splits"
     for split in info.splits.values():
-        files = [Path(file) for file in split.filepaths]
+        files = [epath.Path(file) for file in split.filepaths]
         missing = [file for file in files if not file.is_file()]
         if missing:
             return f"{missing[0]} is missing"
-        length = sum(file.stat().st_size for file in files)
+        length = sum(file.stat().length for file in files)
         expected = split.num_bytes + FRAME_BYTES * split.num_examples
         if info.file_format.value == "tfrecord" and length != expected:
             return f"split {split.name!r} is {length} bytes long instead of {expected}"

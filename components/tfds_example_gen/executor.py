@@ -8,7 +8,6 @@ import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import apache_beam as beam
@@ -57,9 +56,7 @@ class Executor(BaseBeamExecutor):
         """
         self._log_startup(input_dict, output_dict, exec_properties)
         examples = artifact_utils.get_single_instance(output_dict["examples"])
-        dataset = load_prepared(
-            exec_properties["dataset"], exec_properties["version"], Path(exec_properties["data_dir"])
-        )
+        dataset = load_prepared(exec_properties["dataset"], exec_properties["version"], exec_properties["data_dir"])
         if dataset.fingerprint != exec_properties["fingerprint"]:
             raise DataRejected(
                 f"{dataset.name} in {dataset.data_dir} has changed since this pipeline was made: its fingerprint is "
