@@ -101,7 +101,12 @@ def _no_condition_on_importer(pipeline: CompiledPipeline, target: Target) -> Ite
         if name in importers:
             yield name, f"it is an Importer with the condition {condition!r}", remedy
         for key in _INPUT_IN_CONDITION.findall(condition):
-            producer = task.inputs.artifacts[key].task_output_artifact.producer_task
+            # TFX names an artifact by the task's own key, or as `_PRODUCER.KEY`, which is no key of the task.
+            producer = (
+                task.inputs.artifacts[key].task_output_artifact.producer_task
+                if key in task.inputs.artifacts
+                else key.removeprefix("_").rpartition(".")[0]
+            )
             if producer in importers:
                 yield name, f"its condition {condition!r} hangs on the Importer {producer}", remedy
 

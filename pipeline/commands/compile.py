@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -85,7 +87,7 @@ def _compile(output: Path, args: argparse.Namespace) -> int:
     from pipeline.log_capture import output_to
 
     home = Home.resolve(args.home)
-    with output_to(output.with_name(output.name + ".log")):  # TensorFlow and TFX are chatty from their import on
+    with output_to(Path(os.devnull)):  # TensorFlow and TFX are chatty from their import on
         from components.datasets.prepared import load_prepared
         from kubeflow.compile import check_ending, compile_prepared, uploads
 

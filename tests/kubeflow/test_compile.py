@@ -1,0 +1,209 @@
+"""`mnist-tfx compile`: for both targets, the same bytes for the same input, and nothing of this machine in them."""
+
+from __future__ import annotations
+
+import json
+import socket
+from pathlib import Path
+
+import pytest
+import yaml
+
+from components.datasets.prepared import PreparedDataset
+from components.errors import UsageError
+from kubeflow.check import BrokenRules
+from kubeflow.compile import compile_prepared, uploads
+from kubeflow.ir import CompiledPipeline, read_compiled
+from kubeflow.profiles import load_profile, profile_files
+from pipeline.recipes import Recipe
+from tests.fixtures.command import mnist_tfx
+from tests.fixtures.compiled import DESCRIBED, GOLDEN, GOLDEN_FILES, compile_described
+
+SUFFIX = {"vertex": ".json", "kubeflow": ".yaml"}
+
+
+@pytest.fixture(scope="module")
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> dict[str, CompiledPipeline]:
+    """Every shipped profile, compiled with the network cut off."""
+    folder = tmp_path_factory.mktemp("compiled")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(socket, "getaddrinfo", _no_network)
+        found = {}
+        for name in profile_files():
+            path = folder / (name + SUFFIX[name.partition("-")[0]])
+            compile_described(name, path)
+            found[name] = read_compiled(path)
+    return found
+
+
+def _no_network(*args: object, **kwargs: object) -> None:
+    raise AssertionError(f"the network was asked for {args[0]}")
+
+
+@pytest.mark.parametrize("profile", GOLDEN_FILES)
+def test_the_output_is_the_golden_file(profile: str, tmp_path: Path) -> None:
+    """After a change that is meant: `python -m tests.fixtures.compiled`."""
+    name = GOLDEN_FILES[profile]
+    assert compile_described(profile, tmp_path / name) == (GOLDEN / name).read_text()
+
+
+@pytest.mark.parametrize("profile", profile_files())
+def test_every_shipped_profile_compiles_into_the_same_bytes_each_time(
+    profile: str, compiled: dict[str, CompiledPipeline], tmp_path: Path
+) -> None:
+    path = tmp_path / compiled[profile].path.name
+    compile_described(profile, path)
+    assert path.read_bytes() == compiled[profile].path.read_bytes()
+
+
+def test_the_dag_is_the_local_ones(compiled: dict[str, CompiledPipeline]) -> None:
+    waits = {name: set(task.dependent_tasks) for name, task in compiled["vertex-cpu"].tasks().items()}
+    assert waits["TfdsExampleGen"] == waits["ImportSchemaGen"] == set()
+    assert waits["Transform"] == {"TfdsExampleGen", "ImportSchemaGen", "DataGate"}
+    assert waits["Evaluator"] == {"TfdsExampleGen", "ImportSchemaGen", "Trainer", "Baseline"}
+    assert waits["Pusher"] == {"Evaluator", "InfraValidator"}
+    assert len(waits) == 11
+
+
+def test_both_targets_run_the_same_commands(compiled: dict[str, CompiledPipeline]) -> None:
+    """Only machines differ, where the profiles agree in all else."""
+    vertex, kubeflow = compiled["vertex-gpu"], compiled["kubeflow-gpu"]
+    assert vertex.tasks() == kubeflow.tasks()
+    assert vertex.executors.keys() == kubeflow.executors.keys()
+    for label, executor in vertex.executors.items():
+        other = kubeflow.executors[label].container
+        assert list(executor.container.command) == list(other.command)
+        assert list(executor.container.args) == list(other.args)
+        assert executor.container.image == other.image
+
+
+def test_the_trainer_has_the_gpu_in_each_targets_words(compiled: dict[str, CompiledPipeline]) -> None:
+    for profile, words in (("vertex-gpu", "NVIDIA_TESLA_T4"), ("kubeflow-gpu", "nvidia.com/gpu")):
+        accelerators = {
+            label: (executor.container.resources.accelerator.type, executor.container.resources.accelerator.count)
+            for label, executor in compiled[profile].executors.items()
+        }
+        assert accelerators.pop("Trainer_executor") == (words, 1)
+        assert set(accelerators.values()) == {("", 0)}
+    resources = compiled["vertex-gpu"].executors["Trainer_executor"].container.resources
+    assert (resources.cpu_limit, resources.memory_limit) == (8, 30)  # an n1-standard-8
+
+
+def test_everything_lies_under_the_profiles_root(compiled: dict[str, CompiledPipeline]) -> None:
+    for pipeline in compiled.values():
+        assert pipeline.root == "gs://my-bucket/mnist-tfx/runs/kmnist"
+        text = pipeline.path.read_text()
+        assert str(DESCRIBED.data_dir) not in text and str(Path.cwd()) not in text
+        assert text.count("gs://") == text.count("gs://my-bucket/mnist-tfx/")
+
+
+def test_labels_of_the_profile_are_on_the_vertex_job(compiled: dict[str, CompiledPipeline]) -> None:
+    labels = json.loads(compiled["vertex-gpu"].path.read_text())["labels"]
+    assert labels["app"] == "mnist-tfx" and labels["tfx_runner"] == "kubeflow_v2"
+
+
+def test_without_the_cache_no_task_is_answered_from_it(tmp_path: Path, tiny_recipe: Recipe) -> None:
+    path = tmp_path / "pipeline.json"
+    compile_prepared(DESCRIBED, tiny_recipe, load_profile("vertex-cpu", ["cache=false"]), path)
+    assert not any(task.caching_options.enable_cache for task in read_compiled(path).tasks().values())
+
+
+def test_dataflow_for_the_components_that_are_named(tmp_path: Path, tiny_recipe: Recipe) -> None:
+    overrides = ["beam.runner=dataflow", 'beam.components=["StatisticsGen", "Transform", "Evaluator"]']
+    path = tmp_path / "pipeline.json"
+    compile_prepared(DESCRIBED, tiny_recipe, load_profile("vertex-cpu", overrides), path)
+    runners = {
+        label.removesuffix("_executor"): [word for word in executor.container.args if word.startswith("--runner=")]
+        for label, executor in read_compiled(path).executors.items()
+    }
+    on_dataflow = {name for name, runner in runners.items() if runner == ["--runner=DataflowRunner"]}
+    assert on_dataflow == {"StatisticsGen", "Transform", "Evaluator"}
+    assert len(runners["DataGate"]) == 1 and runners["DataGate"][0].endswith("FnApiRunner")
+    assert runners["Trainer"] == runners["Pusher"] == []
+    with pytest.raises(UsageError, match=r"unknown component in beam.components 'Evalutor'\. Did you mean 'Evaluator'"):
+        compile_prepared(
+            DESCRIBED, tiny_recipe, load_profile("vertex-cpu", [overrides[0], 'beam.components=["Evalutor"]']), path
+        )
+
+
+def test_the_uploads_are_what_the_pipeline_reads(tiny: PreparedDataset, compiled: dict[str, CompiledPipeline]) -> None:
+    data, schema = uploads(tiny, load_profile("vertex-gpu"))
+    assert (
+        data.destination == "gs://my-bucket/mnist-tfx/datasets/kmnist/3.0.1"
+        and (data.source / "features.json").exists()
+    )
+    assert data.command().startswith("gcloud storage rsync --recursive ")
+    importer = compiled["vertex-gpu"].tasks()["ImportSchemaGen"]
+    assert importer.inputs.parameters["schema_file"].runtime_value.constant.string_value == schema.destination
+    assert schema.command() == f"gcloud storage cp {schema.source} {schema.destination}"
+
+
+def test_the_command_writes_the_file_and_says_what_to_upload(tiny: PreparedDataset, tmp_path: Path) -> None:
+    path = tmp_path / "out" / "pipeline.yaml"
+    arguments = ("compile", "--target", "kubeflow", "--dataset", "kmnist", "--profile", "kubeflow-cpu", "-o", path)
+    answer = mnist_tfx(*arguments, "--home", tiny.data_dir.parent)
+    assert answer.code == 0, answer.err
+    assert f"{path} keeps all rules" in answer.out and "gcloud storage rsync --recursive" in answer.out
+    assert yaml.safe_load(path.read_text())["schemaVersion"] == "2.1.0"
+    assert list(path.parent.iterdir()) == [path]
+    assert tiny.fingerprint in path.read_text()
+    listed = json.loads(mnist_tfx(*arguments, "--home", tiny.data_dir.parent, "--json").out)
+    assert [upload["destination"].partition("mnist-tfx/")[2].split("/")[0] for upload in listed["uploads"]] == [
+        "datasets",
+        "schemas",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        ((), 2, "compile needs --target, --dataset, --profile, --output (or --check FILE)"),
+        (
+            ("--target", "vertex", "--profile", "kubeflow-gpu"),
+            2,
+            "profile kubeflow-gpu is for kubeflow, not for vertex",
+        ),
+        (("--target", "kubeflow", "--profile", "kubeflow-gpu"), 2, "must be in a file ending in .yaml"),
+        (("--target", "vertex", "--profile", "vertx-gpu"), 2, "Did you mean 'vertex-gpu'?"),
+        (("--target", "vertex", "--profile", "vertex-gpu", "--dataset", "kmnits"), 2, "Did you mean 'kmnist'?"),
+        (("--target", "vertex", "--profile", "vertex-gpu"), 1, "Run `mnist-tfx data prepare --dataset kmnist`"),
+        (("--target", "vertex", "--profile", "vertex-gpu", "--profile-set", "regoin=x"), 2, "Did you mean 'region'?"),
+    ],
+)
+def test_wrong_usage_is_told_with_the_remedy(
+    tmp_path: Path, arguments: tuple[str, ...], code: int, message: str
+) -> None:
+    given = () if not arguments else ("--dataset", "kmnist", "-o", tmp_path / "pipeline.json", *arguments)
+    answer = mnist_tfx("compile", *given, "--home", tmp_path / "home")
+    assert (answer.code, message in answer.err) == (code, True), answer.err
+    assert not (tmp_path / "pipeline.json").exists()
+
+
+def test_beam_in_the_recipe_is_refused_on_a_cluster(tiny: PreparedDataset, tmp_path: Path) -> None:
+    arguments = ("--target", "vertex", "--dataset", "kmnist", "--profile", "vertex-gpu", "-o", tmp_path / "p.json")
+    answer = mnist_tfx("compile", *arguments, "--set", "beam.workers=2", "--home", tiny.data_dir.parent)
+    assert answer.code == 2 and "--profile-set beam.runner=dataflow" in answer.err
+
+
+def test_the_gate_is_part_of_every_compilation(
+    tmp_path: Path, tiny_recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A component that takes a path from anywhere but `Paths` is caught where it enters."""
+    monkeypatch.setattr("pipeline.dag.Pusher", _push_to_this_machine(tmp_path))
+    with pytest.raises(BrokenRules) as caught:
+        compile_prepared(DESCRIBED, tiny_recipe, load_profile("vertex-gpu"), tmp_path / "pipeline.json")
+    [breach] = caught.value.breaches
+    assert (breach.rule, breach.node) == ("no-local-paths", "Pusher") and str(tmp_path) in breach.found
+
+
+def _push_to_this_machine(folder: Path) -> type:
+    from tfx.components.pusher.component import Pusher
+    from tfx.proto import pusher_pb2
+
+    class Careless(Pusher):
+        def __init__(self, **kwargs: object) -> None:
+            filesystem = pusher_pb2.PushDestination.Filesystem(base_directory=str(folder / "serving"))
+            super().__init__(**{**kwargs, "push_destination": pusher_pb2.PushDestination(filesystem=filesystem)})
+            self.with_id("Pusher")
+
+    return Careless
