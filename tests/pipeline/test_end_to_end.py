@@ -198,7 +198,8 @@ def test_a_killed_run_goes_on_where_it_was_and_a_second_one_beside_it_is_refused
 
     answer = run.again(*options)
     assert answer.code == 0
-    assert not_cached(answer) == ["Trainer", "Baseline", "Evaluator", "InfraValidator", "Pusher"]  # Transform had finished
+    # Transform had finished.
+    assert not_cached(answer) == ["Trainer", "Baseline", "Evaluator", "InfraValidator", "Pusher"]
     [model] = (run.home.runs("kmnist") / answer.outcome["run"] / "Trainer" / "model").iterdir()
     assert 0 < json.loads((model / TRAINING_LOG).read_text())["resumed_after_epoch"] < 30
     for version in run.versions():
