@@ -1,0 +1,214 @@
+"""Schedules on Kubeflow: the real kfp client against a loopback server, with what goes wrong on the way."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+import pytest
+
+from components.datasets.prepared import PreparedDataset
+from components.errors import PipelineError, UsageError
+from kubeflow.remote import attempts
+from kubeflow.remote.cron import parse_cron
+from kubeflow.remote.kfp import KubeflowPlatform
+from kubeflow.remote.platform import Job, Timing, Unreachable, find_schedule
+from tests.fixtures.command import mnist_tfx
+from tests.fixtures.kubeflow_server import Fault, KubeflowServer, kubeflow_server
+from tests.fixtures.remote_jobs import compiled_job, kubeflow_profile
+
+NIGHTLY = Timing(parse_cron("0 3 * * *"), ZoneInfo("UTC"))
+LATER = Timing(parse_cron("30 4 * * MON-FRI"), ZoneInfo("UTC"), max_concurrent_runs=2)
+CREATE = "POST /recurringruns"
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[KubeflowServer]:
+    monkeypatch.setattr(attempts, "PAUSES_SECONDS", (0.0, 0.0))
+    with kubeflow_server() as running:
+        yield running
+
+
+@pytest.fixture
+def platform(server: KubeflowServer) -> KubeflowPlatform:
+    return KubeflowPlatform(kubeflow_profile(server.address), timeout_seconds=10)
+
+
+@pytest.fixture
+def job() -> Job:
+    return compiled_job("kubeflow")
+
+
+def test_create_update_pause_resume_delete(server: KubeflowServer, platform: KubeflowPlatform, job: Job) -> None:
+    assert platform.schedules() == []
+    made, change = platform.put_schedule("nightly", job, NIGHTLY)
+    [stored] = server.recurring_runs.values()
+    assert change == "created"
+    assert (made.name, made.state, made.cron, made.pipeline_digest) == ("nightly", "active", "0 3 * * *", job.digest)
+    assert stored["trigger"] == {"cron_schedule": {"cron": "0 0 3 * * *"}}
+    assert (stored["max_concurrency"], stored["no_catchup"]) == ("1", True)
+    [version] = server.versions.values()
+    assert version["display_name"] == f"{job.pipeline}-{job.digest}"
+    assert stored["pipeline_version_reference"]["pipeline_version_id"] == version["pipeline_version_id"]
+
+    assert platform.put_schedule("nightly", job, NIGHTLY)[1] == "unchanged"
+    updated, change = platform.put_schedule("nightly", job, LATER)
+    assert (change, updated.state, updated.cron, updated.max_concurrent_runs) == (
+        "updated",
+        "active",
+        "30 4 * * 1-5",
+        2,
+    )
+    assert list(server.recurring_runs) == [updated.schedule_id] and server.most_enabled == 1
+    assert len(server.versions) == len(server.pipelines) == len(server.experiments) == 1
+
+    platform.pause(updated)
+    again, change = platform.put_schedule("nightly", job, NIGHTLY)
+    assert (change, again.state) == ("updated", "paused")
+    assert platform.put_schedule("nightly", job, NIGHTLY)[1] == "unchanged"
+    platform.resume(again, catch_up=False)
+    assert find_schedule(platform, "nightly").state == "active" and server.most_enabled == 1
+    with pytest.raises(UsageError, match=r"create \.\.\. --catch-up"):
+        platform.resume(again, catch_up=True)
+    platform.delete(again)
+    assert not server.recurring_runs
+
+
+def test_catch_up(server: KubeflowServer, platform: KubeflowPlatform, job: Job) -> None:
+    platform.put_schedule("nightly", job, Timing(NIGHTLY.cron, NIGHTLY.zone, catch_up=True))
+    assert [one["no_catchup"] for one in server.recurring_runs.values()] == [False]
+
+
+def test_another_program_s_schedule_is_left_alone(server: KubeflowServer, platform: KubeflowPlatform, job: Job) -> None:
+    theirs, _ = platform.put_schedule("nightly", job, NIGHTLY)
+    server.recurring_runs[theirs.schedule_id]["description"] = "by hand"
+    for number in range(3):  # more than a page
+        platform.put_schedule(f"other-{number}", job, NIGHTLY)
+    assert [one.name for one in platform.schedules()] == ["other-0", "other-1", "other-2"]
+    assert platform.put_schedule("nightly", job, LATER)[1] == "created"
+    assert theirs.schedule_id in server.recurring_runs
+
+
+@pytest.mark.parametrize(
+    "fault", [Fault(500, after_work=True), Fault(504, "<html>", after_work=True), Fault(0, after_work=True)]
+)
+def test_lost_answer_after_create(server: KubeflowServer, platform: KubeflowPlatform, job: Job, fault: Fault) -> None:
+    server.fail(CREATE, fault)
+    made, change = platform.put_schedule("nightly", job, NIGHTLY)
+    assert change == "created" and list(server.recurring_runs) == [made.schedule_id]
+    server.fail(CREATE, fault)
+    updated, change = platform.put_schedule("nightly", job, LATER)
+    assert change == "updated" and list(server.recurring_runs) == [updated.schedule_id]
+    assert server.calls(CREATE) == 2
+    assert server.most_enabled == 1
+
+
+def test_timeout_after_create(server: KubeflowServer, job: Job) -> None:
+    impatient = KubeflowPlatform(kubeflow_profile(server.address), timeout_seconds=0.5)
+    server.fail(CREATE, Fault(500, after_work=True, hangs=True))
+    made, _ = impatient.put_schedule("nightly", job, NIGHTLY)
+    assert list(server.recurring_runs) == [made.schedule_id]
+
+
+def test_failed_update_leaves_the_old_schedule_running(
+    server: KubeflowServer, platform: KubeflowPlatform, job: Job
+) -> None:
+    made, _ = platform.put_schedule("nightly", job, NIGHTLY)
+    server.fail("POST /recurringruns/", Fault(500))  # the pause that comes first; it is repeated, and works
+    server.fail(CREATE, *[Fault(503)] * 3)
+    with pytest.raises(Unreachable, match="could not create schedule nightly: 503"):
+        platform.put_schedule("nightly", job, LATER)
+    assert {key: one["status"] for key, one in server.recurring_runs.items()} == {made.schedule_id: "ENABLED"}
+
+
+def test_conflicts_with_another_caller(server: KubeflowServer, platform: KubeflowPlatform, job: Job) -> None:
+    for request in ("POST /experiments", "POST /pipelines", "POST /pipelines/upload_version"):
+        server.fail(request, Fault(409, after_work=True))
+    assert platform.put_schedule("nightly", job, NIGHTLY)[1] == "created"
+    assert len(server.versions) == len(server.pipelines) == len(server.experiments) == 1
+
+
+def test_doubles_are_removed(server: KubeflowServer, platform: KubeflowPlatform, job: Job) -> None:
+    made, _ = platform.put_schedule("nightly", job, NIGHTLY)
+    server.recurring_runs["double"] = {**server.recurring_runs[made.schedule_id], "recurring_run_id": "double"}
+    assert platform.put_schedule("nightly", job, NIGHTLY)[1] == "unchanged"
+    assert len(server.recurring_runs) == 1
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        (Fault(403), "403 Forbidden: told to fail.\n  remedy: where there are many users, set `namespace`"),
+        (Fault(401, ""), "remedy: log in: put a bearer token into a file"),
+        (Fault(302, "<a>login</a>"), "remedy: log in: put a bearer token into a file"),
+        (Fault(404, "<h1>nothing here</h1>"), "remedy: check the endpoint in the profile"),
+        (Fault(400, "no JSON"), "400 Bad Request: no JSON.\n  remedy: correct the profile"),
+    ],
+)
+def test_refusals(server: KubeflowServer, platform: KubeflowPlatform, job: Job, fault: Fault, words: str) -> None:
+    server.fail(CREATE, fault)
+    with pytest.raises(PipelineError) as raised:
+        platform.put_schedule("nightly", job, NIGHTLY)
+    assert words in str(raised.value) and raised.value.exit_code == 1
+    assert f"{server.address} refused to create schedule nightly" in str(raised.value)
+    assert server.calls(CREATE) == 1
+
+
+def test_lost_answers_of_the_other_requests(server: KubeflowServer, platform: KubeflowPlatform, job: Job) -> None:
+    for request in ("POST /experiments", "POST /pipelines", "POST /pipelines/upload_version", "GET /experiments"):
+        server.fail(request, Fault(0, after_work=True))
+    made, _ = platform.put_schedule("nightly", job, NIGHTLY)
+    assert len(server.versions) == len(server.pipelines) == len(server.experiments) == 1
+    server.fail(f"POST /recurringruns/{made.schedule_id}:disable", Fault(500, after_work=True))
+    platform.pause(made)
+    server.fail("DELETE /recurringruns/", Fault(500, after_work=True))
+    platform.delete(made)
+    assert not server.recurring_runs
+
+
+def test_nobody_listens(server: KubeflowServer) -> None:
+    with pytest.raises(Unreachable, match=r"gave no answer to the request to list experiments: .*refused.*\n.*kubectl"):
+        KubeflowPlatform(kubeflow_profile("http://127.0.0.1:9")).schedules()
+
+
+def test_clock_of_the_installation(server: KubeflowServer, job: Job) -> None:
+    paris = Timing(NIGHTLY.cron, ZoneInfo("Europe/Paris"))
+    in_utc = KubeflowPlatform(kubeflow_profile(server.address))
+    with pytest.raises(UsageError, match="CRON_SCHEDULE_TIMEZONE=Europe/Paris"):
+        in_utc.check_timing(paris)
+    in_utc.put_schedule("tokyo", job, Timing(NIGHTLY.cron, ZoneInfo("Asia/Tokyo")))
+    assert [one["trigger"]["cron_schedule"]["cron"] for one in server.recurring_runs.values()] == ["0 0 18 * * *"]
+    in_paris = KubeflowPlatform(kubeflow_profile(server.address, "cron_timezone=Europe/Paris"))
+    made, _ = in_paris.put_schedule("nightly", job, paris)
+    assert (made.cron, made.timezone) == ("0 3 * * *", "Europe/Paris")
+
+
+def test_token_and_namespace(server: KubeflowServer, job: Job, tmp_path: Path) -> None:
+    token = tmp_path / "token"
+    token.write_text("secret\n")
+    profile = kubeflow_profile(server.address, f"token_file={token}", "namespace=team")
+    KubeflowPlatform(profile).put_schedule("nightly", job, NIGHTLY)
+    assert server.authorizations == {"Bearer secret"}
+    assert [one["namespace"] for one in (*server.experiments.values(), *server.pipelines.values())] == ["team"] * 2
+    with pytest.raises(UsageError, match="token_file of the profile cannot be read"):
+        KubeflowPlatform(kubeflow_profile(server.address, "token_file=/missing"))
+
+
+def test_commands(server: KubeflowServer, tiny: PreparedDataset, tiny_recipe_file: Path) -> None:
+    to = ["--target", "kubeflow", "--profile", "kubeflow-cpu", "--profile-set", f"endpoint={server.address}"]
+    what = ("--dataset", "kmnist", "--recipe", tiny_recipe_file, "--home", tiny.data_dir.parent)
+    create: list[str | Path] = ["schedule", "create", *to, *what, "--name", "nightly", "--cron"]
+    created = mnist_tfx(*create, "0 3 * * *", "--json")
+    assert created.code == 0, created.err
+    assert json.loads(created.out)["change"] == "created"
+    assert json.loads(mnist_tfx(*create, "0 5 * * *", "--json").out)["change"] == "updated"
+    refused = mnist_tfx(*create, "0 3 * * *", "--timezone", "Europe/Paris")
+    assert refused.code == 2 and "changes with the seasons" in refused.err
+    assert [one["cron"] for one in json.loads(mnist_tfx("schedule", "list", *to, "--json").out)] == ["0 5 * * *"]
+    for verb in ("pause", "resume", "delete"):
+        assert mnist_tfx("schedule", verb, "nightly", *to).code == 0
+    assert not server.recurring_runs
+    wrong = mnist_tfx("schedule", "list", "--target", "vertex", "--profile", "kubeflow-cpu")
+    assert wrong.code == 2 and "profile kubeflow-cpu is for kubeflow, not for vertex" in wrong.err
