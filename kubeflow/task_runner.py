@@ -19,7 +19,7 @@ from kfp.pipeline_spec import pipeline_spec_pb2 as pb
 
 from components import errors
 from components.errors import PipelineError, UsageError
-from kubeflow.executor_input import Values, command_line
+from kubeflow.executor_input import OUTPUT_FILE, Values, command_line
 from kubeflow.ir import CompiledPipeline
 from pipeline.live import Observer
 
@@ -96,11 +96,9 @@ def run_tasks(
             spec = pipeline.spec.root.dag.tasks[name]
             command = _here(command_line(pipeline.executor(spec), given), root)
             known = cache / _key(command, folder / name)
-            cached = spec.caching_options.enable_cache and known.exists()
+            cached = spec.caching_options.enable_cache and known.exists() and _is_whole(Path(known.read_text()))
             if not cached:
-                for made in given.outputs.artifacts.values():  # in a bucket, any path can be written to at once
-                    os.makedirs(made.artifacts[0].uri)
-                _run(name, command, folder / name)
+                _run(name, command, folder / name, list(given.outputs.artifacts))
                 cache.mkdir(parents=True, exist_ok=True)
                 known.write_text(str(folder / name))
             outputs = values.take_output(name, given, Path(known.read_text()))
@@ -126,9 +124,17 @@ def _key(command: Sequence[str], folder: Path) -> str:
     return hashlib.sha256("\0".join(command).replace(str(folder), "").encode()).hexdigest()[:32]
 
 
-def _run(name: str, command: Sequence[str], folder: Path) -> None:
+def _is_whole(folder: Path) -> bool:
+    return (folder / OUTPUT_FILE).exists()
+
+
+def _run(name: str, command: Sequence[str], folder: Path, outputs: Sequence[str]) -> None:
+    for key in outputs:  # in a bucket, any path can be written to at once
+        (folder / key).mkdir(parents=True)
     script, log = folder / _COMMAND, folder / _LOG
-    script.write_text(f"#!/bin/sh\ncd {shlex.quote(str(folder))}\n{shlex.join(command)}\n")
+    folders = shlex.join(outputs)
+    again = f"rm -rf .temp {OUTPUT_FILE} {folders}\nmkdir {folders}"
+    script.write_text(f"#!/bin/sh\nset -e\ncd {shlex.quote(str(folder))}\n{again}\n{shlex.join(command)}\n")
     with log.open("wb") as output:
         # In its own folder: the code comes from where it is installed, as in the image, not from the checkout.
         process = subprocess.Popen(

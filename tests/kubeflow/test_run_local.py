@@ -1,0 +1,157 @@
+"""A compiled file, run on this machine: each task's own command as a process, from the data to a pushed model."""
+
+from __future__ import annotations
+
+import copy
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from components.datasets.prepared import PreparedDataset
+from components.errors import UsageError
+from kubeflow.ir import parse_compiled
+from kubeflow.task_runner import order_of
+from tests.fixtures.beam_cluster import beam_cluster
+from tests.fixtures.command import Answer, mnist_tfx
+from tests.fixtures.compiled import GOLDEN, GOLDEN_FILES
+
+# So divided, the splits' shares of the classes differ by more than the schema allows.
+SKEWED = ("--set", "data.splits.train=train[:500]", "--set", "data.splits.eval=train[500:]")
+
+
+class Bucket:
+    """A folder in the place of the profile's root, and what was compiled for it."""
+
+    def __init__(self, folder: Path, dataset: PreparedDataset, recipe_file: Path) -> None:
+        self.folder, self._home, self._recipe_file = folder, dataset.data_dir.parent, recipe_file
+
+    def run(self, target: str, *options: str | Path) -> Answer:
+        """`mnist-tfx compile --target TARGET ... --run-local DIR`."""
+        output = self.folder.parent / f"pipeline{'.yaml' if target == 'kubeflow' else '.json'}"
+        arguments = ("--target", target, "--dataset", "kmnist", "--recipe", self._recipe_file)
+        given = (*arguments, "--profile", f"{target}-gpu", "-o", output, "--home", self._home, "--json")
+        return mnist_tfx("compile", *given, "--run-local", self.folder, *options)
+
+    def versions(self) -> list[str]:
+        """The pushed versions."""
+        serving = self.folder / "serving" / "kmnist"
+        return sorted(path.name for path in serving.iterdir()) if serving.exists() else []
+
+
+@pytest.fixture(scope="module")
+def bucket(tmp_path_factory: pytest.TempPathFactory, tiny: PreparedDataset, tiny_recipe_file: Path) -> Bucket:
+    return Bucket(tmp_path_factory.mktemp("cluster") / "bucket", tiny, tiny_recipe_file)
+
+
+@pytest.fixture(scope="module")
+def first(bucket: Bucket) -> Answer:
+    """A run of the Vertex file in an empty bucket."""
+    return bucket.run("vertex")
+
+
+def ran(answer: Answer) -> list[str]:
+    return [component["id"] for component in answer.outcome["components"] if not component["cached"]]
+
+
+@pytest.mark.timeout(600)
+def test_the_vertex_file_runs_to_a_pushed_model(first: Answer, bucket: Bucket) -> None:
+    assert first.code == 0, first.err
+    assert len(ran(first)) == 11
+    assert bucket.versions() == [first.outcome["pushed_version"]]
+    version = bucket.folder / "serving" / "kmnist" / first.outcome["pushed_version"]
+    assert (version / "saved_model.pb").is_file()
+    assert (version / "assets.extra" / "tf_serving_warmup_requests").is_file()
+    assert first.outcome["accuracy"] > 0.3
+    assert "examples: 480 train, 120 eval, 200 test" in first.err and "best epoch" in first.err
+
+
+def test_the_file_itself_still_names_the_bucket(first: Answer, bucket: Bucket) -> None:
+    text = (bucket.folder.parent / "pipeline.json").read_text()
+    assert str(bucket.folder) not in text and "gs://my-bucket/mnist-tfx" in text
+    assert not Path("gs:").exists() and not list(bucket.folder.rglob("gs:"))
+
+
+def test_a_task_can_be_run_alone_once_more(first: Answer, bucket: Bucket) -> None:
+    task = bucket.folder / "runs" / "kmnist" / first.outcome["run"] / "ImportSchemaGen"
+    (task / "executor_output.json").unlink()
+    subprocess.run(["sh", str(task / "command.sh")], check=True, capture_output=True)
+    output = json.loads((task / "executor_output.json").read_text())
+    assert output["artifacts"]["schema"]["artifacts"][0]["uri"] == str(task / "schema")
+
+
+def test_the_kubeflow_file_gives_every_task_the_same(first: Answer, bucket: Bucket) -> None:
+    """All is answered from the cache, whose key is the whole command: parameters and inputs are equal, too."""
+    answer = bucket.run("kubeflow")
+    assert (answer.code, ran(answer)) == (0, [])
+    assert answer.outcome["pushed_version"] == first.outcome["pushed_version"]
+
+
+@pytest.mark.timeout(600)
+def test_the_evaluator_keeps_a_bad_model_from_being_pushed(first: Answer, bucket: Bucket) -> None:
+    before = bucket.versions()
+    answer = bucket.run("kubeflow", "--set", "min_accuracy=1.0")
+    assert answer.code == 4
+    assert ran(answer) == ["Evaluator", "Pusher"]
+    assert "required at least 1.0000" in answer.err and answer.outcome["pushed_version"] is None
+    assert bucket.versions() == before
+
+
+@pytest.mark.timeout(600)
+def test_the_data_gate_stops_the_run(first: Answer, bucket: Bucket) -> None:
+    before = bucket.versions()
+    answer = bucket.run("kubeflow", *SKEWED)
+    assert answer.code == 3, answer.err
+    assert "the data gate rejected kmnist" in answer.err and "remedy: " in answer.err
+    assert "run it alone once more: sh " in answer.err and "Traceback" not in answer.err
+    run = bucket.folder / "runs" / "kmnist" / answer.outcome["run"]
+    assert "DataRejected" in (run / "DataGate" / "task.log").read_text()
+    assert not (run / "Transform").exists() and bucket.versions() == before
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_the_kubeflow_file_runs_to_a_pushed_model_with_all_of_beam_on_workers_elsewhere(
+    tmp_path: Path, tiny: PreparedDataset, tiny_recipe_file: Path
+) -> None:
+    """From nothing, as the other target's; Beam's steps by the protocol of Flink and Spark, in processes of a pool."""
+    bucket = Bucket(tmp_path / "bucket", tiny, tiny_recipe_file)
+    with beam_cluster(tmp_path / "beam") as beam:
+        settings = {"runner": "flink", "job_endpoint": beam.job_endpoint, "worker_pool": beam.worker_pool}
+        options = [word for key, value in settings.items() for word in ("--profile-set", f"beam.{key}={value}")]
+        answer = bucket.run("kubeflow", *options)
+    assert answer.code == 0, answer.err
+    assert len(ran(answer)) == 11 and bucket.versions() == [answer.outcome["pushed_version"]]
+    for task in ("TfdsExampleGen", "StatisticsGen", "DataGate", "Transform", "Evaluator"):
+        log = bucket.folder / "runs" / "kmnist" / answer.outcome["run"] / task / "task.log"
+        assert "Job state changed to DONE" in log.read_text(), task
+
+
+KUBEFLOW: dict[str, Any] = yaml.safe_load((GOLDEN / GOLDEN_FILES["kubeflow-gpu"]).read_text())
+
+
+def test_the_order_comes_from_the_file_alone() -> None:
+    order = order_of(parse_compiled(KUBEFLOW, Path("p.yaml")))
+    assert order[:2] == ["ImportSchemaGen", "TfdsExampleGen"] and order[-1] == "Pusher"
+    turned = copy.deepcopy(KUBEFLOW)
+    turned["root"]["dag"]["tasks"]["ImportSchemaGen"]["dependentTasks"] = ["TfdsExampleGen"]
+    assert order_of(parse_compiled(turned, Path("p.yaml")))[:2] == ["TfdsExampleGen", "ImportSchemaGen"]
+
+
+@pytest.mark.parametrize(
+    ("task", "executor", "words"),
+    [
+        ({"triggerPolicy": {"condition": "true"}}, {}, "has a condition, which cannot be judged here"),
+        ({}, {"importer": {}}, "has no container, and cannot be run here"),
+    ],
+)
+def test_what_only_a_cluster_can_run_is_refused(task: dict[str, Any], executor: dict[str, Any], words: str) -> None:
+    spec = copy.deepcopy(KUBEFLOW)
+    spec["root"]["dag"]["tasks"]["Pusher"].update(task)
+    if executor:
+        spec["deploymentSpec"]["executors"]["Pusher_executor"] = executor
+    with pytest.raises(UsageError, match=f"task Pusher {words}"):
+        order_of(parse_compiled(spec, Path("p.yaml")))
