@@ -47,7 +47,8 @@ class Executor(tfx_pusher.Executor):
         version = str(max(int(arrived), _newest_version(serving_dir) + 1))
         final = os.path.join(serving_dir, version)
         tf.io.gfile.rename(os.path.join(incoming, arrived), final)
-        tf.io.gfile.rmtree(incoming)
+        if tf.io.gfile.exists(incoming):  # in a bucket, a folder is gone with its last file
+            tf.io.gfile.rmtree(incoming)
         pushed.set_string_custom_property("pushed_destination", final)
         pushed.set_string_custom_property("pushed_version", version)
 

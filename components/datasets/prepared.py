@@ -52,7 +52,8 @@ def load_prepared(name: str, version: str | None, data_dir: Path | str) -> Prepa
         UsageError: the name is not one, or the dataset is not one of labeled images.
     """
     check_name(name)
-    place = epath.Path(data_dir)  # pathlib would make gs:/bucket of gs://bucket
+    # Of gs://bucket, pathlib would make gs:/bucket.
+    place = data_dir if isinstance(data_dir, Path) else epath.Path(data_dir)
     folder = _find(name, version, place)
     wanted = f"{name}:{version}" if version else name
     remedy = f"Run `mnist-tfx data prepare --dataset {name}` (with the same --home)."
