@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from components.errors import UsageError
 from pipeline.home import Home
+from pipeline.remote_options import read_profile
 
 if TYPE_CHECKING:
     from kubeflow.compile import Upload
@@ -76,15 +77,11 @@ def _check(path: Path, args: argparse.Namespace) -> int:
 
 
 def _compile(output: Path, args: argparse.Namespace) -> int:
-    from kubeflow.profiles import load_profile
+    from pipeline.log_capture import output_to
     from pipeline.recipes import load_recipe
 
-    profile = load_profile(args.profile, args.profile_set)
-    if profile.target != args.target:
-        raise UsageError(f"profile {args.profile} is for {profile.target}, not for {args.target}.")
+    profile = read_profile(args)
     recipe = load_recipe(args.dataset, args.recipe, args.set)
-    from pipeline.log_capture import output_to
-
     home = Home.resolve(args.home)
     with output_to(Path(os.devnull)):  # TensorFlow and TFX are chatty from their import on
         from components.datasets.prepared import load_prepared
