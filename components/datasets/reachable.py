@@ -44,7 +44,8 @@ def unreachable_reason(urls: Iterable[str], *, all_hosts: bool = True) -> str | 
 def _ask(url: str) -> str | None:
     request = urllib.request.Request(url, method="HEAD", headers={"User-Agent": "mnist-tfx"})
     try:
-        with urllib.request.urlopen(request, timeout=_TOTAL_S):
+        # An opener of its own: urlopen keeps for ever the proxies that it finds at its first call.
+        with urllib.request.build_opener().open(request, timeout=_TOTAL_S):
             return None
     except urllib.error.HTTPError as error:
         # Some hosts answer GET only; anything else is a proxy's refusal or a file that is gone.
