@@ -1,8 +1,10 @@
 # Every target does the set-up it needs; a second call finds it done.
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-slow lint format lock clean
+.PHONY: help setup run test test-slow lint format lock image clean
 
 PYTHON := .venv/bin/python
+ACCELERATOR := cpu
+IMAGE := mnist-tfx
 
 help: ## what there is
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/make \1\t\2/p' Makefile | expand -t 18
@@ -30,6 +32,9 @@ format: setup ## let ruff correct what it can
 
 lock: setup ## write requirements.lock anew from pyproject.toml
 	@bash scripts/lock.sh
+
+image: ## build the container image (ACCELERATOR=gpu: with CUDA; IMAGE: its name)
+	@docker build --file kubeflow/Dockerfile --build-arg ACCELERATOR=$(ACCELERATOR) --tag $(IMAGE) .
 
 clean: ## remove the environment and the tools (var/ stays)
 	@rm -rf .venv .tools

