@@ -71,6 +71,7 @@ class Generator:
         self._call = self._channel.unary_unary(method.path)
         self._requests = itertools.cycle(method.requests)
         self._read = read
+        self.last_value: Any = None  # what `read` made of the newest answer
 
     def close(self) -> None:
         """Ends the connection."""
@@ -109,7 +110,8 @@ class Generator:
                 answers.begins.append(begin)
                 answers.latencies.append(now - begin)
                 if self._read is not None:
-                    answers.values.append(self._read(done.result()))
+                    self.last_value = self._read(done.result())
+                    answers.values.append(self.last_value)
             else:
                 answers.errors[code.name] += 1
                 answers.words.setdefault(code.name, done.details())
