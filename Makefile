@@ -1,13 +1,13 @@
 # Every target does the set-up it needs; a second call finds it done.
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-slow lint format lock image clean
+.PHONY: help setup run test test-slow test-tf-serving-version lint format lock image clean
 
 PYTHON := .venv/bin/python
 ACCELERATOR := cpu
 IMAGE := mnist-tfx
 
 help: ## what there is
-	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/make \1\t\2/p' Makefile | expand -t 18
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/make \1\t\2/p' Makefile | expand -t 30
 
 setup: ## make .venv from requirements.lock
 	@bash scripts/setup.sh
@@ -20,6 +20,9 @@ test: setup lint ## lint, types and the fast tests
 
 test-slow: setup ## the tests on real data
 	@$(PYTHON) -m pytest -q -m slow
+
+test-tf-serving-version: setup ## a model's answers in the TensorFlow of the pinned TF Serving
+	@$(PYTHON) -m pytest -q -s -m slow tests/serving/test_tf_serving_version.py
 
 lint: setup ## ruff and mypy
 	@$(PYTHON) -m ruff check .
