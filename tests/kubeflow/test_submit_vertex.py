@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import threading
+import time
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -255,3 +259,19 @@ def test_command_tells_the_end(server: VertexServer, submit: Submit) -> None:
     assert not any(one.get("cachingOptions", {}).get("enableCache") for one in spec["root"]["dag"]["tasks"].values())
     quick = submit()
     assert quick.code == 0 and quick.out.startswith("run kmnist-") and len(server.jobs) == 2
+
+
+def test_ctrl_c_stops_watching_and_not_the_run(server: VertexServer, submit: Submit) -> None:
+    server.progress = [state("RUNNING", task("DataGate", "RUNNING"))]
+
+    def interrupt() -> None:
+        while server.calls("GetPipelineJob") < 3:
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    answer = submit("--wait")
+    thread.join()
+    assert answer.code == 130 and "stopped watching; the run goes on: https://" in answer.err
+    assert {method for method, _ in server.requests} == {"CreatePipelineJob", "GetPipelineJob"}
