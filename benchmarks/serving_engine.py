@@ -1,6 +1,6 @@
 """The engine with no server around it: how many images a second a program computes that calls it itself.
 
-    .venv/bin/python -m benchmarks.serving_engine VERSION_FOLDER
+    .venv/bin/python -m benchmarks.serving_engine VERSION_FOLDER [--threads N]
 
 A process of its own, so that it can take turns with the servers. Prints "ready"; then, for each line "BATCH THREADS
 SECONDS" on stdin, the images a second, as `THREADS` threads call the signature `images` with arrays of BATCH images.
@@ -8,6 +8,7 @@ SECONDS" on stdin, the images a second, as `THREADS` threads call the signature 
 
 from __future__ import annotations
 
+import argparse
 import sys
 import threading
 import time
@@ -42,7 +43,11 @@ def images_per_second(engine: Engine, batch: int, threads: int, seconds: float) 
 
 def main() -> None:
     """Measures what stdin asks for, until it ends."""
-    engine = Engine(sys.argv[1])
+    parser = argparse.ArgumentParser(description="Measure the engine without a server.")
+    parser.add_argument("folder")
+    parser.add_argument("--threads", type=int, default=0, help="for one operation (default: all cores)")
+    args = parser.parse_args()
+    engine = Engine(args.folder, args.threads)
     print("ready", flush=True)
     for line in sys.stdin:
         batch, threads, seconds = line.split()

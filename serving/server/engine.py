@@ -35,17 +35,26 @@ class Engine:
     """One loaded SavedModel. `run` may be called from many threads at once.
 
     Operations run in the caller's thread, one after the other: for models of this size, handing each to a pool takes
-    longer than computing it. A large operation still spreads over all cores, and concurrent calls run side by side.
+    longer than computing it. Concurrent calls run side by side.
     """
 
-    def __init__(self, path: str) -> None:
-        """Loads the SavedModel at `path`, with the tag "serve". Raises ServingError."""
+    def __init__(self, path: str, threads: int = 0) -> None:
+        """Loads a SavedModel, with the tag "serve".
+
+        Args:
+            path: its folder.
+            threads: over how many threads one large operation spreads; 0: all cores. TensorFlow has one pool for this,
+                so in a process the first engine's number counts.
+
+        Raises:
+            ServingError: it cannot be loaded.
+        """
         if not any(tf.io.gfile.exists(os.path.join(path, name)) for name in ("saved_model.pb", "saved_model.pbtxt")):
             raise ServingError(
                 grpc.StatusCode.NOT_FOUND,
                 f"Could not find SavedModel .pb or .pbtxt at supplied export directory path: {path}",
             )
-        config = tf.compat.v1.ConfigProto(allow_soft_placement=True)
+        config = tf.compat.v1.ConfigProto(allow_soft_placement=True, intra_op_parallelism_threads=threads)
         config.gpu_options.allow_growth = True  # two versions share a GPU during a swap
         self._session = tf.compat.v1.Session(graph=tf.Graph(), config=config)
         try:

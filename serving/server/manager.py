@@ -58,6 +58,7 @@ class ModelManager:
         self._poll_seconds = poll_seconds
         self._allow_labels = allow_labels_for_unavailable
         self._batcher = Batcher(batching) if batching else None
+        self._engine_threads = batching.threads_per_batch if batching else 0
         self._pool = Pool()
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
@@ -261,7 +262,8 @@ class ModelManager:
     def _load_servable(self, version: Version) -> Servable:
         from serving.server.warmup import warm_up  # it replays requests through handlers that import this module
 
-        servable = Servable(version.model, version.number, Engine(version.path), self._batcher, self._pool)
+        engine = Engine(version.path, self._engine_threads)
+        servable = Servable(version.model, version.number, engine, self._batcher, self._pool)
         try:
             count = warm_up(servable, version.path)
         except BaseException:

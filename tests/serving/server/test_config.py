@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -91,6 +92,13 @@ def test_batching_parameters_file(tmp_path: Path) -> None:
         allowed_batch_sizes=(8, 64),
         pad_variable_length_inputs=True,
     )
+
+
+def test_batches_that_are_computed_at_once_share_the_cores() -> None:
+    cores = os.cpu_count() or 1
+    assert BatchingParameters(num_batch_threads=1).threads_per_batch == cores
+    assert BatchingParameters(num_batch_threads=cores).threads_per_batch == 1
+    assert BatchingParameters(num_batch_threads=4 * cores).threads_per_batch == 1
 
 
 @pytest.mark.parametrize(
