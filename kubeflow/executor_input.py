@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
+from etils import epath
 from google.protobuf import json_format, struct_pb2
 from kfp.pipeline_spec import pipeline_spec_pb2 as pb
 
@@ -61,13 +61,13 @@ class Values:
         message.outputs.output_file = os.path.join(folder, OUTPUT_FILE)
         return message
 
-    def take_output(self, name: str, given: pb.ExecutorInput, folder: Path) -> Mapping[str, pb.ArtifactList]:
+    def take_output(self, name: str, given: pb.ExecutorInput, folder: str) -> Mapping[str, pb.ArtifactList]:
         """Reads what a finished task left in its folder, and keeps it for those that come after.
 
         Returns:
             Its artifacts. They lie where that task put them, also if it was one of an earlier run.
         """
-        output = json_format.Parse((folder / OUTPUT_FILE).read_text(), pb.ExecutorOutput())
+        output = json_format.Parse((epath.Path(folder) / OUTPUT_FILE).read_text(), pb.ExecutorOutput())
         made: dict[str, pb.ArtifactList] = {}
         for key, expected in given.outputs.artifacts.items():
             [artifact] = expected.artifacts
@@ -98,6 +98,11 @@ class Values:
                 if of_run.HasField("default_value"):
                     return of_run.default_value
         raise UsageError(f"parameter {key!r} of task {name} has no value that is known here: run it on its cluster.")
+
+
+def has_output(folder: str) -> bool:
+    """Whether a task that ran to its end left its output in this folder of its own."""
+    return (epath.Path(folder) / OUTPUT_FILE).exists()
 
 
 def command_line(executor: Any, given: pb.ExecutorInput) -> list[str]:

@@ -20,7 +20,7 @@ from components.datasets.prepared import PreparedDataset
 from components.errors import PipelineError
 from kubeflow.compile import Upload
 from kubeflow.ir import read_compiled
-from kubeflow.task_runner import order_of, run_tasks
+from kubeflow.task_runner import Places, order_of, run_tasks
 from pipeline.describe import describer
 from pipeline.live import make_observer
 from pipeline.local_run import outcome_of
@@ -32,7 +32,15 @@ from pipeline.run_id import claim_run_id
 LOG = "run.log"
 
 
-def run_local(compiled: Path, root: str, folder: Path, dataset: PreparedDataset, needed: Sequence[Upload]) -> Outcome:
+def run_local(
+    compiled: Path,
+    root: str,
+    folder: Path,
+    dataset: PreparedDataset,
+    needed: Sequence[Upload],
+    *,
+    in_bucket: bool = False,
+) -> Outcome:
     """Runs it to its end, showing it on stderr; a failed run is an outcome too.
 
     Args:
@@ -41,23 +49,32 @@ def run_local(compiled: Path, root: str, folder: Path, dataset: PreparedDataset,
         folder: what takes its place; made, and laid out as in the bucket. Models are pushed to `serving/` in it.
         dataset: what the pipeline was compiled for.
         needed: what must lie under the root before the run.
+        in_bucket: nothing takes the root's place, and only logs go into `folder`. Everything else is read from and
+            written to the bucket, with this user's credentials; what is needed must lie there.
 
     Raises:
         UsageError: the pipeline has parts that only a cluster can run.
         KeyboardInterrupt: the user stopped it.
     """
     pipeline = read_compiled(compiled)
-    for upload in needed:
+    for upload in () if in_bucket else needed:
         _put(upload.source, folder / upload.destination.removeprefix(root).lstrip("/"))
     run_id = claim_run_id(folder / "runs" / dataset.name, dataset.name)
     run = folder / "runs" / dataset.name / run_id
+    places = Places(
+        logs=run,
+        outputs=f"{pipeline.root}/{run_id}" if in_bucket else str(run),
+        cache=folder / "cache",
+        root=root,
+        root_here=root if in_bucket else str(folder),
+    )
     started = time.monotonic()
     try:
         with (
             make_observer(dataset.name, order_of(pipeline), describer(dataset.class_names)) as observer,
             output_to(run / LOG),
         ):
-            tasks = run_tasks(pipeline, run, folder / "cache", (root, folder), observer, _artifacts)
+            tasks = run_tasks(pipeline, places, observer, _artifacts)
     except PipelineError as error:
         return Outcome(dataset.name, run_id, time.monotonic() - started, (), None, (), None, error)
     seconds = time.monotonic() - started

@@ -19,7 +19,7 @@ from kfp.pipeline_spec import pipeline_spec_pb2 as pb
 
 from components import errors
 from components.errors import PipelineError, UsageError
-from kubeflow.executor_input import OUTPUT_FILE, Values, command_line
+from kubeflow.executor_input import OUTPUT_FILE, Values, command_line, has_output
 from kubeflow.ir import CompiledPipeline
 from pipeline.live import Observer
 
@@ -28,6 +28,17 @@ _TAIL_LINES = 8
 _Present: TypeAlias = Callable[[Mapping[str, pb.ArtifactList]], Mapping[str, Sequence[Any]]]
 # A message of ours in the traceback that ends the log of a failed task; its further lines are indented.
 _OUR_ERROR = re.compile(r"^components\.(?:\w+\.)*errors\.(\w+): (.*(?:\n .*)*)", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where a run here keeps everything."""
+
+    logs: Path  # a folder per task, with its log and `command.sh`, which runs it alone once more
+    outputs: str  # a folder per task: a path, or an address in a bucket
+    cache: Path  # remembers finished tasks, for later runs
+    root: str  # an address in the compiled file
+    root_here: str  # what takes its place; the same, where nothing shall
 
 
 @dataclass(frozen=True)
@@ -66,20 +77,15 @@ def order_of(pipeline: CompiledPipeline) -> list[str]:
     return order
 
 
-def run_tasks(
-    pipeline: CompiledPipeline, folder: Path, cache: Path, root: tuple[str, Path], observer: Observer, present: _Present
-) -> list[FinishedTask]:
+def run_tasks(pipeline: CompiledPipeline, places: Places, observer: Observer, present: _Present) -> list[FinishedTask]:
     """Runs every task of a compiled pipeline.
 
-    Each has a folder `TASK` in `folder`, with its outputs, its log and `command.sh`, which runs it alone once more. A
-    task for which the file allows it is answered from the cache where an earlier run had the same inputs and
+    A task for which the file allows it is answered from the cache where an earlier run had the same inputs and
     parameters, as a backend would do.
 
     Args:
         pipeline: the compiled file.
-        folder: the run's own.
-        cache: remembers finished tasks, for later runs.
-        root: an address in the file, and the folder here that takes its place.
+        places: where everything is kept.
         observer: is told how the run goes.
         present: makes what the observer understands of a task's outputs.
 
@@ -92,16 +98,17 @@ def run_tasks(
         started = time.monotonic()
         observer.started(name)
         try:
-            given = values.executor_input(name, str(folder / name))
+            own = f"{places.outputs}/{name}"
+            given = values.executor_input(name, own)
             spec = pipeline.spec.root.dag.tasks[name]
-            command = _here(command_line(pipeline.executor(spec), given), root)
-            known = cache / _key(command, folder / name)
-            cached = spec.caching_options.enable_cache and known.exists() and _is_whole(Path(known.read_text()))
+            command = _here(command_line(pipeline.executor(spec), given), places)
+            known = places.cache / _key(command, own)
+            cached = spec.caching_options.enable_cache and known.exists() and has_output(known.read_text())
             if not cached:
-                _run(name, command, folder / name, list(given.outputs.artifacts))
-                cache.mkdir(parents=True, exist_ok=True)
-                known.write_text(str(folder / name))
-            outputs = values.take_output(name, given, Path(known.read_text()))
+                _run(name, command, places.logs / name, _fresh_folders(own, given))
+                places.cache.mkdir(parents=True, exist_ok=True)
+                known.write_text(own)
+            outputs = values.take_output(name, given, known.read_text())
         except BaseException as error:
             observer.failed(name, time.monotonic() - started, error)
             raise
@@ -111,34 +118,40 @@ def run_tasks(
     return finished
 
 
-def _here(command: Sequence[str], root: tuple[str, Path]) -> list[str]:
-    """The command with this Python, and with the folder in the root's place, also within JSON."""
-    address, folder = root
-    places = re.compile(re.escape(address.rstrip("/")) + r"(?=[/\"'\\\s]|$)")
-    words = [places.sub(lambda _: str(folder), word) for word in command]
+def _here(command: Sequence[str], places: Places) -> list[str]:
+    """The command with this Python, and with what takes the root's place, also within JSON."""
+    address = re.compile(re.escape(places.root.rstrip("/")) + r"(?=[/\"'\\\s]|$)")
+    words = [address.sub(lambda _: places.root_here, word) for word in command]
     return [sys.executable, *words[1:]] if words[0] == "python" else words
 
 
-def _key(command: Sequence[str], folder: Path) -> str:
+def _key(command: Sequence[str], own: str) -> str:
     """Names what a task is given: all of its command but its own folder."""
-    return hashlib.sha256("\0".join(command).replace(str(folder), "").encode()).hexdigest()[:32]
+    return hashlib.sha256("\0".join(command).replace(own, "").encode()).hexdigest()[:32]
 
 
-def _is_whole(folder: Path) -> bool:
-    return (folder / OUTPUT_FILE).exists()
+def _fresh_folders(own: str, given: pb.ExecutorInput) -> list[str]:
+    """Shell commands that make a task's output folders anew; a bucket needs none, any path in it can be written to."""
+    if "://" in own:
+        return []
+    folders = shlex.join([f"{own}/{key}" for key in given.outputs.artifacts])
+    return [f"rm -rf {shlex.join([f'{own}/{OUTPUT_FILE}', f'{own}/.temp'])} {folders}", f"mkdir -p {folders}"]
 
 
-def _run(name: str, command: Sequence[str], folder: Path, outputs: Sequence[str]) -> None:
-    for key in outputs:  # in a bucket, any path can be written to at once
-        (folder / key).mkdir(parents=True)
+def _run(name: str, command: Sequence[str], folder: Path, before: Sequence[str]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
     script, log = folder / _COMMAND, folder / _LOG
-    folders = shlex.join(outputs)
-    again = f"rm -rf .temp {OUTPUT_FILE} {folders}\nmkdir {folders}"
-    script.write_text(f"#!/bin/sh\nset -e\ncd {shlex.quote(str(folder))}\n{again}\n{shlex.join(command)}\n")
+    lines = ["#!/bin/sh", "set -e", f"cd {shlex.quote(str(folder))}", *before, f"exec {shlex.join(command)}"]
+    script.write_text("\n".join([*lines, ""]))
     with log.open("wb") as output:
         # In its own folder: the code comes from where it is installed, as in the image, not from the checkout.
         process = subprocess.Popen(
-            command, cwd=folder, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, env=dict(os.environ)
+            ["sh", str(script)],
+            cwd=folder,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env=dict(os.environ),
         )
         try:
             code = process.wait()

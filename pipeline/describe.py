@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 
+from tfx.dsl.io import fileio
 from tfx.types import Artifact
 
 from components.evaluation_result import read_quality
@@ -30,7 +31,7 @@ def describer(class_names: Sequence[str]) -> Callable[[str, _Outputs], str]:
             case "DataGate":
                 return "data accepted"
             case "Trainer":
-                with open(os.path.join(_only(outputs, "model").uri, TRAINING_LOG)) as file:
+                with fileio.open(os.path.join(_only(outputs, "model").uri, TRAINING_LOG)) as file:
                     log = json.load(file)
                 best = log["history"][log["best_epoch"] - 1]
                 return (

@@ -45,6 +45,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="then run the compiled file on this machine; DIR takes the place of the profile's root",
     )
+    parser.add_argument(
+        "--in-bucket",
+        action="store_true",
+        help="with --run-local: read and write the bucket itself, with your credentials; DIR gets only the logs",
+    )
     parser.add_argument("--check", metavar="FILE", help="only check a compiled file, whoever compiled it")
     parser.add_argument(
         "--home", metavar="DIR", help="where the data are prepared (default: MNIST_TFX_HOME, else var/)"
@@ -59,6 +64,8 @@ def run(args: argparse.Namespace) -> int:
     missing = [f"--{name}" for name in ("target", "dataset", "profile", "output") if not getattr(args, name)]
     if missing:
         raise UsageError(f"compile needs {', '.join(missing)} (or --check FILE). Example: {EXAMPLE}")
+    if args.in_bucket and not args.run_local:
+        raise UsageError("--in-bucket goes with --run-local DIR.")
     return _compile(Path(args.output), args)
 
 
@@ -98,7 +105,7 @@ def _compile(output: Path, args: argparse.Namespace) -> int:
     from pipeline.outcome_report import report_outcomes
 
     local = Path(args.run_local).resolve()
-    outcome = run_local(output, profile.root, local, dataset, needed)
+    outcome = run_local(output, profile.root, local, dataset, needed, in_bucket=args.in_bucket)
     return report_outcomes([outcome], {dataset.name: run_folder(local, outcome) / LOG}, as_json=args.json)
 
 
