@@ -8,6 +8,7 @@ import sys
 
 from components.errors import PipelineError
 from serving.server.flags import add_flags, as_options, given_flags
+from serving.server.polling import read_in_polling_thread
 
 
 def main() -> int:
@@ -17,6 +18,7 @@ def main() -> int:
     add_flags(parser)
     args = parser.parse_args()
 
+    read_in_polling_thread()
     gc.disable()  # it would walk again and again through what stays: a fifth of the time of TensorFlow's import
     from serving.server.config import ServerOptions
     from serving.server.main import ModelServer, run
