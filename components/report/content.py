@@ -1,0 +1,361 @@
+"""Everything that a report shows, as plain data: collectors fill it, `components.report.page` draws it.
+
+A section is None where the run did not get that far, or where it could not be made; then `Verdict.warnings` says why.
+Text is as found, never escaped: names of classes and files may hold anything. No TensorFlow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+Image = npt.NDArray[np.uint8]  # [height, width, channels], channels 1 or 3
+# "unknown" is what the component says of what only the run's end decides.
+State = Literal["passed", "failed", "not reached", "unknown"]
+Outcome = Literal[
+    "pushed", "not pushed", "not blessed", "data rejected", "failed", "stopped", "killed", "running", "unknown"
+]
+
+
+@dataclass(frozen=True)
+class Gate:
+    """One thing that had to go well: the data gate, the TFMA blessing, the infra blessing, the push."""
+
+    name: str
+    state: State
+    detail: str = ""  # one sentence, may be empty
+
+
+@dataclass(frozen=True)
+class Failure:
+    """What went wrong and what to do about it; shown in red."""
+
+    component: str
+    message: str  # may have several lines
+    remedy: str
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Section 1: what came of the run."""
+
+    outcome: Outcome
+    headline: str  # one sentence
+    recipe: str  # its name; empty: unknown
+    accuracy: float | None  # on split test, as TFMA measured it
+    worst_class: str | None
+    worst_class_accuracy: float | None
+    baseline_version: str | None  # None: no baseline or unknown; "": no other model was served, the first
+    baseline_accuracy: float | None
+    pushed_version: str | None
+    gates: tuple[Gate, ...]  # in the order of the pipeline
+    failures: tuple[Failure, ...] = ()
+    warnings: tuple[str, ...] = ()  # of the report itself: numbers that disagree, sections that could not be made
+
+
+@dataclass(frozen=True)
+class SplitData:
+    """One split, from its statistics."""
+
+    name: str
+    examples: int
+    class_counts: tuple[int, ...]  # by class number; empty: unknown
+    # uint64 [256]: pixels (of all channels) by value 0..255, counted over `intensity_images` images; None: unknown.
+    intensity: npt.NDArray[np.uint64] | None = None
+    intensity_images: int = 0
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One labeled image of split train."""
+
+    image: Image
+    label: int  # class number
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One anomaly, or one excess of drift or skew."""
+
+    split: str
+    feature: str
+    reason: str
+    remedy: str
+
+
+@dataclass(frozen=True)
+class Distance:
+    """How far two distributions of one feature are apart."""
+
+    kind: Literal["drift", "skew"]  # drift: against the data accepted last; skew: between two splits
+    between: str  # such as "train against test"
+    feature: str
+    measure: str  # such as "L-infinity"
+    value: float
+    bound: float  # the most that the schema allows
+
+    @property
+    def within_bound(self) -> bool:
+        """Whether the schema allows it."""
+        return self.value <= self.bound
+
+
+@dataclass(frozen=True)
+class Data:
+    """Section 2."""
+
+    class_names: tuple[str, ...]
+    splits: tuple[SplitData, ...]
+    samples: tuple[Sample, ...]  # up to 25, for a 5 x 5 grid
+    findings: tuple[Finding, ...]  # empty: no anomaly
+    distances: tuple[Distance, ...]  # drift and skew; empty: unknown
+    compared_with_previous: bool | None  # None: unknown; False: there were no earlier data to drift from
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One epoch. What `training.json` of an older run lacks is None."""
+
+    epoch: int  # from 1
+    loss: float
+    accuracy: float
+    val_loss: float
+    val_accuracy: float
+    seconds: float
+    learning_rate: float | None = None
+    input_wait_seconds: float | None = None
+
+
+@dataclass(frozen=True)
+class Training:
+    """Section 3."""
+
+    epochs: tuple[Epoch, ...]
+    best_epoch: int  # from 1: whose weights early stopping kept
+    stopped: str  # why training ended, in words
+    monitor: str  # what early stopping watched, such as "val_accuracy"; empty: unknown
+    seconds: float
+    examples_per_second: float
+    train_examples: int
+    resumed_after_epoch: int  # 0: not resumed
+    devices: tuple[str, ...]
+
+    @property
+    def input_wait_seconds(self) -> float | None:
+        """How long training waited for input in all; None: not recorded."""
+        waits = [epoch.input_wait_seconds for epoch in self.epochs if epoch.input_wait_seconds is not None]
+        return sum(waits) if waits else None
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What TFMA measured of one class; `recall` is the accuracy within the class, which the bound is on."""
+
+    precision: float
+    recall: float
+    f1: float
+
+
+@dataclass(frozen=True)
+class ClassQuality:
+    """One class of split test."""
+
+    name: str
+    examples: int
+    scores: Scores
+    baseline: Scores | None  # None: evaluated without a baseline
+
+
+@dataclass(frozen=True)
+class ConfidenceBin:
+    """The examples whose most probable class has a probability in [lower, upper) (the last: [lower, 1])."""
+
+    lower: float
+    upper: float
+    examples: int
+    mean_confidence: float  # 0 where there are no examples
+    accuracy: float  # 0 where there are no examples
+
+
+@dataclass(frozen=True)
+class Overall:
+    """What TFMA measured over the whole of split test; None: the evaluation does not hold it."""
+
+    accuracy: float
+    loss: float | None  # cross entropy, nats
+    top_2_accuracy: float | None
+    expected_calibration_error: float | None
+
+
+@dataclass(frozen=True)
+class Quality:
+    """Section 4, all of it as TFMA measured it on split test."""
+
+    examples: int
+    overall: Overall
+    baseline: Overall | None  # None: evaluated without a baseline
+    baseline_version: str | None  # "": the baseline is the candidate itself, as no other was served; None: unknown
+    classes: tuple[ClassQuality, ...]  # by class number
+    confusion: npt.NDArray[np.int64]  # [actual, predicted], sums to `examples`
+    min_accuracy: float | None  # the bounds; None: none is set
+    min_class_accuracy: float | None
+    max_accuracy_drop: float | None
+    broken_bounds: tuple[str, ...]  # in words
+    confidence: tuple[ConfidenceBin, ...]  # reliability diagram, accuracy by confidence; empty: not recorded
+
+
+@dataclass(frozen=True)
+class LookedAt:
+    """One example of split test with what the model says of it."""
+
+    image: Image
+    actual: int  # class number
+    predicted: int
+    probabilities: tuple[float, ...]  # by class number
+    position: int  # number of the example in split test, from 0, in the order of its files
+
+    @property
+    def confidence(self) -> float:
+        """Probability of the predicted class."""
+        return self.probabilities[self.predicted]
+
+
+@dataclass(frozen=True)
+class Filter:
+    """Incoming weights of one unit of the first layer, as an image."""
+
+    unit: int
+    image: Image  # 128 is weight 0, 1 is -`LookAtIt.filter_scale`, 255 is +`LookAtIt.filter_scale`
+
+
+@dataclass(frozen=True)
+class LookAtIt:
+    """Section 5, from one pass of the exported model over split test."""
+
+    class_names: tuple[str, ...]
+    mistakes: tuple[LookedAt, ...]  # up to 24, the most confident first
+    uncertain: tuple[LookedAt, ...]  # up to 24, the least certain first
+    filters: tuple[Filter, ...]  # those with the largest weights first; empty: the first layer does not see pixels
+    filter_scale: float  # the largest absolute weight shown
+    units: int  # in the first layer, of which `filters` shows some
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """An input or output of a signature; None is a size that varies."""
+
+    name: str
+    dtype: str
+    shape: tuple[int | None, ...]
+
+
+@dataclass(frozen=True)
+class Signature:
+    """One way to call the model."""
+
+    name: str
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+
+
+@dataclass(frozen=True)
+class InfraCheck:
+    """One check of the infra validator: passed where `measured` is at most `limit`."""
+
+    name: str
+    measured: float
+    limit: float
+    unit: str
+    detail: str
+    passed: bool
+
+
+@dataclass(frozen=True)
+class Serving:
+    """Section 6."""
+
+    signatures: tuple[Signature, ...]
+    parameters: int  # numbers in the model's variables
+    model_bytes: int  # of all files of the exported model
+    warm_up: tuple[tuple[str, int], ...]  # signature and how many images its warm-up record holds
+    blessed: bool | None  # None: not validated
+    checks: tuple[InfraCheck, ...]
+    latencies_ms: tuple[float, ...]  # of requests of one image, in the order in which they were made
+    pushed_to: str | None
+
+
+@dataclass(frozen=True)
+class ArtifactRow:
+    """One artifact; None is what only ML Metadata knows."""
+
+    id: int | None
+    type: str
+    name: str  # of the channel, such as "examples"
+    uri: str
+    properties: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class ExecutionRow:
+    """One execution; None is what only ML Metadata knows."""
+
+    id: int | None
+    component: str
+    state: str  # COMPLETE, CACHED, FAILED, CANCELED, RUNNING; empty: unknown
+    begun: float | None  # seconds after the run began
+    seconds: float | None
+    inputs: tuple[ArtifactRow, ...]
+    outputs: tuple[ArtifactRow, ...]
+
+    @property
+    def cached(self) -> bool:
+        """Whether it was answered from the cache."""
+        return self.state == "CACHED"
+
+
+@dataclass(frozen=True)
+class Lineage:
+    """Section 7."""
+
+    executions: tuple[ExecutionRow, ...]  # in the order in which they began
+    data_fingerprint: str
+    recipe: Mapping[str, Any]  # by section; empty: unknown
+    versions: Mapping[str, str]  # of packages, by name
+    code_version: str
+
+
+@dataclass(frozen=True)
+class ReportContent:
+    """The whole report of one run."""
+
+    dataset: str
+    run_id: str
+    started: datetime | None  # UTC
+    seconds: float | None
+    made: datetime  # UTC: when this report was made
+    verdict: Verdict
+    data: Data | None = None
+    training: Training | None = None
+    quality: Quality | None = None
+    look: LookAtIt | None = None
+    serving: Serving | None = None
+    lineage: Lineage | None = None
+
+
+@dataclass(frozen=True)
+class IndexRow:
+    """One run in the index of all runs."""
+
+    run_id: str
+    dataset: str
+    started: datetime  # UTC
+    seconds: float | None
+    verdict: str  # in a few words, as `mnist-tfx runs` says it
+    good: bool  # whether nothing failed and nothing was rejected
+    accuracy: float | None
+    report: str | None  # relative URL of the report; None: none was made
