@@ -1,6 +1,6 @@
 # Every target does the set-up it needs; a second call finds it done.
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-slow test-tf-serving-version lint format lock image clean
+.PHONY: help setup run browser test test-slow test-tf-serving-version lint format lock image clean
 
 PYTHON := .venv/bin/python
 ACCELERATOR := cpu
@@ -15,10 +15,13 @@ setup: ## make .venv from requirements.lock
 run: setup ## train, validate and push a model for Fashion-MNIST and for MNIST
 	@.venv/bin/mnist-tfx run --dataset all
 
-test: setup lint ## lint, types and the fast tests
+browser: setup ## get a Chromium and axe-core for the browser tests into .tools/browser
+	@$(PYTHON) -m scripts.browser >/dev/null || echo "browser: the browser tests will be skipped (in CI they fail)" >&2
+
+test: setup lint browser ## lint, types and the fast tests
 	@$(PYTHON) -m pytest -q -m "not slow"
 
-test-slow: setup ## the tests on real data
+test-slow: setup browser ## the tests on real data
 	@$(PYTHON) -m pytest -q -m slow
 
 test-tf-serving-version: setup ## a model's answers in the TensorFlow of the pinned TF Serving
