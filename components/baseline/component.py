@@ -55,8 +55,8 @@ class Baseline(BaseComponent):
             model: the candidate.
             serving_dir: base path of the served model.
             identity: the candidate's identity (`TrainerConfig.identity`).
-            expected_version: what `baseline_version` says when the pipeline is made; where that is known, it makes a
-                newly pushed model a cache miss.
+            expected_version: what `baseline_version` says when the pipeline is made: it makes a newly pushed model a
+                cache miss. Where that is not known, as on a cluster, the task must not be answered from a cache.
         """
         super().__init__(
             spec=BaselineSpec(

@@ -65,11 +65,35 @@ def test_a_blessed_model_becomes_a_version_named_by_the_time(tmp_path: Path) -> 
 
 def test_versions_increase_within_a_second_and_when_the_clock_goes_back(tmp_path: Path) -> None:
     write_model(tmp_path / "model")
-    versions = [int(push(tmp_path).get_string_custom_property("pushed_version")) for _ in range(3)]
+    versions = []
+    for graph in ("one", "two", "three"):
+        (tmp_path / "model" / "Format-Serving" / "saved_model.pb").write_text(graph)
+        versions.append(int(push(tmp_path).get_string_custom_property("pushed_version")))
     assert versions == sorted(set(versions))
     ahead = int(time.time()) + 10**6
     (tmp_path / "serving" / str(ahead)).mkdir()
     assert push(tmp_path).get_string_custom_property("pushed_version") == str(ahead + 1)
+
+
+@pytest.mark.parametrize("aside", [False, True])
+def test_the_newest_version_is_not_pushed_once_more_even_if_it_was_rolled_back(tmp_path: Path, aside: bool) -> None:
+    write_model(tmp_path / "model")
+    first = push(tmp_path).get_string_custom_property("pushed_version")
+    if aside:
+        (tmp_path / "serving" / ".rolled_back").mkdir()
+        (tmp_path / "serving" / first).rename(tmp_path / "serving" / ".rolled_back" / first)
+    before = served(tmp_path)
+    again = push(tmp_path)
+    assert served(tmp_path) == before
+    assert again.get_int_custom_property("pushed") == 1
+    assert again.get_string_custom_property("pushed_version") == first
+    assert again.get_string_custom_property("pushed_destination") == str(tmp_path / "serving" / first)
+    variables = tmp_path / "model" / "Format-Serving" / "variables" / "variables-000"
+    variables.write_bytes(b"\1\0\0\0")  # the same size
+    other = push(tmp_path).get_string_custom_property("pushed_version")
+    assert int(other) > int(first) and other in served(tmp_path)
+    variables.write_bytes(bytes(4))  # the first model again, which is not the newest version
+    assert int(push(tmp_path).get_string_custom_property("pushed_version")) > int(other)
 
 
 @pytest.mark.parametrize(
