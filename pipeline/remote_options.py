@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 _TARGETS = ("vertex", "kubeflow")
 
 
-def add_target_arguments(parser: argparse.ArgumentParser) -> None:
+def add_target_arguments(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
     """Where to: the target and its profile."""
-    parser.add_argument("--target", required=True, choices=_TARGETS, help="Vertex AI or Kubeflow Pipelines")
-    parser.add_argument("--profile", required=True, help="a shipped profile's name, or a .toml file")
+    parser.add_argument("--target", required=required, choices=_TARGETS, help="Vertex AI or Kubeflow Pipelines")
+    parser.add_argument("--profile", required=required, help="a shipped profile's name, or a .toml file")
     parser.add_argument(
         "--profile-set",
         action="append",
@@ -25,6 +25,11 @@ def add_target_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="KEY=VALUE",
         help="change a setting of the profile; may be repeated",
     )
+    parser.add_argument("--json", action="store_true", help="print the answer as JSON")
+
+
+def add_request_arguments(parser: argparse.ArgumentParser) -> None:
+    """How the platform is asked."""
     parser.add_argument(
         "--request-timeout",
         type=seconds,
@@ -32,12 +37,11 @@ def add_target_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SECONDS",
         help="for each single request (default: %(default)g)",
     )
-    parser.add_argument("--json", action="store_true", help="print the answer as JSON")
 
 
-def add_pipeline_arguments(parser: argparse.ArgumentParser) -> None:
+def add_pipeline_arguments(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
     """What: dataset and recipe."""
-    parser.add_argument("--dataset", required=True, help="a prepared dataset that has recipes")
+    parser.add_argument("--dataset", required=required, help="a prepared dataset that has recipes")
     parser.add_argument("--recipe", default="default", help="a recipe's name, or a .toml file (default: %(default)s)")
     parser.add_argument(
         "--set",

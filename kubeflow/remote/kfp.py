@@ -16,7 +16,7 @@ from kubeflow.remote.attempts import make_once, read
 from kubeflow.remote.kfp_access import KubeflowAccess, equals
 from kubeflow.remote.kfp_schedules import KubeflowSchedules
 from kubeflow.remote.kfp_uploads import KubeflowUploads
-from kubeflow.remote.platform import Change, Job, RunPhase, RunState, Schedule, Submitted, TaskPhase, TaskState, Timing
+from kubeflow.remote.platform import Job, RunPhase, RunState, Submitted, TaskPhase, TaskState
 
 _RUN_PHASES: Mapping[str, RunPhase] = {
     "RUNNING": "running",
@@ -48,7 +48,7 @@ class KubeflowPlatform:
         """
         self._access = KubeflowAccess(profile, timeout_seconds)
         self._uploads = KubeflowUploads(self._access)
-        self._schedules = KubeflowSchedules(self._access, self._uploads)
+        self.schedules = KubeflowSchedules(self._access, self._uploads)
 
     def submit(self, job: Job) -> Submitted:
         """Begins a run. Its name is made here, so that after a lost answer it can be looked for."""
@@ -106,30 +106,6 @@ class KubeflowPlatform:
             except PipelineError:  # the pod is gone, or the user may not read logs: then there is none
                 continue
         return "\n".join(logs)
-
-    def schedules(self) -> list[Schedule]:
-        """Those of the profile's experiment that this program made, by name."""
-        return self._schedules.all()
-
-    def check_timing(self, timing: Timing) -> None:
-        """Raises UsageError where no six-field expression in the installation's time zone says the same."""
-        self._schedules.expression(timing)
-
-    def put_schedule(self, name: str, job: Job, timing: Timing) -> tuple[Schedule, Change]:
-        """Creates, or replaces: Kubeflow cannot change a recurring run."""
-        return self._schedules.put(name, job, timing)
-
-    def pause(self, schedule: Schedule) -> None:
-        """No new runs from now on; those that go on do."""
-        self._schedules.pause(schedule)
-
-    def resume(self, schedule: Schedule, *, catch_up: bool) -> None:
-        """New runs from now on."""
-        self._schedules.resume(schedule, catch_up=catch_up)
-
-    def delete(self, schedule: Schedule) -> None:
-        """Its past runs stay."""
-        self._schedules.delete(schedule)
 
     def _run(self, run_id: str) -> Any:
         access = self._access

@@ -34,14 +34,9 @@ class KubeflowSchedules:
         """Ours, by name."""
         return sorted((self._described(one) for one in self._ours()), key=lambda schedule: schedule.name)
 
-    def expression(self, timing: Timing) -> str:
-        """The six fields that say the same in the installation's time zone.
-
-        Raises:
-            UsageError: there are none.
-        """
-        clock = parse_timezone(self._access.profile.cron_timezone)
-        return six_fields(for_clock(timing.cron, timing.zone, clock, datetime.now(UTC)))
+    def check(self, timing: Timing) -> None:
+        """Raises UsageError where no six-field expression in the installation's time zone says the same."""
+        self._expression(timing)
 
     def put(self, name: str, job: Job, timing: Timing) -> tuple[Schedule, Change]:
         """Creates the schedule, or replaces those of this name. At no time are two of them enabled."""
@@ -52,7 +47,7 @@ class KubeflowSchedules:
             pipeline_version_reference=self._uploads.version(job),
             runtime_config=kfp_server_api.V2beta1RuntimeConfig(pipeline_root=job.root, parameters={}),
             trigger=kfp_server_api.V2beta1Trigger(
-                cron_schedule=kfp_server_api.V2beta1CronSchedule(cron=self.expression(timing))
+                cron_schedule=kfp_server_api.V2beta1CronSchedule(cron=self._expression(timing))
             ),
             max_concurrency=str(timing.max_concurrent_runs),
             no_catchup=not timing.catch_up,
@@ -92,6 +87,10 @@ class KubeflowSchedules:
         """Its past runs stay."""
         for one in self._named(schedule.name):
             self._delete(one)
+
+    def _expression(self, timing: Timing) -> str:
+        clock = parse_timezone(self._access.profile.cron_timezone)
+        return six_fields(for_clock(timing.cron, timing.zone, clock, datetime.now(UTC)))
 
     def _replace(self, present: list[Any], enabled: list[Any], wanted: kfp_server_api.V2beta1RecurringRun) -> Any:
         before = {one.recurring_run_id for one in present}

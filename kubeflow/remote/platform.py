@@ -107,8 +107,41 @@ class Schedule:
     next_run: datetime | None = None  # as the platform tells it; None: it does not
 
 
+class Schedules(Protocol):
+    """Where the platform refuses, each method raises PipelineError with a remedy; where it is silent, Unreachable."""
+
+    def all(self) -> list[Schedule]:
+        """Those that this program made, by name."""
+        ...
+
+    def check(self, timing: Timing) -> None:
+        """Raises UsageError where the platform cannot run at these times."""
+        ...
+
+    def put(self, name: str, job: Job, timing: Timing) -> tuple[Schedule, Change]:
+        """Creates the schedule, or changes the one of this name. One that is paused stays so."""
+        ...
+
+    def pause(self, schedule: Schedule) -> None:
+        """No new runs from now on; those that go on do."""
+        ...
+
+    def resume(self, schedule: Schedule, *, catch_up: bool) -> None:
+        """New runs from now on."""
+        ...
+
+    def delete(self, schedule: Schedule) -> None:
+        """Its past runs stay."""
+        ...
+
+
 class Platform(Protocol):
-    """Where it refuses, each method raises PipelineError with a remedy; where it is silent, Unreachable."""
+    """Raises what `Schedules` raises."""
+
+    @property
+    def schedules(self) -> Schedules:
+        """Its schedules."""
+        ...
 
     def submit(self, job: Job) -> Submitted:
         """Begins a run; if an answer is lost and the call repeated, still only one."""
@@ -122,32 +155,14 @@ class Platform(Protocol):
         """What is to be had of a task's log; empty where the platform gives nothing."""
         ...
 
-    def schedules(self) -> list[Schedule]:
-        """Those that this program made, by name."""
-        ...
 
-    def check_timing(self, timing: Timing) -> None:
-        """Raises UsageError where the platform cannot run at these times."""
-        ...
-
-    def put_schedule(self, name: str, job: Job, timing: Timing) -> tuple[Schedule, Change]:
-        """Creates the schedule, or changes the one of this name. One that is paused stays so."""
-        ...
-
-    def pause(self, schedule: Schedule) -> None: ...
-
-    def resume(self, schedule: Schedule, *, catch_up: bool) -> None: ...
-
-    def delete(self, schedule: Schedule) -> None: ...
-
-
-def find_schedule(platform: Platform, name: str) -> Schedule:
+def find_schedule(schedules: Schedules, name: str) -> Schedule:
     """The schedule of this name.
 
     Raises:
         UsageError: there is none.
     """
-    known = {schedule.name: schedule for schedule in platform.schedules()}
+    known = {schedule.name: schedule for schedule in schedules.all()}
     if name not in known:
         if not known:
             raise UsageError(f"there is no schedule {name!r}, nor any other; `mnist-tfx schedule create` makes one.")

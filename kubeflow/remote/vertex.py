@@ -8,23 +8,12 @@ from datetime import UTC, datetime
 from typing import Any
 
 from google.cloud.aiplatform_v1.types import PipelineJob, PipelineState, PipelineTaskDetail
-from google.protobuf import json_format
 
 from kubeflow.profiles import VertexProfile
 from kubeflow.remote.attempts import make_once, read
-from kubeflow.remote.platform import (
-    MANAGED_BY,
-    Change,
-    Job,
-    RunPhase,
-    RunState,
-    Schedule,
-    Submitted,
-    TaskPhase,
-    TaskState,
-    Timing,
-)
+from kubeflow.remote.platform import Job, RunPhase, RunState, Submitted, TaskPhase, TaskState
 from kubeflow.remote.vertex_access import VertexAccess, moment
+from kubeflow.remote.vertex_job import pipeline_job
 from kubeflow.remote.vertex_schedules import VertexSchedules
 
 _CONSOLE = "https://console.cloud.google.com/vertex-ai"
@@ -59,7 +48,7 @@ class VertexPlatform:
             PipelineError: there are no credentials.
         """
         self._access = VertexAccess(profile, timeout_seconds)
-        self._schedules = VertexSchedules(self._access, f"{_CONSOLE}/locations/{profile.region}/pipelines/schedules")
+        self.schedules = VertexSchedules(self._access, f"{_CONSOLE}/locations/{profile.region}/pipelines/schedules")
 
     def submit(self, job: Job) -> Submitted:
         """Begins a run. Its id is made here, so that a repeated request cannot begin a second one."""
@@ -110,49 +99,6 @@ class VertexPlatform:
     def task_log(self, run_id: str, task: str) -> str:
         """Nothing: the logs are in Cloud Logging; the end of a failed task's log is in its error."""
         return ""
-
-    def schedules(self) -> list[Schedule]:
-        """Those that this program made, by name."""
-        return self._schedules.all()
-
-    def check_timing(self, timing: Timing) -> None:
-        """Raises UsageError for catch-up, which Vertex AI decides when a schedule is resumed."""
-        self._schedules.check(timing)
-
-    def put_schedule(self, name: str, job: Job, timing: Timing) -> tuple[Schedule, Change]:
-        """Creates or updates."""
-        return self._schedules.put(name, pipeline_job(job, self._access.profile), timing)
-
-    def pause(self, schedule: Schedule) -> None:
-        """No new runs from now on; those that go on do."""
-        self._schedules.pause(schedule)
-
-    def resume(self, schedule: Schedule, *, catch_up: bool) -> None:
-        """New runs from now on."""
-        self._schedules.resume(schedule, catch_up=catch_up)
-
-    def delete(self, schedule: Schedule) -> None:
-        """Its past runs stay."""
-        self._schedules.delete(schedule)
-
-
-def pipeline_job(job: Job, profile: VertexProfile) -> PipelineJob:
-    """What Vertex AI is asked to run."""
-    message = PipelineJob(
-        display_name=job.pipeline,
-        service_account=profile.service_account,
-        network=profile.network,
-        labels={
-            **profile.labels,
-            "managed-by": MANAGED_BY,
-            "dataset": job.dataset,
-            "recipe": job.recipe[:63],
-            "pipeline-digest": job.digest,
-        },
-        runtime_config=PipelineJob.RuntimeConfig(gcs_output_directory=job.root),
-    )
-    json_format.ParseDict(dict(job.spec), PipelineJob.pb(message).pipeline_spec)
-    return message
 
 
 def _task_state(detail: PipelineTaskDetail) -> TaskState:

@@ -5,14 +5,15 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Literal
 
-from google.cloud.aiplatform_v1.types import CreatePipelineJobRequest, PipelineJob
+from google.cloud.aiplatform_v1.types import CreatePipelineJobRequest
 from google.cloud.aiplatform_v1.types import Schedule as VertexSchedule
 from google.protobuf.field_mask_pb2 import FieldMask
 
 from components.errors import UsageError
 from kubeflow.remote.attempts import make_once, read
-from kubeflow.remote.platform import MANAGED_BY, Change, Schedule, Timing
+from kubeflow.remote.platform import MANAGED_BY, Change, Job, Schedule, Timing
 from kubeflow.remote.vertex_access import VertexAccess, moment
+from kubeflow.remote.vertex_job import pipeline_job
 
 _UPDATED = FieldMask(paths=["cron", "create_pipeline_job_request", "max_concurrent_run_count", "allow_queueing"])
 _STATES: dict[int, Literal["active", "paused", "ended"]] = {
@@ -42,7 +43,7 @@ class VertexSchedules:
                 "for them; `create` takes no --catch-up."
             )
 
-    def put(self, name: str, job: PipelineJob, timing: Timing) -> tuple[Schedule, Change]:
+    def put(self, name: str, job: Job, timing: Timing) -> tuple[Schedule, Change]:
         """Creates the schedule, or updates the one of this name; removes doubles that two callers may have made."""
         self.check(timing)
         wanted = VertexSchedule(
@@ -50,7 +51,9 @@ class VertexSchedules:
             cron=f"TZ={timing.zone.key} {timing.cron}",
             max_concurrent_run_count=timing.max_concurrent_runs,
             allow_queueing=False,  # a run that is due while the last one goes on is left out, not kept for later
-            create_pipeline_job_request=CreatePipelineJobRequest(parent=self._access.parent, pipeline_job=job),
+            create_pipeline_job_request=CreatePipelineJobRequest(
+                parent=self._access.parent, pipeline_job=pipeline_job(job, self._access.profile)
+            ),
         )
         present = self._named(name)
         for double in present[1:]:

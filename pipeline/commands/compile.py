@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from components.errors import UsageError
 from pipeline.home import Home
-from pipeline.remote_options import read_profile
+from pipeline.remote_options import add_pipeline_arguments, add_target_arguments, read_profile
 
 if TYPE_CHECKING:
     from kubeflow.compile import Upload
@@ -21,24 +21,8 @@ EXAMPLE = "mnist-tfx compile --target vertex --dataset mnist --profile vertex-gp
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the options."""
-    parser.add_argument("--target", choices=("vertex", "kubeflow"), help="where it is to run")
-    parser.add_argument("--dataset", help="a prepared dataset that has recipes")
-    parser.add_argument("--recipe", default="default", help="a recipe's name, or a .toml file (default: %(default)s)")
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="change a setting of the recipe; may be repeated",
-    )
-    parser.add_argument("--profile", help="a shipped profile's name, or a .toml file")
-    parser.add_argument(
-        "--profile-set",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="change a setting of the profile; may be repeated",
-    )
+    add_target_arguments(parser, required=False)  # --check needs none of them
+    add_pipeline_arguments(parser, required=False)
     parser.add_argument("-o", "--output", metavar="FILE", help="where to write it: .json (Vertex AI) or .yaml")
     parser.add_argument(
         "--run-local",
@@ -51,10 +35,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="with --run-local: read and write the bucket itself, with your credentials; DIR gets only the logs",
     )
     parser.add_argument("--check", metavar="FILE", help="only check a compiled file, whoever compiled it")
-    parser.add_argument(
-        "--home", metavar="DIR", help="where the data are prepared (default: MNIST_TFX_HOME, else var/)"
-    )
-    parser.add_argument("--json", action="store_true", help="print the result as JSON")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -11,13 +11,19 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from pipeline.home import Home
-from pipeline.remote_options import add_pipeline_arguments, add_target_arguments, open_platform, read_profile
+from pipeline.remote_options import (
+    add_pipeline_arguments,
+    add_request_arguments,
+    add_target_arguments,
+    open_platform,
+    read_profile,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from kubeflow.profiles import Profile
-    from kubeflow.remote.platform import Platform, Schedule, Timing
+    from kubeflow.remote.platform import Schedule, Schedules, Timing
 
 SUMMARY = "run the pipeline at fixed times on Vertex AI or Kubeflow Pipelines"
 EXAMPLE = (
@@ -39,6 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_target_arguments(create)
+    add_request_arguments(create)
     add_pipeline_arguments(create)
     create.add_argument("--name", help="default: the dataset and the recipe, as in mnist-default")
     create.add_argument("--cron", required=True, help="minute, hour, day of month, month, day of week: '0 3 * * *'")
@@ -60,6 +67,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         if verb != "list":
             subparser.add_argument("name", help="the schedule's name, as `schedule list` shows it")
         add_target_arguments(subparser)
+        add_request_arguments(subparser)
         if verb == "resume":
             subparser.add_argument("--catch-up", action="store_true", help="make up for the pause's runs (Vertex AI)")
         subparser.set_defaults(act=act)
@@ -83,8 +91,8 @@ def _create(args: argparse.Namespace, profile: Profile) -> None:
     timing = Timing(cron, zone, args.max_concurrent_runs, args.catch_up)
     name = check_schedule_name(args.name or f"{plain_name(args.dataset)}-{plain_name(args.recipe)}")
     recipe = load_recipe(args.dataset, args.recipe, args.set)
-    platform = open_platform(profile, args.request_timeout)
-    platform.check_timing(timing)
+    schedules = open_platform(profile, args.request_timeout).schedules
+    schedules.check(timing)
     now = datetime.now(UTC)
     runs = _next_runs(timing, now)
     for when in runs:
@@ -97,14 +105,14 @@ def _create(args: argparse.Namespace, profile: Profile) -> None:
     with compiled_job(args.dataset, args.recipe, recipe, profile, Home.resolve(args.home)) as (job, needed):
         for upload in needed:
             print(f"needed in the bucket: {upload.command()}", file=sys.stderr)
-        schedule, done = platform.put_schedule(name, job, timing)
+        schedule, done = schedules.put(name, job, timing)
     if schedule.state == "paused":
         print(f"note: it is paused; `mnist-tfx schedule resume {name} ...` begins runs again", file=sys.stderr)
     _print({"change": done, **_as_json(schedule), "next_runs": _isoformat(runs)}, as_json=args.json)
 
 
 def _list(args: argparse.Namespace, profile: Profile) -> None:
-    schedules = open_platform(profile, args.request_timeout).schedules()
+    schedules = open_platform(profile, args.request_timeout).schedules.all()
     if args.json:
         print(json.dumps([_as_json(schedule) for schedule in schedules], indent=2))
         return
@@ -124,28 +132,28 @@ def _show(args: argparse.Namespace, profile: Profile) -> None:
 
 
 def _pause(args: argparse.Namespace, profile: Profile) -> None:
-    platform, schedule = _find(args, profile)
-    platform.pause(schedule)
+    schedules, schedule = _find(args, profile)
+    schedules.pause(schedule)
     _print({"name": schedule.name, "state": "paused"}, as_json=args.json)
 
 
 def _resume(args: argparse.Namespace, profile: Profile) -> None:
-    platform, schedule = _find(args, profile)
-    platform.resume(schedule, catch_up=args.catch_up)
+    schedules, schedule = _find(args, profile)
+    schedules.resume(schedule, catch_up=args.catch_up)
     _print({"name": schedule.name, "state": "active"}, as_json=args.json)
 
 
 def _delete(args: argparse.Namespace, profile: Profile) -> None:
-    platform, schedule = _find(args, profile)
-    platform.delete(schedule)
+    schedules, schedule = _find(args, profile)
+    schedules.delete(schedule)
     _print({"name": schedule.name, "state": "deleted"}, as_json=args.json)
 
 
-def _find(args: argparse.Namespace, profile: Profile) -> tuple[Platform, Schedule]:
+def _find(args: argparse.Namespace, profile: Profile) -> tuple[Schedules, Schedule]:
     from kubeflow.remote.platform import find_schedule
 
-    platform = open_platform(profile, args.request_timeout)
-    return platform, find_schedule(platform, args.name)
+    schedules = open_platform(profile, args.request_timeout).schedules
+    return schedules, find_schedule(schedules, args.name)
 
 
 def _next_runs(timing: Timing, now: datetime) -> list[datetime]:

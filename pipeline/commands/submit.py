@@ -8,7 +8,14 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from pipeline.home import Home
-from pipeline.remote_options import add_pipeline_arguments, add_target_arguments, open_platform, read_profile, seconds
+from pipeline.remote_options import (
+    add_pipeline_arguments,
+    add_request_arguments,
+    add_target_arguments,
+    open_platform,
+    read_profile,
+    seconds,
+)
 
 if TYPE_CHECKING:
     from kubeflow.remote.follow import Verdict
@@ -20,6 +27,7 @@ EXAMPLE = "mnist-tfx submit --target vertex --dataset mnist --profile my-vertex.
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the options."""
     add_target_arguments(parser)
+    add_request_arguments(parser)
     add_pipeline_arguments(parser)
     parser.add_argument("--no-cache", action="store_true", help="run every component, even where its answer is known")
     parser.add_argument("--wait", action="store_true", help="follow the run until it ends, with its exit code")

@@ -42,8 +42,8 @@ def job() -> Job:
 
 
 def test_create_update_pause_resume_delete(server: KubeflowServer, platform: KubeflowPlatform, job: Job) -> None:
-    assert platform.schedules() == []
-    made, change = platform.put_schedule("nightly", job, NIGHTLY)
+    assert platform.schedules.all() == []
+    made, change = platform.schedules.put("nightly", job, NIGHTLY)
     [stored] = server.recurring_runs.values()
     assert change == "created"
     assert (made.name, made.state, made.cron, made.pipeline_digest) == ("nightly", "active", "0 3 * * *", job.digest)
@@ -53,8 +53,8 @@ def test_create_update_pause_resume_delete(server: KubeflowServer, platform: Kub
     assert version["display_name"] == f"{job.pipeline}-{job.digest}"
     assert stored["pipeline_version_reference"]["pipeline_version_id"] == version["pipeline_version_id"]
 
-    assert platform.put_schedule("nightly", job, NIGHTLY)[1] == "unchanged"
-    updated, change = platform.put_schedule("nightly", job, LATER)
+    assert platform.schedules.put("nightly", job, NIGHTLY)[1] == "unchanged"
+    updated, change = platform.schedules.put("nightly", job, LATER)
     assert (change, updated.state, updated.cron, updated.max_concurrent_runs) == (
         "updated",
         "active",
@@ -64,30 +64,30 @@ def test_create_update_pause_resume_delete(server: KubeflowServer, platform: Kub
     assert list(server.recurring_runs) == [updated.schedule_id] and server.most_enabled == 1
     assert len(server.versions) == len(server.pipelines) == len(server.experiments) == 1
 
-    platform.pause(updated)
-    again, change = platform.put_schedule("nightly", job, NIGHTLY)
+    platform.schedules.pause(updated)
+    again, change = platform.schedules.put("nightly", job, NIGHTLY)
     assert (change, again.state) == ("updated", "paused")
-    assert platform.put_schedule("nightly", job, NIGHTLY)[1] == "unchanged"
-    platform.resume(again, catch_up=False)
-    assert find_schedule(platform, "nightly").state == "active" and server.most_enabled == 1
+    assert platform.schedules.put("nightly", job, NIGHTLY)[1] == "unchanged"
+    platform.schedules.resume(again, catch_up=False)
+    assert find_schedule(platform.schedules, "nightly").state == "active" and server.most_enabled == 1
     with pytest.raises(UsageError, match=r"create \.\.\. --catch-up"):
-        platform.resume(again, catch_up=True)
-    platform.delete(again)
+        platform.schedules.resume(again, catch_up=True)
+    platform.schedules.delete(again)
     assert not server.recurring_runs
 
 
 def test_catch_up(server: KubeflowServer, platform: KubeflowPlatform, job: Job) -> None:
-    platform.put_schedule("nightly", job, Timing(NIGHTLY.cron, NIGHTLY.zone, catch_up=True))
+    platform.schedules.put("nightly", job, Timing(NIGHTLY.cron, NIGHTLY.zone, catch_up=True))
     assert [one["no_catchup"] for one in server.recurring_runs.values()] == [False]
 
 
 def test_another_program_s_schedule_is_left_alone(server: KubeflowServer, platform: KubeflowPlatform, job: Job) -> None:
-    theirs, _ = platform.put_schedule("nightly", job, NIGHTLY)
+    theirs, _ = platform.schedules.put("nightly", job, NIGHTLY)
     server.recurring_runs[theirs.schedule_id]["description"] = "by hand"
     for number in range(3):  # more than a page
-        platform.put_schedule(f"other-{number}", job, NIGHTLY)
-    assert [one.name for one in platform.schedules()] == ["other-0", "other-1", "other-2"]
-    assert platform.put_schedule("nightly", job, LATER)[1] == "created"
+        platform.schedules.put(f"other-{number}", job, NIGHTLY)
+    assert [one.name for one in platform.schedules.all()] == ["other-0", "other-1", "other-2"]
+    assert platform.schedules.put("nightly", job, LATER)[1] == "created"
     assert theirs.schedule_id in server.recurring_runs
 
 
@@ -96,10 +96,10 @@ def test_another_program_s_schedule_is_left_alone(server: KubeflowServer, platfo
 )
 def test_lost_answer_after_create(server: KubeflowServer, platform: KubeflowPlatform, job: Job, fault: Fault) -> None:
     server.fail(CREATE, fault)
-    made, change = platform.put_schedule("nightly", job, NIGHTLY)
+    made, change = platform.schedules.put("nightly", job, NIGHTLY)
     assert change == "created" and list(server.recurring_runs) == [made.schedule_id]
     server.fail(CREATE, fault)
-    updated, change = platform.put_schedule("nightly", job, LATER)
+    updated, change = platform.schedules.put("nightly", job, LATER)
     assert change == "updated" and list(server.recurring_runs) == [updated.schedule_id]
     assert server.calls(CREATE) == 2
     assert server.most_enabled == 1
@@ -108,32 +108,32 @@ def test_lost_answer_after_create(server: KubeflowServer, platform: KubeflowPlat
 def test_timeout_after_create(server: KubeflowServer, job: Job) -> None:
     impatient = KubeflowPlatform(kubeflow_profile(server.address), timeout_seconds=0.5)
     server.fail(CREATE, Fault(500, after_work=True, hangs=True))
-    made, _ = impatient.put_schedule("nightly", job, NIGHTLY)
+    made, _ = impatient.schedules.put("nightly", job, NIGHTLY)
     assert list(server.recurring_runs) == [made.schedule_id]
 
 
 def test_failed_update_leaves_the_old_schedule_running(
     server: KubeflowServer, platform: KubeflowPlatform, job: Job
 ) -> None:
-    made, _ = platform.put_schedule("nightly", job, NIGHTLY)
+    made, _ = platform.schedules.put("nightly", job, NIGHTLY)
     server.fail("POST /recurringruns/", Fault(500))  # the pause that comes first; it is repeated, and works
     server.fail(CREATE, *[Fault(503)] * 3)
     with pytest.raises(Unreachable, match="could not create schedule nightly: 503"):
-        platform.put_schedule("nightly", job, LATER)
+        platform.schedules.put("nightly", job, LATER)
     assert {key: one["status"] for key, one in server.recurring_runs.items()} == {made.schedule_id: "ENABLED"}
 
 
 def test_conflicts_with_another_caller(server: KubeflowServer, platform: KubeflowPlatform, job: Job) -> None:
     for request in ("POST /experiments", "POST /pipelines", "POST /pipelines/upload_version"):
         server.fail(request, Fault(409, after_work=True))
-    assert platform.put_schedule("nightly", job, NIGHTLY)[1] == "created"
+    assert platform.schedules.put("nightly", job, NIGHTLY)[1] == "created"
     assert len(server.versions) == len(server.pipelines) == len(server.experiments) == 1
 
 
 def test_doubles_are_removed(server: KubeflowServer, platform: KubeflowPlatform, job: Job) -> None:
-    made, _ = platform.put_schedule("nightly", job, NIGHTLY)
+    made, _ = platform.schedules.put("nightly", job, NIGHTLY)
     server.recurring_runs["double"] = {**server.recurring_runs[made.schedule_id], "recurring_run_id": "double"}
-    assert platform.put_schedule("nightly", job, NIGHTLY)[1] == "unchanged"
+    assert platform.schedules.put("nightly", job, NIGHTLY)[1] == "unchanged"
     assert len(server.recurring_runs) == 1
 
 
@@ -150,7 +150,7 @@ def test_doubles_are_removed(server: KubeflowServer, platform: KubeflowPlatform,
 def test_refusals(server: KubeflowServer, platform: KubeflowPlatform, job: Job, fault: Fault, words: str) -> None:
     server.fail(CREATE, fault)
     with pytest.raises(PipelineError) as raised:
-        platform.put_schedule("nightly", job, NIGHTLY)
+        platform.schedules.put("nightly", job, NIGHTLY)
     assert words in str(raised.value) and raised.value.exit_code == 1
     assert f"{server.address} refused to create schedule nightly" in str(raised.value)
     assert server.calls(CREATE) == 1
@@ -159,29 +159,29 @@ def test_refusals(server: KubeflowServer, platform: KubeflowPlatform, job: Job, 
 def test_lost_answers_of_the_other_requests(server: KubeflowServer, platform: KubeflowPlatform, job: Job) -> None:
     for request in ("POST /experiments", "POST /pipelines", "POST /pipelines/upload_version", "GET /experiments"):
         server.fail(request, Fault(0, after_work=True))
-    made, _ = platform.put_schedule("nightly", job, NIGHTLY)
+    made, _ = platform.schedules.put("nightly", job, NIGHTLY)
     assert len(server.versions) == len(server.pipelines) == len(server.experiments) == 1
     server.fail(f"POST /recurringruns/{made.schedule_id}:disable", Fault(500, after_work=True))
-    platform.pause(made)
+    platform.schedules.pause(made)
     server.fail("DELETE /recurringruns/", Fault(500, after_work=True))
-    platform.delete(made)
+    platform.schedules.delete(made)
     assert not server.recurring_runs
 
 
 def test_nobody_listens(server: KubeflowServer) -> None:
     with pytest.raises(Unreachable, match=r"gave no answer to the request to list experiments: .*refused.*\n.*kubectl"):
-        KubeflowPlatform(kubeflow_profile("http://127.0.0.1:9")).schedules()
+        KubeflowPlatform(kubeflow_profile("http://127.0.0.1:9")).schedules.all()
 
 
 def test_clock_of_the_installation(server: KubeflowServer, job: Job) -> None:
     paris = Timing(NIGHTLY.cron, ZoneInfo("Europe/Paris"))
     in_utc = KubeflowPlatform(kubeflow_profile(server.address))
     with pytest.raises(UsageError, match="CRON_SCHEDULE_TIMEZONE=Europe/Paris"):
-        in_utc.check_timing(paris)
-    in_utc.put_schedule("tokyo", job, Timing(NIGHTLY.cron, ZoneInfo("Asia/Tokyo")))
+        in_utc.schedules.check(paris)
+    in_utc.schedules.put("tokyo", job, Timing(NIGHTLY.cron, ZoneInfo("Asia/Tokyo")))
     assert [one["trigger"]["cron_schedule"]["cron"] for one in server.recurring_runs.values()] == ["0 0 18 * * *"]
     in_paris = KubeflowPlatform(kubeflow_profile(server.address, "cron_timezone=Europe/Paris"))
-    made, _ = in_paris.put_schedule("nightly", job, paris)
+    made, _ = in_paris.schedules.put("nightly", job, paris)
     assert (made.cron, made.timezone) == ("0 3 * * *", "Europe/Paris")
 
 
@@ -189,7 +189,7 @@ def test_token_and_namespace(server: KubeflowServer, job: Job, tmp_path: Path) -
     token = tmp_path / "token"
     token.write_text("secret\n")
     profile = kubeflow_profile(server.address, f"token_file={token}", "namespace=team")
-    KubeflowPlatform(profile).put_schedule("nightly", job, NIGHTLY)
+    KubeflowPlatform(profile).schedules.put("nightly", job, NIGHTLY)
     assert server.authorizations == {"Bearer secret"}
     assert [one["namespace"] for one in (*server.experiments.values(), *server.pipelines.values())] == ["team"] * 2
     with pytest.raises(UsageError, match="token_file of the profile cannot be read"):

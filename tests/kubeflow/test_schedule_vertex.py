@@ -43,7 +43,7 @@ def job() -> Job:
 
 
 def test_create_update_pause_resume_delete(server: VertexServer, platform: VertexPlatform, job: Job) -> None:
-    made, change = platform.put_schedule("nightly", job, NIGHTLY)
+    made, change = platform.schedules.put("nightly", job, NIGHTLY)
     [stored] = server.schedules.values()
     assert change == "created"
     assert (made.name, made.state, made.cron, made.timezone) == ("nightly", "active", "0 3 * * *", "Europe/Paris")
@@ -54,40 +54,40 @@ def test_create_update_pause_resume_delete(server: VertexServer, platform: Verte
     assert run.labels["pipeline-digest"] == job.digest == made.pipeline_digest
     assert all(token.startswith("Bearer ") for token in server.authorizations)
 
-    assert platform.put_schedule("nightly", job, NIGHTLY)[1] == "unchanged"
+    assert platform.schedules.put("nightly", job, NIGHTLY)[1] == "unchanged"
     assert server.calls("UpdateSchedule") == 0
-    platform.pause(made)
+    platform.schedules.pause(made)
     later = Timing(parse_cron("30 4 * * MON-FRI"), ZoneInfo("UTC"), max_concurrent_runs=2)
-    updated, change = platform.put_schedule("nightly", job, later)
+    updated, change = platform.schedules.put("nightly", job, later)
     assert (change, updated.schedule_id, updated.state) == ("updated", made.schedule_id, "paused")
     assert (updated.cron, updated.timezone, updated.max_concurrent_runs) == ("30 4 * * 1-5", "UTC", 2)
-    platform.resume(updated, catch_up=True)
+    platform.schedules.resume(updated, catch_up=True)
     assert server.schedules[made.schedule_id].catch_up
-    platform.resume(updated, catch_up=False)
+    platform.schedules.resume(updated, catch_up=False)
     assert not server.schedules[made.schedule_id].catch_up
-    assert find_schedule(platform, "nightly").state == "active"
-    platform.delete(updated)
+    assert find_schedule(platform.schedules, "nightly").state == "active"
+    platform.schedules.delete(updated)
     assert not server.schedules
     with pytest.raises(UsageError, match="there is no schedule 'nightly'"):
-        find_schedule(platform, "nightly")
+        find_schedule(platform.schedules, "nightly")
 
 
 def test_another_program_s_schedule_is_left_alone(server: VertexServer, platform: VertexPlatform, job: Job) -> None:
-    theirs, _ = platform.put_schedule("nightly", job, NIGHTLY)
+    theirs, _ = platform.schedules.put("nightly", job, NIGHTLY)
     request = server.schedules[theirs.schedule_id].create_pipeline_job_request
     request.pipeline_job.labels = {"team": "others"}
     for number in range(3):  # more than a page
-        platform.put_schedule(f"other-{number}", job, NIGHTLY)
-    assert platform.put_schedule("nightly", job, NIGHTLY)[1] == "created"
-    assert [one.name for one in platform.schedules()] == ["nightly", "other-0", "other-1", "other-2"]
+        platform.schedules.put(f"other-{number}", job, NIGHTLY)
+    assert platform.schedules.put("nightly", job, NIGHTLY)[1] == "created"
+    assert [one.name for one in platform.schedules.all()] == ["nightly", "other-0", "other-1", "other-2"]
     with pytest.raises(UsageError, match=r"unknown schedule 'nigthly'. Did you mean 'nightly'\?"):
-        find_schedule(platform, "nigthly")
+        find_schedule(platform.schedules, "nigthly")
 
 
 @pytest.mark.parametrize("code", [Code.UNAVAILABLE, Code.INTERNAL, Code.UNKNOWN])
 def test_lost_answer_after_create(server: VertexServer, platform: VertexPlatform, job: Job, code: Code) -> None:
     server.fail("CreateSchedule", Fault(code, after_work=True))
-    made, change = platform.put_schedule("nightly", job, NIGHTLY)
+    made, change = platform.schedules.put("nightly", job, NIGHTLY)
     assert change == "created" and list(server.schedules) == [made.schedule_id]
     assert server.calls("CreateSchedule") == 1
 
@@ -95,34 +95,34 @@ def test_lost_answer_after_create(server: VertexServer, platform: VertexPlatform
 def test_timeout_after_create(server: VertexServer, job: Job) -> None:
     impatient = VertexPlatform(vertex_profile(server.address, server.certificate), timeout_seconds=0.5)
     server.fail("CreateSchedule", Fault(Code.UNAVAILABLE, after_work=True, hangs=True))
-    made, _ = impatient.put_schedule("nightly", job, NIGHTLY)
+    made, _ = impatient.schedules.put("nightly", job, NIGHTLY)
     assert list(server.schedules) == [made.schedule_id] and server.calls("CreateSchedule") == 1
 
 
 def test_failure_before_create_is_repeated(server: VertexServer, platform: VertexPlatform, job: Job) -> None:
     server.fail("CreateSchedule", Fault(Code.UNAVAILABLE), Fault(Code.INTERNAL))
-    platform.put_schedule("nightly", job, NIGHTLY)
+    platform.schedules.put("nightly", job, NIGHTLY)
     assert len(server.schedules) == 1 and server.calls("CreateSchedule") == 3
 
 
 def test_nothing_but_failures(server: VertexServer, platform: VertexPlatform, job: Job) -> None:
     server.fail("CreateSchedule", *[Fault(Code.INTERNAL, "500 from the back end")] * 3)
     with pytest.raises(Unreachable, match="create schedule nightly: INTERNAL, 500 from the back end"):
-        platform.put_schedule("nightly", job, NIGHTLY)
+        platform.schedules.put("nightly", job, NIGHTLY)
     assert not server.schedules
 
 
 def test_conflict_with_another_caller(server: VertexServer, platform: VertexPlatform, job: Job) -> None:
     server.fail("CreateSchedule", Fault(Code.ALREADY_EXISTS, after_work=True))
-    assert platform.put_schedule("nightly", job, NIGHTLY)[1] == "created"
+    assert platform.schedules.put("nightly", job, NIGHTLY)[1] == "created"
     assert len(server.schedules) == 1
 
 
 def test_doubles_are_removed(server: VertexServer, platform: VertexPlatform, job: Job) -> None:
-    first, _ = platform.put_schedule("nightly", job, NIGHTLY)
+    first, _ = platform.schedules.put("nightly", job, NIGHTLY)
     double = types.Schedule(server.schedules[first.schedule_id], name=f"{first.schedule_id}9")
     server.schedules[double.name] = double
-    assert platform.put_schedule("nightly", job, NIGHTLY)[1] == "unchanged"
+    assert platform.schedules.put("nightly", job, NIGHTLY)[1] == "unchanged"
     assert list(server.schedules) == [first.schedule_id]
 
 
@@ -139,7 +139,7 @@ def test_doubles_are_removed(server: VertexServer, platform: VertexPlatform, job
 def test_refusals(server: VertexServer, platform: VertexPlatform, job: Job, code: Code, remedy: str) -> None:
     server.fail("CreateSchedule", Fault(code, "no\nsuch luck. " * 100))
     with pytest.raises(PipelineError) as raised:
-        platform.put_schedule("nightly", job, NIGHTLY)
+        platform.schedules.put("nightly", job, NIGHTLY)
     message = str(raised.value)
     assert message.startswith(f"Vertex AI refused to create schedule nightly: {code.name}, no such luck.")
     assert f"remedy: {remedy}" in message.replace("give your account ", "").replace("log in again: ", "").replace(
@@ -150,21 +150,21 @@ def test_refusals(server: VertexServer, platform: VertexPlatform, job: Job, code
 
 
 def test_lost_answers_of_the_other_verbs(server: VertexServer, platform: VertexPlatform, job: Job) -> None:
-    made, _ = platform.put_schedule("nightly", job, NIGHTLY)
+    made, _ = platform.schedules.put("nightly", job, NIGHTLY)
     for method in ("PauseSchedule", "ResumeSchedule", "UpdateSchedule", "DeleteSchedule", "ListSchedules"):
         server.fail(method, Fault(Code.UNAVAILABLE, after_work=True))
-    platform.pause(made)
-    assert find_schedule(platform, "nightly").state == "paused"
-    platform.resume(made, catch_up=False)
-    platform.put_schedule("nightly", job, Timing(parse_cron("0 4 * * *"), ZoneInfo("UTC")))
-    assert find_schedule(platform, "nightly").cron == "0 4 * * *"
-    platform.delete(made)
+    platform.schedules.pause(made)
+    assert find_schedule(platform.schedules, "nightly").state == "paused"
+    platform.schedules.resume(made, catch_up=False)
+    platform.schedules.put("nightly", job, Timing(parse_cron("0 4 * * *"), ZoneInfo("UTC")))
+    assert find_schedule(platform.schedules, "nightly").cron == "0 4 * * *"
+    platform.schedules.delete(made)
     assert not server.schedules
 
 
 def test_catch_up_at_creation_is_refused(platform: VertexPlatform) -> None:
     with pytest.raises(UsageError, match="schedule resume NAME --catch-up"):
-        platform.check_timing(Timing(NIGHTLY.cron, NIGHTLY.zone, catch_up=True))
+        platform.schedules.check(Timing(NIGHTLY.cron, NIGHTLY.zone, catch_up=True))
 
 
 def test_no_credentials(server: VertexServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -176,7 +176,7 @@ def test_no_credentials(server: VertexServer, tmp_path: Path, monkeypatch: pytes
 def test_a_server_that_nobody_vouches_for(server: VertexServer, job: Job) -> None:
     profile = vertex_profile(server.address, server.certificate, "ca_certificate=")
     with pytest.raises(Unreachable, match="check the network"):
-        VertexPlatform(profile, timeout_seconds=2).schedules()
+        VertexPlatform(profile, timeout_seconds=2).schedules.all()
     assert not server.requests
     with pytest.raises(UsageError, match="ca_certificate of the profile cannot be read"):
         VertexPlatform(vertex_profile(server.address, Path("/missing.pem")))
