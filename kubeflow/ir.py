@@ -84,10 +84,13 @@ def parse_compiled(content: Mapping[str, Any], path: Path) -> CompiledPipeline:
     """
     spec_json = content.get("pipelineSpec", content)
     runtime = content.get("runtimeConfig", {})
+    if not isinstance(spec_json, dict) or not isinstance(runtime, dict):
+        raise UsageError(f"{path} is no compiled pipeline: `pipelineSpec` and `runtimeConfig` are objects there.")
     try:
         spec = json_format.ParseDict(spec_json, pb.PipelineSpec())
         deployment = json_format.ParseDict(spec_json.get("deploymentSpec", {}), pb.PipelineDeploymentConfig())
-    except json_format.ParseError as error:
-        raise UsageError(f"{path} is no compiled pipeline: {error}.") from error
-    root = runtime.get("gcsOutputDirectory") or spec.default_pipeline_root
+    # The parser raises the last three itself where it finds a value of another kind than it expects.
+    except (json_format.ParseError, TypeError, AttributeError, ValueError) as error:
+        raise UsageError(f"{path} is no compiled pipeline: {str(error).rstrip('.')}.") from error
+    root = str(runtime.get("gcsOutputDirectory") or spec.default_pipeline_root)
     return CompiledPipeline(path, spec, dict(deployment.executors), root)

@@ -168,7 +168,10 @@ def _artifact_types(pipeline: CompiledPipeline, target: Target) -> Iterator[tupl
 
 def _type_title(schema: Any) -> str:
     if schema.WhichOneof("kind") == "instance_schema":
-        parsed = yaml.safe_load(schema.instance_schema)
+        try:
+            parsed = yaml.safe_load(schema.instance_schema)
+        except yaml.YAMLError:
+            return ""
         return str(parsed.get("title", "")) if isinstance(parsed, dict) else ""
     return str(schema.schema_title)
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 import yaml
+from hypothesis import strategies as st
 
 from components.errors import UsageError
 from kubeflow.check import BrokenRules, check, check_file
@@ -214,6 +217,8 @@ def test_a_file_for_one_target_breaks_the_others_words_alone() -> None:
         ("{", "is no compiled pipeline"),
         ("[1]", "neither `pipelineSpec` nor `pipelineInfo`"),
         ('{"pipelineSpec": {"pipelineInfo": {"name": 3}}}', "is no compiled pipeline"),
+        ('{"pipelineSpec": 3}', "`pipelineSpec` and `runtimeConfig` are objects there"),
+        ('{"pipelineSpec": {}, "runtimeConfig": 3}', "`pipelineSpec` and `runtimeConfig` are objects there"),
     ],
 )
 def test_what_is_no_compiled_pipeline_is_wrong_usage(tmp_path: Path, text: str | None, message: str) -> None:
@@ -224,6 +229,30 @@ def test_what_is_no_compiled_pipeline_is_wrong_usage(tmp_path: Path, text: str |
         check_file(path)
     assert message in str(caught.value)
     assert mnist_tfx("compile", "--check", path).code == 2
+
+
+def _places(node: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """Of everything in a JSON value."""
+    keys = list(node) if isinstance(node, dict) else list(range(len(node))) if isinstance(node, list) else []
+    return [path, *(place for key in keys for place in _places(node[key], (*path, key)))]
+
+
+PLACES = _places(KUBEFLOW)
+
+
+@hypothesis.settings(max_examples=150, deadline=None, derandomize=True, database=None)
+@hypothesis.given(place=st.sampled_from(PLACES), value=st.sampled_from([None, True, 3, "", "{", "a: [", [], [3], {}]))
+def test_a_file_broken_anywhere_is_judged_and_nothing_worse(place: tuple[Any, ...], value: Any) -> None:
+    spec = copy.deepcopy(KUBEFLOW)
+    if place:
+        target = spec
+        for key in place[:-1]:
+            target = target[key]
+        target[place[-1]] = value
+    else:
+        spec = {"pipelineSpec": value}
+    with contextlib.suppress(UsageError, BrokenRules):
+        check(parse_compiled(spec, Path("pipeline.yaml")), "kubeflow")
 
 
 def test_pipelines_that_tfx_compiles_and_kubeflow_refuses(tmp_path: Path) -> None:
