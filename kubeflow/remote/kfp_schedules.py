@@ -11,11 +11,10 @@ import kfp_server_api
 
 from components.errors import UsageError
 from kubeflow.remote.attempts import make_once, read
-from kubeflow.remote.cron import parse_timezone
-from kubeflow.remote.cron_zones import for_clock, six_fields
 from kubeflow.remote.kfp_access import KubeflowAccess
 from kubeflow.remote.kfp_uploads import KubeflowUploads
 from kubeflow.remote.platform import MANAGED_BY, Change, Job, Schedule, Timing
+from kubeflow.remote.timing import kubeflow_expression
 
 _OURS = f"made by {MANAGED_BY}"
 _STATES: dict[str, Literal["active", "paused"]] = {"ENABLED": "active", "DISABLED": "paused"}
@@ -34,10 +33,6 @@ class KubeflowSchedules:
         """Ours, by name."""
         return sorted((self._described(one) for one in self._ours()), key=lambda schedule: schedule.name)
 
-    def check(self, timing: Timing) -> None:
-        """Raises UsageError where no six-field expression in the installation's time zone says the same."""
-        self._expression(timing)
-
     def put(self, name: str, job: Job, timing: Timing) -> tuple[Schedule, Change]:
         """Creates the schedule, or replaces those of this name. At no time are two of them enabled."""
         wanted = kfp_server_api.V2beta1RecurringRun(
@@ -47,7 +42,7 @@ class KubeflowSchedules:
             pipeline_version_reference=self._uploads.version(job),
             runtime_config=kfp_server_api.V2beta1RuntimeConfig(pipeline_root=job.root, parameters={}),
             trigger=kfp_server_api.V2beta1Trigger(
-                cron_schedule=kfp_server_api.V2beta1CronSchedule(cron=self._expression(timing))
+                cron_schedule=kfp_server_api.V2beta1CronSchedule(cron=kubeflow_expression(timing, self._access.profile))
             ),
             max_concurrency=str(timing.max_concurrent_runs),
             no_catchup=not timing.catch_up,
@@ -87,10 +82,6 @@ class KubeflowSchedules:
         """Its past runs stay."""
         for one in self._named(schedule.name):
             self._delete(one)
-
-    def _expression(self, timing: Timing) -> str:
-        clock = parse_timezone(self._access.profile.cron_timezone)
-        return six_fields(for_clock(timing.cron, timing.zone, clock, datetime.now(UTC)))
 
     def _replace(self, present: list[Any], enabled: list[Any], wanted: kfp_server_api.V2beta1RecurringRun) -> Any:
         before = {one.recurring_run_id for one in present}

@@ -114,10 +114,6 @@ class Schedules(Protocol):
         """Those that this program made, by name."""
         ...
 
-    def check(self, timing: Timing) -> None:
-        """Raises UsageError where the platform cannot run at these times."""
-        ...
-
     def put(self, name: str, job: Job, timing: Timing) -> tuple[Schedule, Change]:
         """Creates the schedule, or changes the one of this name. One that is paused stays so."""
         ...

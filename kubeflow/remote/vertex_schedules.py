@@ -9,9 +9,9 @@ from google.cloud.aiplatform_v1.types import CreatePipelineJobRequest
 from google.cloud.aiplatform_v1.types import Schedule as VertexSchedule
 from google.protobuf.field_mask_pb2 import FieldMask
 
-from components.errors import UsageError
 from kubeflow.remote.attempts import make_once, read
 from kubeflow.remote.platform import MANAGED_BY, Change, Job, Schedule, Timing
+from kubeflow.remote.timing import check_timing
 from kubeflow.remote.vertex_access import VertexAccess, moment
 from kubeflow.remote.vertex_job import pipeline_job
 
@@ -35,17 +35,9 @@ class VertexSchedules:
         """Ours, by name."""
         return sorted((self._described(one) for one in self._ours()), key=lambda schedule: schedule.name)
 
-    def check(self, timing: Timing) -> None:
-        """Raises UsageError for catch-up."""
-        if timing.catch_up:
-            raise UsageError(
-                "on Vertex AI, missed runs are those of a pause: `mnist-tfx schedule resume NAME --catch-up` makes up "
-                "for them; `create` takes no --catch-up."
-            )
-
     def put(self, name: str, job: Job, timing: Timing) -> tuple[Schedule, Change]:
         """Creates the schedule, or updates the one of this name; removes doubles that two callers may have made."""
-        self.check(timing)
+        check_timing(timing, self._access.profile)
         wanted = VertexSchedule(
             display_name=name,
             cron=f"TZ={timing.zone.key} {timing.cron}",

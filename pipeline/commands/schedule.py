@@ -85,14 +85,14 @@ def _create(args: argparse.Namespace, profile: Profile) -> None:
     from kubeflow.remote.cron_zones import clock_changes
     from kubeflow.remote.jobs import compiled_job, plain_name
     from kubeflow.remote.platform import Timing, check_schedule_name
+    from kubeflow.remote.timing import check_timing
     from pipeline.recipes import load_recipe
 
     cron, zone = parse_cron(args.cron), parse_timezone(args.timezone)
     timing = Timing(cron, zone, args.max_concurrent_runs, args.catch_up)
     name = check_schedule_name(args.name or f"{plain_name(args.dataset)}-{plain_name(args.recipe)}")
     recipe = load_recipe(args.dataset, args.recipe, args.set)
-    schedules = open_platform(profile, args.request_timeout).schedules
-    schedules.check(timing)
+    check_timing(timing, profile)
     now = datetime.now(UTC)
     runs = _next_runs(timing, now)
     for when in runs:
@@ -102,6 +102,7 @@ def _create(args: argparse.Namespace, profile: Profile) -> None:
     if args.dry_run:
         _print({"name": name, "change": "none", "next_runs": _isoformat(runs)}, as_json=args.json)
         return
+    schedules = open_platform(profile, args.request_timeout).schedules
     with compiled_job(args.dataset, args.recipe, recipe, profile, Home.resolve(args.home)) as (job, needed):
         for upload in needed:
             print(f"needed in the bucket: {upload.command()}", file=sys.stderr)

@@ -177,7 +177,7 @@ def test_clock_of_the_installation(server: KubeflowServer, job: Job) -> None:
     paris = Timing(NIGHTLY.cron, ZoneInfo("Europe/Paris"))
     in_utc = KubeflowPlatform(kubeflow_profile(server.address))
     with pytest.raises(UsageError, match="CRON_SCHEDULE_TIMEZONE=Europe/Paris"):
-        in_utc.schedules.check(paris)
+        in_utc.schedules.put("paris", job, paris)
     in_utc.schedules.put("tokyo", job, Timing(NIGHTLY.cron, ZoneInfo("Asia/Tokyo")))
     assert [one["trigger"]["cron_schedule"]["cron"] for one in server.recurring_runs.values()] == ["0 0 18 * * *"]
     in_paris = KubeflowPlatform(kubeflow_profile(server.address, "cron_timezone=Europe/Paris"))

@@ -162,15 +162,28 @@ def test_lost_answers_of_the_other_verbs(server: VertexServer, platform: VertexP
     assert not server.schedules
 
 
-def test_catch_up_at_creation_is_refused(platform: VertexPlatform) -> None:
+def test_catch_up_at_creation_is_refused(server: VertexServer, platform: VertexPlatform, job: Job) -> None:
     with pytest.raises(UsageError, match="schedule resume NAME --catch-up"):
-        platform.schedules.check(Timing(NIGHTLY.cron, NIGHTLY.zone, catch_up=True))
+        platform.schedules.put("nightly", job, Timing(NIGHTLY.cron, NIGHTLY.zone, catch_up=True))
+    assert not server.requests
 
 
 def test_no_credentials(server: VertexServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(tmp_path / "missing.json"))
     with pytest.raises(PipelineError, match=r"no credentials for Google Cloud: File .*missing.json.*\n.*gcloud auth"):
         VertexPlatform(vertex_profile(server.address, server.certificate))
+
+
+def test_the_next_runs_are_named_without_credentials_and_network(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(tmp_path / "missing.json"))
+    what = ("--target", "vertex", "--profile", "vertex-cpu", "--dataset", "mnist", "--cron", "0 3 * * *", "--dry-run")
+    planned = mnist_tfx("schedule", "create", *what)
+    assert planned.code == 0 and planned.err.count("next run: ") == 3, planned.err
+    assert mnist_tfx("schedule", "create", *what, "--catch-up").code == 2
+    created = mnist_tfx("schedule", "create", *what[:-1], "--home", tmp_path)
+    assert created.code == 1 and "no credentials for Google Cloud" in created.err
 
 
 def test_a_server_that_nobody_vouches_for(server: VertexServer, job: Job) -> None:
