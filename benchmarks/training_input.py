@@ -2,8 +2,7 @@
 
 .venv/bin/python -m benchmarks.training_input [--home DIR] [--epochs N]
 
-The same model, data and order, one after the other in this process; the first epoch of each, which traces and fills the
-cache, is left out.
+The same model and data, one after the other in this process; the first epoch of each, which traces, is left out.
 """
 
 from __future__ import annotations
@@ -53,13 +52,17 @@ def main() -> int:
         sys.exit(f"no run in {runs}: run `mnist-tfx run --dataset mnist` first.")
     recipe = load_recipe("mnist", "benchmark")
     files = [f"{splits[-1]}/*"]
-    count = training_data.count_examples(files)
-    examples = training_data.decoded_examples(files, recipe.data.image_shape, count, tempfile.gettempdir())
+    examples = training_data.decode_examples(files, recipe.data.image_shape, tempfile.gettempdir())
     normalization = Normalization.of_graph(tft.TFTransformOutput(str(graphs[-1])), recipe.data.image_shape)
     for autotune in (False, True):
-        data = training_data.training_batches(
-            examples, normalization, num_classes=_CLASSES, batch_size=recipe.training.batch_size, seed=0
-        )
+        data = training_data.TrainingInput(
+            examples,
+            normalization,
+            recipe.augmentation,
+            num_classes=_CLASSES,
+            batch_size=recipe.training.batch_size,
+            seed=0,
+        ).batches()
         options = tf.data.Options()
         options.autotune.enabled = autotune
         keras.utils.set_random_seed(0)

@@ -34,8 +34,13 @@ class ServingModule(tf.Module):
         normalization: Normalization,
         class_names: Sequence[str],
         image_shape: tuple[int, int, int],
+        *,
+        mirrored_averaging: bool = False,
     ) -> None:
-        """Takes a model of normalized pixels to logits, and the Transform graph that normalizes."""
+        """Takes a model of normalized pixels to logits, and the Transform graph that normalizes.
+
+        With `mirrored_averaging`, an answer is the mean of the probabilities of the image and of its mirror image.
+        """
         super().__init__()
         # Only what serving needs, as TensorFlow's own variables: an attribute with the Keras model would bring the
         # optimizer's state along, and make variables that TF Serving's loader does not restore.
@@ -45,6 +50,7 @@ class ServingModule(tf.Module):
         self._normalization = normalization
         self._class_names = tf.constant(list(class_names), tf.string)
         self._image_shape = image_shape
+        self._mirrored_averaging = mirrored_averaging
 
     def signatures(self) -> dict[str, Any]:
         """The three signatures, by name, as concrete functions."""
@@ -88,6 +94,9 @@ class ServingModule(tf.Module):
 
     def _answer(self, pixels: tf.Tensor) -> dict[str, tf.Tensor]:
         probabilities = tf.nn.softmax(self._logits(pixels))
+        if self._mirrored_averaging:
+            mirrored = tf.reverse(pixels, [2])
+            probabilities = (probabilities + tf.nn.softmax(self._logits(mirrored))) / 2.0
         classes = tf.argmax(probabilities, axis=-1, output_type=tf.int64)
         return {
             features.PROBABILITIES: probabilities,
@@ -103,6 +112,11 @@ def export_model(module: ServingModule, folder: str, metadata: dict[str, Any]) -
     tf.io.gfile.makedirs(os.path.dirname(path))
     with tf.io.gfile.GFile(path, "w") as file:
         json.dump({"metadata_version": METADATA_VERSION, **metadata}, file, indent=2, sort_keys=True)
+
+
+def read_weights(model: Any) -> list[tf.Variable]:
+    """The weights of a loaded model, from the first layer on; none if it was not exported here."""
+    return list(getattr(model, "_weights", ()))  # as `ServingModule` keeps them
 
 
 def read_metadata(folder: str) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import json
 import os
 import time
 import zipfile
+from collections.abc import Iterator
 from typing import Any
 
 import h5py
@@ -43,17 +44,24 @@ def backed_up_epoch(backup_dir: str, steps_per_epoch: int) -> int:
 
 
 class EpochSeeds(keras.callbacks.Callback):
-    """Sets the random numbers of dropout by seed and epoch alone; a backup does not hold how far they had come."""
+    """Sets the random numbers of dropout and mixup by seed and epoch alone: no backup holds how far they had come."""
 
     def __init__(self, seed: int) -> None:
         super().__init__()
         self._seed = seed
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        for index, layer in enumerate(self.model.layers):
-            generator = getattr(layer, "seed_generator", None)
-            if generator is not None:
-                generator.state.assign(np.random.SeedSequence([self._seed, epoch, index]).generate_state(2))
+        for index, generator in enumerate(_seed_generators(self.model)):
+            generator.state.assign(np.random.SeedSequence([self._seed, epoch, index]).generate_state(2))
+
+
+def _seed_generators(layer: keras.layers.Layer) -> Iterator[keras.random.SeedGenerator]:
+    """Those of a layer, or of a model and its layers, in a fixed order."""
+    generator = getattr(layer, "seed_generator", None)
+    if generator is not None:
+        yield generator
+    for inner in getattr(layer, "layers", ()):
+        yield from _seed_generators(inner)
 
 
 class ResumableEarlyStopping(keras.callbacks.EarlyStopping):
@@ -80,9 +88,30 @@ class ResumableEarlyStopping(keras.callbacks.EarlyStopping):
         """Starts the epoch's clock."""
         self._epoch_started = time.monotonic()
 
+    def on_test_begin(self, logs: dict[str, float] | None = None) -> None:
+        """Has the moving averages evaluated, where the optimizer keeps them: they are what is kept in the end."""
+        self._swap_averages()
+
+    def on_test_end(self, logs: dict[str, float] | None = None) -> None:
+        """Lets training go on with the weights themselves."""
+        self._swap_averages()
+
+    def _swap_averages(self) -> None:
+        """Exchanges the trained weights and their moving averages."""
+        optimizer = self.model.optimizer
+        if not optimizer.use_ema:
+            return
+        averages = optimizer._model_variables_moving_average  # Keras' own SwapEMAWeights takes them from here, too
+        for weight, average in zip(self.model.trainable_variables, averages, strict=True):
+            value = weight.numpy()
+            weight.assign(average)
+            average.assign(value)
+
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Decides as Keras does, then saves what it knows."""
-        super().on_epoch_end(epoch, logs)
+        self._swap_averages()
+        super().on_epoch_end(epoch, logs)  # copies the weights if they are the best
+        self._swap_averages()
         numbers = {key: float(value) for key, value in (logs or {}).items()}
         self.epochs.append({"epoch": epoch + 1, **numbers, "seconds": time.monotonic() - self._epoch_started})
         tf.io.gfile.makedirs(self._backup_dir)

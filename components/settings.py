@@ -11,7 +11,9 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+Share = Annotated[float, Field(ge=0.0, lt=1.0)]
 Positive = Annotated[int, Field(ge=1)]
+NonNegative = Annotated[float, Field(ge=0.0)]
 
 
 class Section(BaseModel):
@@ -47,25 +49,56 @@ class TransformSettings(Section):
 class ModelSettings(Section):
     """A dense classifier."""
 
-    hidden_layers: tuple[Positive, ...] = (512, 512)  # units of each hidden layer
+    hidden_layers: tuple[Positive, ...] = (512, 512)  # units of each hidden layer; none: a linear classifier
     activation: Literal["relu", "gelu", "elu", "selu", "silu", "tanh"] = "relu"
     batch_normalization: bool = False
-    dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0  # after each hidden layer
+    dropout: Share = 0.0  # after each hidden layer
+    input_dropout: Share = 0.0  # of the pixels
     l2: Annotated[float, Field(ge=0.0)] = 0.0  # factor on the squared kernel weights
+    form: Literal["sequential", "functional", "custom"] = "sequential"  # how `build_model` writes the same function
+    mirrored_averaging: bool = False  # the exported model averages its answers to the image and to its mirror image
 
 
 class TrainingSettings(Section):
     """How the classifier is trained."""
 
     optimizer: Literal["adam", "adamw", "sgd"] = "adam"
-    learning_rate: Annotated[float, Field(gt=0.0)] = 1e-3
-    schedule: Literal["constant", "cosine"] = "constant"
+    learning_rate: Annotated[float, Field(gt=0.0)] = 1e-3  # at its highest
+    schedule: Literal["constant", "cosine"] = "constant"  # cosine: down to 0 at the last epoch's end
+    warmup: Share = 0.0  # of all steps: the learning rate rises linearly from 0
+    beta_2: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.999  # Adam, AdamW: decay of the squared gradients' average
+    momentum: Share = 0.9  # SGD
+    weight_decay: Annotated[float, Field(ge=0.0)] = 0.004  # AdamW
     batch_size: Positive = 256
     epochs: Positive = 20
     patience: Positive = 3  # epochs without improvement of `monitor` before training stops
+    min_delta: Annotated[float, Field(ge=0.0)] = 0.0  # what counts as an improvement
     monitor: Literal["val_accuracy", "val_loss"] = "val_accuracy"
-    label_smoothing: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
-    seed: int = 0
+    label_smoothing: Share = 0.0
+    weight_average: Share = 0.0  # momentum of the weights' moving average, which is evaluated and kept; 0: none
+    precision: Literal["float32", "mixed_bfloat16"] = "float32"  # of training; the exported model is float32
+    seed: Annotated[int, Field(ge=0)] = 0
+
+
+class AugmentationSettings(Section):
+    """Random changes of the images of split train, another one in each epoch. Zeros change nothing."""
+
+    flip: bool = False  # half of the images are mirrored
+    shift: NonNegative = 0.0  # pixels; uniform in [-shift, shift], for both axes
+    rotation: Annotated[float, Field(ge=0.0, le=180.0)] = 0.0  # degrees; uniform
+    scale: Share = 0.0  # fraction; uniform, for each axis by itself
+    shear: Annotated[float, Field(ge=0.0, le=60.0)] = 0.0  # degrees; uniform
+    elastic: NonNegative = 0.0  # pixels; standard deviation of a smooth random displacement of each pixel
+    elastic_smoothness: Annotated[float, Field(ge=1.0)] = 5.0  # pixels; the width of the displacement's bumps
+    mixup: NonNegative = 0.0  # alpha of the Beta distribution from which two images' shares are drawn; 0: none
+
+
+class DistillationSettings(Section):
+    """A model that learns from an ensemble: models of the same recipe and other seeds, trained before it."""
+
+    teachers: Annotated[int, Field(ge=0, le=20)] = 0  # 0: no distillation
+    weight: Fraction = 0.7  # of the teachers' mean probabilities in the targets, the rest are the labels
+    teacher_epochs: Annotated[int, Field(ge=0)] = 0  # of each; 0: as many as `training.epochs`
 
 
 class EvaluationSettings(Section):

@@ -8,8 +8,10 @@ from typing import Any
 
 from components.errors import UsageError, unknown_name
 from components.settings import (
+    AugmentationSettings,
     BeamSettings,
     DataSettings,
+    DistillationSettings,
     EvaluationSettings,
     InfraSettings,
     ModelSettings,
@@ -30,6 +32,8 @@ class Recipe(Section):
     transform: TransformSettings = TransformSettings()
     model: ModelSettings = ModelSettings()
     training: TrainingSettings = TrainingSettings()
+    augmentation: AugmentationSettings = AugmentationSettings()
+    distillation: DistillationSettings = DistillationSettings()
     evaluation: EvaluationSettings
     infra: InfraSettings = InfraSettings()
     beam: BeamSettings = BeamSettings()

@@ -20,10 +20,12 @@ import tensorflow as tf
 
 from components import features, training_data
 from components.dense import build_model
+from components.errors import PipelineError
 from components.preprocessing import Normalization
-from components.settings import ModelSettings, TrainingSettings
-from components.trainer import TRAINING_LOG, TrainerConfig, train
-from components.training_data import decoded_examples, training_batches
+from components.settings import AugmentationSettings, DistillationSettings, ModelSettings, TrainingSettings
+from components.trainer import TRAINING_LOG
+from components.training import TrainerConfig, train
+from components.training_data import TrainingInput, decode_examples
 from tests.fixtures.tiny_run import SPLIT_SIZES, TinyRun, decode, read_split
 
 _CHECKOUT = Path(__file__).resolve().parents[2]
@@ -32,7 +34,13 @@ NORMALIZATION = Normalization(np.full(SHAPE, 1 / 255, np.float32), np.zeros(SHAP
 EPOCHS = 5
 
 
-def config(folder: Path, model: dict[str, Any] | None = None, **training: Any) -> TrainerConfig:
+def config(
+    folder: Path,
+    model: dict[str, Any] | None = None,
+    augmentation: dict[str, Any] | None = None,
+    distillation: dict[str, Any] | None = None,
+    **training: Any,
+) -> TrainerConfig:
     """A small net; slow learning, so that every epoch differs from the one before."""
     return TrainerConfig(
         dataset="kmnist",
@@ -44,6 +52,8 @@ def config(folder: Path, model: dict[str, Any] | None = None, **training: Any) -
         training=TrainingSettings.model_validate(
             {"batch_size": 50, "epochs": EPOCHS, "patience": EPOCHS, "learning_rate": 1e-3} | training
         ),
+        augmentation=AugmentationSettings.model_validate(augmentation or {}),
+        distillation=DistillationSettings.model_validate(distillation or {}),
         code_version="1",
         backup_dir=str(folder / "backup"),
     )
@@ -52,8 +62,11 @@ def config(folder: Path, model: dict[str, Any] | None = None, **training: Any) -
 def trained(examples: Path, folder: Path, settings: TrainerConfig) -> tuple[keras.Model, dict[str, Any]]:
     """Trains on the Examples of the tiny run."""
     folder.mkdir(exist_ok=True)
-    files = {split: [str(examples / f"Split-{split}" / "*")] for split in (features.TRAIN, features.EVAL)}
-    return train(settings, NORMALIZATION, files["train"], files["eval"], str(folder / "logs"), str(folder))
+    train_examples, eval_examples = (
+        decode_examples([str(examples / f"Split-{split}" / "*")], SHAPE, str(folder))
+        for split in (features.TRAIN, features.EVAL)
+    )
+    return train(settings, NORMALIZATION, train_examples, eval_examples, str(folder / "logs"))
 
 
 def eval_pixels(tiny_run: TinyRun) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
@@ -68,7 +81,8 @@ def logits(model: keras.Model, tiny_run: TinyRun) -> npt.NDArray[np.float32]:
 
 def without_times(log: dict[str, Any]) -> list[dict[str, float]]:
     """The history's measured values."""
-    return [{key: value for key, value in row.items() if key != "seconds"} for row in log["history"]]
+    times = {"seconds", "input_wait_seconds"}
+    return [{key: value for key, value in row.items() if key not in times} for row in log["history"]]
 
 
 @pytest.fixture(scope="module")
@@ -105,8 +119,11 @@ def test_training_learns(uninterrupted: tuple[keras.Model, dict[str, Any]]) -> N
 def test_the_log_tells_what_training_was_like(tiny_run: TinyRun) -> None:
     log = json.loads((tiny_run.artifact("Trainer", "model") / TRAINING_LOG).read_text())
     keys = {"history", "best_epoch", "stopped", "seconds", "examples_per_second", "train_examples", "devices"}
-    assert set(log) >= keys | {"resumed_after_epoch"}
-    assert {"epoch", "loss", "accuracy", "val_loss", "val_accuracy", "seconds"} <= set(log["history"][0])
+    assert set(log) >= keys | {"resumed_after_epoch", "input_wait_share", "teachers"}
+    assert {"epoch", "loss", "accuracy", "val_loss", "val_accuracy", "seconds", "learning_rate"} <= set(
+        log["history"][0]
+    )
+    assert 0 <= log["input_wait_share"] < 1
     assert log["train_examples"] == SPLIT_SIZES["train"]
     assert log["stopped"] == "all epochs done"
     assert log["resumed_after_epoch"] == 0
@@ -146,28 +163,46 @@ def test_the_pipelines_model_has_the_best_epochs_accuracy(tiny_run: TinyRun) -> 
     assert accuracy == pytest.approx(log["history"][log["best_epoch"] - 1]["val_accuracy"], abs=1e-6)
 
 
-@pytest.mark.parametrize("memory", [0, 2**30], ids=["cached on disk", "cached in memory"])
+@pytest.mark.parametrize("memory", [0, 2**30], ids=["kept on disk", "kept in memory"])
 def test_an_epoch_sees_every_example_once_and_in_an_order_of_its_own(
     tiny_run: TinyRun, tmp_path: Path, memory: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(training_data, "_MEMORY_CACHE_BYTES", memory)
-    examples = decoded_examples([str(tiny_run.examples / "Split-eval" / "*")], SHAPE, 120, str(tmp_path))
+    monkeypatch.setattr(training_data, "_MEMORY_BYTES", memory)
+    examples = decode_examples([str(tiny_run.examples / "Split-eval" / "*")], SHAPE, str(tmp_path))
+    data = TrainingInput(examples, NORMALIZATION, AugmentationSettings(), num_classes=10, batch_size=50, seed=3)
+    assert data.steps == 3
 
-    def epochs(count: int, *, first_epoch: int) -> list[list[bytes]]:
-        data = training_batches(examples, NORMALIZATION, num_classes=10, batch_size=50, seed=3, first_epoch=first_epoch)
-        return [[row.tobytes() for pixels, _ in data.as_numpy_iterator() for row in pixels] for _ in range(count)]
+    def images_of(epoch: int) -> list[bytes]:
+        data.epoch.assign(epoch)
+        return [row.tobytes() for pixels, _ in data.batches().as_numpy_iterator() for row in pixels]
 
-    first, between, second = epochs(3, first_epoch=0)  # Keras makes two iterators per epoch, and uses the first
+    first, second = images_of(0), images_of(1)
     assert sorted(first) == sorted(second) and len(set(first)) == 120
-    assert first != between != second != first
-    assert epochs(1, first_epoch=1) == [second]  # who goes on after an epoch sees what would have come
+    assert first != second
+    assert images_of(0) == first
+
+
+def test_decoded_examples_are_the_splits_images_and_labels(tiny_run: TinyRun, tmp_path: Path) -> None:
+    examples = decode_examples([str(tiny_run.examples / "Split-eval" / "*")], SHAPE, str(tmp_path))
+    images, labels = zip(*read_split(tiny_run.examples, "eval"), strict=True)
+    np.testing.assert_array_equal(examples.labels, labels)
+    np.testing.assert_array_equal(examples.read_images(np.arange(len(examples))), decode(list(images)))
+
+
+def test_examples_that_fit_neither_in_memory_nor_on_the_disk_are_an_error_with_the_remedy(
+    tiny_run: TinyRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training_data, "_MEMORY_BYTES", 0)
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: shutil._ntuple_diskusage(100, 90, 10))  # type: ignore[attr-defined]
+    with pytest.raises(PipelineError, match=r"120 decoded images need .* free. Set TMPDIR"):
+        decode_examples([str(tiny_run.examples / "Split-eval" / "*")], SHAPE, str(tmp_path))
 
 
 def test_training_is_the_same_with_decoded_examples_in_memory_and_on_disk(
     tiny_run: TinyRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     in_memory, _ = trained(tiny_run.examples, tmp_path / "memory", config(tmp_path / "memory"))
-    monkeypatch.setattr(training_data, "_MEMORY_CACHE_BYTES", 0)
+    monkeypatch.setattr(training_data, "_MEMORY_BYTES", 0)
     on_disk, _ = trained(tiny_run.examples, tmp_path / "disk", config(tmp_path / "disk"))
     for first, second in zip(in_memory.get_weights(), on_disk.get_weights(), strict=True):
         np.testing.assert_array_equal(first, second)
