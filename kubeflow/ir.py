@@ -14,6 +14,7 @@ from kfp.pipeline_spec import pipeline_spec_pb2 as pb
 
 from components.errors import UsageError
 
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # where libyaml is there, ten times as fast
 ExecutorSpec: TypeAlias = pb.PipelineDeploymentConfig.ExecutorSpec
 
 
@@ -63,17 +64,26 @@ def read_compiled(path: Path) -> CompiledPipeline:
     Raises:
         UsageError: it is no such file.
     """
+    return parse_compiled(read_content(path), path)
+
+
+def read_content(path: Path) -> Mapping[str, Any]:
+    """The file as it is written: a PipelineJob, whose `pipelineSpec` is the pipeline, or the pipeline alone.
+
+    Raises:
+        UsageError: it is neither.
+    """
     try:
-        # JSON is YAML, but YAML's parser takes ten times as long. A second document is for Kubernetes alone.
         text = path.read_text()
-        content = json.loads(text) if path.suffix == ".json" else next(iter(yaml.safe_load_all(text)), None)
+        # JSON is YAML, but its own parser is faster. A second YAML document is for Kubernetes alone.
+        content = json.loads(text) if path.suffix == ".json" else next(iter(yaml.load_all(text, _LOADER)), None)
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror}.") from error
     except (ValueError, yaml.YAMLError) as error:
         raise UsageError(f"{path} is no compiled pipeline: {str(error).splitlines()[0]}.") from error
     if not isinstance(content, dict) or not {"pipelineSpec", "pipelineInfo"} & set(content):
         raise UsageError(f"{path} is no compiled pipeline: it has neither `pipelineSpec` nor `pipelineInfo`.")
-    return parse_compiled(content, path)
+    return content
 
 
 def parse_compiled(content: Mapping[str, Any], path: Path) -> CompiledPipeline:

@@ -1,4 +1,4 @@
-"""Compiles a recipe into a `Job`, and reads compiled files."""
+"""Compiles a recipe into a `Job`."""
 
 from __future__ import annotations
 
@@ -9,9 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-import yaml
-
-from components.errors import UsageError
+from kubeflow.ir import read_content
 from kubeflow.profiles import Profile
 from kubeflow.remote.platform import Job
 from pipeline.home import Home
@@ -42,21 +40,14 @@ def compiled_job(
             prepared = load_prepared(dataset, recipe.data.version, home.datasets)
             compile_prepared(prepared, recipe, profile, file)
             needed = uploads(prepared, profile)
-        yield read_job(file, dataset, plain_name(recipe_name), profile.root), needed
+        yield read_job(file, dataset, plain_name(recipe_name)), needed
 
 
-def read_job(file: Path, dataset: str, recipe: str, default_root: str) -> Job:
-    """A compiled file, of either kind: a pipeline specification, or a Vertex job around one.
-
-    Raises:
-        UsageError: it is neither.
-    """
-    content = yaml.load(file.read_text(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-    spec = content.get("pipelineSpec", content) if isinstance(content, dict) else {}
-    if not {"pipelineInfo", "root"} <= spec.keys():
-        raise UsageError(f"{file} is no compiled pipeline; `mnist-tfx compile` writes one.")
-    root = content.get("runtimeConfig", {}).get("gcsOutputDirectory") or spec.get("defaultPipelineRoot") or default_root
-    return Job(dataset, recipe, file, pipeline=spec["pipelineInfo"]["name"], spec=spec, root=root)
+def read_job(file: Path, dataset: str, recipe: str) -> Job:
+    """A file that was compiled here, of either kind."""
+    content = read_content(file)
+    spec = content.get("pipelineSpec", content)
+    return Job(dataset, recipe, file, spec["pipelineInfo"]["name"], spec, root=spec["defaultPipelineRoot"])
 
 
 def plain_name(recipe_name: str) -> str:
