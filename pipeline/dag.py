@@ -33,7 +33,7 @@ from components.features import EVAL, TEST, TRAIN
 from components.infra_validator.component import InfraValidator
 from components.settings import BeamSettings
 from components.tfds_example_gen.component import TfdsExampleGen
-from components.trainer import TrainerConfig
+from components.training import TrainerConfig
 from pipeline.recipes import Recipe
 
 
@@ -182,6 +182,8 @@ def trainer_config(recipe: Recipe, dataset: PreparedDataset, paths: Paths) -> Tr
         normalization=recipe.transform.normalization,
         model=recipe.model,
         training=recipe.training,
+        augmentation=recipe.augmentation,
+        distillation=recipe.distillation,
         code_version=code_version(),
         backup_dir=paths.training_backup,
     )
