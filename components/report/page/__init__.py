@@ -1,0 +1,1 @@
+"""Draws reports as HTML pages that need nothing but themselves. No TensorFlow."""

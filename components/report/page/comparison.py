@@ -1,0 +1,198 @@
+"""What two runs have in common and where they differ, for the page that shows them beside each other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from components.report.content import ExecutionRow, Quality, ReportContent
+from components.report.page.charts import Chart, percent_labels
+from components.report.page.quality_charts import RowChart, change_chart
+from components.report.page.quality_view import MEASURES, change_style
+from components.report.page.training_charts import curve_chart
+from components.report.page.words import UNKNOWN, count, flat, number, percent, points, seconds
+
+_CONFUSIONS = 8
+Difference = tuple[str, str, str]  # name, in A, in B
+
+
+@dataclass(frozen=True)
+class MeasureChange:
+    """One measure of both runs, in words."""
+
+    name: str
+    before: str
+    after: str
+    change: str
+    style: str
+
+
+@dataclass(frozen=True)
+class ConfusionChange:
+    """Shares of a class's examples that were taken for another class."""
+
+    actual: str
+    predicted: str
+    before: float
+    after: float
+
+
+def headline(a: ReportContent, b: ReportContent) -> str:
+    """One sentence on how B compares with A."""
+    before, after = a.verdict.accuracy, b.verdict.accuracy
+    if before is None or after is None:
+        return "The runs cannot be compared by accuracy: one of them was not evaluated"
+    if round(after - before, 4) == 0:
+        return f"Both have the same accuracy, {percent(after)}"
+    better = "better" if after > before else "worse"
+    change = points(abs(after - before)).lstrip("+")
+    return f"B is {better} by {change} points: {percent(after)} against {percent(before)}"
+
+
+def warnings(a: ReportContent, b: ReportContent) -> tuple[str, ...]:
+    """What forbids to compare the runs at face value."""
+    found = []
+    if a.dataset != b.dataset:
+        found.append(f"The runs are of different datasets: {a.dataset} and {b.dataset}.")
+    elif a.lineage and b.lineage and a.lineage.data_fingerprint != b.lineage.data_fingerprint:
+        found.append("The runs were made of different data, so a difference in accuracy may come from them.")
+    return tuple(found)
+
+
+def measure_changes(a: ReportContent, b: ReportContent) -> tuple[MeasureChange, ...]:
+    """Quality, then time and size; a measure that neither run has is left out."""
+    rows = []
+    for measure in MEASURES:
+        before, after = (measure.of(run.quality.overall) if run.quality else None for run in (a, b))
+        if before is None and after is None:
+            continue
+        difference = None if before is None or after is None else after - before
+        style = change_style(difference, measure.more_is_better)
+        rows.append(
+            MeasureChange(measure.name, measure.words(before), measure.words(after), measure.change(difference), style)
+        )
+    (worst_a, share_a), (worst_b, share_b) = _worst(a), _worst(b)
+    rows.append(MeasureChange("worst class", worst_a, worst_b, *_points(share_a, share_b)))
+    amounts: tuple[tuple[str, Callable[[ReportContent], float | None], Callable[[Any], str]], ...] = (
+        ("time of training", lambda run: run.training.seconds if run.training else None, seconds),
+        ("epochs", lambda run: len(run.training.epochs) if run.training else None, _count),
+        ("parameters", lambda run: run.serving.parameters if run.serving else None, _count),
+    )
+    for name, of, words in amounts:
+        amount_a, amount_b = of(a), of(b)
+        rows.append(MeasureChange(name, words(amount_a), words(amount_b), _ratio(amount_a, amount_b), ""))
+    return tuple(rows)
+
+
+def recipe_changes(a: ReportContent, b: ReportContent) -> tuple[Difference, ...]:
+    """The settings that differ."""
+    return _differences(*(dict(flat(run.lineage.recipe)) if run.lineage else {} for run in (a, b)))
+
+
+def data_changes(a: ReportContent, b: ReportContent) -> tuple[Difference, ...]:
+    """The fingerprint and the sizes of splits, where they differ."""
+    return _differences(*(_data(run) for run in (a, b)))
+
+
+def version_changes(a: ReportContent, b: ReportContent) -> tuple[Difference, ...]:
+    """The code and the packages that differ."""
+    return _differences(
+        *({"code": run.lineage.code_version, **run.lineage.versions} if run.lineage else {} for run in (a, b))
+    )
+
+
+def time_changes(a: ReportContent, b: ReportContent) -> tuple[Difference, ...]:
+    """How long every component took in both runs, in the order of the longer one."""
+    of_a, of_b = ({e.component: e for e in run.lineage.executions} if run.lineage else {} for run in (a, b))
+    order = of_a if len(of_a) >= len(of_b) else of_b
+    names = [*order, *(name for name in {**of_a, **of_b} if name not in order)]
+    return tuple((name, _time(of_a.get(name)), _time(of_b.get(name))) for name in names)
+
+
+def class_chart(a: ReportContent, b: ReportContent) -> RowChart | None:
+    """Recall by class; None where the runs do not have the same classes."""
+    if not _comparable(a.quality, b.quality):
+        return None
+    assert a.quality is not None and b.quality is not None
+    before, after = ([(c.name, c.scores.recall) for c in quality.classes] for quality in (a.quality, b.quality))
+    return change_chart("classes", "Recall by class, B against A in points", "B is better to the right.", before, after)
+
+
+def confusion_changes(a: ReportContent, b: ReportContent) -> tuple[ConfusionChange, ...]:
+    """The confusions whose share of the true class changed most."""
+    if not _comparable(a.quality, b.quality):
+        return ()
+    assert a.quality is not None and b.quality is not None
+    names = [c.name for c in a.quality.classes]
+    before, after = _shares(a.quality), _shares(b.quality)
+    changes = [
+        ConfusionChange(names[true], names[guess], float(before[true, guess]), float(after[true, guess]))
+        for true, guess in zip(*np.nonzero(before != after), strict=True)
+        if true != guess
+    ]
+    return tuple(sorted(changes, key=lambda change: -abs(change.after - change.before))[:_CONFUSIONS])
+
+
+def history_charts(a: ReportContent, b: ReportContent) -> tuple[Chart, ...]:
+    """Loss and accuracy on split eval, of both runs; none where one of them did not train."""
+    if a.training is None or b.training is None or not a.training.epochs or not b.training.epochs:
+        return ()
+    of_a, of_b = a.training.epochs, b.training.epochs
+    longer = of_a if len(of_a) >= len(of_b) else of_b
+    losses = {"A": [e.val_loss for e in of_a], "B": [e.val_loss for e in of_b]}
+    accuracies = {"A": [e.val_accuracy for e in of_a], "B": [e.val_accuracy for e in of_b]}
+    return (
+        curve_chart("loss", "Loss on split eval", longer, losses, number),
+        curve_chart("accuracy", "Accuracy on split eval", longer, accuracies, percent, y_labels=percent_labels),
+    )
+
+
+def _comparable(a: Quality | None, b: Quality | None) -> bool:
+    return a is not None and b is not None and [c.name for c in a.classes] == [c.name for c in b.classes]
+
+
+def _shares(quality: Quality) -> npt.NDArray[np.float64]:
+    """The confusion matrix in shares of the true class."""
+    return quality.confusion / np.maximum(quality.confusion.sum(axis=1, keepdims=True), 1)
+
+
+def _differences(a: Mapping[str, str], b: Mapping[str, str]) -> tuple[Difference, ...]:
+    names: Iterable[str] = {**a, **b}
+    return tuple((name, a.get(name, UNKNOWN), b.get(name, UNKNOWN)) for name in names if a.get(name) != b.get(name))
+
+
+def _data(run: ReportContent) -> dict[str, str]:
+    found = {"fingerprint": run.lineage.data_fingerprint} if run.lineage else {}
+    if run.data is not None:
+        found |= {f"examples in {split.name}": count(split.examples) for split in run.data.splits}
+    return found
+
+
+def _worst(run: ReportContent) -> tuple[str, float | None]:
+    verdict = run.verdict
+    if verdict.worst_class is None:
+        return UNKNOWN, None
+    return f"{verdict.worst_class} {percent(verdict.worst_class_accuracy)}", verdict.worst_class_accuracy
+
+
+def _points(before: float | None, after: float | None) -> tuple[str, str]:
+    difference = None if before is None or after is None else after - before
+    return points(difference), change_style(difference, more_is_better=True)
+
+
+def _ratio(before: float | None, after: float | None) -> str:
+    return f"{after / before:.2f} times" if before and after is not None else UNKNOWN
+
+
+def _count(value: Any) -> str:
+    return UNKNOWN if value is None else count(value)
+
+
+def _time(execution: ExecutionRow | None) -> str:
+    if execution is None:
+        return UNKNOWN
+    return seconds(execution.seconds) + (" (cached)" if execution.cached else "")

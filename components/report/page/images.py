@@ -1,0 +1,40 @@
+"""Images as PNG files in data URIs, a few hundred bytes for 28 x 28 pixels."""
+
+from __future__ import annotations
+
+import base64
+import io
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image as PillowImage
+
+from components.report.content import Image
+
+_MIDDLE = 128  # the value of a filter's image that stands for weight 0
+# Negative, zero, positive: vermilion and blue of Okabe & Ito, apart for colour-blind readers, too.
+_NEGATIVE, _ZERO, _POSITIVE = (np.array(colour, float) for colour in ((213, 94, 0), (247, 247, 245), (0, 114, 178)))
+
+
+def data_uri(image: Image) -> str:
+    """An image [height, width, 1 or 3] as the address of an <img>."""
+    file = io.BytesIO()
+    pixels = np.asarray(image, np.uint8)
+    PillowImage.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels).save(file, "PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode("ascii")
+
+
+def weights_uri(image: Image) -> str:
+    """A filter's image: negative weights in vermilion, positive ones in blue. A colour image stays as it is."""
+    return data_uri(_diverging(image[:, :, 0]) if image.shape[2] == 1 else image)
+
+
+def weights_scale_uri() -> str:
+    """The colours of `weights_uri` from the most negative to the most positive weight, as a strip."""
+    return data_uri(_diverging(np.arange(1, 256, 2).astype(np.uint8)[None, :]))
+
+
+def _diverging(values: npt.NDArray[np.uint8]) -> Image:
+    signed = np.clip((values.astype(float) - _MIDDLE) / (_MIDDLE - 1), -1, 1)[:, :, None]
+    ends = np.where(signed < 0, _NEGATIVE, _POSITIVE)
+    return (_ZERO + np.abs(signed) * (ends - _ZERO)).round().astype(np.uint8)

@@ -1,0 +1,307 @@
+"""Charts of a model's quality, from what TFMA measured."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from components.report.content import ClassQuality, ConfidenceBin, Quality
+from components.report.page.charts import Chart, Table, Tick, bar, frame, lines, percent_labels
+from components.report.page.scales import Scale, ticks
+from components.report.page.words import bound, count, percent, points, shorten
+
+_SHADES = 10  # the style sheet has classes right-1 .. right-10 and wrong-1 .. wrong-10
+_ROW, _NAME_CHARACTERS = 24, 14
+_QUARTERS = (0.0, 0.25, 0.5, 0.75, 1.0)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell of the confusion matrix; `shade` is a class of the style sheet, empty for none."""
+
+    count: int
+    share: float  # of the actual class
+    shade: str
+    diagonal: bool
+
+
+@dataclass(frozen=True)
+class Row:
+    """One class in a chart that has a row per class."""
+
+    name: str
+    short: str
+    y: float
+    places: tuple[float, ...]
+    texts: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class RowChart:
+    """A chart with a row per class: dots on one axis, or bars to either side of `zero`."""
+
+    key: str
+    title: str
+    note: str
+    description: str
+    left: float
+    right: float
+    height: int
+    ticks: tuple[Tick, ...]
+    rows: tuple[Row, ...]
+    table: Table
+    limit: Tick | None = None
+    zero: float | None = None
+    names: tuple[str, ...] = ()  # what the places of a row are
+
+
+def matrix_rows(confusion: npt.NDArray[np.int64]) -> tuple[tuple[Cell, ...], ...]:
+    """Rows are actual classes. Mistakes are shaded against the most frequent one, hits by their share."""
+    totals = confusion.sum(axis=1, keepdims=True)
+    shares = np.divide(confusion, totals, out=np.zeros(confusion.shape), where=totals > 0)
+    mistakes = shares * (1 - np.eye(len(shares)))
+    worst = float(mistakes.max()) or 1.0
+
+    def cell(actual: int, predicted: int) -> Cell:
+        share, diagonal = float(shares[actual, predicted]), actual == predicted
+        strength = share if diagonal else share / worst
+        shade = f"{'right' if diagonal else 'wrong'}-{max(1, round(_SHADES * strength))}" if share else ""
+        return Cell(int(confusion[actual, predicted]), share, shade, diagonal)
+
+    return tuple(tuple(cell(a, p) for p in range(len(shares))) for a in range(len(shares)))
+
+
+def frequent_mistakes(quality: Quality, most: int = 5) -> tuple[tuple[str, str, int], ...]:
+    """The pairs (actual, predicted, examples) that are confused most often."""
+    names = [a_class.name for a_class in quality.classes]
+    pairs = [
+        (int(number), names[actual], names[predicted])
+        for (actual, predicted), number in np.ndenumerate(quality.confusion)
+        if actual != predicted and number
+    ]
+    return tuple((actual, predicted, number) for number, actual, predicted in sorted(pairs, key=lambda p: -p[0])[:most])
+
+
+def scores_chart(quality: Quality) -> RowChart:
+    """Precision, recall and F1 of every class, and the bound that recall must keep."""
+    classes = quality.classes
+    scores = [(c.scores.precision, c.scores.recall, c.scores.f1) for c in classes]
+    lowest = min((value for row in scores for value in row), default=0.0)
+    limit = quality.min_class_accuracy
+    marks = ticks(min(lowest, limit if limit else 1.0, 0.99), 1.0)
+    across = Scale(marks[0], marks[-1], 112, 368)
+    worst = min(classes, key=lambda c: c.scores.recall)
+    best = max(classes, key=lambda c: c.scores.recall)
+    told = (
+        f"Recall is lowest for {worst.name}, {percent(worst.scores.recall)}, "
+        f"and highest for {best.name}, {percent(best.scores.recall)}."
+    )
+    must = f" Recall must be at least {bound(limit)}." if limit else ""
+    return RowChart(
+        key="scores",
+        title="Precision, recall and F1 by class",
+        note=told + must,
+        description=f"Precision, recall and F1 of {len(classes)} classes. {told}{must}",
+        left=across.start,
+        right=across.end,
+        height=_ROW * len(classes) + 44,
+        ticks=_ticks(across, marks),
+        rows=tuple(
+            _row(index, c.name, [across(value) for value in row], [percent(value) for value in row])
+            for index, (c, row) in enumerate(zip(classes, scores, strict=True))
+        ),
+        limit=Tick(across(limit), f"recall ≥ {bound(limit)}") if limit else None,
+        names=("precision", "recall", "F1"),
+        table=Table(
+            ("class", "examples", "precision", "recall", "F1"),
+            tuple(
+                (c.name, count(c.examples), *(percent(value) for value in row))
+                for c, row in zip(classes, scores, strict=True)
+            ),
+        ),
+    )
+
+
+def change_chart(
+    key: str, title: str, note: str, before: Sequence[tuple[str, float]], after: Sequence[tuple[str, float]]
+) -> RowChart:
+    """How much the recall of every class rose or fell, the greatest gain first; names and recalls come in pairs."""
+    changes = sorted(
+        ((name, old, new, new - old) for (name, old), (_, new) in zip(before, after, strict=True)),
+        key=lambda change: -change[3],
+    )
+    widest = max((abs(change[3]) for change in changes), default=0.0) or 0.01
+    marks = [mark for mark in ticks(-widest, widest) if -1 <= mark <= 1]
+    end = max(abs(marks[0]), abs(marks[-1]))
+    across = Scale(-end, end, 112, 368)
+    better, worse = sum(c[3] > 0 for c in changes), sum(c[3] < 0 for c in changes)
+    told = f"{better} classes got better, {worse} worse."
+    if changes:
+        first, last = changes[0], changes[-1]
+        told += f" From {points(first[3], 1)} points ({first[0]}) to {points(last[3], 1)} points ({last[0]})."
+    return RowChart(
+        key=key,
+        title=title,
+        note=note,
+        description=f"{title}. {told}",
+        left=across.start,
+        right=across.end,
+        height=_ROW * len(changes) + 44,
+        ticks=tuple(Tick(across(mark), points(mark, 0 if end >= 0.02 else 1)) for mark in marks),
+        rows=tuple(
+            _row(index, name, [across(change)], [points(change, 1)])
+            for index, (name, _, _, change) in enumerate(changes)
+        ),
+        zero=across(0.0),
+        table=Table(
+            ("class", "recall before", "recall after", "change in points"),
+            tuple((name, percent(old), percent(new), points(change)) for name, old, new, change in changes),
+        ),
+    )
+
+
+def baseline_chart(classes: Sequence[ClassQuality]) -> RowChart | None:
+    """Recall of every class against the baseline; None where there is none."""
+    pairs = [(c.name, c.baseline.recall, c.scores.recall) for c in classes if c.baseline is not None]
+    if not pairs:
+        return None
+    before, after = [(name, old) for name, old, _ in pairs], [(name, new) for name, _, new in pairs]
+    return change_chart("baseline", "Recall against the baseline, in points", "Better to the right.", before, after)
+
+
+def reliability_chart(bins: Sequence[ConfidenceBin], error: float | None) -> Chart:
+    """Accuracy within each bin of confidence. Guo et al., "On Calibration of Modern Neural Networks", figure 1."""
+    axes = frame(
+        (0.0, 1.0),
+        _QUARTERS,
+        x_name="confidence",
+        y_name="accuracy",
+        x_ticks=_QUARTERS,
+        x_labels=percent_labels,
+        y_labels=percent_labels,
+        height=270,
+    )
+    filled = [a_bin for a_bin in bins if a_bin.examples]
+    told = f"Expected calibration error {error:.4f}. " if error is not None else ""
+    gap = max(filled, key=lambda b: abs(b.accuracy - b.mean_confidence), default=None)
+    if gap is not None:
+        told += (
+            f"Widest gap: answers with a mean confidence of {percent(gap.mean_confidence, 1)} "
+            f"are right in {percent(gap.accuracy, 1)}."
+        )
+    return Chart(
+        key="reliability",
+        title="Reliability",
+        note="Bars on the diagonal: the confidence can be believed. Above it: too modest; below: too sure. " + told,
+        description=f"Reliability diagram: accuracy by confidence in {len(bins)} bins. {told}",
+        frame=axes,
+        bars=tuple(bar(axes, (b.lower, b.upper), (0.0, b.accuracy)) for b in filled),
+        diagonal=True,
+        table=_bins_table(bins),
+        height=270,
+    )
+
+
+def confidence_chart(bins: Sequence[ConfidenceBin]) -> Chart:
+    """How many answers of each confidence are right, and how many wrong."""
+    most = max((b.examples for b in bins), default=0)
+    axes = frame(
+        (0.0, 1.0),
+        ticks(0.0, most or 1.0, 4),
+        x_name="confidence",
+        y_name="examples",
+        x_ticks=_QUARTERS,
+        x_labels=percent_labels,
+        height=270,
+    )
+    bars = []
+    for b in bins:
+        wrong = b.examples * (1 - b.accuracy)
+        if b.examples:
+            bars.append(bar(axes, (b.lower, b.upper), (wrong, b.examples), "bar is-true"))
+            bars.append(bar(axes, (b.lower, b.upper), (0.0, wrong), "bar is-wrong"))
+    top = next((b for b in reversed(bins) if b.examples), None)
+    told = (
+        f"Of {count(top.examples)} answers with a confidence of at least {percent(top.lower, 0)}, "
+        f"{percent(top.accuracy, 1)} are right."
+        if top
+        else ""
+    )
+    return Chart(
+        key="confidence",
+        title="Accuracy by confidence",
+        note=told,
+        description=f"Examples by confidence, right and wrong. {told}",
+        frame=axes,
+        bars=tuple(bars),
+        bar_names=(("bar is-true", "right"), ("bar is-wrong", "wrong (at the foot)")),
+        table=_bins_table(bins),
+        height=270,
+    )
+
+
+def selective_chart(bins: Sequence[ConfidenceBin]) -> Chart:
+    """Accuracy, and the share of examples answered, if less confident answers are given to a person."""
+    examples = np.array([b.examples for b in bins], float)
+    right = np.array([b.examples * b.accuracy for b in bins])
+    kept, kept_right = examples[::-1].cumsum()[::-1], right[::-1].cumsum()[::-1]
+    coverage = [float(value) for value in kept / max(examples.sum(), 1.0)]
+    accuracy = [float(r / k) if k else None for r, k in zip(kept_right, kept, strict=True)]
+    axes = frame(
+        (0.0, 1.0),
+        _QUARTERS,
+        x_name="least confidence that is accepted",
+        y_name="",
+        x_ticks=_QUARTERS,
+        x_labels=percent_labels,
+        y_labels=percent_labels,
+        height=270,
+    )
+    xs = [b.lower for b in bins]
+    at = next((i for i in range(len(bins) - 1, -1, -1) if xs[i] <= 0.8 + 1e-9), None)  # a usual place to look at first
+    told = (
+        f"Accepting answers from {percent(xs[at], 0)} on: {percent(coverage[at], 1)} of the examples are answered, "
+        f"{percent(accuracy[at], 1)} of them right."
+        if at is not None and accuracy[at] is not None
+        else ""
+    )
+    return Chart(
+        key="selective",
+        title="If only confident answers are accepted",
+        note=told,
+        description=f"Accuracy and share of examples answered, by the least confidence that is accepted. {told}",
+        frame=axes,
+        lines=lines(axes, xs, {"accuracy of those": accuracy, "share answered": coverage}),
+        table=Table(
+            ("confidence at least", "share answered", "accuracy of those"),
+            tuple((percent(x, 1), percent(c), percent(a)) for x, c, a in zip(xs, coverage, accuracy, strict=True)),
+        ),
+        height=270,
+    )
+
+
+def _bins_table(bins: Sequence[ConfidenceBin]) -> Table:
+    return Table(
+        ("confidence", "examples", "mean confidence", "accuracy"),
+        tuple(
+            (
+                f"{percent(b.lower, 1)} to {percent(b.upper, 1)}",
+                count(b.examples),
+                percent(b.mean_confidence if b.examples else None),
+                percent(b.accuracy if b.examples else None),
+            )
+            for b in bins
+        ),
+    )
+
+
+def _ticks(across: Scale, marks: Sequence[float]) -> tuple[Tick, ...]:
+    return tuple(Tick(across(mark), text) for mark, text in zip(marks, percent_labels(marks), strict=True))
+
+
+def _row(index: int, name: str, places: Sequence[float], texts: Sequence[str]) -> Row:
+    y = 22.0 + _ROW * index + _ROW / 2
+    return Row(name, shorten(name, _NAME_CHARACTERS), y, tuple(places), tuple(texts))
