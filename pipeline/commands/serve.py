@@ -46,13 +46,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--host",
         help=f"the address our own server listens on (default: {_LOOPBACK}); {BINARY} always listens on all",
     )
+    parser.add_argument(
+        "--demo",
+        action="store_true",
+        help="serve a page beside the models, on the REST port: draw a digit or drop an image, and see the answer",
+    )
     add_flags(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Serves until a signal; or turns into `tensorflow_model_server`."""
     given = {"port": 8500, "rest_api_port": 8501} | given_flags(args)
-    if args.engine == BINARY or (args.engine == "auto" and args.host is None):
+    if args.demo and args.engine == BINARY:
+        raise UsageError(f"--demo is a page of our own server: {BINARY} serves none. Add --engine python.")
+    if args.demo and not given["rest_api_port"]:
+        raise UsageError("--demo is on the REST port, which --rest_api_port 0 switches off: leave one of them out.")
+    if args.engine == BINARY or (args.engine == "auto" and args.host is None and not args.demo):
         binary = shutil.which(BINARY)
         if binary is not None:
             return _become(binary, args, given)
@@ -73,7 +82,7 @@ def _serve(args: argparse.Namespace, given: dict[str, Any]) -> int:
     options = ServerOptions(host=args.host or _LOOPBACK, **as_options({"enable_batching": True} | given))
     monitoring = MonitoringConfig(enable=True) if not options.monitoring_config_file else None
     if any(flag in given for flag in _MODEL_FLAGS):
-        server = ModelServer(options, monitoring=monitoring)
+        server = ModelServer(options, monitoring=monitoring, demo=args.demo)
     else:
         serving = Home.resolve(args.home).serving_root
         options = replace(
@@ -81,7 +90,7 @@ def _serve(args: argparse.Namespace, given: dict[str, Any]) -> int:
             allow_version_labels_for_unavailable_models=True,  # the file was written while a server had them
             model_config_file_poll_wait_seconds=options.model_config_file_poll_wait_seconds or 1,
         )
-        server = ModelServer(options, source=lambda: models_of(serving), monitoring=monitoring)
+        server = ModelServer(options, source=lambda: models_of(serving), monitoring=monitoring, demo=args.demo)
     return run(server)
 
 

@@ -17,12 +17,13 @@ from tensorflow_serving.apis.get_model_status_pb2 import ModelVersionStatus
 from tensorflow_serving.config.model_server_config_pb2 import ModelServerConfig
 
 from components.errors import PipelineError, UsageError
+from serving.demo.pages import application as demo_pages
 from serving.server.calls import Calls
 from serving.server.config import MonitoringConfig, ServerOptions
 from serving.server.errors import ServingError
 from serving.server.manager import ModelManager
 from serving.server.metrics import Metrics
-from serving.server.rest import RestServer
+from serving.server.rest import DEMO_PATH, RestServer
 from serving.server.service import MODEL_SERVICE, PREDICTION_SERVICE, GrpcServer
 
 logger = logging.getLogger(__name__)
@@ -47,6 +48,7 @@ class ModelServer:
         *,
         source: ModelSource | None = None,
         monitoring: MonitoringConfig | None = None,
+        demo: bool = False,
     ) -> None:
         """Reads the files that `options` names.
 
@@ -54,11 +56,13 @@ class ModelServer:
             options: the flags.
             source: says the models instead of `options.models`.
             monitoring: instead of `options.monitoring()`.
+            demo: serve the page of serving/demo on the REST port.
 
         Raises:
             PipelineError: a file cannot be used, or there is no model.
         """
         self.options = options
+        self._demo = demo
         self._source = source or options.models
         self._listed = self._source()
         self.manager = ModelManager(
@@ -78,6 +82,7 @@ class ModelServer:
                 calls,
                 timeout_seconds=options.rest_api_timeout_in_ms / 1000,
                 metrics_path=monitoring.path if monitoring.enable else None,
+                demo=demo_pages(self.manager, self._base_paths) if demo else None,
             )
         )
         self._watcher = threading.Thread(target=self._watch, name="watch-models", daemon=True)
@@ -109,6 +114,8 @@ class ModelServer:
             self.manager.start()
         except ServingError as error:
             raise UsageError(f"The models cannot be served: {error.message}") from error
+        if self._demo:
+            _say(f"The demo is at http://{_bracketed(options.host)}:{self.rest_port}{DEMO_PATH}")
         self._set_health()
         self._grpc.start()
         self._watcher.start()
@@ -130,6 +137,9 @@ class ModelServer:
         host = _bracketed(self.options.host)
         words = f"gRPC {host}:{self.grpc_port}"
         return f"{words}, REST http://{host}:{self.rest_port}" if self.rest_port else words
+
+    def _base_paths(self) -> dict[str, str]:
+        return {model.name: model.base_path for model in self._listed.model_config_list.config}
 
     def _watch(self) -> None:
         """Follows the states of the models, and the source."""

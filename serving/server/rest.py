@@ -37,6 +37,8 @@ MAX_BODIES_BYTES = 256 * 2**20
 MAX_CONCURRENT_REQUESTS = 256
 """One more is 503."""
 
+DEMO_PATH = "/demo/"
+
 _THREADS = 16  # each computes one request at a time
 
 _MODEL_PATH = re.compile(
@@ -66,9 +68,19 @@ _HTTP_STATUS = {
 class RestServer:
     """The HTTP handlers over `Calls`."""
 
-    def __init__(self, calls: Calls, *, timeout_seconds: float, metrics_path: str | None) -> None:
-        """`timeout_seconds`: of a request, its body's arrival included; `metrics_path`: None for no metrics."""
+    def __init__(
+        self, calls: Calls, *, timeout_seconds: float, metrics_path: str | None, demo: web.Application | None = None
+    ) -> None:
+        """Takes what answers the calls.
+
+        Args:
+            calls: the models.
+            timeout_seconds: of a request, its body's arrival included.
+            metrics_path: None for no metrics.
+            demo: a page to serve beside the models.
+        """
         self._calls = calls
+        self._demo = demo
         self._timeout = timeout_seconds
         self._metrics_path = metrics_path
         self._in_hand = 0
@@ -78,6 +90,8 @@ class RestServer:
     def application(self) -> web.Application:
         """The aiohttp application."""
         application = web.Application(client_max_size=MAX_BODY_BYTES)
+        if self._demo is not None:
+            application.add_subapp(DEMO_PATH, self._demo)
         application.router.add_route("*", "/{path:.*}", self._handle)
         return application
 

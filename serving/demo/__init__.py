@@ -1,0 +1,1 @@
+"""A page to try the served models by hand: draw a digit, or drop an image of clothing."""
