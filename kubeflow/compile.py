@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,10 +34,11 @@ class Upload:
     destination: str
 
     def command(self) -> str:
-        """What copies it there; nothing is copied that lies there already."""
-        if self.source.is_dir():
-            return f"gcloud storage rsync --recursive {self.source} {self.destination}"
-        return f"gcloud storage cp {self.source} {self.destination}"
+        """What copies it there, from the folder where this is called; nothing is copied that lies there already."""
+        verb = ("rsync", "--recursive") if self.source.is_dir() else ("cp",)
+        here = Path.cwd()
+        source = self.source.relative_to(here) if self.source.is_relative_to(here) else self.source
+        return shlex.join(["gcloud", "storage", *verb, str(source), self.destination])
 
 
 def compile_pipeline(dataset: str, recipe: Recipe, profile: Profile, output: Path, *, home: Home | None = None) -> None:

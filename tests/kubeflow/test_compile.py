@@ -12,7 +12,7 @@ import yaml
 from components.datasets.prepared import PreparedDataset
 from components.errors import UsageError
 from kubeflow.check import BrokenRules
-from kubeflow.compile import cluster_paths, compile_prepared, uploads
+from kubeflow.compile import Upload, cluster_paths, compile_prepared, uploads
 from kubeflow.ir import CompiledPipeline, read_compiled
 from kubeflow.profiles import load_profile, profile_files
 from pipeline.dag import create_pipeline
@@ -137,7 +137,9 @@ def test_dataflow_for_the_components_that_are_named(tmp_path: Path, tiny_recipe:
         )
 
 
-def test_the_uploads_are_what_the_pipeline_reads(tiny: PreparedDataset, compiled: dict[str, CompiledPipeline]) -> None:
+def test_the_uploads_are_what_the_pipeline_reads(
+    tiny: PreparedDataset, compiled: dict[str, CompiledPipeline], monkeypatch: pytest.MonkeyPatch
+) -> None:
     data, schema = uploads(tiny, load_profile("vertex-gpu"))
     assert (
         data.destination == "gs://my-bucket/mnist-tfx/datasets/kmnist/3.0.1"
@@ -146,7 +148,10 @@ def test_the_uploads_are_what_the_pipeline_reads(tiny: PreparedDataset, compiled
     assert data.command().startswith("gcloud storage rsync --recursive ")
     importer = compiled["vertex-gpu"].tasks()["ImportSchemaGen"]
     assert importer.inputs.parameters["schema_file"].runtime_value.constant.string_value == schema.destination
-    assert schema.command() == f"gcloud storage cp {schema.source} {schema.destination}"
+    monkeypatch.chdir(schema.source.parents[1])
+    assert schema.command() == f"gcloud storage cp kmnist/schema.pbtxt {schema.destination}"
+    monkeypatch.chdir("/")
+    assert Upload(Path("/no such/file"), "gs://b/f").command() == "gcloud storage cp 'no such/file' gs://b/f"
 
 
 def test_the_command_writes_the_file_and_says_what_to_upload(tiny: PreparedDataset, tmp_path: Path) -> None:
