@@ -41,8 +41,12 @@ class SoftTargetsClassifier(keras.Model):
             loss = self.compute_loss(pixels, targets, logits)
         variables = self.trainable_variables
         self.optimizer.apply_gradients(zip(tape.gradient(loss, variables), variables, strict=True))
+        count = tf.shape(pixels)[0]  # an epoch's loss is the mean over its images: its last batch may be smaller
         for metric in self.metrics:
-            metric.update_state(loss) if metric.name == "loss" else metric.update_state(targets, logits)
+            if metric.name == "loss":
+                metric.update_state(loss, sample_weight=count)
+            else:
+                metric.update_state(targets, logits)
         return self.get_metrics_result()
 
 
