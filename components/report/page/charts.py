@@ -1,4 +1,4 @@
-"""Charts as places in an SVG of 380 units' width; `templates/charts.html` draws them.
+"""Charts as places in an SVG of 340 units' width; `templates/charts.html` draws them.
 
 They are drawn by the templates and not by a plotting library, so that their colours are the page's CSS variables: one
 drawing serves light, dark and print, its text stays text, and it takes a few kilobytes.
@@ -12,8 +12,9 @@ from dataclasses import dataclass
 
 from components.report.page.scales import Scale, tick_labels, ticks
 
-WIDTH, HEIGHT = 380, 230
-_LEFT, _RIGHT, _TOP, _BOTTOM = 48, 372, 14, 38  # margins; the right and lower edges are measured from opposite sides
+WIDTH, HEIGHT = 340, 224
+_LEFT, _RIGHT = 46, WIDTH - 10  # the plot, within the drawing
+_TOP, _BOTTOM = 24, 38  # margins
 _DOTS = 30  # points of a line beyond which it is drawn without dots
 
 

@@ -42,7 +42,7 @@ def intensity_charts(splits: tuple[SplitData, ...]) -> tuple[Chart, ...]:
         charts.append(
             Chart(
                 key=f"intensity-{index}",
-                title=split.name,
+                title=f"Pixels of split {split.name}",
                 note=f"{told} Counted over {count(split.intensity_images)} images.",
                 description=f"Histogram of pixel values of split {split.name}, in bars of {_BIN} values. {told} The "
                 f"fullest bar begins at value {1 + _BIN * int(bins.argmax())}, with {percent(float(bins.max()), 1)}.",

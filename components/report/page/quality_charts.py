@@ -14,7 +14,7 @@ from components.report.page.scales import Scale, ticks
 from components.report.page.words import bound, count, percent, points, shorten
 
 _SHADES = 10  # the style sheet has classes right-1 .. right-10 and wrong-1 .. wrong-10
-_ROW, _NAME_CHARACTERS = 24, 14
+_ROW, _ACROSS, _NAME_CHARACTERS = 24, (100, 326), 13
 _QUARTERS = (0.0, 0.25, 0.5, 0.75, 1.0)
 
 
@@ -92,7 +92,7 @@ def scores_chart(quality: Quality) -> RowChart:
     lowest = min((value for row in scores for value in row), default=0.0)
     limit = quality.min_class_accuracy
     marks = ticks(min(lowest, limit if limit else 1.0, 0.99), 1.0)
-    across = Scale(marks[0], marks[-1], 112, 368)
+    across = Scale(marks[0], marks[-1], *_ACROSS)
     worst = min(classes, key=lambda c: c.scores.recall)
     best = max(classes, key=lambda c: c.scores.recall)
     told = (
@@ -136,7 +136,7 @@ def change_chart(
     widest = max((abs(change[3]) for change in changes), default=0.0) or 0.01
     marks = [mark for mark in ticks(-widest, widest) if -1 <= mark <= 1]
     end = max(abs(marks[0]), abs(marks[-1]))
-    across = Scale(-end, end, 112, 368)
+    across = Scale(-end, end, *_ACROSS)
     better, worse = sum(c[3] > 0 for c in changes), sum(c[3] < 0 for c in changes)
     told = f"{better} classes got better, {worse} worse."
     if changes:
@@ -150,7 +150,7 @@ def change_chart(
         left=across.start,
         right=across.end,
         height=_ROW * len(changes) + 44,
-        ticks=tuple(Tick(across(mark), points(mark, 0 if end >= 0.02 else 1)) for mark in marks),
+        ticks=tuple(Tick(across(mark), points(mark, 0 if end >= 0.02 else 1) if mark else "0") for mark in marks),
         rows=tuple(
             _row(index, name, [across(change)], [points(change, 1)])
             for index, (name, _, _, change) in enumerate(changes)
@@ -185,7 +185,7 @@ def reliability_chart(bins: Sequence[ConfidenceBin], error: float | None) -> Cha
         height=270,
     )
     filled = [a_bin for a_bin in bins if a_bin.examples]
-    told = f"Expected calibration error {error:.4f}. " if error is not None else ""
+    told = measured = f"Expected calibration error {error:.4f}. " if error is not None else ""
     gap = max(filled, key=lambda b: abs(b.accuracy - b.mean_confidence), default=None)
     if gap is not None:
         told += (
@@ -195,7 +195,7 @@ def reliability_chart(bins: Sequence[ConfidenceBin], error: float | None) -> Cha
     return Chart(
         key="reliability",
         title="Reliability",
-        note="Bars on the diagonal: the confidence can be believed. Above it: too modest; below: too sure. " + told,
+        note="Bars below the diagonal: too sure; above it: too modest. " + measured,
         description=f"Reliability diagram: accuracy by confidence in {len(bins)} bins. {told}",
         frame=axes,
         bars=tuple(bar(axes, (b.lower, b.upper), (0.0, b.accuracy)) for b in filled),

@@ -44,7 +44,7 @@ def change_style(difference: float | None, more_is_better: bool) -> str:
     """The class of the style sheet for a change, empty for none worth a colour."""
     if difference is None or abs(difference) < 5e-5:
         return ""
-    return "is-good" if (difference > 0) == more_is_better else "is-bad"
+    return "is-good" if (difference > 0) == more_is_better else "is-open"
 
 
 def overall_rows(quality: Quality) -> tuple[MeasureRow, ...]:
