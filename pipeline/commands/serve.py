@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from components.errors import PipelineError, UsageError
 from pipeline.home import Home
 from serving.server.flags import add_flags, as_command_line, as_options, given_flags
-from serving.server.polling import read_in_polling_thread
+from serving.server.startup import load_libraries
 
 if TYPE_CHECKING:
     from tensorflow_serving.config.model_server_config_pb2 import ModelServerConfig
@@ -71,12 +71,9 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _serve(args: argparse.Namespace, given: dict[str, Any]) -> int:
-    read_in_polling_thread()
-    from pipeline.log_capture import output_to
-
-    with output_to(Path(os.devnull)):  # TensorFlow is chatty on import
-        from serving.server.config import MonitoringConfig, ServerOptions
-        from serving.server.main import ModelServer, run
+    load_libraries()
+    from serving.server.config import MonitoringConfig, ServerOptions
+    from serving.server.main import ModelServer, run
 
     # What TF Serving leaves off unless told, a user of this command expects: metrics, and the speed of batching.
     options = ServerOptions(host=args.host or _LOOPBACK, **as_options({"enable_batching": True} | given))

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import gc
 import sys
 
 from components.errors import PipelineError
 from serving.server.flags import add_flags, as_options, given_flags
-from serving.server.polling import read_in_polling_thread
+from serving.server.startup import load_libraries
 
 
 def main() -> int:
@@ -18,13 +17,10 @@ def main() -> int:
     add_flags(parser)
     args = parser.parse_args()
 
-    read_in_polling_thread()
-    gc.disable()  # it would walk again and again through what stays: a fifth of the time of TensorFlow's import
+    load_libraries()
     from serving.server.config import ServerOptions
     from serving.server.main import ModelServer, run
 
-    gc.freeze()
-    gc.enable()
     try:
         return run(ModelServer(ServerOptions(host=args.host, **as_options(given_flags(args)))))
     except PipelineError as error:

@@ -13,90 +13,34 @@ entry in `allowed_batch_sizes` makes all executions alike.
 
 from __future__ import annotations
 
-import enum
 import threading
 import time
-from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
-from queue import Empty, SimpleQueue
+from queue import Empty
 
 import grpc
 import numpy as np
 
+from serving.server.batch_queue import Batch, BatchQueue, Outputs, Signal, Task
 from serving.server.config import BatchingParameters
 from serving.server.engine import Engine
 from serving.server.errors import ServingError
-from serving.server.rows import count_rows, join, split
-
-Outputs = dict[str, np.ndarray]
-
-
-class _Signal(enum.Enum):
-    LEAD = enum.auto()
-    DONE = enum.auto()
-
-
-class _Task:
-    """A request. Its thread, where one waits, hears through `signal` that it is to lead (first) and that it is done."""
-
-    __slots__ = ("deadline", "error", "future", "inputs", "may_lead", "result", "rows", "signal", "taken")
-
-    def __init__(
-        self, inputs: Mapping[str, np.ndarray], deadline: float | None, future: Future[Outputs] | None
-    ) -> None:
-        self.inputs = inputs
-        self.rows = count_rows(inputs)
-        self.deadline = deadline
-        self.future = future
-        self.signal: SimpleQueue[_Signal] = SimpleQueue()
-        self.may_lead = future is None  # a thread waits for it that can be given a slot
-        self.taken = False  # no longer in the queue
-        self.result: Outputs | None = None
-        self.error: ServingError | None = None
-
-    def finish(self, result: Outputs | None, error: ServingError | None) -> None:
-        self.result, self.error = result, error
-        if self.future is None:
-            self.signal.put(_Signal.DONE)
-        elif error is not None:
-            self.future.set_exception(error)
-        else:
-            self.future.set_result(result or {})
-
-    def outcome(self) -> Outputs:
-        if self.error is not None:
-            raise self.error
-        return self.result or {}
-
-
-class _Batch:
-    """Requests that can be computed together: same engine, signature, outputs, dtypes and dimensions of a row."""
-
-    __slots__ = ("due", "engine", "key", "outputs", "rows", "signature", "tasks")
-
-    def __init__(self, engine: Engine, signature: str, outputs: tuple[str, ...], key: tuple, due: float) -> None:
-        self.engine = engine
-        self.signature = signature
-        self.outputs = outputs
-        self.key = key
-        self.due = due
-        self.rows = 0
-        self.tasks: list[_Task] = []
+from serving.server.metrics import Metrics
+from serving.server.rows import join, split
 
 
 class Batcher:
     """The queue of all models, with TF Serving's parameters: its slots are shared, its bound is per signature."""
 
-    def __init__(self, parameters: BatchingParameters) -> None:
+    def __init__(self, parameters: BatchingParameters, metrics: Metrics) -> None:
+        """`metrics` hears how long requests waited, and of what size the batches are."""
         self._parameters = parameters
-        self._timeout = min(parameters.batch_timeout_micros / 1e6, threading.TIMEOUT_MAX / 2)
+        self._metrics = metrics
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)  # for leaders that wait for a batch to fill
         self._waiting_leaders = 0
-        self._queue: deque[_Batch] = deque()  # oldest first
-        self._open: dict[tuple, _Batch] = {}  # by key, those with room
-        self._enqueued: Counter[tuple[Engine, str]] = Counter()  # batches in the queue
+        self._queue = BatchQueue(parameters)
         self._free_slots = parameters.num_batch_threads
         self._work = threading.Semaphore(0)
         self._workers: list[threading.Thread] = []
@@ -120,12 +64,13 @@ class Batcher:
             ServingError: INVALID_ARGUMENT for more rows than `max_batch_size`, UNAVAILABLE where the queue is full,
                 DEADLINE_EXCEEDED, or what the engine says of this request.
         """
-        task = _Task(inputs, deadline, None)
+        task = Task(inputs, deadline, None)
         with self._lock:
-            self._enqueue(task, engine, signature, tuple(outputs))
+            if self._queue.add(task, engine, signature, tuple(outputs)):
+                self._tell_waiting_leaders()
             lead = self._take_slot()
             task.may_lead = not lead
-        if lead or self._wait(task) is _Signal.LEAD:
+        if lead or self._wait(task) is Signal.LEAD:
             self._lead(task)
             self._wait(task)
         return task.outcome()
@@ -139,9 +84,10 @@ class Batcher:
         deadline: float | None = None,
     ) -> Future[Outputs]:
         """The same without waiting; a full queue or too large a request raises here, the rest is in the future."""
-        task = _Task(inputs, deadline, Future())
+        task = Task(inputs, deadline, Future())
         with self._lock:
-            self._enqueue(task, engine, signature, tuple(outputs))
+            if self._queue.add(task, engine, signature, tuple(outputs)):
+                self._tell_waiting_leaders()
             if self._take_slot():
                 self._wake_worker()
         assert task.future is not None
@@ -151,56 +97,15 @@ class Batcher:
         """Computes what is in the queue, without waiting for more, and ends the worker threads."""
         with self._lock:
             self._closed = True
-            for batch in list(self._queue):
-                self._close_batch(batch)
+            self._queue.close_all()
+            self._tell_waiting_leaders()
             workers = self._workers
         for _ in workers:
             self._work.release()
         for worker in workers:
             worker.join()
 
-    # The queue; the caller holds the lock.
-
-    def _enqueue(self, task: _Task, engine: Engine, signature: str, outputs: tuple[str, ...]) -> None:
-        limit = self._parameters.max_batch_size
-        if task.rows > limit:
-            raise ServingError(
-                grpc.StatusCode.INVALID_ARGUMENT,
-                f"Task size {task.rows} is larger than maximum input batch size {limit}",
-            )
-        variable = self._parameters.pad_variable_length_inputs
-        key = (
-            engine,
-            signature,
-            outputs,
-            tuple([(n, a.dtype, a.ndim if variable else a.shape[1:]) for n, a in sorted(task.inputs.items())]),
-        )
-        batch = self._open.get(key)
-        if batch is None or batch.rows + task.rows > limit:
-            lane = (engine, signature)
-            if self._enqueued[lane] >= self._parameters.max_enqueued_batches:
-                raise ServingError(
-                    grpc.StatusCode.UNAVAILABLE,
-                    "The batch scheduling queue to which this task was submitted is full; "
-                    f"max_enqueued_batches is {self._parameters.max_enqueued_batches}",
-                )
-            if batch is not None:
-                self._close_batch(batch)
-            batch = _Batch(engine, signature, outputs, key, time.monotonic() + self._timeout)
-            self._queue.append(batch)
-            self._open[key] = batch
-            self._enqueued[lane] += 1
-        batch.tasks.append(task)
-        batch.rows += task.rows
-        if batch.rows >= limit:
-            self._close_batch(batch)
-
-    def _close_batch(self, batch: _Batch) -> None:
-        """Nothing more is added to it: it is due now."""
-        self._open.pop(batch.key, None)
-        batch.due = 0.0
-        if self._waiting_leaders:
-            self._changed.notify_all()
+    # Threads; in these three the caller holds the lock.
 
     def _take_slot(self) -> bool:
         if not self._free_slots:
@@ -210,52 +115,43 @@ class Batcher:
 
     def _hand_over(self) -> None:
         """Gives this thread's slot to a request that waits, to a worker, or back."""
-        for batch in self._queue:
-            for task in batch.tasks:
-                if task.may_lead:
-                    task.may_lead = False
-                    task.signal.put(_Signal.LEAD)
-                    return
-        if self._queue:
+        task = self._queue.next_leader()
+        if task is not None:
+            task.may_lead = False
+            task.signal.put(Signal.LEAD)
+        elif self._queue:
             self._wake_worker()
         else:
             self._free_slots += 1
 
-    def _next_batch(self, task: _Task | None) -> _Batch | None:
+    def _next_batch(self, task: Task | None) -> Batch | None:
         """Removes the oldest batch that is due; waits for one while `task` (or, without it, anything) is queued.
 
         None: there is nothing more to wait for, or the deadline of `task` has passed.
         """
         while self._queue and not (task and task.taken):
             now = time.monotonic()
-            ready = next((batch for batch in self._queue if batch.due <= now), None)
-            if ready is None:
-                wake = self._queue[0].due
-                if task and task.deadline is not None:
-                    if task.deadline <= now:
-                        return None
-                    wake = min(wake, task.deadline)
-                self._waiting_leaders += 1
-                self._changed.wait(wake - now)
-                self._waiting_leaders -= 1
-                continue
-            self._queue.remove(ready)
-            if self._open.get(ready.key) is ready:
-                del self._open[ready.key]
-            lane = (ready.engine, ready.signature)
-            self._enqueued[lane] -= 1
-            if not self._enqueued[lane]:
-                del self._enqueued[lane]
-            for one in ready.tasks:
-                one.taken = True
-            if self._waiting_leaders:
-                self._changed.notify_all()  # one of them may wait for this very batch
-            return ready
+            batch = self._queue.take_due(now)
+            if batch is not None:
+                self._tell_waiting_leaders()  # one of them may wait for this very batch
+                return batch
+            wake = self._queue.next_due
+            if task and task.deadline is not None:
+                if task.deadline <= now:
+                    return None
+                wake = min(wake, task.deadline)
+            self._waiting_leaders += 1
+            self._changed.wait(min(wake - now, threading.TIMEOUT_MAX))
+            self._waiting_leaders -= 1
         return None
 
-    # Threads.
+    def _tell_waiting_leaders(self) -> None:
+        if self._waiting_leaders:
+            self._changed.notify_all()
 
-    def _wait(self, task: _Task) -> _Signal:
+    # Without the lock.
+
+    def _wait(self, task: Task) -> Signal:
         """Waits until the task is done or is to lead. Raises ServingError at its deadline."""
         try:
             return task.signal.get(timeout=_remaining(task))
@@ -268,7 +164,7 @@ class Batcher:
                 raise _expired() from None
             return signal
 
-    def _lead(self, task: _Task | None) -> None:
+    def _lead(self, task: Task | None) -> None:
         """Computes batches until `task` is taken (without one: until the queue is empty), then passes the slot on."""
         while True:
             with self._lock:
@@ -295,9 +191,10 @@ class Batcher:
 
     # Arrays.
 
-    def _compute(self, batch: _Batch) -> None:
+    def _compute(self, batch: Batch) -> None:
         now = time.monotonic()
-        tasks: list[_Task] = []
+        self._metrics.dequeued([task.rows for task in batch.tasks], [now - task.queued_at for task in batch.tasks])
+        tasks: list[Task] = []
         for task in batch.tasks:
             if task.future is not None and not task.future.set_running_or_notify_cancel():
                 continue
@@ -316,11 +213,12 @@ class Batcher:
         for index, task in enumerate(tasks):
             task.finish(results[index] if results else None, error)
 
-    def _try(self, batch: _Batch, tasks: Sequence[_Task]) -> tuple[list[Outputs], ServingError | None]:
+    def _try(self, batch: Batch, tasks: Sequence[Task]) -> tuple[list[Outputs], ServingError | None]:
         sizes = [task.rows for task in tasks]
         rows = self._padded(sum(sizes))
         try:
             joined = join([task.inputs for task in tasks], rows, self._parameters.pad_variable_length_inputs)
+            self._metrics.batch_processed(rows, rows - sum(sizes))
             return split(batch.engine.run(batch.signature, joined, batch.outputs), sizes, rows), None
         except ServingError as error:
             return [], error
@@ -334,7 +232,7 @@ class Batcher:
         return next((size for size in self._parameters.allowed_batch_sizes if size >= rows), rows)
 
 
-def _remaining(task: _Task) -> float | None:
+def _remaining(task: Task) -> float | None:
     """Seconds to wait for a task; None is forever."""
     if task.deadline is None:
         return None

@@ -13,8 +13,8 @@ from tensorflow.core.protobuf.meta_graph_pb2 import SignatureDef
 from tensorflow_serving.apis import classification_pb2, inference_pb2, input_pb2, regression_pb2
 
 from serving.server.errors import ServingError
-from serving.server.manager import ModelManager, Servable
 from serving.server.predict import DEFAULT_SIGNATURE, acquire, fill_spec, invalid, spec_of
+from serving.server.servable import Servable, Servables
 
 CLASSIFY_METHOD = "tensorflow/serving/classify"
 REGRESS_METHOD = "tensorflow/serving/regress"
@@ -32,11 +32,11 @@ class _Task:
 
 
 def classify(
-    manager: ModelManager, request: classification_pb2.ClassificationRequest, deadline: float | None
+    servables: Servables, request: classification_pb2.ClassificationRequest, deadline: float | None
 ) -> classification_pb2.ClassificationResponse:
     """Classes and scores of each example. `deadline`: `time.monotonic()` seconds. Raises ServingError."""
     answer = classification_pb2.ClassificationResponse()
-    with acquire(manager, spec_of(request)) as servable:
+    with acquire(servables, spec_of(request)) as servable:
         task = _task(servable, request.model_spec.signature_name, CLASSIFY_METHOD)
         arrays = _run(servable, task, request.input, deadline)
         _fill_classifications(answer.result, arrays, count_examples(request.input))
@@ -45,11 +45,11 @@ def classify(
 
 
 def regress(
-    manager: ModelManager, request: regression_pb2.RegressionRequest, deadline: float | None
+    servables: Servables, request: regression_pb2.RegressionRequest, deadline: float | None
 ) -> regression_pb2.RegressionResponse:
     """One value for each example. `deadline`: `time.monotonic()` seconds. Raises ServingError."""
     answer = regression_pb2.RegressionResponse()
-    with acquire(manager, spec_of(request)) as servable:
+    with acquire(servables, spec_of(request)) as servable:
         task = _task(servable, request.model_spec.signature_name, REGRESS_METHOD)
         arrays = _run(servable, task, request.input, deadline)
         _fill_regressions(answer.result, arrays, count_examples(request.input))
@@ -58,13 +58,13 @@ def regress(
 
 
 def multi_inference(
-    manager: ModelManager, request: inference_pb2.MultiInferenceRequest, deadline: float | None
+    servables: Servables, request: inference_pb2.MultiInferenceRequest, deadline: float | None
 ) -> inference_pb2.MultiInferenceResponse:
     """Several signatures of one model on the same examples. Raises ServingError."""
     if not request.tasks:
         raise invalid("ModelSpec has no name specified.")
     answer = inference_pb2.MultiInferenceResponse()
-    with acquire(manager, spec_of(request.tasks[0])) as servable:
+    with acquire(servables, spec_of(request.tasks[0])) as servable:
         tasks: list[_Task] = []
         for one in request.tasks:
             if not one.model_spec.name:

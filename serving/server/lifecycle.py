@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import grpc
 from tensorflow_serving.apis.get_model_status_pb2 import ModelVersionStatus
 
 from serving.server.errors import ServingError
@@ -97,6 +98,21 @@ class Model:
             self._index()
         self._forget()
         return actions
+
+    def check_labels(self, labels: Mapping[str, int], *, allow_unavailable: bool) -> None:
+        """Raises ServingError for a label on a version that is not available.
+
+        With `allow_unavailable` a new label may be on one; a label that has a version never moves to one.
+        """
+        for label, number in labels.items():
+            moved = self.labels.get(label, number) != number
+            if number not in self.available and (moved or not allow_unavailable):
+                raise ServingError(
+                    grpc.StatusCode.FAILED_PRECONDITION,
+                    f"Request to assign label to version {number} of model {self.name}, which is not currently "
+                    f"available for inference (label {label!r}). Load the version first, then label it; a label that "
+                    "is new may go first with --allow_version_labels_for_unavailable_models",
+                )
 
     def due(self, now: float) -> list[Version]:
         """The versions whose load is to be tried again now; each is told once."""

@@ -65,16 +65,17 @@ class ModelServer:
         self._demo = demo
         self._source = source or options.models
         self._listed = self._source()
+        metrics = Metrics()
         self.manager = ModelManager(
             self._listed,
+            metrics=metrics,
             batching=options.batching(),
             poll_seconds=options.file_system_poll_wait_seconds,
             max_load_retries=options.max_num_load_retries,
             load_retry_seconds=options.load_retry_interval_micros / 1e6,
             allow_labels_for_unavailable=options.allow_version_labels_for_unavailable_models,
         )
-        self.metrics = Metrics()
-        calls = Calls(self.manager, self.metrics, as_content=options.enable_serialization_as_tensor_content)
+        calls = Calls(self.manager, metrics, as_content=options.enable_serialization_as_tensor_content)
         self._grpc = GrpcServer(calls, options.channel_arguments())
         monitoring = monitoring or options.monitoring()
         self._rest = _RestThread(

@@ -13,17 +13,15 @@ from tensorflow_serving.apis.get_model_status_pb2 import ModelVersionStatus
 from tensorflow_serving.config.model_server_config_pb2 import ModelConfig, ModelServerConfig
 
 from serving.server import lifecycle
-from serving.server.batching import Batcher
 from serving.server.config import BatchingParameters
 from serving.server.config_files import check_models
-from serving.server.engine import Engine
 from serving.server.errors import ServingError
 from serving.server.lifecycle import Actions, Model, Version
 from serving.server.loader import Loader
-from serving.server.servable import Pool, Servable
-from serving.server.versions import find_versions, wanted_versions
-
-__all__ = ["ModelManager", "Servable"]
+from serving.server.metrics import Metrics
+from serving.server.servable import Servable
+from serving.server.servable_factory import ServableFactory
+from serving.server.versions import scan
 
 logger = logging.getLogger(__name__)
 
@@ -38,6 +36,7 @@ class ModelManager:
         self,
         models: ModelServerConfig,
         *,
+        metrics: Metrics,
         batching: BatchingParameters | None,
         poll_seconds: float = 1.0,
         max_load_retries: int = 5,
@@ -48,6 +47,7 @@ class ModelManager:
 
         Args:
             models: the models to serve.
+            metrics: hears of loads, warm-ups and batches.
             batching: how requests are joined; None computes each by itself.
             poll_seconds: how often the files are looked at; 0: only at the start and at a reload.
             max_load_retries: attempts after the first for a version that fails to load.
@@ -57,9 +57,7 @@ class ModelManager:
         self._config = models
         self._poll_seconds = poll_seconds
         self._allow_labels = allow_labels_for_unavailable
-        self._batcher = Batcher(batching) if batching else None
-        self._engine_threads = batching.threads_per_batch if batching else 0
-        self._pool = Pool()
+        self._factory = ServableFactory(batching, metrics)
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
         self._poll_lock = threading.Lock()  # one poll at a time; taken before `_lock`
@@ -67,7 +65,7 @@ class ModelManager:
         self._models: dict[str, Model] = {}
         self._configs: dict[str, ModelConfig] = {}
         self._loader = Loader(
-            self._load_servable,
+            self._factory.make,
             self._reconcile,
             self._changed,
             max_retries=max_load_retries,
@@ -93,9 +91,7 @@ class ModelManager:
         if self._poller.is_alive():
             self._poller.join(STOP_SECONDS)  # it may hang in a file system
         self._loader.close()
-        self._pool.close()
-        if self._batcher:
-            self._batcher.close()
+        self._factory.close()
 
     def reload(self, models: ModelServerConfig) -> None:
         """Replaces the whole list of models, and waits until each new one serves or has failed once.
@@ -180,7 +176,8 @@ class ModelManager:
             raise ServingError(grpc.StatusCode.INVALID_ARGUMENT, str(error)) from None
         with self._lock:
             for one in config.model_config_list.config:
-                self._check_labels(one)
+                model = self._models.get(one.name) or Model(one.name)
+                model.check_labels(one.version_labels, allow_unavailable=self._allow_labels)
             self._configs = {one.name: one for one in config.model_config_list.config}
             for name, one in self._configs.items():
                 model = self._models.setdefault(name, Model(name))
@@ -189,20 +186,6 @@ class ModelManager:
                 if name not in self._configs:
                     model.labels, model.scanned = {}, False
                     self._loader.do(model.want({}))
-
-    def _check_labels(self, config: ModelConfig) -> None:
-        model = self._models.get(config.name)
-        for label, number in config.version_labels.items():
-            if model and number in model.available:
-                continue
-            moved = model is not None and model.labels.get(label, number) != number
-            if not self._allow_labels or moved:
-                raise ServingError(
-                    grpc.StatusCode.FAILED_PRECONDITION,
-                    f"Request to assign label to version {number} of model {config.name}, which is not currently "
-                    f"available for inference (label {label!r}). Load the version first, then label it; a label that "
-                    "is new may go first with --allow_version_labels_for_unavailable_models",
-                )
 
     def _wait_for_first_loads(self, names: list[str]) -> list[str]:
         """The models among `names` of which no version is available after the first attempt, with the reason."""
@@ -237,41 +220,17 @@ class ModelManager:
             with self._lock:
                 configs = dict(self._configs)
             for name, config in configs.items():
-                problem, wanted = "", {}
-                try:
-                    found = find_versions(config.base_path)
-                    wanted = wanted_versions(found, config.model_version_policy)
-                    if not wanted:
-                        problem = f"no version of model {name} to serve under {config.base_path}"
-                except OSError as error:
-                    problem = f"base path {config.base_path} of model {name} cannot be read: {error}"
-                    found = None
+                seen = scan(config)
                 with self._lock:
                     if self._configs.get(name) is not config or self._stopped.is_set():
                         continue  # replaced meanwhile
                     model = self._models[name]
-                    if problem and problem != model.problem:
-                        logger.warning("%s", problem)
-                    model.problem, model.scanned = problem, True
-                    if found is not None:  # a base path that is missing keeps the versions in hand
-                        self._loader.do(model.want(wanted))
+                    if seen.problem and seen.problem != model.problem:
+                        logger.warning("%s", seen.problem)
+                    model.problem, model.scanned = seen.problem, True
+                    if seen.wanted is not None:  # a base path that is missing keeps the versions in hand
+                        self._loader.do(model.want(seen.wanted))
                     self._changed.notify_all()
-
-    # Loading.
-
-    def _load_servable(self, version: Version) -> Servable:
-        from serving.server.warmup import warm_up  # it replays requests through handlers that import this module
-
-        engine = Engine(version.path, self._engine_threads)
-        servable = Servable(version.model, version.number, engine, self._batcher, self._pool)
-        try:
-            count = warm_up(servable, version.path)
-        except BaseException:
-            servable.close()
-            raise
-        if count:
-            logger.info("version %d of model %s: %d warm-up requests replayed", version.number, version.model, count)
-        return servable
 
     def _reconcile(self, version: Version) -> Actions:
         return self._models[version.model].reconcile()

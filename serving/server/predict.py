@@ -1,4 +1,4 @@
-"""The requests of TF Serving's interface, as plain functions from message to message; no gRPC and no HTTP in here."""
+"""Predict and GetModelMetadata, as plain functions from message to message; no gRPC and no HTTP in here."""
 
 from __future__ import annotations
 
@@ -7,17 +7,10 @@ from contextlib import AbstractContextManager
 import grpc
 import numpy as np
 from google.protobuf.message import Message
-from tensorflow_serving.apis import (
-    get_model_metadata_pb2,
-    get_model_status_pb2,
-    model_management_pb2,
-    model_pb2,
-    predict_pb2,
-    status_pb2,
-)
+from tensorflow_serving.apis import get_model_metadata_pb2, model_pb2, predict_pb2
 
 from serving.server.errors import ServingError
-from serving.server.manager import ModelManager, Servable
+from serving.server.servable import Servable, Servables
 from serving.server.tensors import decode_tensor, encode_tensor
 
 DEFAULT_SIGNATURE = "serving_default"
@@ -39,14 +32,14 @@ def spec_of(request: Message) -> model_pb2.ModelSpec:
     return spec
 
 
-def acquire(manager: ModelManager, spec: model_pb2.ModelSpec) -> AbstractContextManager[Servable]:
+def acquire(servables: Servables, spec: model_pb2.ModelSpec) -> AbstractContextManager[Servable]:
     """The servable of a model_spec: by version, by label, or the latest. Raises ServingError."""
     choice = spec.WhichOneof("version_choice")
     if choice == "version":
-        return manager.acquire(spec.name, version=spec.version.value)
+        return servables.acquire(spec.name, version=spec.version.value)
     if choice == "version_label":
-        return manager.acquire(spec.name, label=spec.version_label)
-    return manager.acquire(spec.name)
+        return servables.acquire(spec.name, label=spec.version_label)
+    return servables.acquire(spec.name)
 
 
 def fill_spec(spec: model_pb2.ModelSpec, servable: Servable, signature_name: str = "") -> None:
@@ -59,10 +52,10 @@ def fill_spec(spec: model_pb2.ModelSpec, servable: Servable, signature_name: str
 class Prediction:
     """A Predict request, decoded. It holds its servable until `release`."""
 
-    def __init__(self, manager: ModelManager, request: predict_pb2.PredictRequest) -> None:
+    def __init__(self, servables: Servables, request: predict_pb2.PredictRequest) -> None:
         """Raises ServingError, and holds nothing then."""
         spec = spec_of(request)
-        self._held = acquire(manager, spec)
+        self._held = acquire(servables, spec)
         self.servable = self._held.__enter__()
         try:
             self.signature_name = spec.signature_name or DEFAULT_SIGNATURE
@@ -94,10 +87,10 @@ class Prediction:
 
 
 def predict(
-    manager: ModelManager, request: predict_pb2.PredictRequest, deadline: float | None, *, as_content: bool = False
+    servables: Servables, request: predict_pb2.PredictRequest, deadline: float | None, *, as_content: bool = False
 ) -> predict_pb2.PredictResponse:
     """Computes a request and waits for it. `deadline`: `time.monotonic()` seconds. Raises ServingError."""
-    prediction = Prediction(manager, request)
+    prediction = Prediction(servables, request)
     try:
         arrays = prediction.servable.run(prediction.signature_name, prediction.inputs, prediction.outputs, deadline)
         return prediction.response(arrays, as_content)
@@ -106,7 +99,7 @@ def predict(
 
 
 def metadata(
-    manager: ModelManager, request: get_model_metadata_pb2.GetModelMetadataRequest
+    servables: Servables, request: get_model_metadata_pb2.GetModelMetadataRequest
 ) -> get_model_metadata_pb2.GetModelMetadataResponse:
     """The signatures of a servable. Raises ServingError."""
     spec = spec_of(request)
@@ -116,44 +109,13 @@ def metadata(
         if field != SIGNATURE_DEF_FIELD:
             raise invalid(f"Metadata field {field} is not supported")
     answer = get_model_metadata_pb2.GetModelMetadataResponse()
-    with acquire(manager, spec) as servable:
+    with acquire(servables, spec) as servable:
         fill_spec(answer.model_spec, servable)
         signatures = get_model_metadata_pb2.SignatureDefMap()
         for name, signature in servable.signatures.items():
             signatures.signature_def[name].CopyFrom(signature)
     answer.metadata[SIGNATURE_DEF_FIELD].Pack(signatures)
     return answer
-
-
-def status(
-    manager: ModelManager, request: get_model_status_pb2.GetModelStatusRequest
-) -> get_model_status_pb2.GetModelStatusResponse:
-    """The states of a model's versions, or of the one that a version or a label names. Raises ServingError."""
-    spec = spec_of(request)
-    version = None
-    if spec.WhichOneof("version_choice") == "version_label":
-        with acquire(manager, spec) as servable:
-            version = servable.version
-    elif spec.HasField("version"):
-        version = spec.version.value
-    answer = get_model_status_pb2.GetModelStatusResponse()
-    answer.model_version_status.extend(manager.statuses(spec.name, version))
-    for one in answer.model_version_status:
-        one.status.SetInParent()  # OK is said, too
-    return answer
-
-
-def reload(
-    manager: ModelManager, request: model_management_pb2.ReloadConfigRequest
-) -> model_management_pb2.ReloadConfigResponse:
-    """Replaces the whole list of models. Raises ServingError, and leaves the list as it was."""
-    if request.config.WhichOneof("config") != "model_config_list":
-        raise invalid(
-            "ServerModelConfig type not supported by HandleReloadConfigRequest. Only ModelConfigList is currently "
-            "supported"
-        )
-    manager.reload(request.config)
-    return model_management_pb2.ReloadConfigResponse(status=status_pb2.StatusProto())
 
 
 def _wanted(output_filter, outputs) -> tuple[str, ...]:  # type: ignore[no-untyped-def]

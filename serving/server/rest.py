@@ -21,10 +21,10 @@ from tensorflow_serving.apis import (
     regression_pb2,
 )
 
-from serving.server import predict, rest_json
+from serving.server import model_service, predict, rest_json
 from serving.server.calls import Calls, as_serving_error
 from serving.server.errors import ServingError
-from serving.server.metrics import CONTENT_TYPE
+from serving.server.prometheus import CONTENT_TYPE
 
 logger = logging.getLogger(__name__)
 
@@ -196,7 +196,7 @@ class RestServer:
 
     def _status(self, spec: model_pb2.ModelSpec) -> bytes:
         request = get_model_status_pb2.GetModelStatusRequest(model_spec=spec)
-        return rest_json.dumps(_as_dict(predict.status(self._calls.manager, request)))
+        return rest_json.dumps(_as_dict(model_service.status(self._calls.manager, request)))
 
     def _metadata(self, spec: model_pb2.ModelSpec) -> bytes:
         field = predict.SIGNATURE_DEF_FIELD

@@ -7,6 +7,8 @@ import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from typing import Protocol
 
 import grpc
 import numpy as np
@@ -102,6 +104,16 @@ class Servable:
     def close(self) -> None:
         """Frees the model's memory. Nobody may hold the servable."""
         self._engine.close()
+
+
+class Servables(Protocol):
+    """Where requests find their servable: all models, or the one that is being warmed up."""
+
+    def acquire(
+        self, name: str, *, version: int | None = None, label: str | None = None
+    ) -> AbstractContextManager[Servable]:
+        """The servable of a version, of a label, or the latest; entering the context raises ServingError."""
+        ...
 
 
 def run_alone(

@@ -23,7 +23,7 @@ from tensorflow_serving.apis import (
     regression_pb2,
 )
 
-from serving.server import predict
+from serving.server import model_service, predict
 from serving.server.calls import Calls, as_serving_error, check_deadline
 from serving.server.config import SslConfig
 from serving.server.errors import ServingError
@@ -136,10 +136,13 @@ def _handlers(calls: Calls) -> list[grpc.GenericRpcHandler]:
             ),
         },
         MODEL_SERVICE: {
-            "GetModelStatus": (get_model_status_pb2.GetModelStatusRequest, lambda r, _: predict.status(manager, r)),
+            "GetModelStatus": (
+                get_model_status_pb2.GetModelStatusRequest,
+                lambda r, _: model_service.status(manager, r),
+            ),
             "HandleReloadConfigRequest": (
                 model_management_pb2.ReloadConfigRequest,
-                lambda r, _: predict.reload(manager, r),
+                lambda r, _: model_service.reload(manager, r),
             ),
         },
     }

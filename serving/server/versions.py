@@ -4,11 +4,33 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import tensorflow as tf
 from tensorflow_serving.config.file_system_storage_path_source_pb2 import FileSystemStoragePathSourceConfig
+from tensorflow_serving.config.model_server_config_pb2 import ModelConfig
 
 _INT64_MAX = 2**63 - 1
+
+
+@dataclass(frozen=True)
+class Scan:
+    """What a look at a model's files gave."""
+
+    wanted: Mapping[int, str] | None
+    """The paths of the versions to serve, by number; None where the base path cannot be read."""
+    problem: str = ""
+    """Why there is nothing to serve."""
+
+
+def scan(model: ModelConfig) -> Scan:
+    """Looks at a model's files."""
+    try:
+        found = find_versions(model.base_path)
+    except OSError as error:
+        return Scan(None, f"base path {model.base_path} of model {model.name} cannot be read: {error}")
+    wanted = wanted_versions(found, model.model_version_policy)
+    return Scan(wanted, "" if wanted else f"no version of model {model.name} to serve under {model.base_path}")
 
 
 def find_versions(base_path: str) -> dict[int, str]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
-from typing import cast
 
 import grpc
 import tensorflow as tf
@@ -14,7 +13,6 @@ from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
 
 from serving.server import inference, predict
 from serving.server.errors import ServingError
-from serving.server.manager import ModelManager
 from serving.server.servable import Servable
 
 WARMUP_PATH = os.path.join("assets.extra", "tf_serving_warmup_requests")
@@ -23,7 +21,7 @@ MAX_RECORDS = 1000
 
 
 class _Candidate:
-    """Stands for the manager: whatever a recorded request names, it gets the version that is being loaded."""
+    """Whatever a recorded request names, it gets the version that is being loaded."""
 
     def __init__(self, servable: Servable) -> None:
         self._servable = servable
@@ -70,20 +68,20 @@ def _records(file: str) -> Iterator[bytes]:
 
 
 def _replay(servable: Servable, log: PredictionLog) -> None:
-    manager = cast(ModelManager, _Candidate(servable))
+    candidate = _Candidate(servable)
     kind = log.WhichOneof("log_type")
     if kind == "predict_log":
         log.predict_log.request.model_spec.name = servable.name
-        predict.predict(manager, log.predict_log.request, None)
+        predict.predict(candidate, log.predict_log.request, None)
     elif kind == "classify_log":
         log.classify_log.request.model_spec.name = servable.name
-        inference.classify(manager, log.classify_log.request, None)
+        inference.classify(candidate, log.classify_log.request, None)
     elif kind == "regress_log":
         log.regress_log.request.model_spec.name = servable.name
-        inference.regress(manager, log.regress_log.request, None)
+        inference.regress(candidate, log.regress_log.request, None)
     elif kind == "multi_inference_log":
         for task in log.multi_inference_log.request.tasks:
             task.model_spec.name = servable.name
-        inference.multi_inference(manager, log.multi_inference_log.request, None)
+        inference.multi_inference(candidate, log.multi_inference_log.request, None)
     else:
         raise ServingError(grpc.StatusCode.UNIMPLEMENTED, f"Unsupported log_type for warmup: {kind}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import shutil
 import subprocess
 import time
@@ -16,7 +17,9 @@ import grpc
 import numpy as np
 import pytest
 import tensorflow as tf
+import yaml
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from prometheus_client.parser import text_string_to_metric_families
 from tensorflow_serving.apis.predict_pb2 import PredictRequest, PredictResponse
 from tensorflow_serving.apis.prediction_service_pb2_grpc import PredictionServiceStub
 
@@ -25,8 +28,10 @@ from serving.server.flags import FLAGS, add_flags, as_options, given_flags
 from serving.server.main import ModelServer
 from tests.fixtures.certificates import CertificateAuthority
 from tests.fixtures.manifests import K8S, OVERLAYS, Rendered, render
+from tests.serving.conftest import wait_until
 
 MODELS = ("fashion_mnist", "mnist")
+ADAPTER_VALUES = K8S / "components" / "autoscaling" / "prometheus-adapter-values.yaml"
 
 
 class Darkness(tf.Module):
@@ -90,6 +95,11 @@ def predict(channel: grpc.Channel, model: str, images: np.ndarray) -> PredictRes
     return PredictionServiceStub(channel).Predict(request, timeout=20)
 
 
+def metrics_of(server: ModelServer) -> str:
+    url = f"http://127.0.0.1:{server.rest_port}{server.options.monitoring().path}"
+    return urllib.request.urlopen(url, timeout=20).read().decode()
+
+
 def images(count: int) -> np.ndarray:
     return np.full((count, 28, 28, 1), 255, np.uint8)
 
@@ -122,10 +132,51 @@ def test_serves_both_models_as_configured(overlay: str, models: Path, tmp_path: 
             with pytest.raises(grpc.RpcError) as error:
                 predict(channel, "mnist", images(batching.max_batch_size + 1))
             assert error.value.code() == grpc.StatusCode.INVALID_ARGUMENT
-        url = f"http://127.0.0.1:{server.rest_port}{server.options.monitoring().path}"
-        metrics = urllib.request.urlopen(url, timeout=20).read().decode()
+        metrics = metrics_of(server)
     assert ':tensorflow:serving:request_count{model_name="mnist",status="OK"} 9' in metrics
     assert ':tensorflow:serving:request_latency_bucket{model_name="fashion_mnist",API="Predict"' in metrics
+
+
+def queries(rendered: Rendered) -> list[str]:
+    """The PromQL of the alert rules, and of the metric that the autoscaler reads."""
+    [rule] = yaml.safe_load(ADAPTER_VALUES.read_text())["rules"]["custom"]
+    groups = rendered.one("PrometheusRule")["spec"]["groups"]
+    return [*(one["expr"] for group in groups for one in group["rules"]), rule["seriesQuery"], rule["metricsQuery"]]
+
+
+def test_alerts_and_autoscaler_read_metrics_that_our_server_has_too(models: Path, tmp_path: Path) -> None:
+    rendered = render("cpu", "monitoring", "autoscaling")
+    folder = tmp_path / "models"
+    shutil.copytree(models, folder)
+    (folder / "mnist" / "2").mkdir()  # a version that cannot be loaded
+    with started(rendered, folder, tmp_path) as server, ThreadPoolExecutor(4) as pool:
+        with grpc.insecure_channel(f"127.0.0.1:{server.grpc_port}") as channel:
+            wait_until(lambda: ',status="fail"}' in metrics_of(server), "the version that cannot be loaded")
+            shutil.rmtree(folder / "mnist" / "2")
+            wait_ready(server, tmp_path)
+            list(pool.map(lambda number: predict(channel, MODELS[number % 2], images(1)), range(8)))
+        text = metrics_of(server)
+    labels: dict[str, set[str]] = {}
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:
+            for name in {sample.name, sample.name.removesuffix("_total")}:  # the parser adds `_total` to counters
+                labels.setdefault(name, set()).update(sample.labels)
+    of_kubernetes = {"namespace", "pod", "job"}
+    read = set()
+    for query in queries(rendered):
+        for name, matchers in re.findall(r"(:tensorflow[\w:]+)\{(.*?)\}", query.replace("<<.LabelMatchers>>", "")):
+            assert name in labels, f"{name} of {query}"
+            asked = set(re.findall(r"(\w+)(?:=~|!=|!~|=)", matchers))
+            grouped = {label.strip() for by in re.findall(r"by \(([\w, ]+)\)", query) for label in by.split(",")}
+            assert (asked | grouped) - of_kubernetes <= labels[name], query
+            read.add(name)
+    assert {
+        ":tensorflow:serving:request_count",
+        ":tensorflow:serving:request_latency_bucket",
+        ":tensorflow:serving:batching_session:queuing_latency_sum",
+        ":tensorflow:serving:batching_session:queuing_latency_count",
+        ":tensorflow:cc:saved_model:load_attempt_count",
+    } == read
 
 
 def test_mtls_lets_in_who_has_a_certificate(models: Path, tmp_path: Path) -> None:

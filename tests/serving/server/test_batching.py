@@ -15,6 +15,7 @@ from serving.server.batching import Batcher
 from serving.server.config import BatchingParameters
 from serving.server.engine import Engine
 from serving.server.errors import ServingError
+from serving.server.metrics import Metrics
 from serving.server.rows import is_batchable
 from tests.fixtures import saved_models
 from tests.fixtures.saved_models import WIDTH, rows_of
@@ -47,7 +48,7 @@ def make() -> Iterator[Make]:
     batchers: list[Batcher] = []
 
     def batcher(**parameters) -> Batcher:
-        batchers.append(Batcher(BatchingParameters(**parameters)))
+        batchers.append(Batcher(BatchingParameters(**parameters), Metrics()))
         return batchers[-1]
 
     yield batcher

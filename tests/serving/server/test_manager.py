@@ -16,6 +16,7 @@ from serving.server.config import BatchingParameters
 from serving.server.errors import ServingError
 from serving.server.lifecycle import AVAILABLE, END, LOADING, UNLOADING
 from serving.server.manager import ModelManager
+from serving.server.metrics import Metrics
 from serving.server.warmup import WARMUP_PATH
 from tests.fixtures.saved_models import write_scale_model
 
@@ -56,7 +57,7 @@ def begin(base: Path) -> Iterator[Begin]:
     managers: list[ModelManager] = []
 
     def start(more: str = "", **arguments) -> ModelManager:
-        given = {"batching": None, "poll_seconds": 0.05, "load_retry_seconds": 0.05, **arguments}
+        given = {"metrics": Metrics(), "batching": None, "poll_seconds": 0.05, "load_retry_seconds": 0.05, **arguments}
         manager = ModelManager(models(base, more), **given)
         manager.start()
         managers.append(manager)

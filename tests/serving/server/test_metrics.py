@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from concurrent.futures import wait
 from pathlib import Path
 
 import grpc
+import numpy as np
 import pytest
+import tensorflow as tf
 from prometheus_client.parser import text_string_to_metric_families
 from tensorflow_serving.apis.classification_pb2 import ClassificationRequest
+from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
 
-from serving.server.config import ServerOptions
-from serving.server.metrics import LATENCY_BUCKETS, Histogram
+from serving.server.batching import Batcher
+from serving.server.config import BatchingParameters, ServerOptions
+from serving.server.engine import Engine
+from serving.server.errors import ServingError
+from serving.server.lifecycle import Version
+from serving.server.metrics import LATENCY_BUCKETS, Metrics
+from serving.server.prometheus import Histogram
+from serving.server.servable_factory import ServableFactory
+from serving.server.warmup import WARMUP_PATH
+from tests.fixtures.saved_models import write_counter_model
 from tests.serving.conftest import Running, predict_request, refused, running, scale_request
 
 PREFIX = ":tensorflow:serving:"
@@ -34,10 +47,10 @@ def read(one: Running, path: str = "/monitoring/prometheus/metrics") -> str:
         return response.read().decode()
 
 
-def value(text: str, name: str, **labels: str) -> float:
+def value(text: str, name: str, prefix: str = PREFIX, **labels: str) -> float:
     found = samples(text)
     key = frozenset(labels.items())
-    return found.get((PREFIX + name, key), found.get((f"{PREFIX}{name}_total", key), 0))
+    return found.get((prefix + name, key), found.get((f"{prefix}{name}_total", key), 0))
 
 
 @pytest.fixture(scope="module")
@@ -99,6 +112,66 @@ def test_off_without_a_monitoring_config(served_models: Path) -> None:
     options = ServerOptions(port=0, rest_api_port=-1, model_name="scale", model_base_path=str(served_models / "scale"))
     with running(options) as one, pytest.raises(urllib.error.HTTPError, match="404"):
         read(one)
+
+
+def test_batches_are_counted_and_their_waits_timed(served_models: Path) -> None:
+    metrics = Metrics()
+    parameters = BatchingParameters(
+        max_batch_size=8, allowed_batch_sizes=(4, 8), batch_timeout_micros=60_000_000, num_batch_threads=1
+    )
+    batcher = Batcher(parameters, metrics)
+    engine = Engine(str(served_models / "scale" / "2"))
+    begun = time.monotonic()
+    futures = [
+        batcher.submit(engine, "serving_default", {"x": np.ones((rows, 3), np.float32)}, ["y"]) for rows in (3, 5, 2)
+    ]
+    wait([futures[0], futures[1]])  # together they fill a batch
+    batcher.close()  # the third waits no longer
+    microseconds = (time.monotonic() - begun) * 1e6
+    engine.close()
+    assert [len(future.result()["y"]) for future in futures] == [3, 5, 2]
+    text = metrics.text()
+    session = "batching_session"
+    assert value(text, f"{session}:queuing_latency_count", thread_pool_name="") == 3
+    assert 0 < value(text, f"{session}:queuing_latency_sum", thread_pool_name="") <= 3 * microseconds
+    for name, count, total in (("input_batch_size", 3, 3 + 5 + 2), ("processed_batch_size", 2, 8 + 4)):
+        assert value(text, f"{session}:{name}_count") == count
+        assert value(text, f"{session}:{name}_sum") == total
+    assert value(text, f"{session}:wrapped_run_count") == 2
+    for size, padding in (("8", 0), ("4", 2)):
+        assert value(text, f"{session}:padding_size_count", execution_batch_size=size) == 1
+        assert value(text, f"{session}:padding_size_sum", execution_batch_size=size) == padding
+
+
+def test_loads_and_warm_ups_are_counted_and_timed(tmp_path: Path) -> None:
+    metrics = Metrics()
+    factory = ServableFactory(None, metrics)
+    good, cold, bad = (str(tmp_path / name) for name in ("good", "cold", "bad"))
+    for path in (good, cold):
+        write_counter_model(Path(path))
+    warmup_file = Path(good, WARMUP_PATH)
+    warmup_file.parent.mkdir()
+    with tf.io.TFRecordWriter(str(warmup_file)) as writer:
+        log = PredictionLog()
+        log.predict_log.request.CopyFrom(predict_request("m", {"x": np.zeros((1, 1), np.float32)}))
+        writer.write(log.SerializeToString())
+    for path in (good, cold):
+        factory.make(Version("m", 1, path)).close()
+    for _ in range(2):
+        with pytest.raises(ServingError):
+            factory.make(Version("m", 2, bad))
+    warmup_file.write_bytes(b"damaged" * 10)
+    with pytest.raises(ServingError):
+        factory.make(Version("m", 1, good))
+    factory.close()
+    text = metrics.text()
+    saved_model = ":tensorflow:cc:saved_model:"
+    attempts = {(good, "success"): 2, (cold, "success"): 1, (bad, "fail"): 2, (bad, "success"): 0}
+    for (path, status), count in attempts.items():
+        assert value(text, "load_attempt_count", saved_model, model_path=path, status=status) == count
+    assert value(text, "load_latency", saved_model, model_path=good) > 0
+    for (path, status), count in {(good, "OK"): 1, (good, "DATA_LOSS"): 1, (cold, "OK"): 0}.items():
+        assert value(text, "model_warmup_latency_count", model_path=path, status=status) == count
 
 
 def test_buckets_are_cumulative_and_their_bounds_belong_to_them() -> None:

@@ -22,11 +22,13 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from tensorflow_serving.apis.prediction_service_pb2_grpc import PredictionServiceStub
 
 from tests.fixtures.command import mnist_tfx
+from tests.fixtures.server_process import server_processes
 from tests.serving.conftest import PATIENCE_SECONDS, predict_request, scale_request, wait_until
 
 CHECKOUT = Path(__file__).resolve().parents[3]
 MNIST_TFX = [sys.executable, "-c", "import sys; from pipeline.cli import main; sys.exit(main())"]
 SLOW = predict_request("slow", {"steps": np.array([400_000], np.int64)})  # about a second
+TENSORFLOWS_LINES = re.compile(r"^[IWE]\d{4} |oneDNN|absl::InitializeLog|CPU instructions", re.MULTILINE)
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
 
@@ -128,6 +130,7 @@ def test_a_home_is_served_followed_and_drained(home: Path, served_models: Path) 
             assert all(call.code() is grpc.StatusCode.OK for call in in_hand)
         assert command.end() == 0
         assert "Traceback" not in command.said
+        assert not TENSORFLOWS_LINES.search(command.said), command.said
         with pytest.raises(OSError), socket.create_connection(("127.0.0.1", int(grpc_port)), 5):
             pass
 
@@ -153,6 +156,13 @@ def test_a_second_signal_stops_at_once(home: Path) -> None:
             command.process.send_signal(signal.SIGTERM)
             assert command.end() == 128 + signal.SIGTERM
             assert call.code() is grpc.StatusCode.UNAVAILABLE
+
+
+def test_the_server_by_itself_is_as_quiet(served_models: Path, tmp_path: Path) -> None:
+    log = tmp_path / "stderr"
+    with server_processes("scale", served_models / "scale", log, 1):
+        assert "scale: version 3 is AVAILABLE" in log.read_text()
+        assert not TENSORFLOWS_LINES.search(log.read_text()), log.read_text()
 
 
 def test_ctrl_c(home: Path) -> None:
