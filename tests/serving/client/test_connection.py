@@ -23,6 +23,7 @@ from serving.client import (
 from serving.client.channel import resolve_target
 from tests.fixtures.any_client import MakeClient
 from tests.fixtures.certificates import CertificateAuthority
+from tests.fixtures.dns_server import dns_server
 from tests.fixtures.reference_server import AVAILABLE, LOADING, ReferenceServer, serving
 
 IMAGE = np.zeros((28, 28), np.uint8)
@@ -136,6 +137,30 @@ def test_replicas_take_turns_and_one_may_stop(connect: MakeClient) -> None:
             assert first.batches and second.batches
         for _ in range(20):
             client.predict(IMAGE)
+
+
+def test_all_addresses_of_a_name_take_turns(connect: MakeClient) -> None:
+    """A headless Service: one name, one port, an address a pod."""
+    name = "serving.models.test"
+    with dns_server({name: ["127.0.0.1", "127.0.0.2"]}) as dns, serving() as first:
+        with serving(host="127.0.0.2", port=first.port) as second:
+            client = connect(f"dns://127.0.0.1:{dns.port}/{name}:{first.port}")
+            client.predict(IMAGE)
+            for _ in range(200):
+                client.predict(IMAGE)
+                if first.batches and second.batches:
+                    break
+            alternating = len(first.batches), len(second.batches)
+            for _ in range(20):
+                client.predict(IMAGE)
+            assert (len(first.batches), len(second.batches)) == tuple(count + 10 for count in alternating)
+        for _ in range(20):
+            client.predict(IMAGE)
+
+
+def test_a_name_that_does_not_exist(connect: MakeClient) -> None:
+    with dns_server({}) as dns, pytest.raises(Unavailable, match=r"nowhere\.test"):
+        connect(f"dns://127.0.0.1:{dns.port}/nowhere.test:8500", retry=FAST).predict(IMAGE)
 
 
 def test_wait_ready(server: ReferenceServer, connect: MakeClient) -> None:
