@@ -52,6 +52,11 @@ class ServingModule(tf.Module):
         self._image_shape = image_shape
         self._mirrored_averaging = mirrored_averaging
 
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The names of all classes, in order."""
+        return tuple(name.decode() for name in self._class_names.numpy())
+
     def signatures(self) -> dict[str, Any]:
         """The three signatures, by name, as concrete functions."""
         batch_of_strings = tf.TensorSpec([None], tf.string)
@@ -106,12 +111,16 @@ class ServingModule(tf.Module):
 
 
 def export_model(module: ServingModule, folder: str, metadata: dict[str, Any]) -> None:
-    """Writes the SavedModel, with `metadata` (JSON-able: recipe, data fingerprint, code version) inside it."""
+    """Writes the SavedModel, with `metadata` (JSON-able: recipe, data fingerprint, code version) inside it.
+
+    The names of all classes are added to it: the graph tells a client only the likeliest one's.
+    """
     tf.saved_model.save(module, folder, signatures=module.signatures())
     path = os.path.join(folder, METADATA_PATH)
     tf.io.gfile.makedirs(os.path.dirname(path))
     with tf.io.gfile.GFile(path, "w") as file:
-        json.dump({"metadata_version": METADATA_VERSION, **metadata}, file, indent=2, sort_keys=True)
+        added = {"metadata_version": METADATA_VERSION, "class_names": list(module.class_names)}
+        json.dump(added | metadata, file, indent=2, sort_keys=True)
 
 
 def read_weights(model: Any) -> list[tf.Variable]:

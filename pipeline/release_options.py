@@ -11,13 +11,12 @@ from typing import TYPE_CHECKING
 
 from components.errors import UsageError
 from pipeline.home import Home
+from pipeline.server_access import DEFAULT_ADDRESS, add_tls_arguments, tls_of
 
 if TYPE_CHECKING:
     from serving.releases.plans import Plan
     from serving.releases.servers import RunningServer
     from serving.releases.state import ModelState
-
-DEFAULT_ADDRESS = "127.0.0.1:8500"
 
 
 def add_release_arguments(parser: argparse.ArgumentParser) -> None:
@@ -45,11 +44,7 @@ def add_server_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="HOST:PORT",
         help=f"gRPC port of a server that serves this home; may be repeated (default: {DEFAULT_ADDRESS})",
     )
-    parser.add_argument("--tls", action="store_true", help="use TLS; any option of these does, too:")
-    parser.add_argument("--ca", metavar="FILE", help="trust these certificates (PEM) instead of the well-known ones")
-    parser.add_argument("--cert", metavar="FILE", help="the client's certificate (PEM), for mutual TLS")
-    parser.add_argument("--key", metavar="FILE", help="the client certificate's key (PEM)")
-    parser.add_argument("--server-name", metavar="NAME", help="the name in the server's certificate, if not the host's")
+    add_tls_arguments(parser)
 
 
 def open_servers(stack: ExitStack, args: argparse.Namespace) -> list[RunningServer]:
@@ -58,13 +53,11 @@ def open_servers(stack: ExitStack, args: argparse.Namespace) -> list[RunningServ
     Raises:
         UsageError: an address or a PEM file is none.
     """
-    from serving.client.channel import Tls
-    from serving.client.errors import InvalidOption
+    from serving.client import InvalidOption
     from serving.releases.servers import RunningServer
 
     try:
-        files = {"ca": args.ca, "cert": args.cert, "key": args.key, "server_name": args.server_name}
-        tls = Tls(**files) if args.tls or any(files.values()) else None
+        tls = tls_of(args)
         return [stack.enter_context(RunningServer(address, tls)) for address in args.address or [DEFAULT_ADDRESS]]
     except InvalidOption as error:
         raise UsageError(str(error)) from error

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict
 from io import BufferedReader
+from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from components.errors import UsageError
+from pipeline.home import Home
 from pipeline.server_access import add_server_arguments, add_version_arguments, connected
+from serving.releases.versions import stored_versions
 
 if TYPE_CHECKING:
     from serving.client import Classification, Client
@@ -22,6 +26,8 @@ EXAMPLE = "mnist-tfx predict fashion_mnist boot.png shirt.jpg"
 
 _ROWS = 128  # images read before they are sent
 _STDIN = "stdin"
+_LOOPBACK = re.compile(r"(localhost|127\.[\d.]+|\[::1\])(:|$)")
+_METADATA = Path("assets.extra", "model_metadata.json")  # components.export.METADATA_PATH, whose module is heavy
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,8 +39,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--top", type=int, default=3, metavar="K", help="tell the K likeliest classes (default: 3)")
     parser.add_argument(
-        "--class-names", metavar="FILE", help="the names of all classes, one a line, to name the runners-up"
+        "--class-names",
+        metavar="FILE",
+        help="the names of all classes, one a line, to name the runners-up "
+        "(default: as the model in HOME/serving says, if the server is on this machine)",
     )
+    parser.add_argument("--home", metavar="DIR", help="where that model is (default: MNIST_TFX_HOME, else var/)")
     parser.add_argument("--timeout", type=float, default=10.0, metavar="S", help="seconds for a call (default: 10)")
     parser.add_argument("--json", action="store_true", help="print a JSON list, one object an image")
 
@@ -43,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
     """Prints one line, or one JSON object, an image."""
     if args.top < 1:
         raise UsageError(f"--top must be at least 1, got {args.top}.")
-    with connected(args, class_names=_class_names(args.class_names), timeout=args.timeout) as client:
+    with connected(args, class_names=_class_names(args), timeout=args.timeout) as client:
         answers = _classify(client, args.images, args.top)
         if args.json:
             _print_json(answers)
@@ -112,8 +122,14 @@ def _opened(image: str) -> Iterator[BufferedReader]:
         yield file
 
 
-def _class_names(path: str | None) -> list[str] | None:
-    if path is None:
+def _class_names(args: argparse.Namespace) -> list[str] | None:
+    """The names of all classes: a server tells only the likeliest one's."""
+    if args.class_names is not None:
+        with _opened(args.class_names) as file:
+            return file.read().decode("utf-8", "replace").splitlines()
+    if not _LOOPBACK.match(args.address):
         return None
-    with _opened(path) as file:
-        return file.read().decode("utf-8", "replace").splitlines()
+    for version in reversed(stored_versions(Home.resolve(args.home).serving(args.model))):
+        with suppress(OSError, ValueError, KeyError, TypeError):  # a model made elsewhere has no such file
+            return [str(name) for name in json.loads((version.path / _METADATA).read_text())["class_names"]]
+    return None

@@ -219,7 +219,11 @@ def test_what_is_no_image_is_refused(exported: Exported, signature: str) -> None
 
 
 def test_the_folder_holds_its_metadata(exported: Exported) -> None:
-    assert read_metadata(str(exported.folder)) == {"metadata_version": 1, "dataset": "kmnist"}
+    assert read_metadata(str(exported.folder)) == {
+        "metadata_version": 1,
+        "dataset": "kmnist",
+        "class_names": list(CLASSES),
+    }
     assert (exported.folder / METADATA_PATH).is_file()
 
 

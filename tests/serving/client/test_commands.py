@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from components.export import METADATA_PATH
 from tests.fixtures.command import Answer, mnist_tfx
 from tests.fixtures.reference_server import LOADING, ReferenceServer, class_of, probabilities_of, serving
 
@@ -53,6 +54,24 @@ def test_predict_files(run: Run, tmp_path: Path) -> None:
         first, second, third = probabilities_of([best])[0][[best, (best + 1) % 10, (best + 2) % 10]]
         others = f"(class {(best + 1) % 10} {second:.4f}, class {(best + 2) % 10} {third:.4f})"
         assert line == f"{path}  name {best}  {first:.4f}  {others}"
+
+
+def test_predict_names_runners_up_as_the_model_on_this_machine_does(run: Run, tmp_path: Path) -> None:
+    png = tmp_path / "boot.png"
+    png.write_bytes(encoded())
+    for version, name in (("4", "old"), ("30", "new")):
+        metadata = tmp_path / "serving" / "kmnist" / version / METADATA_PATH
+        metadata.parent.mkdir(parents=True)
+        metadata.write_text(json.dumps({"class_names": [f"{name} {index}" for index in range(10)]}))
+    (tmp_path / "serving" / "kmnist" / "31").mkdir()  # made elsewhere
+    [told] = json.loads(run("predict", "--json", png, "--home", tmp_path).out)
+    best = told["index"]
+    labels = [f"name {best}", f"new {(best + 1) % 10}", f"new {(best + 2) % 10}"]
+    assert [one["label"] for one in told["top"]] == labels
+    names = tmp_path / "names"
+    names.write_text("\n".join("abcdefghij"))
+    [told] = json.loads(run("predict", "--json", png, "--home", tmp_path, "--class-names", names).out)
+    assert told["top"][1]["label"] == "abcdefghij"[(best + 1) % 10]
 
 
 @pytest.mark.parametrize("pack", [bytes, gzip.compress], ids=["raw", "gzip"])
@@ -178,7 +197,7 @@ def test_bench_counts_errors(server: ReferenceServer, run: Run) -> None:
         return ordinary(name, inputs, context)
 
     server._outputs = sometimes  # type: ignore[method-assign]
-    answer = run("bench", "--duration", "0.2", "--warmup", "0")
+    answer = run("bench", "--duration", "1", "--warmup", "0")
     assert answer.code == 0
     assert "x queue is full (UNAVAILABLE" in answer.out
 
