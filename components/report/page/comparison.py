@@ -185,6 +185,8 @@ def _points(before: float | None, after: float | None) -> tuple[str, str]:
 
 
 def _ratio(before: float | None, after: float | None) -> str:
+    if before == after and before is not None:
+        return "the same"
     return f"{after / before:.2f} times" if before and after is not None else UNKNOWN
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from components.report.content import Outcome, ReportContent, State, Verdict
-from components.report.page.words import UNKNOWN, bound, percent, points
+from components.report.content import Gate, Outcome, ReportContent, State, Verdict
+from components.report.page.words import UNKNOWN, bound, moment, percent, points, seconds
 
 
 @dataclass(frozen=True)
@@ -80,8 +80,8 @@ def tiles(content: ReportContent) -> tuple[Tile, ...]:
             least_class,
         ),
         _against_baseline(verdict),
-        *(Tile(gate.name, _STATES[gate.state][0], gate.detail, _STATES[gate.state][1]) for gate in verdict.gates),
-        Tile("pushed version", verdict.pushed_version or "none"),
+        *(_gate(gate, verdict) for gate in verdict.gates),
+        Tile("took", seconds(content.seconds), f"started {moment(content.started)}"),
     )
 
 
@@ -104,6 +104,13 @@ def _bounded(name: str, measured: float | None, value: str, note: str, least: fl
         return Tile(name, value, note)
     required = f"{note}{', ' if note else ''}required {bound(least)}"
     return Tile(name, value, required, "is-bad" if measured < least else "")
+
+
+def _gate(gate: Gate, verdict: Verdict) -> Tile:
+    words, style = _STATES[gate.state]
+    if verdict.pushed_version and gate is verdict.gates[-1]:  # the push comes last, and its version says more
+        return Tile("pushed version", f"{words.split()[0]} {verdict.pushed_version}", "", style)
+    return Tile(gate.name, words, gate.detail, style)
 
 
 def _against_baseline(verdict: Verdict) -> Tile:

@@ -1,0 +1,251 @@
+"""What the pages say is what the content holds, whatever is missing or odd in it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from components.report import content as c
+from components.report.page.render import render_comparison, render_report
+from components.report.page.words import UNKNOWN
+from tests.fixtures.pages import attributes, by_id, find, parse, table, text
+from tests.fixtures.report_content import FASHION, sample_content
+from tests.fixtures.report_variants import data_rejected_content, empty_content, not_blessed_content
+
+
+@pytest.fixture(scope="module")
+def content():
+    return sample_content()
+
+
+@pytest.fixture(scope="module")
+def root(content):
+    return parse(render_report(content))
+
+
+def section(root, key):
+    return by_id(root, key)
+
+
+def tiles(root):
+    return {text(find(tile, "dt")[0]): [text(dd) for dd in find(tile, "dd")] for tile in find(root, "div", "tile")}
+
+
+def test_verdict_says_everything_at_once(root, content):
+    shown = tiles(root)
+    assert text(find(root, "title")[0]).startswith("✓ fashion_mnist: Pushed")
+    assert text(by_id(root, "verdict-heading")) == "Verdict: Pushed"
+    assert content.verdict.headline in text(section(root, "verdict"))
+    assert "recipe default" in text(find(root, "h1")[0])
+    assert shown["accuracy"] == [f"{100 * content.verdict.accuracy:.2f}%", "required 88%"]
+    assert shown["worst class"][0] == "Shirt"
+    assert shown["against the baseline"][0] == "\N{MINUS SIGN}0.16 points"
+    assert shown["data gate"][0] == shown["TFMA blessing"][0] == shown["infra blessing"][0] == "✓ passed"
+    assert shown["pushed version"] == ["✓ 1795328279"]
+    assert not find(root, "li", "what")
+
+
+def test_verdict_says_what_failed_and_what_to_do():
+    content = not_blessed_content()
+    root = parse(render_report(content))
+    [failure] = find(find(root, "ul", "problems")[0], "li")
+    assert "required at least 0.7500" in text(find(failure, "p", "what")[0])
+    assert "What to do: Train a better model" in text(find(failure, "p", "remedy")[0])
+    shown = tiles(root)
+    assert shown["TFMA blessing"][0] == "✗ failed" and shown["push"][0] == "not reached"
+    wrong = [text(dd) for dd in find(root, "dd", "is-bad")]
+    assert wrong == [f"{100 * content.verdict.accuracy:.2f}%", "Shirt", "✗ failed"]
+
+
+def test_data_are_counted_by_split_and_class(root, content):
+    head, all_classes, *rows = table(section(root, "data"))
+    assert head == ["class", "train", "eval", "test"]
+    assert all_classes == ["all", "55,000", "5,000", "10,000"]
+    assert [row[0] for row in rows] == list(FASHION)
+    assert rows[0][1] == f"{content.data.splits[0].class_counts[0]:,} 10.0%"
+    samples = find(find(root, "ul", "samples")[0], "img")
+    assert len(samples) == 25
+    assert samples[1].get("alt") == "sample 2, labeled Trouser"
+
+
+def test_histograms_add_up_to_all_pixels(root):
+    rows = table(find(by_id(root, "intensity-0"), "details")[0])[1:]
+    assert len(rows) == 52 and rows[0][0] == "0" and rows[-1][0] == "251 to 255"
+    assert sum(float(row[1].rstrip("%")) for row in rows) == pytest.approx(100, abs=0.3)
+
+
+def test_training_marks_the_epoch_that_was_kept(root, content):
+    rows = table(find(by_id(root, "loss"), "details")[0])
+    assert rows[0] == ["epoch", "train", "eval"]
+    assert rows[13] == [
+        "13",
+        *(f"{loss:.4f}" for loss in (content.training.epochs[12].loss, content.training.epochs[12].val_loss)),
+    ]
+    assert "kept: epoch 13" in text(by_id(root, "accuracy"))
+    times = table(find(by_id(root, "time"), "details")[0])
+    assert times[1][0] == "1" and float(times[1][2]) == content.training.epochs[0].input_wait_seconds
+    assert len(table(find(by_id(root, "learning-rate"), "details")[0])) == 19
+
+
+def test_confusion_matrix_sums_to_the_examples(root, content):
+    [matrix] = find(root, "table", "matrix")
+    counts = np.array([int(text(cell).replace(",", "")) for cell in find(matrix, "span", "count")]).reshape(10, 10)
+    assert (counts == content.quality.confusion).all()
+    assert counts.sum() == content.quality.examples
+    shares = [float(text(cell).rstrip("%")) for cell in find(matrix, "span", "share")]
+    assert sum(shares) == pytest.approx(1000, abs=3)
+    assert len(find(matrix, "td", "diagonal")) == 10
+
+
+def test_scores_are_drawn_with_their_bound(root, content):
+    rows = table(find(by_id(root, "scores"), "details")[0])[1:]
+    assert [float(row[3].rstrip("%")) for row in rows] == [
+        round(100 * a_class.scores.recall, 2) for a_class in content.quality.classes
+    ]
+    figure = by_id(root, "scores")
+    limit, worst = find(figure, "line", "limit")[0], find(figure, "circle", "f2")[1 + 6]  # the first is the legend's
+    assert "recall ≥ 65%" in text(figure)
+    assert float(limit.get("x1")) < float(worst.get("cx"))
+
+
+def test_reliability_counts_all_examples(root, content):
+    rows = table(find(by_id(root, "reliability"), "details")[0])[1:]
+    assert sum(int(row[1].replace(",", "")) for row in rows) == content.quality.examples
+    assert rows[0][2:] == [UNKNOWN, UNKNOWN]  # an empty bin has no accuracy
+    kept = table(find(by_id(root, "selective"), "details")[0])
+    right = sum(b.examples * b.accuracy for b in content.quality.confidence)
+    assert kept[1] == ["0.0%", "100.00%", f"{100 * right / content.quality.examples:.2f}%"]
+
+
+def test_examples_show_true_class_and_guess(root, content):
+    shown = find(section(root, "look"), "li", "example")
+    assert len(shown) == 48
+    first, mistake = shown[0], content.look.mistakes[0]
+    actual, predicted = FASHION[mistake.actual], FASHION[mistake.predicted]
+    assert text(find(first, "span", "is-true")[0]) == f"true: {actual}"
+    assert text(find(first, "span", "is-wrong")[0]) == f"✗ guess: {predicted} {100 * mistake.confidence:.1f}%"
+    bars = table(first)
+    assert bars[0][0] == f"✗ {predicted}" and any(row[0] == f"✓ {actual}" for row in bars)
+    assert find(first, "rect", "is-wrong")[0].get("width") == f"{100 * mistake.confidence:.1f}"
+    assert f"true class {actual}, guess {predicted}" in find(first, "img")[0].get("alt")
+    assert len(find(find(root, "ul", "weights")[0], "img")) == 32
+
+
+def test_lineage_names_all_executions(root, content):
+    rows = table(section(root, "lineage"))[1:]
+    assert [row[0] for row in rows] == [execution.component for execution in content.lineage.executions]
+    assert [row[4] for row in rows] == ["cached"] * 4 + ["run"] * 7
+    assert rows[6][3] == "39.3 s"
+    bars = find(find(root, "table", "gantt")[0], "rect")
+    assert all(float(bar.get("x")) + float(bar.get("width")) <= 1000.1 for bar in bars)
+    recipe = text(find(root, "pre")[0])
+    assert 'data.splits.eval = "train[55000:]"' in recipe and "model.hidden_layers = [512, 256]" in recipe
+    assert content.lineage.data_fingerprint in text(root)
+
+
+def test_missing_sections_say_why():
+    root = parse(render_report(data_rejected_content()))
+    reasons = {key: text(find(section(root, key), "p", "missing")[0]) for key in ("training", "quality", "serving")}
+    assert reasons["training"] == "This section is missing: the run ended at DataGate before a model was trained."
+    assert reasons["quality"].endswith("before a model was evaluated.")
+    assert find(section(root, "data"), "span", "is-bad")  # the drift beyond its bound
+    empty = parse(render_report(empty_content()))
+    assert len(find(empty, "p", "missing")) == 6
+    assert "⚠ the statistics could not be read" in text(section(empty, "verdict"))
+
+
+@pytest.mark.parametrize("outcome", ["running", "unknown", "stopped", "killed", "failed", "not pushed"])
+def test_every_outcome_has_its_words(outcome):
+    content = empty_content()
+    root = parse(render_report(replace(content, verdict=replace(content.verdict, outcome=outcome))))
+    [box] = find(root, "div", "verdict")
+    assert box.get("class") in ("verdict bad", "verdict open")
+    assert len(find(root, "p", "missing")) == 6
+
+
+def test_older_and_odd_runs_are_drawn():
+    content = sample_content()
+    bare = [replace(epoch, learning_rate=None, input_wait_seconds=None) for epoch in content.training.epochs]
+    diverged = [replace(bare[0], loss=float("nan"), val_loss=float("inf"))]
+    perfect = np.diag([1000] * 9 + [0])
+    perfect[9, 9] = 0
+    unsure = replace(content.quality.classes[9], examples=0, baseline=None)
+    odd = replace(
+        content,
+        data=replace(
+            content.data,
+            splits=tuple(replace(split, class_counts=(), intensity=None) for split in content.data.splits),
+            samples=(c.Sample(np.full((32, 24, 3), 200, np.uint8), 0),),
+            distances=(),
+            compared_with_previous=False,
+        ),
+        training=replace(content.training, epochs=tuple(diverged), best_epoch=1, resumed_after_epoch=0, monitor=""),
+        quality=replace(
+            content.quality,
+            baseline=None,
+            baseline_version=None,
+            classes=(*content.quality.classes[:9], unsure),
+            confusion=perfect,
+            confidence=(),
+            min_accuracy=None,
+            min_class_accuracy=None,
+            max_accuracy_drop=None,
+        ),
+        look=replace(content.look, mistakes=(), filters=()),
+        serving=replace(content.serving, blessed=None, checks=(), latencies_ms=(), warm_up=()),
+        lineage=replace(
+            content.lineage,
+            executions=tuple(
+                replace(execution, id=None, begun=None, seconds=None, state="")
+                for execution in content.lineage.executions
+            ),
+            recipe={},
+        ),
+    )
+    root = parse(render_report(odd))
+    assert "nan" in text(by_id(root, "loss"))
+    for words in (
+        "No histograms",
+        "did not record confidences",
+        "made no mistake",
+        "does not see pixels",
+        "the infra validator did not run",
+        "recipe of this run is not known",
+        "there were no earlier data",
+        "There was no baseline",
+    ):
+        assert words in text(root)
+    assert not any("nan" in value for _, name, value in attributes(root) if name in ("x", "y", "d", "cx", "width"))
+    sample = find(find(root, "ul", "samples")[0], "img")[0]
+    assert (sample.get("width"), sample.get("height")) == ("84", "112")
+
+
+def test_no_epochs_no_curves():
+    content = sample_content()
+    root = parse(render_report(replace(content, training=replace(content.training, epochs=(), best_epoch=0))))
+    assert "holds no epoch" in text(section(root, "training"))
+
+
+def test_comparison_says_what_changed_and_what_came_of_it():
+    a, b = sample_content(), not_blessed_content()
+    root = parse(render_comparison(a, b))
+    change = 100 * (b.verdict.accuracy - a.verdict.accuracy)
+    assert text(by_id(root, "verdict-heading")).startswith(f"B is better by {change:.2f} points")
+    recipe = table(by_id(root, "changes"))
+    assert recipe[1:] == [["model.dropout", "0.3", "0.0"], ["seed", "0", "3"]]
+    assert "Both runs have the same data." in text(by_id(root, "changes"))
+    rows = table(find(by_id(root, "classes"), "details")[0])[1:]
+    gains = [float(row[3].replace("\N{MINUS SIGN}", "-").replace("±", "")) for row in rows]
+    assert gains == sorted(gains, reverse=True) and len(gains) == 10
+    assert table(by_id(root, "time"))[1] == ["TfdsExampleGen", "30 ms (cached)", "30 ms (cached)"]
+
+
+def test_comparison_warns_where_the_runs_are_not_alike():
+    a, b = sample_content(), empty_content()
+    words = text(parse(render_comparison(a, b)))
+    assert "different datasets: fashion_mnist and mnist" in words
+    assert "cannot be compared by accuracy" in words
+    other = replace(a, lineage=replace(a.lineage, data_fingerprint="sha256:0"))
+    assert "made of different data" in text(parse(render_comparison(a, other)))
