@@ -42,9 +42,10 @@ class SoftTargetsClassifier(keras.Model):
         variables = self.trainable_variables
         self.optimizer.apply_gradients(zip(tape.gradient(loss, variables), variables, strict=True))
         count = tf.shape(pixels)[0]  # an epoch's loss is the mean over its images: its last batch may be smaller
+        replicas = tf.distribute.get_strategy().num_replicas_in_sync  # by which compute_loss divides
         for metric in self.metrics:
             if metric.name == "loss":
-                metric.update_state(loss, sample_weight=count)
+                metric.update_state(loss * replicas, sample_weight=count)
             else:
                 metric.update_state(targets, logits)
         return self.get_metrics_result()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import logging
@@ -135,7 +136,8 @@ def train(
     first_epoch = backed_up_epoch(backup_dir, data.steps)
     if first_epoch:
         _PROGRESS.info("going on after epoch %d of an interrupted training", first_epoch)
-    with _strategy().scope():
+    strategy = _strategy()
+    with strategy.scope():
         classifier = build_model(config.model, config.image_shape, num_classes, settings.precision)
         model = classifier
         if config.augmentation.mixup or teachers:
@@ -149,7 +151,8 @@ def train(
                 from_logits=True, label_smoothing=0.0 if teachers else settings.label_smoothing
             ),
             metrics=["accuracy"],
-            steps_per_execution=min(_STEPS_PER_EXECUTION, data.steps),
+            # Several steps in one graph fail on several devices (keras-team/keras#19246).
+            steps_per_execution=1 if strategy.num_replicas_in_sync > 1 else min(_STEPS_PER_EXECUTION, data.steps),
             jit_compile=False,
         )
     stopping = ResumableEarlyStopping(
@@ -181,17 +184,19 @@ def train(
     )
     log = _training_log(stopping, settings, len(train_examples), first_epoch, time.monotonic() - started)
     _PROGRESS.info("training waited %.1f %% of its time for input", 100 * log["input_wait_share"])
-    if settings.precision != "float32":
+    if settings.precision != "float32" or strategy.num_replicas_in_sync > 1:  # a plain model, on one device
         trained, classifier = classifier, build_model(config.model, config.image_shape, num_classes)
         classifier.set_weights(trained.get_weights())
     return classifier, log | {"teachers": teacher_logs}
 
 
+@functools.cache  # a second one in a process takes the first one's collective operations for its own
 def _strategy() -> tf.distribute.Strategy:
     """All GPUs of this machine, or its one device."""
+    devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
     return (
-        tf.distribute.MirroredStrategy()
-        if len(tf.config.list_physical_devices("GPU")) > 1
+        tf.distribute.MirroredStrategy([device.name for device in devices])
+        if len(devices) > 1
         else tf.distribute.get_strategy()
     )
 
@@ -209,7 +214,7 @@ class _EpochNumbers(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         if logs is not None:
-            logs["learning_rate"] = float(self.model.optimizer.learning_rate)
+            logs["learning_rate"] = float(tf.convert_to_tensor(self.model.optimizer.learning_rate))
             logs["input_wait_seconds"] = float(self._data.waited)
 
 

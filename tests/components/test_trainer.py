@@ -101,6 +101,44 @@ def test_the_same_seed_gives_the_same_history_and_model(tiny_run: TinyRun, tmp_p
     np.testing.assert_array_equal(logits(first, tiny_run), logits(second, tiny_run))
 
 
+ON_TWO_DEVICES = """
+import json, sys
+from pathlib import Path
+import tensorflow as tf
+[cpu] = tf.config.list_physical_devices("CPU")
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+from tests.components.test_trainer import config, trained
+examples, folder = map(Path, sys.argv[1:])
+for name, options in (("plain", {}), ("distilled", {"distillation": {"teachers": 1}, "epochs": 1})):
+    model, log = trained(examples, folder / name, config(folder / name, **options))
+    model.save(folder / f"{name}.keras")
+    (folder / f"{name}.json").write_text(json.dumps(log))
+"""
+
+
+def test_several_devices_share_each_batch(
+    tiny_run: TinyRun, uninterrupted: tuple[keras.Model, dict[str, Any]], tmp_path: Path
+) -> None:
+    """Two devices made of one processor, as a machine with two GPUs has: the same training, but for rounding."""
+    command = [sys.executable, "-c", ON_TWO_DEVICES, str(tiny_run.examples), str(tmp_path)]
+    finished = subprocess.run(command, cwd=_CHECKOUT, capture_output=True, text=True)
+    assert finished.returncode == 0, finished.stderr
+    distilled = trained(
+        tiny_run.examples, tmp_path / "one", config(tmp_path / "one", distillation={"teachers": 1}, epochs=1)
+    )
+    for name, (model, log) in (("plain", uninterrupted), ("distilled", distilled)):
+        shared = json.loads((tmp_path / f"{name}.json").read_text())
+        assert shared["devices"] == ["CPU", "CPU"] and log["devices"] == ["CPU"]
+        for key in ("loss", "val_loss"):
+            np.testing.assert_allclose(_column(shared, key), _column(log, key), rtol=1e-3)
+        of_shared = keras.saving.load_model(tmp_path / f"{name}.keras")
+        np.testing.assert_allclose(logits(of_shared, tiny_run), logits(model, tiny_run), atol=1e-2)
+
+
+def _column(log: dict[str, Any], key: str) -> list[float]:
+    return [row[key] for row in log["history"]]
+
+
 def test_another_seed_gives_another_model(
     tiny_run: TinyRun, uninterrupted: tuple[keras.Model, dict[str, Any]], tmp_path: Path
 ) -> None:
