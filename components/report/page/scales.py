@@ -43,10 +43,10 @@ def tick_labels(values: Iterable[float]) -> tuple[str, ...]:
     """The ticks in words, all with the same number of decimals: as few as tell them apart."""
     numbers = tuple(values)
     largest = max((abs(value) for value in numbers), default=0.0)
-    if 0 < largest < 1e-3:
-        return tuple(f"{value:.0e}".replace("e-0", "e-") if value else "0" for value in numbers)
-    for digits in range(7):
-        labels = tuple(f"{value:,.{digits}f}" for value in numbers)
-        if all(abs(float(label.replace(",", "")) - value) < 1e-9 for label, value in zip(labels, numbers, strict=True)):
-            return labels
-    return tuple(f"{value:g}" for value in numbers)
+    form = "e" if 0 < largest < 1e-3 else "f"
+    for digits in range(12):
+        labels = tuple(f"{value:,.{digits}{form}}" for value in numbers)
+        errors = (float(label.replace(",", "")) - value for label, value in zip(labels, numbers, strict=True))
+        if all(abs(error) <= 1e-9 * largest for error in errors):
+            break
+    return tuple("0" if not value else label.replace("e-0", "e-") for label, value in zip(labels, numbers, strict=True))

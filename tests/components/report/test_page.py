@@ -155,9 +155,7 @@ def test_hostile_names_are_text_and_nothing_else(page, root):
 
 
 def test_is_small():
-    assert (
-        len(rendered("pushed")[0].encode()) < 1_000_000
-    )  # 3 MB is allowed; images of real examples weigh more than ours
+    assert len(rendered("pushed")[0].encode()) < 1_000_000  # of the 3 MB that a report may have
 
 
 def test_same_content_makes_the_same_page(name, page):

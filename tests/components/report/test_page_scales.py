@@ -9,7 +9,7 @@ import tomllib
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -23,6 +23,7 @@ measured = st.floats(-1e6, 1e6, allow_nan=False).map(lambda value: round(value, 
 
 
 @given(measured, measured, st.integers(2, 8))
+@example(7e-06, 7e-06, 5)  # 1e-5 and 1.2e-5 were both called 1e-5
 def test_ticks_hold_the_values_between_few_equal_steps(one, other, most):
     low, high = min(one, other), max(one, other)
     marks = ticks(low, high, most)
