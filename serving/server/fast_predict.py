@@ -41,6 +41,9 @@ MAX_RECEIVING = 64
 MAX_HELD_BYTES = 256 * 2**20
 """Of requests in hand; above it no further request is read until some are answered."""
 
+STALL_SECONDS = 30.0
+"""A client may take so long to send a request, or to take an answer; then its call is given up, for others wait."""
+
 _LARGE_BYTES = 2**20  # read and decoded by a thread of the pool, for it would hold up the polling thread
 _FOREVER = 10 * 365 * 86400.0  # gRPC says "no deadline" as a time far away
 _OK = grpc.StatusCode.OK.value[0]
@@ -68,6 +71,7 @@ class FastPredict:
         self._max_calls = max_calls
         self._in_hand = 0
         self._receiving = 0
+        self._clients_turn: dict[_Call, float] = {}  # since when (`time.monotonic()`) it is to send or to take
         self._held_bytes = 0
         self._unread: deque[_Call] = deque()
         self.active = cygrpc is not None and _has_what_it_takes(server)
@@ -118,12 +122,14 @@ class FastPredict:
         while self._unread and self._receiving < MAX_RECEIVING and self._held_bytes < MAX_HELD_BYTES:
             call = self._unread.popleft()
             self._receiving += 1
+            self._clients_turn[call] = time.monotonic()
             call.core.start_server_batch(
                 (cygrpc.ReceiveMessageOperation(0),), lambda event, call=call: self._on_message(call, event)
             )
 
     def _on_message(self, call: _Call, event: Any) -> tuple[None, tuple[()]]:
         self._receiving -= 1
+        self._clients_turn.pop(call, None)
         data = event.batch_operations[0].message()
         if data is None:  # the client went away, sent nothing, or too much: then gRPC has answered already
             self._fail(call, ServingError(grpc.StatusCode.UNIMPLEMENTED, "Predict takes exactly one request message."))
@@ -138,12 +144,21 @@ class FastPredict:
         return _DONE
 
     def _on_sent(self, call: _Call) -> tuple[_Call, tuple[()]]:
+        self._clients_turn.pop(call, None)
         self._in_hand -= 1
         self._held_bytes -= call.size
         self._read_next()
         return call, ()
 
     # Any thread.
+
+    def give_up_stalled_calls(self) -> None:
+        """Cancels calls whose client neither goes on sending nor takes its answer; to be called now and then."""
+        oldest = time.monotonic() - STALL_SECONDS
+        for call, since in list(self._clients_turn.items()):
+            if since < oldest:
+                words = f"the client took more than {STALL_SECONDS:g} s to send its request or to take its answer"
+                call.core.cancel(grpc.StatusCode.DEADLINE_EXCEEDED.value[0], words)
 
     def _respond(self, call: _Call, data: bytes) -> None:
         try:
@@ -176,6 +191,7 @@ class FastPredict:
             cygrpc.SendStatusFromServerOperation(None, code, details, 0),
             cygrpc.ReceiveCloseOnServerOperation(0),
         )
+        self._clients_turn[call] = time.monotonic()
         call.core.start_server_batch(operations, lambda _event: self._on_sent(call))
 
 

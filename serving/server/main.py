@@ -143,12 +143,13 @@ class ModelServer:
         return {model.name: model.base_path for model in self._listed.model_config_list.config}
 
     def _watch(self) -> None:
-        """Follows the states of the models, and the source."""
+        """Follows the states of the models, stalled calls, and the source."""
         poll = self.options.model_config_file_poll_wait_seconds
         waited = 0.0
         last_error = ""
         while not self._stopping.wait(_WATCH_SECONDS):
             self._set_health()
+            self._grpc.give_up_stalled_calls()
             waited += _WATCH_SECONDS
             if poll <= 0 or waited < poll:
                 continue

@@ -89,6 +89,10 @@ class GrpcServer:
         states = health_pb2.HealthCheckResponse
         self.health.set(service, states.SERVING if serving else states.NOT_SERVING)
 
+    def give_up_stalled_calls(self) -> None:
+        """To be called now and then: see `FastPredict`."""
+        self._fast.give_up_stalled_calls()
+
     def stop(self, grace_seconds: float) -> None:
         """Says NOT_SERVING, takes no more calls, lets those in hand finish for so long, then cancels them."""
         self.health.enter_graceful_shutdown()

@@ -7,6 +7,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -330,6 +331,70 @@ def test_cancelled_and_abandoned_calls_leave_nothing_behind(model_server: Runnin
     fast = model_server.server._grpc._fast
     wait_until(lambda: (fast._in_hand, fast._receiving, fast._held_bytes) == (0, 0, 0), "all calls to be over")
     model_server.prediction.Predict(scale_request())
+
+
+def test_clients_that_stall_are_given_up(served_models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One stops in the middle of requests and takes no answers; others wait until its calls are given up, no longer."""
+    monkeypatch.setattr(fast_predict, "MAX_RECEIVING", 2)
+    monkeypatch.setattr(fast_predict, "STALL_SECONDS", 0.5)
+    options = ServerOptions(port=0, model_name="scale", model_base_path=str(served_models / "scale"))
+    large = predict_request("scale", {"x": np.zeros((500_000, 3), np.float32)})
+    with running(options) as one, stalling_proxy(one.server.grpc_port) as (port, stall):
+        fast = one.server._grpc._fast
+        with grpc.insecure_channel(f"127.0.0.1:{port}", [("grpc.enable_retries", 0)]) as channel:
+            stub = PredictionServiceStub(channel)
+            stub.Predict(scale_request())
+            stall.set()
+            calls = [stub.Predict.future(large) for _ in range(4)]
+            wait_until(lambda: fast._receiving == 2, "its requests")
+            assert one.prediction.Predict(scale_request(), timeout=30).model_spec.version.value == 3
+            wait_until(lambda: (fast._in_hand, fast._clients_turn) == (0, {}), "its calls to be given up")
+            for call in calls:
+                call.cancel()
+
+
+@contextmanager
+def stalling_proxy(server_port: int) -> Iterator[tuple[int, threading.Event]]:
+    """Passes one connection on; from when the event is set, nothing of what the server says."""
+    stall, stop = threading.Event(), threading.Event()
+
+    def pass_on(source: socket.socket, target: socket.socket, blocked: threading.Event | None) -> None:
+        with suppress(OSError):
+            while not (blocked and blocked.is_set()):
+                with suppress(TimeoutError):
+                    data = source.recv(65536)
+                    if not data:
+                        break
+                    target.sendall(data)
+        if blocked is not None:
+            stop.wait()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            client, _ = listener.accept()
+            with client, socket.create_connection(("127.0.0.1", server_port)) as server:
+                server.settimeout(0.05)
+                threads = [
+                    threading.Thread(target=pass_on, args=arguments)
+                    for arguments in ((client, server, None), (server, client, stall))
+                ]
+                for thread in threads:
+                    thread.start()
+                stop.wait()
+                for each in (client, server):
+                    with suppress(OSError):
+                        each.shutdown(socket.SHUT_RDWR)
+                for thread in threads:
+                    thread.join()
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        try:
+            yield listener.getsockname()[1], stall
+        finally:
+            stop.set()
+            thread.join()
 
 
 def test_a_call_that_never_sends_its_message(model_server: Running) -> None:
