@@ -130,7 +130,7 @@ def _time_chart(epochs: Sequence[Epoch]) -> Chart:
         wait = epoch.input_wait_seconds or 0.0
         bars.append(bar(axes, (x - 0.5, x + 0.5), (wait, max(epoch.seconds, wait)), gap=2.0))
         if wait:
-            bars.append(bar(axes, (x - 0.5, x + 0.5), (0.0, wait), "bar is-wrong", gap=2.0))
+            bars.append(bar(axes, (x - 0.5, x + 0.5), (0.0, wait), "bar is-waiting", gap=2.0))
     waits = [epoch.input_wait_seconds for epoch in epochs if epoch.input_wait_seconds is not None]
     total = sum(epoch.seconds for epoch in epochs)
     waited = f" of it {seconds(sum(waits))} waiting for input" if waits else " waiting for input was not recorded"
@@ -141,7 +141,7 @@ def _time_chart(epochs: Sequence[Epoch]) -> Chart:
         description=f"Seconds of each of {len(xs)} epochs: {seconds(total)} in all,{waited}.",
         frame=axes,
         bars=tuple(bars),
-        bar_names=(("bar", "training and evaluating"), ("bar is-wrong", "waiting for input")) if waits else (),
+        bar_names=(("bar", "training and evaluating"), ("bar is-waiting", "waiting for input")) if waits else (),
         table=Table(
             ("epoch", "seconds", "of it waiting for input"),
             tuple((str(e.epoch), number(e.seconds, 2), number(e.input_wait_seconds, 3)) for e in epochs),
