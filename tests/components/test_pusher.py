@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from tfx.types.standard_artifacts import InfraBlessing, Model, ModelBlessing, Pu
 
 from components.pusher import Executor
 from tests.fixtures.executors import artifact, context
+from tests.fixtures.object_store import object_store
 from tests.fixtures.tiny_run import TinyRun
 
 _CHECKOUT = Path(__file__).resolve().parents[2]
@@ -29,8 +31,10 @@ def write_model(folder: Path, mebibytes: int = 0) -> None:
         (serving / "variables" / f"variables-{number:03d}").write_bytes(bytes(4 * 2**20 if mebibytes else 4))
 
 
-def push(folder: Path, *, blessed: bool = True, infra_blessed: bool | None = None) -> PushedModel:
-    """Runs the executor on the model in `folder`, towards `folder`/serving."""
+def push(
+    folder: Path, *, blessed: bool = True, infra_blessed: bool | None = None, serving: str | None = None
+) -> PushedModel:
+    """Runs the executor on the model in `folder`, towards `folder`/serving or another place."""
     blessing = artifact(ModelBlessing, folder / "blessing")
     blessing.set_int_custom_property("blessed", int(blessed))
     inputs = {"model": [artifact(Model, folder / "model")], "model_blessing": [blessing]}
@@ -39,7 +43,7 @@ def push(folder: Path, *, blessed: bool = True, infra_blessed: bool | None = Non
         infra.set_int_custom_property("blessed", int(infra_blessed))
         inputs["infra_blessing"] = [infra]
     pushed = artifact(PushedModel, folder / "pushed")
-    destination = {"filesystem": {"base_directory": str(folder / "serving")}}
+    destination = {"filesystem": {"base_directory": serving or str(folder / "serving")}}
     Executor(context(folder)).Do(inputs, {"pushed_model": [pushed]}, {"push_destination": json.dumps(destination)})
     return pushed
 
@@ -185,3 +189,36 @@ def test_the_number_of_a_rolled_back_version_is_not_used_again(tmp_path: Path) -
     ahead = int(time.time()) + 10**6
     (tmp_path / "serving" / ".rolled_back" / str(ahead)).mkdir(parents=True)
     assert push(tmp_path).get_string_custom_property("pushed_version") == str(ahead + 1)
+
+
+PUSH_INTO_BUCKET = """
+import sys
+from pathlib import Path
+from tests.components.test_pusher import push
+folder, graph = Path(sys.argv[1]), Path(sys.argv[1]) / "model" / "Format-Serving" / "saved_model.pb"
+for text in ("one", "one", "two"):
+    graph.write_text(text)
+    print(push(folder, serving="gs://my-bucket/serving/mnist").get_string_custom_property("pushed_version"))
+"""
+
+
+@pytest.mark.slow
+def test_into_a_bucket_too_each_model_is_pushed_once(tmp_path: Path) -> None:
+    write_model(tmp_path / "model")
+    with object_store(tmp_path / "store") as (store, environment):
+        # A process of its own: TensorFlow looks at this environment once.
+        finished = subprocess.run(
+            [sys.executable, "-c", PUSH_INTO_BUCKET, str(tmp_path)],
+            cwd=_CHECKOUT,
+            env={**os.environ, **environment},
+            capture_output=True,
+            text=True,
+        )
+        assert finished.returncode == 0, finished.stderr
+        first, again, other = finished.stdout.split()
+        assert first == again and int(other) > int(first)
+        names = ("saved_model.pb", "variables/variables-000")
+        assert store.names("gs://my-bucket/serving/mnist") == sorted(
+            f"{one}/{name}" for one in (first, other) for name in names
+        )
+        assert store.refused == []
