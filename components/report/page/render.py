@@ -122,9 +122,9 @@ def _quality_parts(content: ReportContent) -> dict[str, Any]:
         "scores": quality_charts.scores_chart(quality),
         "against_baseline": None if quality.baseline_version == "" else quality_charts.baseline_chart(quality.classes),
         "calibration": (
-            quality_charts.reliability_chart(quality.confidence, error),
-            quality_charts.confidence_chart(quality.confidence),
-            quality_charts.selective_chart(quality.confidence),
+            confidence_charts.reliability_chart(quality.confidence, error),
+            confidence_charts.confidence_chart(quality.confidence),
+            confidence_charts.selective_chart(quality.confidence),
         )
         if quality.confidence
         else (),
