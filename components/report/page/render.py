@@ -16,6 +16,7 @@ from markupsafe import Markup
 from components.report.content import IndexRow, ReportContent
 from components.report.page import (
     comparison,
+    confidence_charts,
     data_charts,
     look_view,
     quality_charts,
