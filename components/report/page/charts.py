@@ -85,12 +85,10 @@ class Bar:
 
 @dataclass(frozen=True)
 class Mark:
-    """A line across the plot, at a place on the x axis (`vertical`) or on the y axis."""
+    """A vertical line across the plot, with a few words."""
 
     at: float
     text: str
-    vertical: bool
-    style: str  # "guide", or "limit" for a bound
 
 
 @dataclass(frozen=True)

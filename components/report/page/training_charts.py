@@ -68,7 +68,7 @@ def curve_chart(
     xs = [float(epoch.epoch) for epoch in epochs]
     drawn = finite(value for values in curves.values() for value in values) or [0.0]
     axes = _epoch_frame(xs, ticks(0.0 if from_zero else min(drawn), max(drawn)), "", y_labels)
-    marks = () if best_epoch is None else (Mark(axes.x(best_epoch), f"kept: epoch {best_epoch}", True, "guide"),)
+    marks = () if best_epoch is None else (Mark(axes.x(best_epoch), f"kept: epoch {best_epoch}"),)
     kept = "" if best_epoch is None else f" The weights of epoch {best_epoch} were kept."
     return Chart(
         key=key,
