@@ -17,7 +17,7 @@ def learning_rate(
     The cosine is that of Loshchilov and Hutter (2017), without restarts.
     """
     steps = steps_per_epoch * settings.epochs
-    warmup_steps = round(settings.warmup * steps)
+    warmup_steps = min(round(settings.warmup * steps), steps - 1)  # Keras wants a step after the warm-up
     if settings.schedule == "constant" and not warmup_steps:
         return settings.learning_rate
     return keras.optimizers.schedules.CosineDecay(
