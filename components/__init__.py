@@ -12,6 +12,10 @@ def __getattr__(name: str) -> Any:
     """
     if name == "DataBlessing":
         from components.data_gate.component import DataBlessing
+        from components.report.artifact import make_known
 
+        # The one moment at which a container runs our code before it looks for the classes of its outputs: the report,
+        # whose class is not found by its type's name, has a DataBlessing among its inputs.
+        make_known()
         return DataBlessing
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -34,7 +34,7 @@ def evaluation_config(settings: EvaluationSettings, num_classes: int) -> config_
     metrics = [config_pb2.MetricConfig(class_name="ExampleCount"), accuracy]
     metrics += [
         config_pb2.MetricConfig(class_name=name, module=_METRICS, config=f'"num_classes": {num_classes}')
-        for name in ("PerClass", "ProbabilityQuality", "ConfusionMatrix")
+        for name in ("PerClass", "ProbabilityQuality", "ConfusionMatrix", "Reliability")
     ]
     models = [config_pb2.ModelSpec(name=CANDIDATE, **_MODEL)]
     if settings.baseline != "none":

@@ -14,6 +14,7 @@ import apache_beam as beam
 import numpy as np
 from tensorflow_model_analysis.metrics import metric_types, metric_util
 from tensorflow_model_analysis.metrics.multi_class_confusion_matrix_metrics import Matrices, MatrixEntryKey
+from tensorflow_model_analysis.proto import metrics_for_slice_pb2
 
 from components.features import PROBABILITIES
 
@@ -52,6 +53,13 @@ class ConfusionMatrix(metric_types.Metric):
 
     def __init__(self, num_classes: int, name: str = "confusion_matrix") -> None:
         super().__init__(metric_util.merge_per_key_computations(_confusion_matrix), name=name, num_classes=num_classes)
+
+
+class Reliability(metric_types.Metric):
+    """Examples, their summed confidence and the right ones by bin of confidence, as TFMA's calibration plot."""
+
+    def __init__(self, num_classes: int, name: str = "reliability") -> None:
+        super().__init__(metric_util.merge_per_key_computations(_reliability), name=name, num_classes=num_classes)
 
 
 class Tally:
@@ -122,6 +130,24 @@ def _confusion_matrix(name: str, num_classes: int, model_name: str = "") -> metr
     def result(tally: Tally) -> dict[_Key, Any]:
         cells = {MatrixEntryKey(*cell): tally.matrix[cell] for cell in zip(*np.nonzero(tally.matrix), strict=True)}
         return {key: Matrices({_ANY_CONFIDENCE: cells}).to_proto().multi_class_confusion_matrix_at_thresholds}
+
+    return _derived([key], num_classes, model_name, result)
+
+
+def _reliability(name: str, num_classes: int, model_name: str = "") -> metric_types.MetricComputations:
+    key = metric_types.PlotKey(name=name, model_name=model_name)
+
+    def result(tally: Tally) -> dict[_Key, Any]:
+        plot = metrics_for_slice_pb2.CalibrationHistogramBuckets()
+        for index, (count, confidence, right) in enumerate(tally.bins):
+            plot.buckets.add(
+                lower_threshold_inclusive=index / CALIBRATION_BINS,
+                upper_threshold_exclusive=(index + 1) / CALIBRATION_BINS,
+                num_weighted_examples={"value": count},
+                total_weighted_label={"value": right},
+                total_weighted_refined_prediction={"value": confidence},
+            )
+        return {key: plot}
 
     return _derived([key], num_classes, model_name, result)
 

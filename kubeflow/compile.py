@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,8 +23,9 @@ if TYPE_CHECKING:
     from pipeline.dag import Paths
 
 _TRAINER = "Trainer"
-# They look at the served versions, which change without any input or parameter of theirs.
-_NEVER_CACHED = ("Baseline", "Pusher")
+# They look at the served versions, which change without any input or parameter of theirs; and a report is of its run.
+_NEVER_CACHED = ("Baseline", "Pusher", "Report")
+_SYSTEM_TYPE = re.compile(r"^title: (system\.\w+)$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -131,9 +133,18 @@ def _job(dataset: PreparedDataset, recipe: Recipe, profile: Profile) -> dict[str
     for name, task in job["pipelineSpec"]["root"]["dag"]["tasks"].items():
         if name in _NEVER_CACHED:
             task.pop("cachingOptions", None)
+    for component in job["pipelineSpec"]["components"].values():
+        for artifact in component.get("outputDefinitions", {}).get("artifacts", {}).values():
+            artifact["artifactType"] = _named_as_system(artifact["artifactType"])
     if isinstance(profile, VertexProfile):
         job["labels"] = {**job.get("labels", {}), **profile.labels}
     return job
+
+
+def _named_as_system(artifact_type: dict[str, Any]) -> dict[str, Any]:
+    """A type that the platforms know themselves, such as `system.HTML`, written as kfp writes it, so that they do."""
+    found = _SYSTEM_TYPE.search(artifact_type.get("instanceSchema", ""))
+    return {"schemaTitle": found[1], "schemaVersion": "0.0.1"} if found else artifact_type
 
 
 def _resource_spec(resources: Resources) -> Any:

@@ -22,6 +22,7 @@ from kubeflow.profiles import TARGETS, Target
 COMMAND = ("python", "-m", "tfx.orchestration.kubeflow.v2.container.kubeflow_v2_run_executor")
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,127}")
 _TYPE_TITLE = re.compile(r"[a-z][a-z0-9_-]{2,20}\.[A-Z][A-Za-z0-9_-]{2,49}")
+_OUR_SYSTEM_TYPES = ("system.HTML",)  # `components.report.artifact` makes its class known
 _VERTEX_ACCELERATOR = re.compile(r"(NVIDIA|TPU)_[A-Z0-9_]+")
 _KUBERNETES_RESOURCE = re.compile(r"[a-z0-9.-]+\.[a-z]+/[a-z0-9.-]+")
 _INPUT_IN_CONDITION = re.compile(r"inputs\.artifacts\['([^']+)'\]")
@@ -158,7 +159,7 @@ def _artifact_types(pipeline: CompiledPipeline, target: Target) -> Iterator[tupl
         for definitions in (component.input_definitions, component.output_definitions):
             for key, artifact in definitions.artifacts.items():
                 title = _type_title(artifact.artifact_type)
-                if not _TYPE_TITLE.fullmatch(title) or title.startswith("system."):
+                if not _TYPE_TITLE.fullmatch(title) or (title.startswith("system.") and title not in _OUR_SYSTEM_TYPES):
                     yield (
                         name,
                         f"artifact {key!r} has the type {title!r}, from which TFX cannot make its class",

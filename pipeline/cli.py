@@ -20,6 +20,7 @@ COMMANDS = (
     "recipes",
     "runs",
     "show",
+    "report",
     "compile",
     "submit",
     "schedule",

@@ -38,6 +38,7 @@ class ExecutionRecord:
     id: int
     component: str
     state: str  # COMPLETE, CACHED, FAILED, CANCELED, RUNNING
+    begun: float  # seconds after the run's start
     seconds: float | None
     error_type: str | None
     error: str | None
@@ -57,6 +58,12 @@ class RunSummary:
     started: datetime  # UTC
     seconds: float | None
     verdict: str
+    report: str | None  # the HTML file, where it was made
+
+    @property
+    def good(self) -> bool:
+        """Whether nothing failed, was rejected or broken off."""
+        return not self.verdict.startswith(("failed", "killed", "stopped", "not", "data rejected"))
 
 
 @dataclass(frozen=True)
@@ -135,24 +142,28 @@ def _load(store: mlmd.MetadataStore, run: pb.Context, metadata_db: Path) -> RunD
     artifact_ids = {event.artifact_id for of_one in events.values() for event in of_one}
     artifacts = {artifact.id: artifact for artifact in store.get_artifacts_by_id(sorted(artifact_ids))}
     records = tuple(
-        _execution(execution, _context_name(store, execution, "node"), pipeline, events[execution.id], artifacts)
+        _execution(execution, run, _context_name(store, execution, "node"), pipeline, events[execution.id], artifacts)
         for execution in executions
     )
     properties = _values(run.custom_properties)
+    dataset = pipeline.replace("-", "_")
+    report = Home(metadata_db.parent).report(dataset, run.name)
     seconds = properties.get(run_record.SECONDS)
     summary = RunSummary(
         run_id=run.name,
         pipeline=pipeline,
-        dataset=pipeline.replace("-", "_"),
+        dataset=dataset,
         started=datetime.fromtimestamp(run.create_time_since_epoch / 1000, UTC),
         seconds=float(seconds) if seconds is not None else None,
         verdict=_verdict(properties.get(run_record.ENDED), records, metadata_db),
+        report=str(report) if report.exists() else None,
     )
     return RunDetail(summary, records)
 
 
 def _execution(
     execution: pb.Execution,
+    run: pb.Context,
     node: str,
     pipeline: str,
     events: Iterable[pb.Event],
@@ -181,6 +192,7 @@ def _execution(
         id=execution.id,
         component=node.removeprefix(f"{pipeline}."),
         state=state,
+        begun=(execution.create_time_since_epoch - run.create_time_since_epoch) / 1000,
         seconds=None if state == "RUNNING" or error_type == run_record.KILLED else milliseconds / 1000,
         error_type=None if error_type is None else str(error_type),
         error=None if error is None else str(error),

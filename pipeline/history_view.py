@@ -5,10 +5,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from rich import box
 from rich.console import Console, Group, RenderableType
+from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
@@ -27,10 +29,11 @@ def stdout_console() -> Console:
 
 def runs_table(runs: Iterable[RunSummary]) -> Table:
     """One row per run."""
-    table = _table("run", "dataset", "started (UTC)", ">seconds", "verdict")
+    table = _table("run", "dataset", "started (UTC)", ">seconds", "verdict", "report")
     for run in runs:
         started = f"{run.started:%Y-%m-%d %H:%M:%S}"
-        table.add_row(run.run_id, run.dataset, started, _seconds(run.seconds), Text(run.verdict, _verdict_style(run)))
+        verdict = Text(run.verdict, _verdict_style(run))
+        table.add_row(run.run_id, run.dataset, started, _seconds(run.seconds), verdict, _report(run))
     return table
 
 
@@ -81,9 +84,17 @@ def _table(*columns: str) -> Table:
     return table
 
 
+def _report(run: RunSummary) -> Text:
+    """The report's path, which terminals that can do so make a link of."""
+    if run.report is None:
+        return Text("")
+    path = Path(run.report)
+    near = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+    return Text(str(near), Style(link=path.as_uri()))
+
+
 def _verdict_style(run: RunSummary) -> str:
-    bad = run.verdict.startswith(("failed", "killed", "stopped", "not", "data rejected"))
-    return "yellow" if bad else "green"
+    return "green" if run.good else "yellow"
 
 
 def _seconds(seconds: float | None) -> str:

@@ -51,6 +51,19 @@ class Home:
         """The folder of a dataset's runs."""
         return self.root / "runs" / dataset
 
+    @property
+    def reports(self) -> Path:
+        """The folder of all reports, with the index of all runs."""
+        return self.root / "reports"
+
+    def report(self, dataset: str, run_id: str) -> Path:
+        """The report of a run."""
+        return self.reports / dataset / f"{run_id}.html"
+
+    def log(self, dataset: str, run_id: str) -> Path:
+        """The log of a run."""
+        return self.runs(dataset) / run_id / "run.log"
+
     def cache(self, subject: str) -> Path:
         """Files that can be made again: training backups, schema snapshots, the last accepted statistics."""
         return self.root / "cache" / subject

@@ -9,6 +9,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
+from components import remedies
 from components.errors import ModelRejected, PipelineError
 
 
@@ -36,6 +37,7 @@ class Outcome:
     failed_checks: tuple[str, ...]  # of the infra validator, in words
     pushed_version: str | None
     error: PipelineError | None
+    report: str | None = None  # the HTML file; None: not made
 
     @property
     def blessed(self) -> bool:
@@ -46,17 +48,17 @@ class Outcome:
         """The error that decides the exit code: the run's own, or that the model is not good enough."""
         if self.error or self.quality is None or self.blessed:
             return self.error
-        remedies = []
+        found = []
         if self.quality.broken_bounds:
-            remedies.append("train a better one (recipe, epochs), or change the bounds in [evaluation] of the recipe.")
+            found.append(remedies.BROKEN_BOUNDS)
         if self.failed_checks:
-            remedies.append("mend the model's export, or change the limits in [infra] of the recipe.")
+            found.append(remedies.FAILED_CHECKS)
         return ModelRejected(
             "\n".join(
                 [
                     f"the model of {self.dataset} is not good enough, it was not pushed:",
                     *(f"  {reason}" for reason in (*self.quality.broken_bounds, *self.failed_checks)),
-                    *(f"  remedy: {remedy}" for remedy in remedies),
+                    *(f"  remedy: {remedy}" for remedy in found),
                 ]
             )
         )
@@ -73,6 +75,7 @@ class Outcome:
             "failed_checks": list(self.failed_checks),
             "blessed": self.blessed,
             "pushed_version": self.pushed_version,
+            "report": self.report,
             "exit_code": rejection.exit_code if rejection else 0,
             "error": str(rejection) if rejection else None,
         }

@@ -34,5 +34,8 @@ def report_outcomes(outcomes: Sequence[Outcome], logs: Mapping[str, Path], *, as
         print(f"error: {rejection}", file=sys.stderr)
     for dataset, log in logs.items():
         print(f"log of {dataset}: {log}", file=sys.stderr)
+    for outcome in outcomes:
+        if outcome.report:
+            print(f"report of {outcome.dataset}: {outcome.report}", file=sys.stderr)
     codes = {rejection.exit_code for rejection in rejections}
     return codes.pop() if len(codes) == 1 else int(bool(codes))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import uuid
-from collections.abc import Mapping
 from typing import Any
 
 import apache_beam as beam
@@ -15,14 +14,16 @@ from tfx.dsl.components.base.base_beam_executor import BaseBeamExecutor
 from tfx.types import Artifact, artifact_utils
 from tfx.utils import io_utils
 
-from components.data_gate.findings import Finding, anomaly_findings, drift_findings, skew_findings
+from components.data_gate.comparisons import Statistics, drift_comparisons, skew_comparisons
+from components.data_gate.findings import Finding, anomaly_findings, comparison_findings
 from components.data_gate.images import CheckImages, ImageFile
 from components.errors import DataRejected
 
-REPORT = "report.json"  # in the DataBlessing: {"dataset", "examples": {split: count}, "compared_with_previous": bool}
+# In the DataBlessing: {"dataset", "examples": {split: count}, "compared_with_previous": bool, "distances": [...] (see
+# `comparisons.Comparison.distances`)}
+REPORT = "report.json"
 _STATISTICS_FILE = "FeatureStats.pb"
 _ANOMALIES_FILE = "SchemaDiff.pb"
-_Statistics = Mapping[str, statistics_pb2.DatasetFeatureStatisticsList]
 
 
 class Executor(BaseBeamExecutor):
@@ -46,12 +47,13 @@ class Executor(BaseBeamExecutor):
         schema = io_utils.SchemaReader().read(
             io_utils.get_only_uri_in_dir(artifact_utils.get_single_uri(input_dict["schema"]))
         )
-        statistics = _read_statistics(artifact_utils.get_single_uri(input_dict["statistics"]), splits)
-        previous = _read_statistics(accepted_dir, splits)
+        statistics = read_statistics(artifact_utils.get_single_uri(input_dict["statistics"]), splits)
+        previous = read_statistics(accepted_dir, splits)
 
-        findings = _anomalies(artifact_utils.get_single_uri(input_dict["anomalies"]), splits, dataset)
-        findings += skew_findings(statistics, schema, dataset)
-        findings += drift_findings(statistics, previous, schema, dataset, accepted_dir)
+        comparisons = [*skew_comparisons(statistics, schema), *drift_comparisons(statistics, previous, schema)]
+        findings = read_anomalies(artifact_utils.get_single_uri(input_dict["anomalies"]), splits, dataset)
+        for comparison in comparisons:
+            findings += comparison_findings(comparison, dataset, accepted_dir)
         findings += self._image_findings(examples, splits, tuple(json.loads(exec_properties["image_shape"])))
         if findings:
             listed = "\n".join(f"  {finding}" for finding in findings)
@@ -59,7 +61,12 @@ class Executor(BaseBeamExecutor):
             raise DataRejected(f"the data gate rejected {dataset}: {count}, nothing was trained.\n{listed}")
 
         counts = {split: int(statistics[split].datasets[0].num_examples) for split in splits}
-        report = {"dataset": dataset, "examples": counts, "compared_with_previous": bool(previous)}
+        report = {
+            "dataset": dataset,
+            "examples": counts,
+            "compared_with_previous": bool(previous),
+            "distances": [distance for comparison in comparisons for distance in comparison.distances()],
+        }
         blessing = artifact_utils.get_single_instance(output_dict["blessing"])
         with tf.io.gfile.GFile(os.path.join(blessing.uri, REPORT), "w") as file:
             json.dump(report, file)
@@ -91,7 +98,8 @@ class Executor(BaseBeamExecutor):
         return sorted(findings, key=lambda finding: (splits.index(finding.split), finding.reason))
 
 
-def _anomalies(uri: str, splits: list[str], dataset: str) -> list[Finding]:
+def read_anomalies(uri: str, splits: list[str], dataset: str) -> list[Finding]:
+    """What ExampleValidator found, from its ExampleAnomalies."""
     findings: list[Finding] = []
     for split in splits:
         with tf.io.gfile.GFile(os.path.join(uri, f"Split-{split}", _ANOMALIES_FILE), "rb") as file:
@@ -99,7 +107,7 @@ def _anomalies(uri: str, splits: list[str], dataset: str) -> list[Finding]:
     return findings
 
 
-def _read_statistics(uri: str, splits: list[str]) -> _Statistics:
+def read_statistics(uri: str, splits: list[str]) -> Statistics:
     """Statistics by split, of the splits that have any in this folder."""
     statistics = {}
     for split in splits:
@@ -110,7 +118,7 @@ def _read_statistics(uri: str, splits: list[str]) -> _Statistics:
     return statistics
 
 
-def _accept(statistics: _Statistics, accepted_dir: str) -> None:
+def _accept(statistics: Statistics, accepted_dir: str) -> None:
     """Makes these the statistics that the next data are compared with."""
     for split, content in statistics.items():
         folder = os.path.join(accepted_dir, f"Split-{split}")

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-import tensorflow_data_validation as tfdv
-from tensorflow_metadata.proto.v0 import anomalies_pb2, schema_pb2, statistics_pb2
+from tensorflow_metadata.proto.v0 import anomalies_pb2
 
-from components.features import TRAIN
+from components.data_gate.comparisons import Comparison
 
 _WHOLE_SPLIT = "(whole split)"
 
@@ -43,39 +42,16 @@ def anomaly_findings(split: str, anomalies: anomalies_pb2.Anomalies, schema_name
             yield Finding(split, path, info.description, _remedy(info.UNKNOWN_TYPE, schema_name))
 
 
-def skew_findings(
-    statistics: Mapping[str, statistics_pb2.DatasetFeatureStatisticsList], schema: schema_pb2.Schema, schema_name: str
-) -> Iterator[Finding]:
-    """Splits whose distributions differ from split train's by more than the schema's skew comparators allow."""
-    for split, other in statistics.items():
-        if split != TRAIN:
-            found = tfdv.validate_statistics(statistics[TRAIN], schema, serving_statistics=other)
-            yield from _comparator_findings(f"{TRAIN} against {split}", found, schema_name)
-
-
-def drift_findings(
-    statistics: Mapping[str, statistics_pb2.DatasetFeatureStatisticsList],
-    previous: Mapping[str, statistics_pb2.DatasetFeatureStatisticsList],
-    schema: schema_pb2.Schema,
-    schema_name: str,
-    accepted_dir: str,
-) -> Iterator[Finding]:
-    """Splits that differ from the data accepted last by more than the schema's drift comparators allow."""
-    for split, now in statistics.items():
-        if split in previous:
-            found = tfdv.validate_statistics(now, schema, previous_statistics=previous[split])
-            for finding in _comparator_findings(f"{split} against the last accepted run", found, schema_name):
-                remedy = f"{finding.remedy} To accept the new data as they are, delete {accepted_dir}."
-                yield Finding(finding.split, finding.feature, finding.reason, remedy)
-
-
-def _comparator_findings(split: str, anomalies: anomalies_pb2.Anomalies, schema_name: str) -> Iterator[Finding]:
-    """Only what a comparison found; the rest is ExampleValidator's to report, and would come twice."""
-    for path, info in sorted(anomalies.anomaly_info.items()):
+def comparison_findings(comparison: Comparison, schema_name: str, accepted_dir: str) -> Iterator[Finding]:
+    """What a comparison found too far apart; the rest is ExampleValidator's to report, and would come twice."""
+    for path, info in sorted(comparison.anomalies.anomaly_info.items()):
         for reason in info.reason:
             name = anomalies_pb2.AnomalyInfo.Type.Name(reason.type)
             if name.startswith("COMPARATOR_"):
-                yield Finding(split, path, reason.description, _remedy(reason.type, schema_name))
+                remedy = _remedy(reason.type, schema_name)
+                if comparison.kind == "drift":
+                    remedy = f"{remedy} To accept the new data as they are, delete {accepted_dir}."
+                yield Finding(comparison.between, path, reason.description, remedy)
 
 
 def _remedy(kind: anomalies_pb2.AnomalyInfo.Type.ValueType, schema_name: str) -> str:

@@ -243,7 +243,12 @@ def test_good_data_pass_and_become_the_accepted_data(sound: Judged, tmp_path: Pa
     accepted = tmp_path / "accepted"
     blessing = sound.gate(accepted)
     report = json.loads((Path(blessing.uri) / REPORT).read_text())
-    assert report == {"dataset": "mnist", "examples": {"train": 120}, "compared_with_previous": False}
+    assert report == {
+        "dataset": "mnist",
+        "examples": {"train": 120},
+        "compared_with_previous": False,
+        "distances": [],
+    }
     assert json.loads(blessing.get_string_custom_property("examples")) == report["examples"]
     assert statistics_files(accepted) == statistics_files(Path(sound.statistics.uri))
 

@@ -43,7 +43,7 @@ def test_runs_lists_every_run(home: Path, capsys: pytest.CaptureFixture[str]) ->
 def test_runs_of_one_dataset_as_json(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert call(runs, "--home", str(home), "--dataset", "mnist", "--json") == 0
     [run] = json.loads(capsys.readouterr().out)
-    assert set(run) == {"run_id", "pipeline", "dataset", "started", "seconds", "verdict"}
+    assert set(run) == {"run_id", "pipeline", "dataset", "started", "seconds", "verdict", "report"}
     assert (run["dataset"], run["verdict"]) == ("mnist", "pushed version 7")
 
 

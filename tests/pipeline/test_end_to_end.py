@@ -23,7 +23,7 @@ from tests.fixtures.command import Answer, mnist_tfx
 from tests.fixtures.tiny_run import TinyRun, run_tiny
 
 BEFORE_GATE = ["ImportSchemaGen", "TfdsExampleGen", "StatisticsGen", "ExampleValidator"]
-ALL = [*BEFORE_GATE, "DataGate", "Transform", "Trainer", "Baseline", "Evaluator", "InfraValidator", "Pusher"]
+ALL = [*BEFORE_GATE, "DataGate", "Transform", "Trainer", "Baseline", "Evaluator", "InfraValidator", "Pusher", "Report"]
 # In TFDS's order of the tiny dataset, the last 100 examples have other shares of the classes than the first 500.
 SKEWED = ("--set", "data.splits.train=train[:500]", "--set", "data.splits.eval=train[500:]")
 
@@ -79,7 +79,7 @@ def test_a_second_run_is_cached_from_end_to_end_and_pushes_nothing(run: TinyRun)
 def test_a_changed_recipe_is_trained_anew_and_compared_with_the_served_version(run: TinyRun) -> None:
     answer = run.again("--set", "training.seed=1")
     assert answer.code == 0
-    assert not_cached(answer) == ["Trainer", "Baseline", "Evaluator", "InfraValidator", "Pusher"]
+    assert not_cached(answer) == ["Trainer", "Baseline", "Evaluator", "InfraValidator", "Pusher", "Report"]
     assert answer.outcome["baseline_version"] == run.answer.outcome["pushed_version"]
     assert answer.outcome["baseline_accuracy"] == pytest.approx(run.answer.outcome["accuracy"])
     assert run.versions() == [run.answer.outcome["pushed_version"], answer.outcome["pushed_version"]]
@@ -99,7 +99,7 @@ def test_a_version_that_was_deleted_is_pushed_again(run: TinyRun, tmp_path: Path
 def test_without_a_baseline_only_the_judgement_is_new(run: TinyRun) -> None:
     answer = run.again("--set", "baseline=none")
     assert answer.code == 0
-    assert not_cached(answer) == ["Evaluator", "Pusher"]
+    assert not_cached(answer) == ["Evaluator", "Pusher", "Report"]
     assert answer.outcome["baseline_version"] is None and answer.outcome["baseline_accuracy"] is None
     assert answer.outcome["accuracy"] == pytest.approx(run.answer.outcome["accuracy"])
 
@@ -199,7 +199,7 @@ def test_a_killed_run_goes_on_where_it_was_and_a_second_one_beside_it_is_refused
     answer = run.again(*options)
     assert answer.code == 0
     # Transform had finished.
-    assert not_cached(answer) == ["Trainer", "Baseline", "Evaluator", "InfraValidator", "Pusher"]
+    assert not_cached(answer) == ["Trainer", "Baseline", "Evaluator", "InfraValidator", "Pusher", "Report"]
     [model] = (run.home.runs("kmnist") / answer.outcome["run"] / "Trainer" / "model").iterdir()
     assert 0 < json.loads((model / TRAINING_LOG).read_text())["resumed_after_epoch"] < 30
     for version in run.versions():

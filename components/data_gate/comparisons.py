@@ -1,0 +1,54 @@
+"""How far distributions are apart: each split from split train (skew), and from the data accepted last (drift)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import tensorflow_data_validation as tfdv
+from tensorflow_metadata.proto.v0 import anomalies_pb2, schema_pb2, statistics_pb2
+
+from components.features import TRAIN
+
+Statistics = Mapping[str, statistics_pb2.DatasetFeatureStatisticsList]  # by split
+_MEASURES = {"L_INFTY": "L-infinity", "JENSEN_SHANNON_DIVERGENCE": "Jensen-Shannon divergence"}
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What TFDV says of two sets of statistics."""
+
+    kind: Literal["skew", "drift"]
+    between: str
+    anomalies: anomalies_pb2.Anomalies
+
+    def distances(self) -> Iterator[dict[str, Any]]:
+        """Every measured distance with the most that the schema allows: the fields of the report's `Distance`."""
+        for info in self.anomalies.drift_skew_info:
+            for measured in (*info.skew_measurements, *info.drift_measurements):
+                name = type(measured).Type.Name(measured.type)
+                yield {
+                    "kind": self.kind,
+                    "between": self.between,
+                    "feature": ".".join(info.path.step),
+                    "measure": _MEASURES.get(name, name),
+                    "value": measured.value,
+                    "bound": measured.threshold,
+                }
+
+
+def skew_comparisons(statistics: Statistics, schema: schema_pb2.Schema) -> Iterator[Comparison]:
+    """Every other split against split train, by the schema's skew comparators."""
+    for split, other in statistics.items():
+        if split != TRAIN:
+            found = tfdv.validate_statistics(statistics[TRAIN], schema, serving_statistics=other)
+            yield Comparison("skew", f"{TRAIN} against {split}", found)
+
+
+def drift_comparisons(statistics: Statistics, previous: Statistics, schema: schema_pb2.Schema) -> Iterator[Comparison]:
+    """Every split against the same of the data accepted last, by the schema's drift comparators."""
+    for split, now in statistics.items():
+        if split in previous:
+            found = tfdv.validate_statistics(now, schema, previous_statistics=previous[split])
+            yield Comparison("drift", f"{split} against the last accepted run", found)

@@ -1,0 +1,31 @@
+"""The artifact that holds a report: `system.HTML`, the type whose content Kubeflow Pipelines and Vertex AI show."""
+
+from __future__ import annotations
+
+import os
+
+from tfx.dsl.io import fileio
+from tfx.types.artifact import Artifact
+
+_FILE = "report.html"
+
+
+class HTML(Artifact):
+    """One HTML file; see `html_file`."""
+
+    TYPE_NAME = "system.HTML"
+
+
+def make_known() -> None:
+    """Tells TFX's container entry point the class of `system.HTML`, whose name is no path to import it by."""
+    from tfx.orchestration.kubeflow.v2 import compiler_utils  # brings kfp along, which nothing else here needs
+
+    compiler_utils.TITLE_TO_CLASS_PATH[HTML.TYPE_NAME] = f"{HTML.__module__}.{HTML.__qualname__}"
+
+
+def html_file(uri: str) -> str:
+    """The file of an HTML artifact.
+
+    Those that show it on a cluster take the artifact's URI for the file's; TFX on this machine makes a folder of it.
+    """
+    return os.path.join(uri, _FILE) if fileio.isdir(uri) else uri

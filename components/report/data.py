@@ -1,0 +1,142 @@
+"""Section "data": statistics, anomalies and the data gate's report; samples and pixel values from the Examples."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+from tensorflow_metadata.proto.v0 import schema_pb2, statistics_pb2
+from tfx.utils import io_utils
+
+from components.data_gate.comparisons import Comparison, skew_comparisons
+from components.data_gate.executor import REPORT, read_anomalies, read_statistics
+from components.data_gate.findings import comparison_findings
+from components.features import IMAGE, LABEL, SPLITS, TRAIN
+from components.preprocessing import decode_images
+from components.report.content import Data, Distance, Finding, Sample, SplitData
+from components.report.sources import Sources
+
+_SAMPLES = 25
+_SAMPLED_FROM = 500  # the first examples of split train
+_BATCH = 256
+_FEATURES = {IMAGE: tf.io.FixedLenFeature([], tf.string), LABEL: tf.io.FixedLenFeature([], tf.int64)}
+
+
+def collect_data(sources: Sources) -> Data | None:
+    """What is known of the data; None where there are no Examples."""
+    examples = sources.artifact("TfdsExampleGen", "examples")
+    if examples is None:
+        return None
+    statistics = sources.artifact("StatisticsGen", "statistics")
+    read = read_statistics(statistics.uri, list(SPLITS)) if statistics else {}
+    blessing = sources.artifact("DataGate", "blessing")
+    report = _gate_report(blessing.uri) if blessing else {}
+    comparisons = [] if report or not read else _comparisons(sources, read)
+    distances = report.get("distances") or [each for found in comparisons for each in found.distances()]
+    return Data(
+        class_names=sources.class_names,
+        splits=tuple(
+            _split(examples.uri, split, read.get(split), sources)
+            for split in SPLITS
+            if example_files(examples.uri, split)
+        ),
+        samples=_samples(example_files(examples.uri, TRAIN), sources.image_shape),
+        findings=_findings(sources, comparisons),
+        distances=tuple(Distance(**distance) for distance in distances),
+        compared_with_previous=report.get("compared_with_previous"),
+    )
+
+
+def example_files(examples_uri: str, split: str) -> list[str]:
+    """The gzipped TFRecord files of a split, in the order in which others read them."""
+    return sorted(tf.io.gfile.glob(os.path.join(examples_uri, f"Split-{split}", "*")))
+
+
+def _gate_report(blessing_uri: str) -> dict[str, Any]:
+    with tf.io.gfile.GFile(os.path.join(blessing_uri, REPORT)) as file:
+        return dict(json.load(file))
+
+
+def _comparisons(sources: Sources, statistics: Any) -> list[Comparison]:
+    """What the data gate compared before it rejected: it leaves no report then. The drift is in its message only."""
+    schema = sources.artifact("ImportSchemaGen", "schema")
+    if schema is None or TRAIN not in statistics:
+        return []
+    read = io_utils.parse_pbtxt_file(io_utils.get_only_uri_in_dir(schema.uri), schema_pb2.Schema())
+    return list(skew_comparisons(statistics, read))
+
+
+def _findings(sources: Sources, comparisons: Sequence[Comparison]) -> tuple[Finding, ...]:
+    anomalies = sources.artifact("ExampleValidator", "anomalies")
+    if anomalies is None:
+        return ()
+    splits = [split for split in SPLITS if tf.io.gfile.isdir(os.path.join(anomalies.uri, f"Split-{split}"))]
+    found = read_anomalies(anomalies.uri, splits, sources.dataset)
+    for comparison in comparisons:
+        found += comparison_findings(comparison, sources.dataset, "")
+    return tuple(Finding(each.split, each.feature, each.reason, each.remedy) for each in found)
+
+
+def _split(
+    examples_uri: str, name: str, statistics: statistics_pb2.DatasetFeatureStatisticsList | None, sources: Sources
+) -> SplitData:
+    intensity, images = _intensity(example_files(examples_uri, name), sources.image_shape)
+    return SplitData(
+        name=name,
+        examples=int(statistics.datasets[0].num_examples) if statistics else images,
+        class_counts=_class_counts(statistics, len(sources.class_names)) if statistics else (),
+        intensity=intensity if images else None,
+        intensity_images=images,
+    )
+
+
+def _class_counts(statistics: statistics_pb2.DatasetFeatureStatisticsList, num_classes: int) -> tuple[int, ...]:
+    counts = [0] * num_classes
+    for feature in statistics.datasets[0].features:
+        if list(feature.path.step) == [LABEL]:
+            for bucket in feature.string_stats.rank_histogram.buckets:
+                if bucket.label.isdecimal() and int(bucket.label) < num_classes:
+                    counts[int(bucket.label)] = round(bucket.sample_count)
+    return tuple(counts)
+
+
+def _intensity(files: Sequence[str], image_shape: tuple[int, int, int]) -> tuple[npt.NDArray[np.uint64], int]:
+    """Pixels by value, and the number of images counted: batches with one that cannot be decoded are left out."""
+
+    @tf.autograph.experimental.do_not_convert
+    def count(records: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        images = decode_images(tf.io.parse_example(records, {IMAGE: _FEATURES[IMAGE]})[IMAGE], image_shape)
+        values = tf.cast(tf.reshape(images, [-1]), tf.int32)
+        return tf.math.bincount(values, minlength=256, maxlength=256, dtype=tf.int64), tf.shape(images)[0]
+
+    records = tf.data.TFRecordDataset(files, compression_type="GZIP").batch(_BATCH)
+    total, images = np.zeros(256, np.uint64), 0
+    counted = records.map(count, num_parallel_calls=os.cpu_count() or 1).ignore_errors()
+    for values, number in counted.as_numpy_iterator():
+        total += values.astype(np.uint64)
+        images += int(number)
+    return total, images
+
+
+def _samples(files: Sequence[str], image_shape: tuple[int, int, int]) -> tuple[Sample, ...]:
+    """Some of the first examples, of every class in turn."""
+    waiting: dict[int, list[Sample]] = {}
+    records = tf.data.TFRecordDataset(files, compression_type="GZIP").take(_SAMPLED_FROM)
+    parsed = records.map(lambda record: tf.io.parse_single_example(record, _FEATURES)).ignore_errors()
+    for example in parsed.as_numpy_iterator():
+        label = int(example[LABEL])
+        if len(waiting.setdefault(label, [])) < _SAMPLES:
+            try:
+                image = decode_images(tf.constant([example[IMAGE]]), image_shape)[0].numpy()
+            except tf.errors.InvalidArgumentError:
+                continue  # that is the data gate's to report
+            waiting[label].append(Sample(image, label))
+    samples: list[Sample] = []
+    while any(waiting.values()) and len(samples) < _SAMPLES:
+        samples += [waiting[label].pop(0) for label in sorted(waiting) if waiting[label]]
+    return tuple(samples[:_SAMPLES])

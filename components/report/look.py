@@ -1,0 +1,153 @@
+"""Section "look at it": one pass of the exported model over split test, and the weights of its first layer."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+
+from components.export import read_weights
+from components.features import EXAMPLES, IMAGE, LABEL, PROBABILITIES, SERVING_DEFAULT
+from components.preprocessing import decode_images
+from components.report.content import Filter, LookAtIt, LookedAt
+
+_SHOWN = 24
+_FILTERS = 64
+_BATCH = 1000
+_FEATURES = {IMAGE: tf.io.FixedLenFeature([], tf.string), LABEL: tf.io.FixedLenFeature([], tf.int64)}
+
+
+@dataclass(frozen=True)
+class ModelPass:
+    """What came of the pass: what is shown of it, and all predictions as a confusion matrix, to check it by."""
+
+    look: LookAtIt
+    confusion: npt.NDArray[np.int64]  # [actual, predicted]
+
+
+@dataclass(frozen=True)
+class _Examples:
+    """Some examples with the model's answers, in the order of their positions."""
+
+    positions: npt.NDArray[np.int64]
+    records: npt.NDArray[np.object_]  # serialized
+    labels: npt.NDArray[np.int64]
+    probabilities: npt.NDArray[np.float32]  # [N, classes]
+
+    @property
+    def predicted(self) -> npt.NDArray[np.intp]:
+        return self.probabilities.argmax(axis=1)
+
+    def best(self, rank: npt.NDArray[Any]) -> _Examples:
+        """The few with the smallest ranks, of equal ones the first."""
+        chosen = np.argsort(rank, kind="stable")[:_SHOWN]
+        return self.where(chosen)
+
+    def where(self, chosen: npt.NDArray[Any]) -> _Examples:
+        return _Examples(self.positions[chosen], self.records[chosen], self.labels[chosen], self.probabilities[chosen])
+
+    def joined(self, other: _Examples | None) -> _Examples:
+        if other is None:
+            return self
+        return _Examples(
+            np.concatenate([other.positions, self.positions]),
+            np.concatenate([other.records, self.records]),
+            np.concatenate([other.labels, self.labels]),
+            np.concatenate([other.probabilities, self.probabilities]),
+        )
+
+
+def look_at(
+    model: Any, examples_files: Sequence[str], class_names: Sequence[str], image_shape: tuple[int, int, int]
+) -> ModelPass:
+    """Asks the model for every example, a batch at a time; keeps the few that are shown.
+
+    The answers are those of signature `serving_default`, by which TFMA judges too.
+
+    Args:
+        model: the loaded SavedModel.
+        examples_files: gzipped TFRecord files of split test, in their order.
+        class_names: by class number.
+        image_shape: height, width, channels.
+    """
+    confusion = np.zeros((len(class_names), len(class_names)), np.int64)
+    mistakes = uncertain = None
+    for batch in _answered(model, examples_files):
+        np.add.at(confusion, (batch.labels, batch.predicted), 1)
+        wrong = batch.where(np.flatnonzero(batch.predicted != batch.labels)).joined(mistakes)
+        mistakes = wrong.best(-wrong.probabilities.max(axis=1))
+        candidates = batch.joined(uncertain)
+        uncertain = candidates.best(candidates.probabilities.max(axis=1))
+    filters, scale, units = _filters(read_weights(model), image_shape)
+    look = LookAtIt(
+        class_names=tuple(class_names),
+        mistakes=_shown(mistakes, image_shape),
+        uncertain=_shown(uncertain, image_shape),
+        filters=filters,
+        filter_scale=scale,
+        units=units,
+    )
+    return ModelPass(look, confusion)
+
+
+def disagreement(found: ModelPass, confusion: npt.NDArray[np.int64]) -> str | None:
+    """In words, how the pass differs from TFMA's confusion matrix; None where it does not."""
+    if np.array_equal(found.confusion, confusion):
+        return None
+    ours, theirs = (np.trace(matrix) / max(matrix.sum(), 1) for matrix in (found.confusion, confusion))
+    moved = int(np.abs(found.confusion - confusion).sum())
+    return (
+        f"The model answers other than when TFMA judged it: accuracy {ours:.4f} on {found.confusion.sum()} examples, "
+        f"TFMA's is {theirs:.4f} on {confusion.sum()}, and the confusion matrices differ by {moved}. "
+        "The examples shown are not those that were counted."
+    )
+
+
+def _answered(model: Any, files: Sequence[str]) -> Iterator[_Examples]:
+    answer = model.signatures[SERVING_DEFAULT]
+    position = 0
+    for records in tf.data.TFRecordDataset(files, compression_type="GZIP").batch(_BATCH):
+        labels = tf.io.parse_example(records, {LABEL: _FEATURES[LABEL]})[LABEL].numpy()
+        probabilities = answer(**{EXAMPLES: records})[PROBABILITIES].numpy()
+        yield _Examples(np.arange(position, position + len(labels)), records.numpy(), labels, probabilities)
+        position += len(labels)
+
+
+def _shown(examples: _Examples | None, image_shape: tuple[int, int, int]) -> tuple[LookedAt, ...]:
+    if examples is None or not examples.positions.size:
+        return ()
+    parsed = tf.io.parse_example(examples.records, _FEATURES)
+    images = decode_images(parsed[IMAGE], image_shape).numpy()
+    return tuple(
+        LookedAt(
+            image=image,
+            actual=int(label),
+            predicted=int(predicted),
+            probabilities=tuple(float(value) for value in probabilities),
+            position=int(position),
+        )
+        for image, label, predicted, probabilities, position in zip(
+            images, examples.labels, examples.predicted, examples.probabilities, examples.positions, strict=True
+        )
+    )
+
+
+def _filters(weights: Sequence[Any], image_shape: tuple[int, int, int]) -> tuple[tuple[Filter, ...], float, int]:
+    """The units with the largest weights, their scale, and how many units there are; none if no layer sees pixels."""
+    for weight in weights:
+        if len(weight.shape) == 2 and weight.shape[0] == math.prod(image_shape):
+            kernel = weight.numpy()
+            chosen = np.argsort(-np.square(kernel).sum(axis=0), kind="stable")[:_FILTERS]
+            scale = float(np.abs(kernel[:, chosen]).max()) or 1.0
+            images = np.rint(128 + 127 * kernel[:, chosen].T / scale).astype(np.uint8).reshape(-1, *image_shape)
+            return (
+                tuple(Filter(int(unit), image) for unit, image in zip(chosen, images, strict=True)),
+                scale,
+                len(kernel[0]),
+            )
+    return (), 0.0, 0

@@ -1,0 +1,56 @@
+"""Makes the page of one run: for the pipeline's component and for the command alike."""
+
+from __future__ import annotations
+
+import html
+import logging
+
+import tensorflow as tf
+
+from components.report.collect import collect
+from components.report.content import ReportContent
+from components.report.sources import Sources
+
+_LOGGER = logging.getLogger(__name__)
+_MINIMAL = """<!DOCTYPE html>
+<html lang="en">
+<head><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{title}</title></head>
+<body>
+<h1>{title}</h1>
+<p>The report of this run could not be made. That says nothing of its model.</p>
+<pre>{reason}</pre>
+<p>The whole stack trace is in the log. Once the cause is mended: <code>mnist-tfx report RUN</code></p>
+</body>
+</html>
+"""
+
+
+def make_report(sources: Sources, path: str) -> ReportContent | None:
+    """Writes the report to `path`, and fails only where that cannot be written.
+
+    Returns:
+        What it shows; None where it could not be made, and a page that says so was written.
+    """
+    try:
+        # Here, so that a page that cannot even be imported costs no run its push.
+        from components.report.page.render import render_report
+
+        content = collect(sources)
+        text = render_report(content)
+    except Exception as error:
+        _LOGGER.exception("the report could not be made")
+        write_minimal(path, sources.dataset, sources.run_id, error)
+        return None
+    _write(path, text)
+    return content
+
+
+def write_minimal(path: str, dataset: str, run_id: str, error: Exception) -> None:
+    """Writes a page that says only why there is no report."""
+    title = html.escape(" ".join(f"Run {run_id} of {dataset}".split()))
+    _write(path, _MINIMAL.format(title=title, reason=html.escape(f"{type(error).__name__}: {error}")))
+
+
+def _write(path: str, text: str) -> None:
+    with tf.io.gfile.GFile(path, "w") as file:
+        file.write(text)

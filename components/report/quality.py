@@ -1,0 +1,161 @@
+"""Section "quality": what TFMA measured, read from the Evaluation artifact and from nothing else."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+import tensorflow_model_analysis as tfma
+from tensorflow_model_analysis.proto import metrics_for_slice_pb2
+
+from components.evaluation import ACCURACY, BASELINE, CANDIDATE
+from components.evaluation_result import read_quality
+from components.report.content import ClassQuality, ConfidenceBin, Overall, Quality, Scores
+
+_Metrics = Mapping[tuple[str, str, int | None], float]  # by model, name and class number
+
+
+def collect_quality(evaluation_uri: str, class_names: Sequence[str], baseline_version: str | None) -> Quality:
+    """Reads the Evaluation.
+
+    Args:
+        evaluation_uri: the artifact.
+        class_names: of the dataset, by number.
+        baseline_version: the version it was compared with; "" where that is the candidate itself.
+
+    Raises:
+        ValueError: it holds no metrics or no confusion matrix of a candidate.
+    """
+    metrics = _overall_metrics(evaluation_uri)
+    # Where there is one model only, TFMA leaves its name out.
+    candidate = CANDIDATE if (CANDIDATE, ACCURACY, None) in metrics else ""
+    plots = _overall_plots(evaluation_uri, candidate)
+    confusion = _confusion(plots, len(class_names))
+    with_baseline = (BASELINE, ACCURACY, None) in metrics and baseline_version != ""
+    bounds = _bounds(evaluation_uri)
+    return Quality(
+        examples=int(metrics[candidate, "example_count", None]),
+        overall=_overall(metrics, candidate),
+        baseline=_overall(metrics, BASELINE) if with_baseline else None,
+        baseline_version=baseline_version,
+        classes=tuple(
+            ClassQuality(
+                name=name,
+                examples=int(confusion[number].sum()),
+                scores=_scores(metrics, candidate, number),
+                baseline=_scores(metrics, BASELINE, number) if with_baseline else None,
+            )
+            for number, name in enumerate(class_names)
+        ),
+        confusion=confusion,
+        min_accuracy=bounds.get("min_accuracy"),
+        min_class_accuracy=bounds.get("min_class_accuracy"),
+        max_accuracy_drop=bounds.get("max_accuracy_drop"),
+        broken_bounds=read_quality(evaluation_uri, class_names).broken_bounds,
+        confidence=_confidence(plots),
+    )
+
+
+def disagreements(quality: Quality) -> list[str]:
+    """Where an evaluation contradicts itself, in words; none of these may ever be seen."""
+    found = []
+    total = int(quality.confusion.sum())
+    if total != quality.examples:
+        found.append(f"The confusion matrix holds {total} examples, TFMA counted {quality.examples}.")
+    right = float(np.trace(quality.confusion)) / max(total, 1)
+    if not np.isclose(right, quality.overall.accuracy, rtol=0, atol=1e-9):
+        found.append(
+            f"The confusion matrix has {right:.6f} of its examples on the diagonal, but TFMA's accuracy is "
+            f"{quality.overall.accuracy:.6f}."
+        )
+    return found
+
+
+def _overall_metrics(evaluation_uri: str) -> _Metrics:
+    found = {}
+    for record in tfma.load_metrics(evaluation_uri):
+        if record.slice_key.single_slice_keys:
+            continue
+        for entry in record.metric_keys_and_values:
+            if not entry.key.is_diff:
+                number = entry.key.sub_key.class_id.value if entry.key.HasField("sub_key") else None
+                found[entry.key.model_name, entry.key.name, number] = entry.value.double_value.value
+    return found
+
+
+def _overall_plots(evaluation_uri: str, model_name: str) -> list[metrics_for_slice_pb2.PlotData]:
+    return [
+        entry.value
+        for record in tfma.load_plots(evaluation_uri)
+        if not record.slice_key.single_slice_keys
+        for entry in record.plot_keys_and_values
+        if entry.key.model_name == model_name
+    ]
+
+
+def _overall(metrics: _Metrics, model: str) -> Overall:
+    return Overall(
+        accuracy=metrics[model, ACCURACY, None],
+        loss=metrics.get((model, "loss", None)),
+        top_2_accuracy=metrics.get((model, "top_2_accuracy", None)),
+        expected_calibration_error=metrics.get((model, "expected_calibration_error", None)),
+    )
+
+
+def _scores(metrics: _Metrics, model: str, number: int) -> Scores:
+    precision, recall, f1 = (metrics[model, name, number] for name in ("precision", "recall", "f1"))
+    return Scores(precision, recall, f1)
+
+
+def _confusion(plots: Sequence[metrics_for_slice_pb2.PlotData], num_classes: int) -> npt.NDArray[np.int64]:
+    for plot in plots:
+        for matrix in plot.multi_class_confusion_matrix_at_thresholds.matrices:
+            confusion = np.zeros((num_classes, num_classes), np.int64)
+            for entry in matrix.entries:
+                confusion[entry.actual_class_id, entry.predicted_class_id] = round(entry.num_weighted_examples)
+            return confusion
+    raise ValueError("the evaluation holds no confusion matrix")
+
+
+def _confidence(plots: Sequence[metrics_for_slice_pb2.PlotData]) -> tuple[ConfidenceBin, ...]:
+    return tuple(
+        ConfidenceBin(
+            lower=bucket.lower_threshold_inclusive,
+            upper=bucket.upper_threshold_exclusive,
+            examples=round(bucket.num_weighted_examples.value),
+            mean_confidence=_share(bucket.total_weighted_refined_prediction.value, bucket.num_weighted_examples.value),
+            accuracy=_share(bucket.total_weighted_label.value, bucket.num_weighted_examples.value),
+        )
+        for plot in plots
+        for bucket in plot.calibration_histogram_buckets.buckets
+    )
+
+
+def _share(part: float, whole: float) -> float:
+    return part / whole if whole else 0.0
+
+
+def _bounds(evaluation_uri: str) -> dict[str, float]:
+    """The bounds by which the model was judged, from the configuration that TFMA keeps beside its results."""
+    path = os.path.join(evaluation_uri, "eval_config.json")
+    if not tf.io.gfile.exists(path):
+        return {}
+    with tf.io.gfile.GFile(path) as file:
+        config: dict[str, Any] = json.load(file)["evalConfig"]
+    found = {}
+    for metric in (metric for spec in config.get("metricsSpecs", ()) for metric in spec.get("metrics", ())):
+        for bound in metric.get("perSliceThresholds", ()):
+            whole = not any(spec for spec in bound["slicingSpecs"])
+            threshold = bound["threshold"]
+            lower = threshold.get("valueThreshold", {}).get("lowerBound")
+            drop = threshold.get("changeThreshold", {}).get("absolute")
+            if lower is not None:
+                found["min_accuracy" if whole else "min_class_accuracy"] = float(lower)
+            if drop is not None:
+                found["max_accuracy_drop"] = round(-float(drop), 5)
+    return found

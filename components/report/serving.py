@@ -1,0 +1,68 @@
+"""Section "serving": the exported model, what the infra validator found of it, and where it was pushed."""
+
+from __future__ import annotations
+
+import math
+import os
+from typing import Any
+
+import tensorflow as tf
+from tensorflow_serving.apis import prediction_log_pb2
+from tfx.utils import path_utils
+
+from components.export import read_weights
+from components.infra_validator.report import read_report
+from components.report.content import InfraCheck, Serving, Signature, Tensor
+from components.report.sources import Sources
+
+
+def collect_serving(model: Any, model_dir: str, sources: Sources) -> Serving:
+    """What is known of how the model serves.
+
+    Args:
+        model: the loaded SavedModel.
+        model_dir: where it lies.
+        sources: the run, which may not have got to the infra validator.
+    """
+    blessing = sources.artifact("InfraValidator", "blessing")
+    report = read_report(blessing.uri) if blessing else {"checks": [], "latency_ms": []}
+    pushed = sources.artifact("Pusher", "pushed_model")
+    return Serving(
+        signatures=tuple(_signature(name, model.signatures[name]) for name in sorted(model.signatures)),
+        parameters=sum(math.prod(weight.shape) for weight in read_weights(model)),
+        model_bytes=_size(model_dir),
+        warm_up=_warm_up(path_utils.stamped_model_path(blessing.uri)) if blessing else (),
+        blessed=bool(blessing.properties.get("blessed")) if blessing else None,
+        checks=tuple(InfraCheck(**check) for check in report["checks"]),
+        latencies_ms=tuple(report["latency_ms"]),
+        pushed_to=str(pushed.properties["pushed_destination"]) if pushed and pushed.properties.get("pushed") else None,
+    )
+
+
+def _signature(name: str, function: Any) -> Signature:
+    _, inputs = function.structured_input_signature
+    return Signature(name, _tensors(inputs), _tensors(function.structured_outputs))
+
+
+def _tensors(specs: dict[str, tf.TensorSpec]) -> tuple[Tensor, ...]:
+    return tuple(Tensor(name, spec.dtype.name, tuple(spec.shape)) for name, spec in sorted(specs.items()))
+
+
+def _size(folder: str) -> int:
+    return sum(
+        tf.io.gfile.stat(os.path.join(parent, name)).length
+        for parent, _, names in tf.io.gfile.walk(folder)
+        for name in names
+    )
+
+
+def _warm_up(model_dir: str) -> tuple[tuple[str, int], ...]:
+    path = path_utils.warmup_file_path(model_dir)
+    if not tf.io.gfile.exists(path):
+        return ()
+    records = []
+    for record in tf.data.TFRecordDataset(path).as_numpy_iterator():
+        request = prediction_log_pb2.PredictionLog.FromString(record).predict_log.request
+        [value] = request.inputs.values()
+        records.append((request.model_spec.signature_name, int(value.tensor_shape.dim[0].size)))
+    return tuple(records)

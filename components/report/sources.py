@@ -1,0 +1,65 @@
+"""What a report is made from: a run and its artifacts. TFX tells of them, and so does ML Metadata."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from components.report.content import ArtifactRow, ExecutionRow, Failure, Outcome
+
+# What decides how a run behaves, as pip names it.
+_PACKAGES = (
+    "tensorflow",
+    "keras",
+    "tfx",
+    "tensorflow-transform",
+    "tensorflow-model-analysis",
+    "tensorflow-data-validation",
+    "apache-beam",
+    "ml-metadata",
+    "numpy",
+)
+
+
+@dataclass(frozen=True)
+class Sources:
+    """One run. What is not known is empty or None."""
+
+    dataset: str
+    class_names: tuple[str, ...]
+    image_shape: tuple[int, int, int]
+    executions: tuple[ExecutionRow, ...]
+    run_id: str = ""
+    started: datetime | None = None  # UTC
+    seconds: float | None = None
+    outcome: Outcome | None = None  # where the run did not get to its end; None: the artifacts tell
+    failures: tuple[Failure, ...] = ()
+    recipe_name: str = ""
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+    data_fingerprint: str = ""
+    versions: Mapping[str, str] = field(default_factory=dict)
+    code_version: str = ""
+
+    def artifact(self, component: str, name: str) -> ArtifactRow | None:
+        """What a component made, by the name of its output; None where it did not run or failed."""
+        for execution in self.executions:
+            if execution.component == component and execution.state in ("COMPLETE", "CACHED", ""):
+                for artifact in execution.outputs:
+                    if artifact.name == name:
+                        return artifact
+        return None
+
+
+def package_versions() -> dict[str, str]:
+    """Versions of Python and of the packages that matter, those that are installed."""
+    versions = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return versions

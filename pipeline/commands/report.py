@@ -1,0 +1,55 @@
+"""`mnist-tfx report`: what a run did, as one HTML file."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from components.errors import PipelineError, UsageError
+from pipeline.home import Home
+
+SUMMARY = "Make the HTML report of a run, or of two runs beside each other."
+EXAMPLE = "mnist-tfx report latest"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the options."""
+    parser.add_argument(
+        "run_id",
+        metavar="RUN",
+        nargs="?",
+        help="a run id as `mnist-tfx runs` lists it, its beginning, or 'latest'",
+    )
+    parser.add_argument("--compare", nargs=2, metavar="RUN", help="two runs of one dataset")
+    parser.add_argument("-o", "--output", metavar="FILE", type=Path, help="write it there (default: HOME/reports/...)")
+    parser.add_argument("--home", metavar="DIR", help="where all state lives (default: MNIST_TFX_HOME, else var/)")
+    parser.add_argument("--json", action="store_true", help="print the answer as JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Prints the path of the file, or a JSON object, to standard output."""
+    from pipeline.history import load_run
+    from pipeline.loading import collector_paused
+    from pipeline.log_capture import output_to
+
+    if (args.run_id is None) == (args.compare is None):
+        raise UsageError("name one run, or two with --compare. `mnist-tfx runs` lists them.")
+    home = Home.resolve(args.home)
+    output = args.output.resolve() if args.output else None
+    if output is not None and output.is_dir():
+        raise UsageError(f"{output} is a folder: name a file to write the report to.")
+    for named in args.compare or [args.run_id]:
+        load_run(home.metadata_db, named)  # a wrong name is known before TensorFlow is loaded
+    log = home.reports / "report.log"
+    try:
+        with output_to(log):
+            with collector_paused():
+                from pipeline.run_report import write_comparison, write_report
+
+            told = write_comparison(home, tuple(args.compare), output) if args.compare else None
+            told = told or write_report(home, args.run_id, output)
+    except OSError as error:
+        raise PipelineError(f"cannot write to {home.reports}: {error.strerror}.") from error
+    print(json.dumps(told, indent=2) if args.json else told["report"])
+    return 0

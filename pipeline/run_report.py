@@ -1,0 +1,155 @@
+"""Reports of local runs: the page of one, that of two beside each other, and the index of all."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from components.errors import PipelineError, UsageError
+from components.report.collect import collect
+from components.report.content import IndexRow, ReportContent
+from components.report.make import make_report
+from components.report.sources import Sources
+from pipeline.history import list_runs, load_run
+from pipeline.home import Home
+from pipeline.run_sources import sources_of
+
+_LOGGER = logging.getLogger(__name__)
+INDEX = "index.html"
+
+
+def leave_report(home: Home, run_id: str) -> Path | None:
+    """`write_report` at the end of a run, which no failure here may fail: None then, and the log says why."""
+    try:
+        return Path(write_report(home, run_id)["report"])
+    except Exception:
+        _LOGGER.exception("no report of run %s", run_id)
+        return None
+
+
+def write_report(home: Home, run: str, output: Path | None = None) -> dict[str, Any]:
+    """Makes the report of a run anew, at its place or at `output`, and the index of all runs.
+
+    Args:
+        home: where the run was made.
+        run: its id, the beginning of it, or `latest`.
+        output: another file to write to.
+
+    Returns:
+        What programs may want to know of it: `run`, `dataset`, `report` (the path), `outcome`, `headline`, `accuracy`,
+        `worst_class`, `worst_class_accuracy`, `pushed_version`, `failures`, `warnings`.
+
+    Raises:
+        UsageError: no run, or more than one, is named so.
+        PipelineError: the file cannot be written.
+    """
+    sources = sources_of(load_run(home.metadata_db, run), home)
+    path = output or home.report(sources.dataset, sources.run_id)
+    content = _write(sources, path)
+    told = {"run": sources.run_id, "dataset": sources.dataset, "report": str(path), **_told(content)}
+    if output is None:
+        # The index is made from these: reading every run's evaluation again would take longer with every run.
+        _summary_file(path).write_text(json.dumps(told, indent=2))
+        write_index(home)
+    return told
+
+
+def write_comparison(home: Home, runs: tuple[str, str], output: Path | None = None) -> dict[str, Any]:
+    """Makes a page of two runs beside each other.
+
+    Returns:
+        `runs`, `dataset` and `report`, the path.
+
+    Raises:
+        UsageError: a run is not known, or they are of different datasets.
+        PipelineError: the file cannot be written.
+    """
+    from components.report.page.render import render_comparison
+
+    first, second = (sources_of(load_run(home.metadata_db, run), home) for run in runs)
+    if first.dataset != second.dataset:
+        raise UsageError(
+            f"{first.run_id} is a run of {first.dataset} and {second.run_id} one of {second.dataset}: "
+            "only runs of one dataset can be compared."
+        )
+    name = f"{first.run_id}-and-{second.run_id}.html"
+    path = output or home.reports / first.dataset / "comparisons" / name
+    _put(path, render_comparison(collect(first), collect(second)))
+    return {"runs": [first.run_id, second.run_id], "dataset": first.dataset, "report": str(path)}
+
+
+def write_index(home: Home) -> Path:
+    """Makes the index of all runs, the newest first."""
+    from components.report.page.render import render_index
+
+    rows = []
+    for run in list_runs(home.metadata_db):
+        told = _read_summary(Path(run.report)) if run.report else {}
+        rows.append(
+            IndexRow(
+                run_id=run.run_id,
+                dataset=run.dataset,
+                started=run.started,
+                seconds=run.seconds,
+                verdict=run.verdict,
+                good=run.good,
+                accuracy=told.get("accuracy"),
+                report=Path(run.report).relative_to(home.reports).as_posix() if run.report else None,
+            )
+        )
+    path = home.reports / INDEX
+    _put(path, render_index(rows))
+    return path
+
+
+def _write(sources: Sources, path: Path) -> ReportContent | None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return make_report(sources, str(path))
+    except OSError as error:
+        raise _cannot_write(path, error) from error
+
+
+def _put(path: Path, text: str) -> None:
+    partial = path.with_name(path.name + ".partial")  # nobody opens half a page
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_text(text, encoding="utf-8")
+        os.replace(partial, path)
+    except OSError as error:
+        raise _cannot_write(path, error) from error
+
+
+def _cannot_write(path: Path, error: OSError) -> PipelineError:
+    return PipelineError(f"cannot write {path}: {error.strerror}. Name another file with -o FILE, or free space.")
+
+
+def _told(content: ReportContent | None) -> dict[str, Any]:
+    if content is None:
+        return {"outcome": None, "warnings": ["the report could not be made; the log says why"]}
+    verdict = content.verdict
+    return {
+        "outcome": verdict.outcome,
+        "headline": verdict.headline,
+        "accuracy": verdict.accuracy,
+        "worst_class": verdict.worst_class,
+        "worst_class_accuracy": verdict.worst_class_accuracy,
+        "pushed_version": verdict.pushed_version,
+        "failures": [asdict(failure) for failure in verdict.failures],
+        "warnings": list(verdict.warnings),
+    }
+
+
+def _summary_file(report: Path) -> Path:
+    return report.with_suffix(".json")
+
+
+def _read_summary(report: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(_summary_file(report).read_text()))
+    except (OSError, ValueError):
+        return {}

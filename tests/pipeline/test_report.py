@@ -1,0 +1,162 @@
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from components.errors import PipelineError
+from pipeline.history import load_run
+from pipeline.home import Home
+from tests.fixtures.command import Answer, mnist_tfx
+from tests.fixtures.tiny_run import TinyRun
+from tests.pipeline.small_pipelines import run_small_pipeline
+
+# Split eval has other shares of the classes than split train.
+SKEWED = ("--set", "data.splits.train=train[:500]", "--set", "data.splits.eval=train[500:]")
+
+
+@pytest.fixture(scope="module")
+def run(tiny_run: TinyRun) -> Iterator[TinyRun]:
+    """The tiny run; the versions that tests push are removed afterwards."""
+    before = tiny_run.versions()
+    yield tiny_run
+    for version in set(tiny_run.versions()) - set(before):
+        shutil.rmtree(tiny_run.home.serving("kmnist") / version)
+
+
+@pytest.fixture(scope="module")
+def rejected(run: TinyRun) -> Answer:
+    """A run whose model is not good enough."""
+    answer = run.again("--set", "min_accuracy=1.0", "--set", "baseline=none")
+    assert answer.code == 4
+    return answer
+
+
+def test_a_run_leaves_its_report_and_names_it_last(run: TinyRun) -> None:
+    path = Path(run.answer.outcome["report"])
+    assert path == run.home.root / "reports" / "kmnist" / f"{run.run_id}.html"
+    assert run.answer.err.splitlines()[-1] == f"report of kmnist: {path}"
+    page = path.read_text()
+    assert page.startswith("<!DOCTYPE html>") and "could not be made" not in page
+    assert run.run_id in page and str(run.answer.outcome["pushed_version"]) in page
+    assert not re.search(r"""(src|href)=["']https?:""", page)
+    assert path.stat().st_size < 3 * 2**20
+
+
+def test_the_report_is_an_artifact_with_lineage(run: TinyRun) -> None:
+    report = load_run(run.home.metadata_db, run.run_id).executions[-1]
+    assert report.component == "Report"
+    assert [made.type for made in report.outputs] == ["system.HTML"]
+    assert {"evaluation", "pushed_model", "infra_blessing"} <= {read.name for read in report.inputs}
+    assert (Path(report.outputs[0].uri) / "report.html").read_text().startswith("<!DOCTYPE html>")
+
+
+def test_the_report_of_a_rejected_model_says_why_and_what_to_do(run: TinyRun, rejected: Answer) -> None:
+    told = json.loads(Path(rejected.outcome["report"]).with_suffix(".json").read_text())
+    assert told["outcome"] == "not blessed" and told["accuracy"] == rejected.outcome["accuracy"]
+    [failure] = told["failures"]
+    assert failure["component"] == "Evaluator" and "required at least 1.0000" in failure["message"]
+    assert "change the bounds" in failure["remedy"]
+    page = Path(rejected.outcome["report"]).read_text()
+    assert "required at least 1.0000" in page and "change the bounds" in page
+    of_component = load_run(run.home.metadata_db, rejected.outcome["run"]).executions[-1]
+    assert (of_component.component, of_component.state) == ("Report", "COMPLETE")
+    assert "required at least 1.0000" in (Path(of_component.outputs[0].uri) / "report.html").read_text()
+
+
+def test_the_report_of_rejected_data_says_why_and_what_to_do(run: TinyRun) -> None:
+    answer = run.again(*SKEWED)
+    assert answer.code == 3
+    report = Path(answer.outcome["report"])
+    told = json.loads(report.with_suffix(".json").read_text())
+    assert (told["outcome"], told["accuracy"], told["warnings"]) == ("data rejected", None, [])
+    [failure] = told["failures"]
+    assert failure["component"] == "DataGate" and "the data gate rejected kmnist" in failure["message"]
+    page = report.read_text()
+    assert "train against eval" in page and "raise the comparator" in page
+
+
+def test_the_report_of_a_failed_run_says_why_and_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(PipelineError):
+        run_small_pipeline(tmp_path, behavior="fail")
+    answer = mnist_tfx("report", "latest", "--json", "--home", tmp_path)
+    assert answer.code == 0
+    told = json.loads(answer.out)
+    assert told["outcome"] == "failed" and told["accuracy"] is None
+    [failure] = told["failures"]
+    assert (failure["component"], failure["message"]) == ("Trainer", "NaN in the weights")
+    assert "run.log" in failure["remedy"]
+    page = Path(told["report"]).read_text()
+    assert "NaN in the weights" in page and "could not be made" not in page
+
+
+def test_the_command_prints_the_path_and_makes_the_page_anew(run: TinyRun) -> None:
+    path = Path(run.answer.outcome["report"])
+    path.write_text("old")
+    answer = mnist_tfx("report", run.run_id, "--home", run.home.root)
+    assert (answer.code, answer.out, answer.err) == (0, f"{path}\n", "")
+    assert path.read_text().startswith("<!DOCTYPE html>")
+
+
+def test_the_report_may_be_written_elsewhere(run: TinyRun, tmp_path: Path) -> None:
+    file = tmp_path / "new" / "report.html"
+    answer = mnist_tfx("report", run.run_id, "-o", file, "--json", "--home", run.home.root)
+    assert answer.code == 0 and json.loads(answer.out)["report"] == str(file)
+    assert run.run_id in file.read_text()
+    assert mnist_tfx("report", run.run_id, "-o", tmp_path, "--home", run.home.root).code == 2
+
+
+def test_two_runs_beside_each_other(run: TinyRun, rejected: Answer) -> None:
+    other = rejected.outcome["run"]
+    answer = mnist_tfx("report", "--compare", run.run_id, other, "--home", run.home.root)
+    assert answer.code == 0
+    page = Path(answer.out.strip()).read_text()
+    assert page.startswith("<!DOCTYPE html>") and run.run_id in page and other in page
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("latst",), "Did you mean 'latest'?"),
+        ((), "name one run, or two with --compare"),
+        (("latest", "--compare", "latest", "latest"), "name one run, or two with --compare"),
+        (("--compare", "latest", "latst"), "Did you mean 'latest'?"),
+    ],
+)
+def test_wrong_names_are_wrong_usage(run: TinyRun, arguments: tuple[str, ...], message: str) -> None:
+    answer = mnist_tfx("report", *arguments, "--home", run.home.root)
+    assert answer.code == 2 and message in answer.err and answer.out == ""
+
+
+def test_runs_of_two_datasets_cannot_be_compared(tmp_path: Path) -> None:
+    first = run_small_pipeline(tmp_path).run_id
+    second = run_small_pipeline(tmp_path, name="fashion-mnist").run_id
+    answer = mnist_tfx("report", "--compare", first, second, "--home", tmp_path)
+    assert answer.code == 2 and "only runs of one dataset can be compared" in answer.err
+
+
+def test_the_index_and_the_list_lead_to_each_report(run: TinyRun, rejected: Answer) -> None:
+    index = (run.home.reports / "index.html").read_text()
+    for name in (run.run_id, rejected.outcome["run"]):
+        assert f'href="kmnist/{name}.html"' in index
+    listed = json.loads(mnist_tfx("runs", "--json", "--home", run.home.root).out)
+    reports = {each["run_id"]: each["report"] for each in listed}
+    assert reports[run.run_id] == run.answer.outcome["report"]
+    assert str(reports[run.run_id]) in mnist_tfx("runs", "--home", run.home.root).out
+
+
+def test_a_report_that_cannot_be_written_fails_no_run(run: TinyRun, tmp_path: Path) -> None:
+    reports = Home(run.home.root).reports
+    reports.rename(tmp_path / "reports")
+    reports.write_text("a file in the way")
+    try:
+        answer = run.again()
+    finally:
+        reports.unlink()
+        (tmp_path / "reports").rename(reports)
+    assert (answer.code, answer.outcome["report"]) == (0, None)
+    assert "Traceback" not in answer.err and "report of" not in answer.err
