@@ -18,6 +18,8 @@ from components.preprocessing import MAX_PIXEL, Normalization
 # TF Serving reads only the files it knows in this folder and leaves the rest alone.
 METADATA_PATH = os.path.join("assets.extra", "model_metadata.json")
 METADATA_VERSION = 1
+# In the metadata of a model whose settings were searched: what was asked for, before the search.
+ASKED_IDENTITY = "asked"
 
 
 class ServingModule(tf.Module):

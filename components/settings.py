@@ -78,6 +78,7 @@ class TrainingSettings(Section):
     weight_average: Share = 0.0  # momentum of the weights' moving average, which is evaluated and kept; 0: none
     precision: Literal["float32", "mixed_bfloat16"] = "float32"  # of training; the exported model is float32
     seed: Annotated[int, Field(ge=0)] = 0
+    lr_find: bool = False  # training begins with a learning-rate range test, and takes the rate that it suggests
 
 
 class AugmentationSettings(Section):

@@ -10,10 +10,13 @@ import tensorflow as tf
 import tensorflow_transform as tft
 from tfx.components.trainer.fn_args_utils import FnArgs
 
-from components.export import ServingModule, export_model
+from components.export import ASKED_IDENTITY, ServingModule, export_model
 from components.preprocessing import Normalization
+from components.range_test.curve import suggest
+from components.range_test.run import measure_curve
 from components.training import TrainerConfig, train
 from components.training_data import decode_examples
+from components.tuner.hyperparameters import settings_found, with_settings
 
 TRAINING_LOG = "training.json"  # beside the SavedModel, in the root of the Model artifact
 
@@ -21,16 +24,24 @@ TRAINING_LOG = "training.json"  # beside the SavedModel, in the root of the Mode
 def run_fn(fn_args: FnArgs) -> None:
     """Trains and exports; TFX calls it by its import path.
 
+    Settings that the Tuner or the range test found take the place of the recipe's, in the model's metadata too.
+
     Writes the SavedModel to `fn_args.serving_model_dir`, what training was like to `training.json` in the Model
     artifact's root, and TensorBoard logs to `fn_args.model_run_dir`.
     """
-    config = TrainerConfig.from_json(fn_args.custom_config)
+    asked = TrainerConfig.from_json(fn_args.custom_config)
+    found = settings_found(fn_args.hyperparameters["values"]) if fn_args.hyperparameters else {}
+    config = with_settings(asked, found)
     transform_output = tft.TFTransformOutput(fn_args.transform_output)
     normalization = Normalization.of_graph(transform_output, config.image_shape)
     with tempfile.TemporaryDirectory(prefix="decoded-") as cache_dir:
         train_examples, eval_examples = (
             decode_examples(files, config.image_shape, cache_dir) for files in (fn_args.train_files, fn_args.eval_files)
         )
+        if config.training.lr_find:
+            suggestion = suggest(measure_curve(config, normalization, train_examples))
+            found["training.learning_rate"] = suggestion.learning_rate
+            config = with_settings(config, found)
         model, log = train(config, normalization, train_examples, eval_examples, fn_args.model_run_dir)
     module = ServingModule(
         model,
@@ -40,6 +51,9 @@ def run_fn(fn_args: FnArgs) -> None:
         config.image_shape,
         mirrored_averaging=config.model.mirrored_averaging,
     )
-    export_model(module, fn_args.serving_model_dir, {**config.identity(), "class_names": list(config.class_names)})
+    metadata = {**config.identity(), "class_names": list(config.class_names)}
+    if found:
+        metadata[ASKED_IDENTITY] = asked.identity()
+    export_model(module, fn_args.serving_model_dir, metadata)
     with tf.io.gfile.GFile(os.path.join(os.path.dirname(fn_args.serving_model_dir), TRAINING_LOG), "w") as file:
-        json.dump(log, file, indent=2)
+        json.dump(log | {"settings_found": found}, file, indent=2)

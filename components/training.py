@@ -24,6 +24,7 @@ from components.resume import EpochSeeds, ResumableEarlyStopping, backed_up_epoc
 from components.settings import AugmentationSettings, DistillationSettings, ModelSettings, TrainingSettings
 from components.soft_targets import SoftTargetsClassifier
 from components.training_data import DecodedExamples, TrainingInput, evaluation_batches
+from components.tuner.settings import TunerSettings
 
 _PROGRESS = logging.getLogger("mnist_tfx.progress")
 _EVALUATION_BATCH = 1000
@@ -46,6 +47,7 @@ class TrainerConfig:
     distillation: DistillationSettings
     code_version: str
     backup_dir: str
+    tuner: TunerSettings | None = None  # where hyperparameters are searched before
 
     @classmethod
     def from_json(cls, config: dict[str, Any]) -> TrainerConfig:
@@ -59,6 +61,7 @@ class TrainerConfig:
                 "training": TrainingSettings.model_validate(config["training"]),
                 "augmentation": AugmentationSettings.model_validate(config["augmentation"]),
                 "distillation": DistillationSettings.model_validate(config["distillation"]),
+                "tuner": TunerSettings.model_validate(config["tuner"]) if config.get("tuner") else None,
             }
         )
 
@@ -77,6 +80,7 @@ class TrainerConfig:
             "training": self.training.model_dump(mode="json"),
             "augmentation": self.augmentation.model_dump(mode="json"),
             "distillation": self.distillation.model_dump(mode="json"),
+            "tuner": self.tuner.model_dump(mode="json") if self.tuner else None,
             "code_version": self.code_version,
         }
 

@@ -18,9 +18,10 @@ COMMANDS = (
     "data",
     "run",
     "recipes",
+    "lr-find",
+    "tune",
     "runs",
     "show",
-    "report",
     "compile",
     "submit",
     "schedule",
@@ -49,7 +50,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name in COMMANDS:
-        module = importlib.import_module(f"pipeline.commands.{name}")
+        module = importlib.import_module(f"pipeline.commands.{name.replace('-', '_')}")
         subparser = subparsers.add_parser(
             name,
             help=module.SUMMARY,

@@ -14,6 +14,7 @@ from tfx.components.schema_gen.import_schema_gen.component import ImportSchemaGe
 from tfx.components.statistics_gen.component import StatisticsGen
 from tfx.components.trainer.component import Trainer
 from tfx.components.transform.component import Transform
+from tfx.components.tuner.component import Tuner
 from tfx.dsl.components.base.base_beam_component import BaseBeamComponent
 from tfx.dsl.components.base.base_component import BaseComponent
 from tfx.dsl.components.base.executor_spec import ExecutorClassSpec
@@ -31,11 +32,9 @@ from components.errors import unknown_name
 from components.evaluation import evaluation_config
 from components.features import EVAL, TEST, TRAIN
 from components.infra_validator.component import InfraValidator
-from components.report.component import Report
 from components.settings import BeamSettings
 from components.tfds_example_gen.component import TfdsExampleGen
 from components.training import TrainerConfig
-from pipeline.recipe_name import recipe_name
 from pipeline.recipes import Recipe
 
 
@@ -110,15 +109,28 @@ def create_pipeline(
         disable_statistics=True,
     )
     transform.add_upstream_node(gate)
+    components: list[BaseComponent] = [examples, schema, statistics, anomalies, gate, transform]
+    tuner = None
+    if config.tuner:
+        tuner = Tuner(
+            tuner_fn="components.tuner.search.tuner_fn",
+            examples=examples.outputs["examples"],
+            transform_graph=transform.outputs["transform_graph"],
+            custom_config=config.to_json(),
+            train_args=trainer_pb2.TrainArgs(splits=[TRAIN]),
+            eval_args=trainer_pb2.EvalArgs(splits=[EVAL]),
+        )
+        components.append(tuner)
     trainer = Trainer(
         run_fn="components.trainer.run_fn",
         examples=examples.outputs["examples"],
         transform_graph=transform.outputs["transform_graph"],
+        hyperparameters=tuner.outputs["best_hyperparameters"] if tuner else None,
         custom_config=config.to_json(),
         train_args=trainer_pb2.TrainArgs(splits=[TRAIN]),
         eval_args=trainer_pb2.EvalArgs(splits=[EVAL]),
     )
-    components: list[BaseComponent] = [examples, schema, statistics, anomalies, gate, transform, trainer]
+    components.append(trainer)
     baseline = None
     if recipe.evaluation.baseline == "served":
         baseline = Baseline(
@@ -151,27 +163,7 @@ def create_pipeline(
         ),
         custom_executor_spec=ExecutorClassSpec(pusher.Executor),
     )
-    report = Report(
-        inputs={
-            "examples": examples.outputs["examples"],
-            "schema": schema.outputs["schema"],
-            "statistics": statistics.outputs["statistics"],
-            "anomalies": anomalies.outputs["anomalies"],
-            "data_blessing": gate.outputs["blessing"],
-            "model": trainer.outputs["model"],
-            "baseline": baseline.outputs["baseline"] if baseline else None,
-            "evaluation": evaluator.outputs["evaluation"],
-            "model_blessing": evaluator.outputs["blessing"],
-            "infra_blessing": infra_validator.outputs["blessing"],
-            "pushed_model": push.outputs["pushed_model"],
-        },
-        dataset=dataset.name,
-        class_names=dataset.class_names,
-        data_fingerprint=dataset.fingerprint,
-        recipe_name=recipe_name(recipe),
-        recipe=recipe.model_dump(mode="json"),
-    )
-    components += [evaluator, infra_validator, push, report]
+    components += [evaluator, infra_validator, push]
     _set_beam_arguments(components, recipe.beam)
     return Pipeline(
         pipeline_name=dataset.name.replace("_", "-"),
@@ -208,4 +200,5 @@ def trainer_config(recipe: Recipe, dataset: PreparedDataset, paths: Paths) -> Tr
         distillation=recipe.distillation,
         code_version=code_version(),
         backup_dir=paths.training_backup,
+        tuner=recipe.tuner if recipe.tuner.tune else None,
     )

@@ -180,6 +180,11 @@ class PlainLines(_Rows):
         self._held_back = False
         self._lock = threading.RLock()  # Beam's threads report too
 
+    def emit(self, record: logging.LogRecord) -> None:
+        if getattr(record, "milestone", False):  # shown however short a time ago the last line was
+            self._printed = -math.inf
+        super().emit(record)
+
     def _show(self, node_id: str) -> None:
         row = self.rows[node_id]
         seconds = row.seconds_so_far() or 0.0

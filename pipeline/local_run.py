@@ -14,6 +14,7 @@ from components.datasets.prepared import PreparedDataset
 from components.errors import PipelineError
 from components.evaluation_result import read_quality
 from components.infra_validator.report import failed_checks
+from components.training import TrainerConfig
 from pipeline.dag import Paths, create_pipeline, trainer_config
 from pipeline.describe import describer
 from pipeline.home import Home
@@ -22,7 +23,6 @@ from pipeline.local_runner import RunResult, run_pipeline
 from pipeline.log_capture import output_to
 from pipeline.outcome import Outcome, Quality
 from pipeline.recipes import Recipe
-from pipeline.run_plan import make_plan
 from pipeline.schemas import snapshot_schema
 
 
@@ -34,6 +34,7 @@ class LocalRun:
     run_id: str
     log_file: Path
     pipeline: Pipeline
+    config: TrainerConfig
 
     def execute(self) -> Outcome:
         """Runs it, showing it on stderr; a failed run is an outcome too. The caller holds the home's lock.
@@ -51,30 +52,46 @@ class LocalRun:
         with output_to(self.log_file):
             return outcome_of(self.dataset, result, time.monotonic() - started)
 
+    def execute_until(self, component: str) -> RunResult:
+        """Runs one component and what it needs, showing it on stderr. The caller holds the home's lock.
+
+        Raises:
+            PipelineError: a component failed.
+            KeyboardInterrupt: the user stopped it.
+        """
+        needed = {component}
+        for node in reversed(self.pipeline.components):  # they are in an order to run in
+            if node.id in needed:
+                needed.update(upstream.id for upstream in node.upstream_nodes)
+        node_ids = [node.id for node in self.pipeline.components if node.id in needed]
+        with make_observer(self.dataset.name, node_ids, describer(self.dataset.class_names)) as observer:
+            return run_pipeline(
+                self.pipeline, run_id=self.run_id, log_file=self.log_file, observer=observer, only=node_ids
+            )
+
 
 def plan_run(
     recipe: Recipe, dataset: PreparedDataset, home: Home, run_id: str, log_file: Path, *, enable_cache: bool
 ) -> LocalRun:
     """Describes a run that keeps everything under `home`."""
-    run_folder = home.runs(dataset.name) / run_id
-    make_plan(recipe, dataset).write(run_folder)
     paths = Paths(
-        pipeline_root=str(run_folder),
+        pipeline_root=str(home.runs(dataset.name) / run_id),
         data_dir=str(home.datasets),
         schema_file=str(snapshot_schema(dataset.name, home.cache("schemas"))),
         accepted_statistics=str(home.cache("accepted_statistics") / dataset.name),
         training_backup=str(home.cache("training_backup") / dataset.name),
         serving=str(home.serving(dataset.name)),
     )
+    config = trainer_config(recipe, dataset, paths)
     pipeline = create_pipeline(
         recipe,
         dataset,
         paths,
-        baseline_version=baseline_version(paths.serving, trainer_config(recipe, dataset, paths).identity()),
+        baseline_version=baseline_version(paths.serving, config.identity()),
         enable_cache=enable_cache,
         metadata_db=home.metadata_db,
     )
-    return LocalRun(dataset, run_id, log_file, pipeline)
+    return LocalRun(dataset, run_id, log_file, pipeline, config)
 
 
 def outcome_of(dataset: PreparedDataset, result: RunResult, seconds: float) -> Outcome:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import time
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -55,8 +55,12 @@ class RunResult:
     nodes: tuple[NodeResult, ...]
 
 
-def run_pipeline(pipeline: Pipeline, *, run_id: str, log_file: Path, observer: Observer) -> RunResult:
+def run_pipeline(
+    pipeline: Pipeline, *, run_id: str, log_file: Path, observer: Observer, only: Collection[str] | None = None
+) -> RunResult:
     """Runs every node of `pipeline`, with its own ML Metadata connection; what is printed meanwhile goes to `log_file`.
+
+    With `only`, the nodes of these ids; all that they need must be among them.
 
     The caller holds the home's lock: executions found RUNNING are taken for those of a killed process.
 
@@ -67,11 +71,13 @@ def run_pipeline(pipeline: Pipeline, *, run_id: str, log_file: Path, observer: O
             cache. Where code does not give way within `interrupts.GRACE_SECONDS`, the process ends with status 130.
     """
     with output_to(log_file):
-        return _Run(pipeline, run_id, log_file, observer).run()
+        return _Run(pipeline, run_id, log_file, observer, only).run()
 
 
 class _Run:
-    def __init__(self, pipeline: Pipeline, run_id: str, log_file: Path, observer: Observer) -> None:
+    def __init__(
+        self, pipeline: Pipeline, run_id: str, log_file: Path, observer: Observer, only: Collection[str] | None
+    ) -> None:
         self._run_id = run_id
         self._log_file = log_file
         self._observer = observer
@@ -82,6 +88,8 @@ class _Run:
         self._deployment = runner_utils.extract_local_deployment_config(self._ir)
         config = self._deployment.metadata_connection_config
         self._connection = getattr(config, config.WhichOneof("connection_config"))
+        nodes = [entry.pipeline_node for entry in self._ir.nodes]
+        self._nodes = [node for node in nodes if only is None or node.node_info.id in only]
         self._started = time.monotonic()
         self._current: _Node | None = None
 
@@ -94,7 +102,7 @@ class _Run:
         end: run_record.End = "failed"
         try:
             with StopSignals(on_stuck=self._give_up) as signals:
-                nodes = tuple(self._observed(entry.pipeline_node, signals) for entry in self._ir.nodes)
+                nodes = tuple(self._observed(node, signals) for node in self._nodes)
             end = "complete"
             return RunResult(self._run_id, self._seconds(), nodes)
         except KeyboardInterrupt:

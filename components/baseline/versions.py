@@ -7,7 +7,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from components.export import read_metadata
+from components.export import ASKED_IDENTITY, read_metadata
 from serving.releases.models_config import FILE_NAME, parse, pin_of
 
 
@@ -35,6 +35,7 @@ def baseline_version(serving_dir: str, identity: dict[str, Any]) -> str:
         if not tf.io.gfile.exists(os.path.join(folder, "saved_model.pb")):
             continue
         metadata = read_metadata(folder)
+        metadata = metadata.get(ASKED_IDENTITY, metadata)  # what a search finds is not known before the run
         if {key: metadata.get(key) for key in identity} != identity:
             return version
     return ""

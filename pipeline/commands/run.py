@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pipeline.home import Home
@@ -40,6 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Runs each dataset in turn; a rejected one does not keep the others from running."""
     from pipeline.outcome_report import report_outcomes
+    from pipeline.partial_run import prepare_dataset
     from pipeline.recipes import MAIN_DATASETS, load_recipe
 
     datasets = MAIN_DATASETS if args.dataset == "all" else (args.dataset,)
@@ -48,20 +48,10 @@ def run(args: argparse.Namespace) -> int:
     home.prepare()
     with home.lock():
         # All data first: what cannot be had is known before the first model is trained.
-        prepared = [(recipe, _prepare(recipe, home)) for recipe in recipes]
+        prepared = [(recipe, prepare_dataset(recipe, home)) for recipe in recipes]
         outcomes = [_run_one(recipe, data, home, enable_cache=not args.no_cache) for recipe, data in prepared]
-    logs = {outcome.dataset: home.log(outcome.dataset, outcome.run) for outcome in outcomes}
+    logs = {outcome.dataset: home.runs(outcome.dataset) / outcome.run / "run.log" for outcome in outcomes}
     return report_outcomes(outcomes, logs, as_json=args.json)
-
-
-def _prepare(recipe: Recipe, home: Home) -> PreparedDataset:
-    from components.datasets.prepare import prepare
-    from pipeline.log_capture import output_to
-    from pipeline.progress import shown_progress
-
-    settings = recipe.data
-    with shown_progress(settings.dataset) as progress, output_to(home.root / "data.log"):
-        return prepare(settings.dataset, home.datasets, version=settings.version, progress=progress)
 
 
 def _run_one(recipe: Recipe, dataset: PreparedDataset, home: Home, *, enable_cache: bool) -> Outcome:
@@ -70,15 +60,10 @@ def _run_one(recipe: Recipe, dataset: PreparedDataset, home: Home, *, enable_cac
     from pipeline.run_id import claim_run_id
 
     run_id = claim_run_id(home.runs(dataset.name), dataset.name)
-    log_file = home.log(dataset.name, run_id)
+    log_file = home.runs(dataset.name) / run_id / "run.log"
     with output_to(log_file):  # TensorFlow and TFX are chatty from their import on
         with collector_paused():
             from pipeline.local_run import plan_run
 
         planned = plan_run(recipe, dataset, home, run_id, log_file, enable_cache=enable_cache)
-    outcome = planned.execute()
-    with output_to(log_file):
-        from pipeline.run_report import leave_report
-
-        report = leave_report(home, run_id)
-    return replace(outcome, report=str(report) if report else None)
+    return planned.execute()

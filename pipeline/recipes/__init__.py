@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from pydantic import model_validator
+
 from components.errors import UsageError, unknown_name
 from components.settings import (
     AugmentationSettings,
@@ -19,6 +21,7 @@ from components.settings import (
     TrainingSettings,
     TransformSettings,
 )
+from components.tuner.settings import TunerSettings
 from pipeline.settings_files import SettingsReader, read_toml, setting_keys
 
 _FOLDER = Path(__file__).resolve().parent
@@ -34,9 +37,18 @@ class Recipe(Section):
     training: TrainingSettings = TrainingSettings()
     augmentation: AugmentationSettings = AugmentationSettings()
     distillation: DistillationSettings = DistillationSettings()
+    tuner: TunerSettings = TunerSettings()
     evaluation: EvaluationSettings
     infra: InfraSettings = InfraSettings()
     beam: BeamSettings = BeamSettings()
+
+    @model_validator(mode="after")
+    def _one_search(self) -> Recipe:
+        if self.tuner.tune and self.training.lr_find:
+            raise ValueError(
+                "tuner.tune and training.lr_find exclude each other: the tuner finds training.learning_rate too."
+            )
+        return self
 
 
 _READER = SettingsReader(Recipe, "recipe", "--set", "training.epochs=3", see="`mnist-tfx recipes` lists the settings.")

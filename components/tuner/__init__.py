@@ -1,0 +1,1 @@
+"""Searches hyperparameters with TFX's Tuner and keras-tuner."""

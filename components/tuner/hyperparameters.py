@@ -1,0 +1,33 @@
+"""What a search found, as the recipe's settings."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from components.training import TrainerConfig
+
+_KERAS_TUNERS_OWN = "tuner/"  # how the names begin of what Hyperband notes: epochs, bracket, round
+EPOCHS = f"{_KERAS_TUNERS_OWN}epochs"
+
+
+def settings_found(values: Mapping[str, Any]) -> dict[str, Any]:
+    """A trial's values by the settings' full keys, without those that the tuner keeps for itself.
+
+    Text is JSON, as `components.tuner.space` writes what is no number.
+    """
+    return {
+        key: json.loads(value) if isinstance(value, str) else value
+        for key, value in values.items()
+        if not key.startswith(_KERAS_TUNERS_OWN)
+    }
+
+
+def with_settings(config: TrainerConfig, settings: Mapping[str, Any]) -> TrainerConfig:
+    """The same training with other settings, given by their full keys; they are validated as a recipe's are."""
+    plain = config.to_json()
+    for key, value in settings.items():
+        section, _, name = key.partition(".")
+        plain[section] = {**plain[section], name: value}
+    return TrainerConfig.from_json(plain)

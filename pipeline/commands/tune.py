@@ -1,0 +1,93 @@
+"""`mnist-tfx tune`: searches hyperparameters with the pipeline's Tuner."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline.home import Home
+from pipeline.partial_run import add_plot_argument, add_recipe_arguments, check_plot_argument
+
+if TYPE_CHECKING:
+    from components.tuner.results import TrialResult
+    from pipeline.recipes import Recipe
+
+SUMMARY = "search hyperparameters over the space in the recipe's section [tuner]"
+EXAMPLE = "mnist-tfx tune --dataset mnist --set tuner.strategy=bayesian --set tuner.trials=12"
+
+_PIPED_COLUMNS = 120
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the options."""
+    add_recipe_arguments(parser)
+    parser.add_argument("--anew", action="store_true", help="forget all trials done so far on this dataset")
+    add_plot_argument(parser, "trials.png")
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Runs the pipeline up to its Tuner; a search that was stopped goes on."""
+    from pipeline.partial_run import run_until
+    from pipeline.recipes import load_recipe
+
+    check_plot_argument(args.output)
+    recipe = load_recipe(args.dataset, args.recipe, [*args.set, "tuner.tune=true"])
+    home = Home.resolve(args.home)
+    home.prepare()
+    with home.lock():
+        if args.anew:
+            _forget(home, args.dataset)
+        made = run_until("Tuner", recipe, home, enable_cache=not args.anew)
+    from components.tuner.results import read_trials
+    from pipeline.plots import plot_trials
+
+    trials = read_trials(made.outputs["Tuner"])
+    plot = Path(args.output) if args.output else made.folder / "trials.png"
+    monitor = recipe.training.monitor
+    plot_trials(trials, monitor, f"{args.dataset}, {Path(args.recipe).stem}: {recipe.tuner.strategy}", plot)
+    if args.json:
+        answer = {"best": trials[0].to_json(), "trials": [trial.to_json() for trial in trials]}
+        print(json.dumps({"monitor": monitor, **answer, "plot": str(plot)}, indent=2))
+    else:
+        _print_table(trials, recipe)
+        settings = " ".join(f"--set '{key}={_toml(value)}'" for key, value in trials[0].settings.items())
+        print(f"best: {settings}")
+        print("a run that searches (cached by now), trains with the best, and pushes: add --set tune=true to `run`")
+    print(f"plot: {plot}", file=sys.stderr)
+    return 0
+
+
+def _forget(home: Home, dataset: str) -> None:
+    import shutil
+
+    for folder in (home.cache("training_backup") / dataset).glob("tuner-*"):
+        shutil.rmtree(folder)
+
+
+def _print_table(trials: Sequence[TrialResult], recipe: Recipe) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=f"{len(trials)} trials, the best first", title_justify="left")
+    table.add_column("trial", justify="right")
+    table.add_column(recipe.training.monitor, justify="right")
+    table.add_column("epochs", justify="right")
+    for key in trials[0].settings:
+        table.add_column(key, justify="right")
+    for trial in trials:
+        values = (f"{value:.3g}" if isinstance(value, float) else _toml(value) for value in trial.settings.values())
+        table.add_row(str(trial.number), f"{trial.score:.4f}", str(trial.epochs or recipe.tuner.max_epochs), *values)
+    console = Console()
+    if not console.is_terminal:  # a file has no width; rich would fold the table to 80 columns
+        console.width = _PIPED_COLUMNS
+    console.print(table)
+
+
+def _toml(value: Any) -> str:
+    """As `--set` takes it: text without quotes."""
+    return value if isinstance(value, str) else json.dumps(value)

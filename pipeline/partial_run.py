@@ -1,0 +1,109 @@
+"""Runs the pipeline's first components for a command that needs what they make; the cache answers where it can."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from components.errors import UsageError
+from pipeline.home import Home
+
+if TYPE_CHECKING:
+    from tfx.types import Artifact
+
+    from components.datasets.prepared import PreparedDataset
+    from components.training import TrainerConfig
+    from pipeline.recipes import Recipe
+
+
+@dataclass(frozen=True)
+class PartialRun:
+    """What the components made.
+
+    Attributes:
+        folder: the run's own folder, also for what the command adds.
+        config: what the Trainer would be told.
+        outputs: of each component that ran, or that the cache answered for.
+    """
+
+    folder: Path
+    config: TrainerConfig
+    outputs: Mapping[str, Mapping[str, Sequence[Artifact]]]
+
+    @property
+    def log_file(self) -> Path:
+        """The run's log."""
+        return self.folder / "run.log"
+
+
+def add_recipe_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares `--dataset`, `--recipe`, `--set` and `--home`."""
+    parser.add_argument("--dataset", required=True, help="a dataset that has recipes")
+    parser.add_argument("--recipe", default="default", help="a recipe's name, or a .toml file (default: %(default)s)")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="change a setting of the recipe (`mnist-tfx recipes` lists them); may be repeated",
+    )
+    parser.add_argument(
+        "--home", metavar="DIR", help="where everything is written (default: MNIST_TFX_HOME, else var/)"
+    )
+
+
+def add_plot_argument(parser: argparse.ArgumentParser, name: str) -> None:
+    """Declares `--output`, whose default is a file called `name`."""
+    parser.add_argument("-o", "--output", metavar="PNG", help=f"the plot (default: {name} in the run's folder)")
+
+
+def check_plot_argument(output: str | None) -> None:
+    """To be called before the work begins.
+
+    Raises:
+        UsageError: no file can be written there.
+    """
+    if output is not None:
+        folder = Path(output).resolve().parent
+        if not os.access(folder, os.W_OK) or Path(output).is_dir():
+            raise UsageError(f"cannot write the plot {output}: name a file in a folder that exists and can be written.")
+
+
+def prepare_dataset(recipe: Recipe, home: Home) -> PreparedDataset:
+    """The recipe's dataset, fetched or made if need be, with its progress on stderr."""
+    from components.datasets.prepare import prepare
+    from pipeline.log_capture import output_to
+    from pipeline.progress import shown_progress
+
+    settings = recipe.data
+    with shown_progress(settings.dataset) as progress, output_to(home.root / "data.log"):
+        return prepare(settings.dataset, home.datasets, version=settings.version, progress=progress)
+
+
+def run_until(component: str, recipe: Recipe, home: Home, *, enable_cache: bool = True) -> PartialRun:
+    """Runs a component of the recipe's pipeline and what it needs, as a run of its own that `mnist-tfx runs` lists.
+
+    The caller holds the home's lock.
+
+    Raises:
+        PipelineError: a component failed.
+        KeyboardInterrupt: the user stopped it.
+    """
+    from pipeline.loading import collector_paused
+    from pipeline.log_capture import output_to
+    from pipeline.run_id import claim_run_id
+
+    dataset = prepare_dataset(recipe, home)
+    run_id = claim_run_id(home.runs(dataset.name), dataset.name)
+    folder = home.runs(dataset.name) / run_id
+    log_file = folder / "run.log"
+    with output_to(log_file):  # TensorFlow and TFX are chatty from their import on
+        with collector_paused():
+            from pipeline.local_run import plan_run
+        planned = plan_run(recipe, dataset, home, run_id, log_file, enable_cache=enable_cache)
+    result = planned.execute_until(component)
+    return PartialRun(folder, planned.config, {node.node_id: node.outputs for node in result.nodes})

@@ -1,0 +1,239 @@
+"""The search space of recipes, and searches with keras-tuner on real training."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+from keras_tuner import HyperParameters
+from pydantic import ValidationError
+from tfx.components.trainer.fn_args_utils import FnArgs
+
+from components.baseline.versions import baseline_version
+from components.errors import PipelineError
+from components.export import ASKED_IDENTITY, METADATA_PATH
+from components.settings import AugmentationSettings, DistillationSettings, ModelSettings, TrainingSettings
+from components.training import TrainerConfig
+from components.tuner.hyperparameters import settings_found, with_settings
+from components.tuner.search import PROJECT_PREFIX, RecipeTuner, trial_count, tuner_fn
+from components.tuner.settings import Choice, Range, TunerSettings
+from components.tuner.space import search_space
+from tests.fixtures.tiny_run import TinyRun
+
+RATES = {"training.learning_rate": {"min": 1e-4, "max": 1e-2, "log": True}}
+
+
+@pytest.mark.parametrize(
+    ("space", "message"),
+    [
+        ({"training.learning_rat": {"min": 1, "max": 2}}, "Did you mean 'training.learning_rate'?"),
+        ({"training.learning_rate": 0.1}, "Write it like"),
+        ({"training.learning_rate": {"min": 0.2, "max": 0.1}}, "min must be less than max"),
+        ({"training.learning_rate": {"min": 0, "max": 0.1, "log": True}}, "above 0 where log = true"),
+        ({"training.learning_rate": {"values": [0.1]}}, "values"),
+        ({"training.learning_rate": {"min": 0.1, "max": 0.2, "lgo": True}}, "lgo"),
+        ({"model.dropout": {"min": 0, "max": 1}}, "model.dropout: 1 does not fit"),
+        ({"model.hidden_layers": {"min": 8, "max": 16}}, "write { values = [...] }"),
+        ({"training.optimizer": {"values": ["adam", "adma"]}}, "'adma' does not fit"),
+        ({"training.batch_size": {"min": 32, "max": 64.5}}, "64.5 does not fit"),
+        ({"training.seed": {"values": [0, 1]}}, "not better"),
+        ({"training.epochs": {"min": 1, "max": 9}}, "tuner.max_epochs"),
+        ({}, "empty"),
+    ],
+)
+def test_a_space_that_does_not_fit_is_refused(space: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError) as refusal:
+        TunerSettings.model_validate({"space": space})
+    assert message in str(refusal.value)
+
+
+def test_a_space_may_be_written_with_and_without_quotes() -> None:
+    entry = {"min": 1e-4, "max": 1e-2}
+    nested = TunerSettings.model_validate({"space": {"training": {"learning_rate": entry}}})
+    assert nested == TunerSettings.model_validate({"space": {"training.learning_rate": entry}})
+    assert TunerSettings.model_validate(nested.model_dump(mode="json")) == nested
+
+
+def test_every_kind_of_setting_gets_its_hyperparameter_and_comes_back_with_its_type() -> None:
+    space: dict[str, Range | Choice] = {
+        "training.learning_rate": Range(min=1e-4, max=1e-2, log=True),
+        "training.batch_size": Range(min=32, max=64),
+        "model.hidden_layers": Choice(values=((8,), (16, 8), ())),
+        "training.optimizer": Choice(values=("adam", "sgd")),
+        "model.batch_normalization": Choice(values=(False, True)),
+        "model.dropout": Choice(values=(0, 0.5)),
+    }
+    hyperparameters = search_space(space)
+    assert isinstance(hyperparameters, HyperParameters)
+    assert {type(one).__name__ for one in hyperparameters.space} == {"Float", "Int", "Choice"}
+    found = settings_found({**hyperparameters.values, "tuner/epochs": 3})
+    assert set(found) == set(space)
+    config = with_settings(config_of(Path("x"), TunerSettings()), found)
+    assert (config.model.hidden_layers, config.training.optimizer, config.training.batch_size) == ((8,), "adam", 32)
+    assert config.model.batch_normalization is False
+    assert config.training.learning_rate == 1e-4
+
+
+def config_of(backup: Path, tuner: TunerSettings | None, **training: Any) -> TrainerConfig:
+    return TrainerConfig(
+        dataset="kmnist",
+        data_fingerprint="abc",
+        class_names=tuple("abcdefghij"),
+        image_shape=(28, 28, 1),
+        normalization="standardize",
+        model=ModelSettings(hidden_layers=(8,)),
+        training=TrainingSettings.model_validate({"batch_size": 60, **training}),
+        augmentation=AugmentationSettings(),
+        distillation=DistillationSettings(),
+        code_version="1",
+        backup_dir=str(backup),
+        tuner=tuner,
+    )
+
+
+def arguments(tiny_run: TinyRun, config: TrainerConfig) -> FnArgs:
+    """What TFX's Tuner hands to `tuner_fn`."""
+    return FnArgs(
+        working_dir="",
+        train_files=[str(tiny_run.examples / "Split-train" / "*")],
+        eval_files=[str(tiny_run.examples / "Split-eval" / "*")],
+        train_steps=None,
+        eval_steps=None,
+        schema_path=None,
+        transform_graph_path=str(tiny_run.transform_graph),
+        data_accessor=None,
+        custom_config=config.to_json(),
+    )
+
+
+def searched(tiny_run: TinyRun, config: TrainerConfig) -> RecipeTuner:
+    """A search that is done."""
+    tuner = tuner_fn(arguments(tiny_run, config)).tuner
+    tuner.search()
+    assert isinstance(tuner, RecipeTuner)
+    return tuner
+
+
+def finished(tuner: RecipeTuner) -> list[Any]:
+    """The trials that came to their end, in the order of their numbers."""
+    return sorted(
+        (trial for trial in tuner.oracle.trials.values() if trial.status == "COMPLETED"), key=lambda t: t.trial_id
+    )
+
+
+@pytest.fixture(scope="module")
+def hyperband(tiny_run: TinyRun, tmp_path_factory: pytest.TempPathFactory) -> RecipeTuner:
+    """A whole search by Hyperband."""
+    tuner = TunerSettings.model_validate({"space": RATES, "max_epochs": 4, "factor": 2})
+    return searched(tiny_run, config_of(tmp_path_factory.mktemp("hyperband"), tuner))
+
+
+def test_hyperband_runs_all_its_trials_and_gives_more_epochs_to_the_best(hyperband: RecipeTuner) -> None:
+    trials = finished(hyperband)
+    assert len(trials) == trial_count(TunerSettings(max_epochs=4, factor=2)) == len(hyperband.oracle.trials)
+    by_epochs = {trial.hyperparameters.values["tuner/epochs"] for trial in trials}
+    assert by_epochs == {1, 2, 4}
+    promoted = next(t for t in trials if t.hyperparameters.values["tuner/round"] == 1)
+    first_round = [
+        t
+        for t in trials
+        if (t.hyperparameters.values["tuner/bracket"], t.hyperparameters.values["tuner/round"]) == (2, 0)
+    ]
+    best = max(first_round, key=lambda trial: trial.score)
+    assert (
+        promoted.hyperparameters.values["training.learning_rate"]
+        == (best.hyperparameters.values["training.learning_rate"])
+    )
+
+
+def test_a_trials_score_is_the_best_epochs_accuracy_on_split_eval(hyperband: RecipeTuner) -> None:
+    assert hyperband.oracle.objective.name == "val_accuracy"
+    for trial in finished(hyperband):
+        assert (trial.score * 120).is_integer() or trial.score * 120 == pytest.approx(
+            round(trial.score * 120), abs=1e-3
+        )
+    scores = [trial.score for trial in finished(hyperband)]
+    assert len(set(scores)) > 1
+    assert hyperband.oracle.get_best_trials(1)[0].score == max(scores)
+
+
+def test_the_best_by_loss_is_the_one_with_the_least(tiny_run: TinyRun, tmp_path: Path) -> None:
+    settings = TunerSettings.model_validate({"space": RATES, "strategy": "bayesian", "trials": 3, "max_epochs": 1})
+    tuner = searched(tiny_run, config_of(tmp_path, settings, monitor="val_loss"))
+    assert len(finished(tuner)) == 3
+    assert tuner.oracle.get_best_trials(1)[0].score == min(trial.score for trial in finished(tuner))
+
+
+def test_more_trials_go_on_with_those_done(tiny_run: TinyRun, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    settings = {"space": RATES, "strategy": "bayesian", "max_epochs": 1}
+    first = searched(tiny_run, config_of(tmp_path, TunerSettings.model_validate({**settings, "trials": 2})))
+    before = {trial.trial_id: trial.score for trial in finished(first)}
+    with caplog.at_level(logging.INFO, logger="mnist_tfx.progress"):
+        more = searched(tiny_run, config_of(tmp_path, TunerSettings.model_validate({**settings, "trials": 3})))
+    after = {int(trial.trial_id): trial.score for trial in finished(more)}
+    assert len(after) == 3
+    assert {number: after[number] for number in (0, 1)} == {int(number): score for number, score in before.items()}
+    lines = [record.getMessage() for record in caplog.records]
+    assert any("going on after 2 trials" in line for line in lines)
+    assert [line.split(":")[0] for line in lines if line.startswith("trial ")] == ["trial 3 of 3"]
+
+
+def test_a_search_whose_file_was_cut_short_begins_anew(tiny_run: TinyRun, tmp_path: Path) -> None:
+    settings = TunerSettings.model_validate({"space": RATES, "strategy": "bayesian", "trials": 2, "max_epochs": 1})
+    searched(tiny_run, config_of(tmp_path, settings))
+    [project] = tmp_path.glob(f"{PROJECT_PREFIX}*")
+    oracle = project / "oracle.json"
+    oracle.write_text(oracle.read_text()[:-20])
+    assert len(finished(searched(tiny_run, config_of(tmp_path, settings)))) == 2
+
+
+def test_another_space_is_another_search(tiny_run: TinyRun, tmp_path: Path) -> None:
+    settings = {"strategy": "bayesian", "trials": 1, "max_epochs": 1}
+    for rates in (RATES, {"training.learning_rate": {"min": 1e-4, "max": 2e-2, "log": True}}):
+        searched(tiny_run, config_of(tmp_path, TunerSettings.model_validate({**settings, "space": rates})))
+    assert len(list(tmp_path.glob(f"{PROJECT_PREFIX}*"))) == 2
+
+
+def test_a_trial_that_comes_apart_does_not_end_the_search(
+    tiny_run: TinyRun, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = TunerSettings.model_validate(
+        {
+            "space": {"training.learning_rate": {"values": [1e-3, 1e30]}},
+            "strategy": "bayesian",
+            "trials": 2,
+            "max_epochs": 1,
+        }
+    )
+    with caplog.at_level(logging.INFO, logger="mnist_tfx.progress"):
+        tuner = searched(tiny_run, config_of(tmp_path, settings, optimizer="sgd"))
+    assert sorted(trial.status for trial in tuner.oracle.trials.values()) == ["COMPLETED", "FAILED"]
+    assert settings_found(tuner.get_best_hyperparameters()[0].values) == {"training.learning_rate": 1e-3}
+    assert any("failed: Training came apart" in record.getMessage() for record in caplog.records)
+
+
+def test_a_search_without_one_good_trial_fails(tiny_run: TinyRun, tmp_path: Path) -> None:
+    settings = TunerSettings.model_validate(
+        {
+            "space": {"training.learning_rate": {"values": [1e29, 1e30]}},
+            "strategy": "bayesian",
+            "trials": 2,
+            "max_epochs": 1,
+        }
+    )
+    with pytest.raises(PipelineError, match=r"no trial came to its end.*came apart"):
+        searched(tiny_run, config_of(tmp_path, settings, optimizer="sgd"))
+
+
+def test_a_served_model_is_known_by_what_was_asked_for_before_the_search(tmp_path: Path) -> None:
+    asked = config_of(tmp_path, TunerSettings()).identity()
+    used = with_settings(config_of(tmp_path, TunerSettings()), {"training.learning_rate": 0.005}).identity()
+    folder = tmp_path / "serving" / "1"
+    (folder / METADATA_PATH).parent.mkdir(parents=True)
+    (folder / "saved_model.pb").touch()
+    (folder / METADATA_PATH).write_text(json.dumps({**used, ASKED_IDENTITY: asked}))
+    assert baseline_version(str(tmp_path / "serving"), asked) == ""
+    assert baseline_version(str(tmp_path / "serving"), used) == "1"
