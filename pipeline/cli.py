@@ -22,6 +22,7 @@ COMMANDS = (
     "tune",
     "runs",
     "show",
+    "report",
     "compile",
     "submit",
     "schedule",

@@ -32,9 +32,11 @@ from components.errors import unknown_name
 from components.evaluation import evaluation_config
 from components.features import EVAL, TEST, TRAIN
 from components.infra_validator.component import InfraValidator
+from components.report.component import Report
 from components.settings import BeamSettings
 from components.tfds_example_gen.component import TfdsExampleGen
 from components.training import TrainerConfig
+from pipeline.recipe_name import recipe_name
 from pipeline.recipes import Recipe
 
 
@@ -163,7 +165,27 @@ def create_pipeline(
         ),
         custom_executor_spec=ExecutorClassSpec(pusher.Executor),
     )
-    components += [evaluator, infra_validator, push]
+    report = Report(
+        inputs={
+            "examples": examples.outputs["examples"],
+            "schema": schema.outputs["schema"],
+            "statistics": statistics.outputs["statistics"],
+            "anomalies": anomalies.outputs["anomalies"],
+            "data_blessing": gate.outputs["blessing"],
+            "model": trainer.outputs["model"],
+            "baseline": baseline.outputs["baseline"] if baseline else None,
+            "evaluation": evaluator.outputs["evaluation"],
+            "model_blessing": evaluator.outputs["blessing"],
+            "infra_blessing": infra_validator.outputs["blessing"],
+            "pushed_model": push.outputs["pushed_model"],
+        },
+        dataset=dataset.name,
+        class_names=dataset.class_names,
+        data_fingerprint=dataset.fingerprint,
+        recipe_name=recipe_name(recipe),
+        recipe=recipe.model_dump(mode="json"),
+    )
+    components += [evaluator, infra_validator, push, report]
     _set_beam_arguments(components, recipe.beam)
     return Pipeline(
         pipeline_name=dataset.name.replace("_", "-"),

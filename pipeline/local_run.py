@@ -23,6 +23,7 @@ from pipeline.local_runner import RunResult, run_pipeline
 from pipeline.log_capture import output_to
 from pipeline.outcome import Outcome, Quality
 from pipeline.recipes import Recipe
+from pipeline.run_plan import make_plan
 from pipeline.schemas import snapshot_schema
 
 
@@ -74,8 +75,10 @@ def plan_run(
     recipe: Recipe, dataset: PreparedDataset, home: Home, run_id: str, log_file: Path, *, enable_cache: bool
 ) -> LocalRun:
     """Describes a run that keeps everything under `home`."""
+    run_folder = home.runs(dataset.name) / run_id
+    make_plan(recipe, dataset).write(run_folder)
     paths = Paths(
-        pipeline_root=str(home.runs(dataset.name) / run_id),
+        pipeline_root=str(run_folder),
         data_dir=str(home.datasets),
         schema_file=str(snapshot_schema(dataset.name, home.cache("schemas"))),
         accepted_statistics=str(home.cache("accepted_statistics") / dataset.name),

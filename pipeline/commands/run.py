@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pipeline.home import Home
@@ -50,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
         # All data first: what cannot be had is known before the first model is trained.
         prepared = [(recipe, prepare_dataset(recipe, home)) for recipe in recipes]
         outcomes = [_run_one(recipe, data, home, enable_cache=not args.no_cache) for recipe, data in prepared]
-    logs = {outcome.dataset: home.runs(outcome.dataset) / outcome.run / "run.log" for outcome in outcomes}
+    logs = {outcome.dataset: home.log(outcome.dataset, outcome.run) for outcome in outcomes}
     return report_outcomes(outcomes, logs, as_json=args.json)
 
 
@@ -60,10 +61,15 @@ def _run_one(recipe: Recipe, dataset: PreparedDataset, home: Home, *, enable_cac
     from pipeline.run_id import claim_run_id
 
     run_id = claim_run_id(home.runs(dataset.name), dataset.name)
-    log_file = home.runs(dataset.name) / run_id / "run.log"
+    log_file = home.log(dataset.name, run_id)
     with output_to(log_file):  # TensorFlow and TFX are chatty from their import on
         with collector_paused():
             from pipeline.local_run import plan_run
 
         planned = plan_run(recipe, dataset, home, run_id, log_file, enable_cache=enable_cache)
-    return planned.execute()
+    outcome = planned.execute()
+    with output_to(log_file):
+        from pipeline.run_report import leave_report
+
+        report = leave_report(home, run_id)
+    return replace(outcome, report=str(report) if report else None)
