@@ -31,7 +31,7 @@ class SoftTargetsClassifier(keras.Model):
 
     def train_step(self, data: tuple[tf.Tensor, tf.Tensor]) -> dict[str, Any]:
         """One step of Keras' `fit` on pixels, float32 [N, ...], and one-hot targets, float32 [N, classes]."""
-        pixels, targets = data
+        pixels, targets, _ = keras.utils.unpack_x_y_sample_weight(data)
         if self._mixup:
             pixels, targets = mix(pixels, targets, self._mixup, self.seed_generator)
         if self._teach:
