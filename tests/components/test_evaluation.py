@@ -70,7 +70,7 @@ class Evaluated:
             if record.slice_key.single_slice_keys:
                 continue
             for entry in record.plot_keys_and_values:
-                if entry.key.model_name == model:
+                if entry.key.model_name == model and entry.key.name == "confusion_matrix":
                     [at_threshold] = entry.value.multi_class_confusion_matrix_at_thresholds.matrices
                     for cell in at_threshold.entries:
                         matrix[cell.actual_class_id, cell.predicted_class_id] = cell.num_weighted_examples
