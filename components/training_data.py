@@ -160,6 +160,6 @@ def evaluation_batches(
 def _with_fixed_threads(data: tf.data.Dataset, prefetch: int = _PREFETCH_BATCHES) -> tf.data.Dataset:
     options = tf.data.Options()
     # With tf.data's autotuning, now and then an epoch begins with a stall as long as the epoch itself
-    # (`benchmarks/training_input.py`); a few fixed threads are enough for this little work.
+    # (`benchmarks/training.py`); a few fixed threads are enough for this little work.
     options.autotune.enabled = False
     return (data.prefetch(prefetch) if prefetch else data).with_options(options)
