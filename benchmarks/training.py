@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks import measure, training_switches
+from benchmarks import measure
 from components.datasets.prepare import prepare
 from pipeline.home import CHECKOUT, Home
 
@@ -147,6 +147,8 @@ def main() -> int:
                 print(error, file=sys.stderr)
                 return 1
     if {"switches", "input"} & set(parts):
+        from benchmarks import training_switches  # TensorFlow: seconds, which --help does without
+
         for part, variants in (
             ("switches", training_switches.SWITCHES),
             ("input", training_switches.AUGMENTATIONS),
