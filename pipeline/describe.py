@@ -12,7 +12,7 @@ from tfx.types import Artifact
 from components.evaluation_result import read_quality
 from components.infra_validator.report import failed_checks
 from components.trainer import TRAINING_LOG
-from components.tuner.results import read_trials
+from components.tuner.results import read_trials, short
 
 _Outputs = Mapping[str, Sequence[Artifact]]
 
@@ -33,8 +33,8 @@ def describer(class_names: Sequence[str]) -> Callable[[str, _Outputs], str]:
                 return "data accepted"
             case "Tuner":
                 best, *others = read_trials(outputs)
-                score = ", ".join(f"{key.partition('.')[2]} {value}" for key, value in best.settings.items())
-                return f"best of {1 + len(others)} trials: {best.score:.4f} with {score}"
+                settings = ", ".join(f"{key} {short(value)}" for key, value in best.settings.items())
+                return f"best of {1 + len(others)} trials: {best.score:.4f} with {settings}"
             case "Trainer":
                 with fileio.open(os.path.join(_only(outputs, "model").uri, TRAINING_LOG)) as file:
                     log = json.load(file)

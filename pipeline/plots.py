@@ -7,6 +7,7 @@ from pathlib import Path
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from components.range_test.curve import RULE, Curve, Suggestion
 from components.tuner.results import TrialResult
@@ -60,6 +61,10 @@ def plot_trials(trials: Sequence[TrialResult], monitor: str, title: str, path: P
         axes.scatter([values[0]], [best.score], s=140, facecolors="none", edgecolors=_MARK, linewidths=1.8)
         if type(values[0]) is float and min(values) > 0 and max(values) / min(values) > 20:
             axes.set_xscale("log")
+            axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 3.0)))
+            axes.xaxis.set_major_formatter("{x:g}")
+            axes.xaxis.set_minor_formatter(NullFormatter())
+        axes.margins(x=0.12)
         axes.set_xlabel(key)
         axes.grid(alpha=0.3)
     all_axes[0].set_ylabel(f"{monitor}, split eval")

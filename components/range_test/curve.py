@@ -12,14 +12,13 @@ import numpy.typing as npt
 
 from components.errors import PipelineError
 
-MIN_RATE, MAX_RATE, STEPS = 1e-6, 10.0, 300  # the default range, and how many steps lead through it
+MIN_RATE, MAX_RATE = 1e-6, 10.0  # the default range
 # Chosen on Fashion-MNIST's hidden layers of 100 and 50 (Adam): four seeds agree to 15 %, on the rate that trains best.
 # By a tenth of the lowest point's rate they differ fourfold, as the valley is flat; the steepest descent's rate is so
 # much lower that five epochs are not enough.
 RULE = "the lowest rate by which the smoothed loss has done 90 % of its fall"
 
-_SMOOTHING = 0.9  # of the losses' moving average
-_SETTLED = 10  # steps until that average is one of several batches; by so many it also lags behind
+_SMOOTHED_OVER = 1 / 30  # of the test's steps: what the losses' moving average spans, and how far it lags behind
 _BLOWN_UP = 3.0  # times the lowest smoothed loss: there is nothing more to see
 _DONE = 0.9  # of the fall from the start to the lowest point
 _MIN_FALL = 0.1  # of the loss at the start: less is noise, not learning
@@ -34,11 +33,13 @@ class Curve:
         rates: float64 [steps].
         losses: float64 [steps], of each step's batch before the step.
         smoothed: float64 [steps], the losses' exponential moving average with bias correction.
+        settled: after how many steps that average is one of several batches.
     """
 
     rates: npt.NDArray[np.float64]
     losses: npt.NDArray[np.float64]
     smoothed: npt.NDArray[np.float64]
+    settled: int
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ class Suggestion:
 
 
 def measure(
-    train_step: Callable[[float], float], min_rate: float = MIN_RATE, max_rate: float = MAX_RATE, steps: int = STEPS
+    train_step: Callable[[float], float], min_rate: float = MIN_RATE, max_rate: float = MAX_RATE, steps: int = 300
 ) -> Curve:
     """Trains with a rate that rises exponentially from step to step, until the last rate or until the loss blows up.
 
@@ -74,19 +75,21 @@ def measure(
     rates = np.geomspace(min_rate, max_rate, steps)
     losses: list[float] = []
     smoothed: list[float] = []
+    span = max(2.0, steps * _SMOOTHED_OVER)
+    kept = 1.0 - 1.0 / span
     average, lowest = 0.0, math.inf
     for number, rate in enumerate(rates, start=1):
         loss = train_step(float(rate))
         if not math.isfinite(loss):
             break
-        average = _SMOOTHING * average + (1.0 - _SMOOTHING) * loss
-        corrected = average / (1.0 - _SMOOTHING**number)  # as in Adam: the average began at 0
+        average = kept * average + (1.0 - kept) * loss
+        corrected = average / (1.0 - kept**number)  # as in Adam: the average began at 0
         losses.append(loss)
         smoothed.append(corrected)
         lowest = min(lowest, corrected)
         if corrected > _BLOWN_UP * lowest:
             break
-    return Curve(rates[: len(losses)], np.array(losses), np.array(smoothed))
+    return Curve(rates[: len(losses)], np.array(losses), np.array(smoothed), round(span))
 
 
 def suggest(curve: Curve, min_rate: float = MIN_RATE, max_rate: float = MAX_RATE) -> Suggestion:
@@ -98,7 +101,7 @@ def suggest(curve: Curve, min_rate: float = MIN_RATE, max_rate: float = MAX_RATE
     smoothed = curve.smoothed
     if not len(smoothed):
         raise _refusal(f"it is no finite number at {min_rate:g}", f"a lower beginning: --min-rate {min_rate / 1000:g}")
-    begin = min(_SETTLED, len(smoothed) - 1)
+    begin = min(curve.settled, len(smoothed) - 1)
     at = begin + int(smoothed[begin:].argmin())
     fall = float(smoothed[begin] - smoothed[at])
     if fall < _MIN_FALL * abs(smoothed[begin]):
@@ -109,7 +112,11 @@ def suggest(curve: Curve, min_rate: float = MIN_RATE, max_rate: float = MAX_RATE
             f"a wider range: --min-rate {min_rate / 100:g} --max-rate {max_rate * 100:g}",
         )
     if smoothed[-1] - smoothed[at] < _MIN_RISE * fall and curve.rates[-1] >= max_rate * (1 - 1e-9):
-        raise _refusal(f"it still falls at {max_rate:g}", f"a higher end: --max-rate {max_rate * 100:g}")
+        raise _refusal(
+            f"it has not risen again at {max_rate:g}",
+            f"a higher end: --max-rate {max_rate * 100:g}. Where the loss is 0 by then, the net has learnt the data by "
+            "heart before: try fewer --steps",
+        )
     lowest = float(curve.rates[at])
     slope = np.gradient(smoothed[begin : at + 1], np.log(curve.rates[begin : at + 1]))
     steepest = float(curve.rates[begin + int(slope.argmin())])
@@ -118,4 +125,7 @@ def suggest(curve: Curve, min_rate: float = MIN_RATE, max_rate: float = MAX_RATE
 
 
 def _refusal(reason: str, remedy: str) -> PipelineError:
-    return PipelineError(f"no learning rate can be suggested: the loss's curve has no minimum, {reason}. Try {remedy}.")
+    return PipelineError(
+        f"no learning rate can be suggested: the loss's curve has no minimum, {reason}. Try `mnist-tfx lr-find` with "
+        f"{remedy}."
+    )

@@ -37,6 +37,11 @@ class TrialResult:
         return {"trial": self.number, "score": self.score, "epochs": self.epochs, "settings": dict(self.settings)}
 
 
+def short(value: Any) -> str:
+    """A setting's value for people to read."""
+    return f"{value:.3g}" if isinstance(value, float) else value if isinstance(value, str) else json.dumps(value)
+
+
 def read_trials(outputs: Mapping[str, Sequence[Artifact]]) -> list[TrialResult]:
     """The trials of a Tuner's output artifacts, the best first."""
     [artifact] = outputs["tuner_results"]

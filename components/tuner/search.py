@@ -27,6 +27,7 @@ from components.settings import DistillationSettings
 from components.training import TrainerConfig, train
 from components.training_data import decode_examples
 from components.tuner.hyperparameters import EPOCHS, settings_found, with_settings
+from components.tuner.results import short
 from components.tuner.settings import TunerSettings
 from components.tuner.space import search_space
 
@@ -125,14 +126,12 @@ class RecipeTuner(BaseTuner):
             raise FatalError(f"a trial broke off: {type(error).__name__}: {error}") from error
         best = log["history"][log["best_epoch"] - 1]
         monitor = config.training.monitor
-        self._report(trial, f"{monitor} {best[monitor]:.4f}, {len(log['history'])} epochs", started)
+        self._report(trial, f"{monitor} {best[monitor]:.4f} in {len(log['history'])} epochs", started)
         return {key: best[key] for key in ("loss", "accuracy", "val_loss", "val_accuracy")}
 
     def _report(self, trial: Trial, result: str, started: float) -> None:
-        settings = ", ".join(
-            f"{key.partition('.')[2]} {value:.3g}" if isinstance(value, float) else f"{key.partition('.')[2]} {value}"
-            for key, value in settings_found(trial.hyperparameters.values).items()
-        )
+        found = settings_found(trial.hyperparameters.values)
+        settings = ", ".join(f"{key} {short(value)}" for key, value in found.items())
         _PROGRESS.info(
             "trial %d of %d: %s, %.1f s; %s",
             int(trial.trial_id) + 1,

@@ -73,6 +73,8 @@ def _print_table(trials: Sequence[TrialResult], recipe: Recipe) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from components.tuner.results import short
+
     table = Table(title=f"{len(trials)} trials, the best first", title_justify="left")
     table.add_column("trial", justify="right")
     table.add_column(recipe.training.monitor, justify="right")
@@ -80,7 +82,7 @@ def _print_table(trials: Sequence[TrialResult], recipe: Recipe) -> None:
     for key in trials[0].settings:
         table.add_column(key, justify="right")
     for trial in trials:
-        values = (f"{value:.3g}" if isinstance(value, float) else _toml(value) for value in trial.settings.values())
+        values = map(short, trial.settings.values())
         table.add_row(str(trial.number), f"{trial.score:.4f}", str(trial.epochs or recipe.tuner.max_epochs), *values)
     console = Console()
     if not console.is_terminal:  # a file has no width; rich would fold the table to 80 columns

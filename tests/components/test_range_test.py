@@ -77,7 +77,7 @@ def test_a_loss_that_is_no_number_ends_the_test() -> None:
     [
         (lambda rate: 2.3, "flat", "--min-rate 1e-08 --max-rate 1000"),
         (lambda rate: 2.3 + 0.1 * math.sin(1e4 * rate), "flat", "wider range"),
-        (lambda rate: 2.3 - 0.3 * math.log10(rate / 1e-6), "still falls at 10", "--max-rate 1000"),
+        (lambda rate: 2.3 - 0.3 * math.log10(rate / 1e-6), "not risen again at 10", "--max-rate 1000"),
         (lambda rate: 1.0 + math.log10(rate / 1e-6) ** 4, "only rises", "--min-rate 1e-09"),
         (lambda rate: math.inf, "no finite number", "--min-rate 1e-09"),
     ],
@@ -119,7 +119,7 @@ def splits(tiny_run: TinyRun, tmp_path_factory: pytest.TempPathFactory) -> tuple
 @pytest.fixture(scope="module")
 def curve(splits: tuple[DecodedExamples, DecodedExamples], tmp_path_factory: pytest.TempPathFactory) -> Curve:
     """That of a small net."""
-    return measure_curve(config(tmp_path_factory.mktemp("curve")), NORMALIZATION, splits[0], steps=150)
+    return measure_curve(config(tmp_path_factory.mktemp("curve")), NORMALIZATION, splits[0])
 
 
 def test_the_suggestion_for_a_real_net_trains_better_than_far_from_it(
@@ -140,8 +140,15 @@ def test_the_suggestion_for_a_real_net_trains_better_than_far_from_it(
 def test_the_same_seed_gives_the_same_curve(
     splits: tuple[DecodedExamples, DecodedExamples], curve: Curve, tmp_path: Path
 ) -> None:
-    again = measure_curve(config(tmp_path), NORMALIZATION, splits[0], steps=150)
+    again = measure_curve(config(tmp_path), NORMALIZATION, splits[0])
     np.testing.assert_array_equal(again.losses, curve.losses)
+
+
+def test_little_data_is_not_seen_so_often_that_it_is_learnt_by_heart(
+    splits: tuple[DecodedExamples, DecodedExamples], tmp_path: Path
+) -> None:
+    assert len(measure_curve(config(tmp_path, batch_size=16), NORMALIZATION, splits[0], 1e-6, 1e-5).rates) == 3 * 30
+    assert len(measure_curve(config(tmp_path, batch_size=480), NORMALIZATION, splits[0], 1e-6, 1e-5).rates) == 60
 
 
 def test_the_loss_at_the_first_rate_is_that_of_an_untrained_net(curve: Curve) -> None:
