@@ -1,6 +1,6 @@
 # Every target does the set-up it needs; a second call finds it done.
 .DEFAULT_GOAL := help
-.PHONY: help setup run browser test test-slow test-tf-serving-version lint format lock image clean
+.PHONY: help setup run browser screenshots test test-slow test-tf-serving-version lint format lock image clean
 
 PYTHON := .venv/bin/python
 ACCELERATOR := cpu
@@ -17,6 +17,9 @@ run: setup ## train, validate and push a model for Fashion-MNIST and for MNIST
 
 browser: setup ## get a Chromium and axe-core for the browser tests into .tools/browser
 	@$(PYTHON) -m scripts.browser >/dev/null || echo "browser: the browser tests will be skipped (in CI they fail)" >&2
+
+screenshots: setup browser ## take the pictures in docs/ anew, of the runs and models in var/
+	@$(PYTHON) -m scripts.screenshots
 
 test: setup lint browser ## lint, types and the fast tests
 	@$(PYTHON) -m pytest -q -m "not slow"

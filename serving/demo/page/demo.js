@@ -68,12 +68,14 @@ async function changed() {
     return;
   }
   asking = true;
+  at("bars").ariaBusy = "true";
   do {
     stale = false;
     await nextFrame();
     await ask(model);
   } while (stale);
   asking = false;
+  at("bars").ariaBusy = "false";
 }
 
 async function ask(asked) {
