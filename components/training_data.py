@@ -162,4 +162,6 @@ def _with_fixed_threads(data: tf.data.Dataset, prefetch: int = _PREFETCH_BATCHES
     # With tf.data's autotuning, now and then an epoch begins with a stall as long as the epoch itself
     # (`benchmarks/training.py`); a few fixed threads are enough for this little work.
     options.autotune.enabled = False
+    # Two more than read batches at once: the clock that counts waiting must not itself wait for a thread.
+    options.threading.private_threadpool_size = _PARALLEL + 2
     return (data.prefetch(prefetch) if prefetch else data).with_options(options)
