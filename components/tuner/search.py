@@ -87,7 +87,7 @@ class RecipeTuner(BaseTuner):
         """
         done = sum(trial.status == TrialStatus.COMPLETED for trial in self.oracle.trials.values())
         if done:
-            _PROGRESS.info("going on after %d trials of an interrupted search", done, extra=_MILESTONE)
+            _PROGRESS.info("going on after %d finished trials", done, extra=_MILESTONE)
         image_shape = self._config.image_shape
         self._normalization = Normalization.of_graph(
             tft.TFTransformOutput(self._fn_args.transform_graph_path), image_shape

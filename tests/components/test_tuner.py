@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from keras_tuner import HyperParameters
+from keras_tuner import HyperParameters, Objective
+from keras_tuner.oracles import HyperbandOracle
 from pydantic import ValidationError
 from tfx.components.trainer.fn_args_utils import FnArgs
 
@@ -127,26 +128,45 @@ def finished(tuner: RecipeTuner) -> list[Any]:
 @pytest.fixture(scope="module")
 def hyperband(tiny_run: TinyRun, tmp_path_factory: pytest.TempPathFactory) -> RecipeTuner:
     """A whole search by Hyperband."""
-    tuner = TunerSettings.model_validate({"space": RATES, "max_epochs": 4, "factor": 2})
+    tuner = TunerSettings.model_validate({"space": RATES, "max_epochs": 3, "factor": 2})
     return searched(tiny_run, config_of(tmp_path_factory.mktemp("hyperband"), tuner))
 
 
 def test_hyperband_runs_all_its_trials_and_gives_more_epochs_to_the_best(hyperband: RecipeTuner) -> None:
     trials = finished(hyperband)
-    assert len(trials) == trial_count(TunerSettings(max_epochs=4, factor=2)) == len(hyperband.oracle.trials)
+    assert len(trials) == trial_count(TunerSettings(max_epochs=3, factor=2)) == len(hyperband.oracle.trials)
     by_epochs = {trial.hyperparameters.values["tuner/epochs"] for trial in trials}
-    assert by_epochs == {1, 2, 4}
+    assert by_epochs == {2, 3}
     promoted = next(t for t in trials if t.hyperparameters.values["tuner/round"] == 1)
     first_round = [
         t
         for t in trials
-        if (t.hyperparameters.values["tuner/bracket"], t.hyperparameters.values["tuner/round"]) == (2, 0)
+        if (t.hyperparameters.values["tuner/bracket"], t.hyperparameters.values["tuner/round"]) == (1, 0)
     ]
     best = max(first_round, key=lambda trial: trial.score)
     assert (
         promoted.hyperparameters.values["training.learning_rate"]
         == (best.hyperparameters.values["training.learning_rate"])
     )
+
+
+@pytest.mark.parametrize(("max_epochs", "factor"), [(1, 2), (4, 2), (9, 3), (10, 3)])
+def test_the_number_of_trials_told_is_that_of_keras_tuner(max_epochs: int, factor: int, tmp_path: Path) -> None:
+    settings = TunerSettings(max_epochs=max_epochs, factor=factor)
+    oracle = HyperbandOracle(
+        Objective("val_loss", "min"),
+        max_epochs=max_epochs,
+        factor=factor,
+        seed=1,
+        hyperparameters=search_space(settings.space),
+    )
+    oracle.verbose = 0
+    oracle._set_project_dir(str(tmp_path), "project")
+    while (trial := oracle.create_trial("tuner")).status == "RUNNING":
+        oracle.update_trial(trial.trial_id, {"val_loss": float(len(oracle.trials))})
+        trial.status = "COMPLETED"
+        oracle.end_trial(trial)
+    assert len(oracle.trials) == trial_count(settings)
 
 
 def test_a_trials_score_is_the_best_epochs_accuracy_on_split_eval(hyperband: RecipeTuner) -> None:
@@ -169,25 +189,25 @@ def test_the_best_by_loss_is_the_one_with_the_least(tiny_run: TinyRun, tmp_path:
 
 def test_more_trials_go_on_with_those_done(tiny_run: TinyRun, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     settings = {"space": RATES, "strategy": "bayesian", "max_epochs": 1}
-    first = searched(tiny_run, config_of(tmp_path, TunerSettings.model_validate({**settings, "trials": 2})))
+    first = searched(tiny_run, config_of(tmp_path, TunerSettings.model_validate({**settings, "trials": 1})))
     before = {trial.trial_id: trial.score for trial in finished(first)}
     with caplog.at_level(logging.INFO, logger="mnist_tfx.progress"):
-        more = searched(tiny_run, config_of(tmp_path, TunerSettings.model_validate({**settings, "trials": 3})))
+        more = searched(tiny_run, config_of(tmp_path, TunerSettings.model_validate({**settings, "trials": 2})))
     after = {int(trial.trial_id): trial.score for trial in finished(more)}
-    assert len(after) == 3
-    assert {number: after[number] for number in (0, 1)} == {int(number): score for number, score in before.items()}
+    assert len(after) == 2
+    assert {0: after[0]} == {int(number): score for number, score in before.items()}
     lines = [record.getMessage() for record in caplog.records]
-    assert any("going on after 2 trials" in line for line in lines)
-    assert [line.split(":")[0] for line in lines if line.startswith("trial ")] == ["trial 3 of 3"]
+    assert any("going on after 1 finished" in line for line in lines)
+    assert [line.split(":")[0] for line in lines if line.startswith("trial ")] == ["trial 2 of 2"]
 
 
 def test_a_search_whose_file_was_cut_short_begins_anew(tiny_run: TinyRun, tmp_path: Path) -> None:
-    settings = TunerSettings.model_validate({"space": RATES, "strategy": "bayesian", "trials": 2, "max_epochs": 1})
+    settings = TunerSettings.model_validate({"space": RATES, "strategy": "bayesian", "trials": 1, "max_epochs": 1})
     searched(tiny_run, config_of(tmp_path, settings))
     [project] = tmp_path.glob(f"{PROJECT_PREFIX}*")
     oracle = project / "oracle.json"
     oracle.write_text(oracle.read_text()[:-20])
-    assert len(finished(searched(tiny_run, config_of(tmp_path, settings)))) == 2
+    assert len(finished(searched(tiny_run, config_of(tmp_path, settings)))) == 1
 
 
 def test_another_space_is_another_search(tiny_run: TinyRun, tmp_path: Path) -> None:

@@ -62,7 +62,7 @@ def test_a_killed_search_goes_on(killed_after_two_trials: list[str], tuned: Answ
     assert tuned.code == 0, tuned.err
     trials = json.loads(tuned.out)["trials"]
     assert sorted(trial["trial"] for trial in trials) == [1, 2, 3, 4]
-    assert "going on after 2 trials" in tuned.err or "going on after 3 trials" in tuned.err
+    assert "going on after 2 finished" in tuned.err or "going on after 3 finished" in tuned.err
     assert "trial 1 of 4" not in tuned.err
     assert "trial 4 of 4" in tuned.err
     for number in (1, 2):
