@@ -145,7 +145,7 @@ def test_drawings_are_prepared_as_mnist_was(pages: Pages, demo: str, seed: int) 
     ink[top : top + height, left : left + width] = rng.integers(1, 256, (height, width))
     page = open_demo(pages, demo).page
     got = prepared(page, "digit", ink)
-    assert np.array_equal(got, digit(ink))
+    assert got == pytest.approx(digit(ink), abs=1)  # halves may be rounded to either side
     rows, columns = np.indices(got.shape)
     assert [(got * index).sum() / got.sum() for index in (rows, columns)] == pytest.approx([14, 14], abs=0.51)
     assert max(np.ptp(np.nonzero(got), axis=1)) + 1 == 20
@@ -155,9 +155,10 @@ def test_photographs_are_prepared_as_fashion_mnist_was(pages: Pages, demo: str) 
     photograph = np.full((50, 70), 240, np.uint8)
     photograph[10:30, 5:60] = 100
     page = open_demo(pages, demo).page
-    for image in (photograph, 255 - photograph):  # on a light and on a dark background
+    on_grey = np.where(photograph == 100, 250, 160).astype(np.uint8)
+    for image in (photograph, 255 - photograph, on_grey):  # darker than the background, and lighter
         got = prepared(page, "clothing", image)
-        assert np.array_equal(got, clothing(image))
+        assert got == pytest.approx(clothing(image), abs=1)
         assert got[:, 0].any() and got[:, -1].any() and not got[0].any() and not got[-1].any()
     own = np.zeros((28, 28), np.uint8)
     own[3:20, 5:9] = 77
@@ -195,13 +196,16 @@ def test_an_image_is_dropped_or_chosen(pages: Pages, demo: str, tmp_path: Path) 
     with page.expect_request_finished(is_prediction) as finished:
         put_down_files(page, kind="image/png", content=file.read_bytes(), name=file.name)
     assert finished.value.url.endswith("/v1/models/fashion_mnist:predict")
-    assert np.array_equal(sent(finished.value)[..., 0], clothing(image))
+    assert sent(finished.value)[..., 0] == pytest.approx(clothing(image), abs=1)
     expect(page.locator("#headline")).to_have_class("found")
     page.click("#clear")
     expect(page.locator("#headline")).to_have_text("Drop an image of clothing.")
     with page.expect_request_finished(is_prediction):
         page.set_input_files("#file", file)
     expect(page.locator("#photo")).to_be_visible()
+    Image.new("L", (40, 40), 200).save(file)
+    page.set_input_files("#file", file)
+    expect(page.locator("#headline")).to_have_text("Nothing stands out in this image.")
     assert watched.complaints == []
 
 

@@ -19,8 +19,11 @@ const photo = new Photo({
   onProblem: problem,
 });
 const INPUTS = {
-  drawing: { read: () => digit(drawing.ink()), invite: "Draw a digit." },
-  photo: { read: () => (photo.grey() ? clothing(photo.grey()) : null), invite: "Drop an image of clothing." },
+  drawing: { read: () => digit(drawing.ink()), invite: () => "Draw a digit." },
+  photo: {
+    read: () => (photo.shown ? clothing(photo.grey()) : null),
+    invite: () => (photo.shown ? "Nothing stands out in this image." : "Drop an image of clothing."),
+  },
 };
 
 let model = null; // the chosen one
@@ -82,7 +85,7 @@ async function ask(asked) {
   const { read, invite } = INPUTS[asked.input];
   const image = read();
   showSeen(image);
-  if (!image) return answer.clear(invite);
+  if (!image) return answer.clear(invite());
   try {
     const { probabilities, classes, labels } = await predict(asked.name, asInstance(image));
     if (asked === model) answer.show(probabilities, classes, labels);

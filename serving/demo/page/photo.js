@@ -4,7 +4,8 @@ const LONGEST = 560; // pixels of the longer edge that are looked at; the model 
 
 export class Photo {
   #canvas;
-  #shown = false;
+  /** Whether there is one. */
+  shown = false;
 
   /** `zone` is where files may be dropped; `input` chooses them; `onChange` hears of a new image, `onProblem` of why not. */
   constructor({ canvas, zone, input, onChange, onProblem }) {
@@ -44,13 +45,12 @@ export class Photo {
 
   /** Forgets the image. */
   clear() {
-    this.#shown = false;
+    this.shown = false;
     this.#canvas.hidden = true;
   }
 
-  /** Its grey levels: {width, height, values}, 0 to 255; null where there is none. */
+  /** Its grey levels: {width, height, values}, 0 to 255. */
   grey() {
-    if (!this.#shown) return null;
     const { width, height } = this.#canvas;
     const rgba = this.#canvas.getContext("2d").getImageData(0, 0, width, height).data;
     const values = new Float64Array(width * height);
@@ -73,6 +73,6 @@ export class Photo {
     context.drawImage(bitmap, 0, 0, width, height);
     bitmap.close();
     this.#canvas.hidden = false;
-    this.#shown = true;
+    this.shown = true;
   }
 }

@@ -21,17 +21,18 @@ export function digit(ink) {
 
 /**
  * As Fashion-MNIST was made from photographs (H. Xiao et al., 2017, section 2): bright on black, without the margin,
- * the longer edge 28 pixels, in the middle. What is 28 x 28 on black already is taken as it is.
+ * the longer edge 28 pixels, in the middle. There the background is white, and the negative is taken; here it is what
+ * the image's edge has most of, and what stands out may be darker or lighter. What is 28 x 28 on black already is taken
+ * as it is. Returns null where nothing stands out.
  */
 export function clothing(grey) {
   const background = median(border(grey));
   if (grey.width === SIZE && grey.height === SIZE && background === 0) return grey;
-  const flip = background > 127; // light paper or wall: the negative
-  const base = flip ? 255 - background : background;
-  const values = grey.values.map((value) => {
-    const level = flip ? 255 - value : value;
-    return Math.max(0, ((level - base) * 255) / (255 - base));
-  });
+  const above = sum(grey.values, (value) => Math.max(0, value - background));
+  const below = sum(grey.values, (value) => Math.max(0, background - value));
+  const values = Float64Array.from(grey.values, (value) =>
+    Math.max(0, below > above ? (background - value) / background : (value - background) / (255 - background)) * 255,
+  );
   const lit = { ...grey, values };
   const box = bounds(lit, 24); // noise and shadows of the background stay below
   if (!box) return null;
@@ -121,6 +122,10 @@ function placed({ width, height, values }, left, top) {
     }
   }
   return image;
+}
+
+function sum(values, of) {
+  return values.reduce((total, value) => total + of(value), 0);
 }
 
 function border({ width, height, values }) {
