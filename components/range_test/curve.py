@@ -14,9 +14,9 @@ from components.errors import PipelineError
 
 MIN_RATE, MAX_RATE = 1e-6, 10.0  # the default range
 # Chosen on real data with Adam. On Fashion-MNIST's hidden layers of 100 and 50 it gives 0.004 to 0.005 for four seeds,
-# and is the best of eight rates after five epochs; on both default recipes it is within a factor of about 2 of theirs. A tenth
-# of the lowest point's rate differs fourfold between seeds (tenfold on MNIST's default), as the valley is flat; that of
-# the steepest descent is 6 to 20 times too low.
+# and is the best of eight rates after five epochs; on both default recipes it is within a factor of about 2 of theirs.
+# A tenth of the lowest point's rate differs fourfold between seeds (tenfold on MNIST's default), as the valley is flat;
+# that of the steepest descent is 6 to 20 times too low.
 RULE = "the lowest rate by which the smoothed loss has done 95 % of its fall"
 
 _SMOOTHED_OVER = 1 / 30  # of the test's steps: what the losses' moving average spans, and how far it lags behind
