@@ -16,17 +16,18 @@ import numpy as np
 
 
 class UntilGoodEnough(keras.callbacks.Callback):
-    """Notes when each epoch and its evaluation were over, and stops at an accuracy."""
+    """Notes when each epoch and its evaluation were over, and stops at an accuracy, or at a time."""
 
-    def __init__(self, target: float) -> None:
+    def __init__(self, target: float, limit: float) -> None:
         super().__init__()
         self.epochs: list[tuple[float, float]] = []  # seconds since the beginning, accuracy
-        self._target, self._started = target, time.perf_counter()
+        self._target, self._limit, self._started = target, limit, time.perf_counter()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         accuracy = float((logs or {})["val_accuracy"])
-        self.epochs.append((time.perf_counter() - self._started, accuracy))
-        self.model.stop_training = accuracy >= self._target
+        seconds = time.perf_counter() - self._started
+        self.epochs.append((seconds, accuracy))
+        self.model.stop_training = accuracy >= self._target or seconds >= self._limit
 
 
 def main() -> None:
@@ -36,12 +37,13 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int)
     parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--target", type=float, default=0.98)
+    parser.add_argument("--limit", type=float, default=60.0, help="seconds after which no further epoch begins")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
 
     arrays = np.load(args.data)
     keras.utils.set_random_seed(args.seed)
-    clock = UntilGoodEnough(args.target)
+    clock = UntilGoodEnough(args.target, args.limit)
     x_train, x_test = (arrays[name].astype("float32") / 255 for name in ("x_train", "x_test"))
     model = keras.Sequential(
         [

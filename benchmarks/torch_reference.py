@@ -23,6 +23,7 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--target", type=float, default=0.98)
+    parser.add_argument("--limit", type=float, default=60.0, help="seconds after which no further epoch begins")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
 
@@ -55,7 +56,7 @@ def main() -> None:
             for x, y in test_loader:
                 correct += (model(x).argmax(1) == y).type(torch.float).sum().item()
         epochs.append((time.perf_counter() - started, correct / len(arrays["y_test"])))
-        if epochs[-1][1] >= args.target:
+        if epochs[-1][1] >= args.target or epochs[-1][0] >= args.limit:
             break
     print(json.dumps({"epochs": epochs}))
 
