@@ -4,8 +4,8 @@
 
 All train 784-512-512-10 with Adam at 1e-3 on the 60,000 training images, from arrays in memory, and look at the test
 accuracy after each epoch (in all of them the time for that counts); each in a process of its own, in turn, round by
-round, for a minute at most. Imports and reading the arrays' file do not count. Then: seconds per epoch with each switch of our loop, and how
-long training waits for each augmentation.
+round, Keras and PyTorch for a minute and the epoch then begun. Imports and reading the arrays' file do not count.
+Then: seconds per epoch with each switch of our loop, and how long training waits for each augmentation.
 """
 
 from __future__ import annotations
