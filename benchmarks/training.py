@@ -31,6 +31,8 @@ from pipeline.home import CHECKOUT, Home
 _PARTS = ("race", "switches", "input")
 _TARGETS = {"mnist": 0.98, "fashion_mnist": 0.88}
 _TORCH = ("torch==2.13.0+cpu", "numpy")  # the build for CPUs: the registry's own brings gigabytes of CUDA
+# Its threads otherwise spin while they wait for each other: with any other process on the cores, 20 times as slow.
+_TORCH_ENVIRONMENT = {"OMP_WAIT_POLICY": "PASSIVE"}
 _BATCH_SIZE = 256  # of the recipe mnist/benchmark
 _OURS = f"ours, batch {_BATCH_SIZE}"
 
@@ -82,7 +84,9 @@ def race(arrays_file: Path, target: float, rounds: int, torch: str | None, work:
                 f"round {number + 1}: {name} ... (load average {os.getloadavg()[0]:.1f})", file=sys.stderr, flush=True
             )
             options = ["--data", str(arrays_file), "--target", str(target), "--seed", str(number)]
-            measured = measure.run([*command, *options], log=work / "training.log", cwd=CHECKOUT)
+            environment = {**os.environ, **(_TORCH_ENVIRONMENT if command[0] == torch else {})}
+            log = work / "training.log"
+            measured = measure.run([*command, *options], log=log, env=environment, cwd=CHECKOUT)
             epochs = json.loads(measured.stdout.splitlines()[-1])["epochs"]
             results[name].append(epochs)
             print(f"  {len(epochs)} epochs, {epochs[-1][0]:.1f} s, test accuracy {epochs[-1][1]:.4f}", file=sys.stderr)
