@@ -1,7 +1,12 @@
-"""Fills a report from a run's artifacts, section by section: what one section lacks does not keep the others away."""
+"""Fills a report from a run's artifacts, section by section: what one section lacks does not keep the others away.
+
+A local run makes its report twice: in the pipeline, and when all times and verdicts are known. What takes long (pixels
+counted, the model's answers) is a function of artifacts, which never change, and is kept for the second time.
+"""
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -29,6 +34,11 @@ def collect(sources: Sources) -> ReportContent:
     return _Collector(sources).content()
 
 
+@functools.lru_cache(maxsize=1)
+def _load(model_dir: str) -> Any:
+    return tf.saved_model.load(model_dir)
+
+
 class _Collector:
     def __init__(self, sources: Sources) -> None:
         self._sources = sources
@@ -41,7 +51,7 @@ class _Collector:
         training = self._section("Training", lambda: collect_training(model.uri, sources.recipe) if model else None)
         quality = self._section("Quality", self._quality)
         model_dir = path_utils.serving_model_dir(model.uri) if model else None
-        loaded = self._section("Serving", lambda: tf.saved_model.load(model_dir) if model_dir else None)
+        loaded = self._section("Serving", lambda: _load(model_dir) if model_dir else None)
         look = self._section("Look at it", lambda: self._look(loaded, quality)) if loaded else None
         serving = self._section("Serving", lambda: collect_serving(loaded, str(model_dir), sources)) if loaded else None
         return ReportContent(
@@ -88,7 +98,7 @@ class _Collector:
         if examples is None:
             return None
         files = example_files(examples.uri, TEST)
-        found = look_at(model, files, self._sources.class_names, self._sources.image_shape)
+        found = look_at(model, tuple(files), tuple(self._sources.class_names), tuple(self._sources.image_shape))
         differs = disagreement(found, quality.confusion) if quality else None
         if differs:
             self._warnings.append(differs)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 from collections.abc import Sequence
@@ -85,7 +86,7 @@ def _findings(sources: Sources, comparisons: Sequence[Comparison]) -> tuple[Find
 def _split(
     examples_uri: str, name: str, statistics: statistics_pb2.DatasetFeatureStatisticsList | None, sources: Sources
 ) -> SplitData:
-    intensity, images = _intensity(example_files(examples_uri, name), sources.image_shape)
+    intensity, images = _intensity(tuple(example_files(examples_uri, name)), tuple(sources.image_shape))
     return SplitData(
         name=name,
         examples=int(statistics.datasets[0].num_examples) if statistics else images,
@@ -105,7 +106,8 @@ def _class_counts(statistics: statistics_pb2.DatasetFeatureStatisticsList, num_c
     return tuple(counts)
 
 
-def _intensity(files: Sequence[str], image_shape: tuple[int, int, int]) -> tuple[npt.NDArray[np.uint64], int]:
+@functools.lru_cache(maxsize=len(SPLITS))
+def _intensity(files: tuple[str, ...], image_shape: tuple[int, int, int]) -> tuple[npt.NDArray[np.uint64], int]:
     """Pixels by value, and the number of images counted: batches with one that cannot be decoded are left out."""
 
     @tf.autograph.experimental.do_not_convert

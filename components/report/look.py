@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -62,8 +63,9 @@ class _Examples:
         )
 
 
+@functools.lru_cache(maxsize=1)
 def look_at(
-    model: Any, examples_files: Sequence[str], class_names: Sequence[str], image_shape: tuple[int, int, int]
+    model: Any, examples_files: tuple[str, ...], class_names: tuple[str, ...], image_shape: tuple[int, int, int]
 ) -> ModelPass:
     """Asks the model for every example, a batch at a time; keeps the few that are shown.
 
