@@ -40,8 +40,10 @@ class NpmPackage:
         _run(["npm", "pack", self.spec, "--loglevel=error", "--ignore-scripts", *impatient], into)
         (archive,) = into.glob("*.tgz")
         with tarfile.open(archive) as tar:
-            # Debian 12's Python 3.11.2 knows no filters yet; npm has checked the package's own sum by now.
-            tar.extractall(into, **({"filter": "data"} if hasattr(tarfile, "data_filter") else {}))
+            if hasattr(tarfile, "data_filter"):
+                tar.extractall(into, filter="data")
+            else:  # Debian 12's Python 3.11.2; npm has checked the package's own sum by now
+                tar.extractall(into)
         return into / self.folder
 
 
