@@ -11,14 +11,12 @@ import tensorflow as tf
 from components.dense import build_model
 from components.optimization import make_optimizer
 from components.preprocessing import Normalization
-from components.range_test.curve import MAX_RATE, MIN_RATE, Curve, measure
+from components.range_test.curve import MAX_RATE, MIN_RATE, STEPS, Curve, measure
 from components.soft_targets import SoftTargetsClassifier
 from components.training import TrainerConfig
 from components.training_data import DecodedExamples, TrainingInput
 
 _PROGRESS = logging.getLogger("mnist_tfx.progress")
-_MAX_STEPS, _MIN_STEPS = 300, 60
-_MAX_EPOCHS = 3  # of little data: what is seen more often is learnt by heart, and the loss falls at any rate
 
 
 def measure_curve(
@@ -27,11 +25,10 @@ def measure_curve(
     train_examples: DecodedExamples,
     min_rate: float = MIN_RATE,
     max_rate: float = MAX_RATE,
-    steps: int | None = None,
+    steps: int = STEPS,
 ) -> Curve:
     """Trains a new classifier as the recipe says, but for the learning rate and without teachers; it is thrown away.
 
-    Without `steps`, it does 300, or as many as are in 3 epochs of little data, but 60.
     The same recipe, seed and data give the same curve. Sees split train alone.
     """
     settings = config.training
@@ -44,8 +41,6 @@ def measure_curve(
         batch_size=settings.batch_size,
         seed=settings.seed,
     )
-    if steps is None:
-        steps = min(_MAX_STEPS, max(_MIN_STEPS, _MAX_EPOCHS * data.steps))
     model = build_model(config.model, config.image_shape, len(config.class_names), settings.precision)
     if config.augmentation.mixup:
         model = SoftTargetsClassifier(model, mixup=config.augmentation.mixup)

@@ -120,24 +120,26 @@ class RecipeTuner(BaseTuner):
                 os.path.join(self.get_trial_dir(trial.trial_id), "logs"),
             )
         except PipelineError as error:  # the settings were no good: the next ones may be
-            self._report(trial, f"failed: {error}", started)
+            self._told = f"failed: {error}"
             raise FailedTrialError(str(error)) from error
         except Exception as error:  # ours: every further trial would meet it
             raise FatalError(f"a trial broke off: {type(error).__name__}: {error}") from error
         best = log["history"][log["best_epoch"] - 1]
         monitor = config.training.monitor
-        self._report(trial, f"{monitor} {best[monitor]:.4f} in {len(log['history'])} epochs", started)
+        seconds = time.monotonic() - started
+        self._told = f"{monitor} {best[monitor]:.4f} in {len(log['history'])} epochs, {seconds:.1f} s"
         return {key: best[key] for key in ("loss", "accuracy", "val_loss", "val_accuracy")}
 
-    def _report(self, trial: Trial, result: str, started: float) -> None:
+    def on_trial_end(self, trial: Trial) -> None:
+        """Saves what came out, and tells it: whoever has read the line finds the trial done after a kill."""
+        super().on_trial_end(trial)
         found = settings_found(trial.hyperparameters.values)
         settings = ", ".join(f"{key} {short(value)}" for key, value in found.items())
         _PROGRESS.info(
-            "trial %d of %d: %s, %.1f s; %s",
+            "trial %d of %d: %s; %s",
             int(trial.trial_id) + 1,
             trial_count(self._settings),
-            result,
-            time.monotonic() - started,
+            self._told,
             settings,
             extra=_MILESTONE,
         )

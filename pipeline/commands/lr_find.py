@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--max-rate", type=float, default=10.0, metavar="RATE", help="where the range ends (default: %(default)g)"
     )
     parser.add_argument(
-        "--steps", type=int, metavar="N", help="steps through the range (default: 300, or those of 3 epochs if fewer)"
+        "--steps", type=int, default=300, metavar="N", help="steps through the range (default: %(default)s)"
     )
     add_plot_argument(parser, "lr-find.png")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
@@ -45,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(
             f"the range goes from {args.min_rate:g} to {args.max_rate:g}: it must begin above 0, and rise."
         )
-    if args.steps is not None and args.steps < 50:
+    if args.steps < 50:
         raise UsageError(f"--steps {args.steps}: at least 50 are needed, else noise hides the curve.")
     check_plot_argument(args.output)
     recipe = load_recipe(args.dataset, args.recipe, args.set)
@@ -58,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
     return _report(args, curve, Path(args.output) if args.output else made.folder / "lr-find.png")
 
 
-def _measure(made: PartialRun, min_rate: float, max_rate: float, steps: int | None) -> Curve:
+def _measure(made: PartialRun, min_rate: float, max_rate: float, steps: int) -> Curve:
     import tempfile
 
     from pipeline.log_capture import output_to

@@ -98,7 +98,10 @@ def config(folder: Path, **training: object) -> TrainerConfig:
         image_shape=SHAPE,
         normalization="unit",
         model=ModelSettings(hidden_layers=(16,)),
-        training=TrainingSettings.model_validate({"batch_size": 60, "epochs": 3, "patience": 3, **training}),
+        # The smoothing keeps the loss of what is learnt by heart above 0: at high rates it rises again.
+        training=TrainingSettings.model_validate(
+            {"label_smoothing": 0.1, "batch_size": 60, "epochs": 3, "patience": 3, **training}
+        ),
         augmentation=AugmentationSettings(),
         distillation=DistillationSettings(),
         code_version="1",
@@ -142,13 +145,6 @@ def test_the_same_seed_gives_the_same_curve(
 ) -> None:
     again = measure_curve(config(tmp_path), NORMALIZATION, splits[0])
     np.testing.assert_array_equal(again.losses, curve.losses)
-
-
-def test_little_data_is_not_seen_so_often_that_it_is_learnt_by_heart(
-    splits: tuple[DecodedExamples, DecodedExamples], tmp_path: Path
-) -> None:
-    assert len(measure_curve(config(tmp_path, batch_size=16), NORMALIZATION, splits[0], 1e-6, 1e-5).rates) == 3 * 30
-    assert len(measure_curve(config(tmp_path, batch_size=480), NORMALIZATION, splits[0], 1e-6, 1e-5).rates) == 60
 
 
 def test_the_loss_at_the_first_rate_is_that_of_an_untrained_net(curve: Curve) -> None:

@@ -112,7 +112,7 @@ def test_the_pipelines_model_has_the_best_trials_settings(tiny_run: TinyRun, tun
 
 
 def test_training_may_begin_with_the_range_test(tiny_run: TinyRun) -> None:
-    recipe = load_recipe("kmnist", str(tiny_run.recipe_file), ["lr_find=true"])
+    recipe = load_recipe("kmnist", str(tiny_run.recipe_file), ["lr_find=true", "label_smoothing=0.1"])
     with tiny_run.home.lock():
         made = run_until("Trainer", recipe, tiny_run.home)
     [model] = made.outputs["Trainer"]["model"]
@@ -121,12 +121,12 @@ def test_training_may_begin_with_the_range_test(tiny_run: TinyRun) -> None:
     assert rate != recipe.training.learning_rate
     assert log["history"][0]["learning_rate"] == pytest.approx(rate, rel=1e-5)
     assert read_metadata(f"{model.uri}/Format-Serving")["training"]["learning_rate"] == rate
-    found = mnist_tfx("lr-find", *options(tiny_run), "--json")
+    found = mnist_tfx("lr-find", *options(tiny_run, "label_smoothing=0.1"), "--json")
     assert json.loads(found.out)["learning_rate"] == rate
 
 
 def test_lr_find_says_what_and_why_and_draws_it(tiny_run: TinyRun, tmp_path: Path) -> None:
-    answer = mnist_tfx("lr-find", *options(tiny_run), "-o", tmp_path / "curve.png")
+    answer = mnist_tfx("lr-find", *options(tiny_run, "label_smoothing=0.1"), "-o", tmp_path / "curve.png")
     assert answer.code == 0, answer.err
     assert "suggested learning rate: " in answer.out
     assert "why: the lowest rate by which" in answer.out
