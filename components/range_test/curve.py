@@ -115,8 +115,8 @@ def suggest(curve: Curve, min_rate: float = MIN_RATE, max_rate: float = MAX_RATE
     if smoothed[-1] - smoothed[at] < _MIN_RISE * fall and curve.rates[-1] >= max_rate * (1 - 1e-9):
         raise _refusal(
             f"it has not risen again at {max_rate:g}",
-            f"a higher end: --max-rate {max_rate * 100:g}. Where the loss is near 0 by then, the net learns the data by "
-            "heart at many rates: training.label_smoothing=0.1 keeps a minimum in the curve",
+            f"a higher end: --max-rate {max_rate * 100:g}. Where the loss is near 0 by then, the net learns the data "
+            "by heart at many rates: training.label_smoothing=0.1 keeps a minimum in the curve",
         )
     lowest = float(curve.rates[at])
     slope = np.gradient(smoothed[begin : at + 1], np.log(curve.rates[begin : at + 1]))
