@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import json
 import shlex
 import tomllib
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -121,8 +123,9 @@ class SettingsReader(Generic[_Settings]):
 
 
 def _parse_value(text: str, is_list: bool) -> Any:
-    """A TOML value; what is not one (`adamw`, `--runner=X --flag`) is text, for a list of arguments its words."""
-    try:
+    """A TOML or JSON value; what is neither (`adamw`, `--runner=X`) is text, for a list of arguments its words."""
+    with suppress(tomllib.TOMLDecodeError):
         return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        return shlex.split(text) if is_list else text
+    with suppress(json.JSONDecodeError):
+        return json.loads(text)
+    return shlex.split(text) if is_list else text

@@ -63,6 +63,9 @@ class TunerSettings(Section):
     factor: Annotated[int, Field(ge=2)] = 3  # hyperband: one of so many goes on, with so many times the epochs
     space: dict[str, Range | Choice] = _DEFAULT_SPACE  # settings of model, training and augmentation by their keys
 
+    def __hash__(self) -> int:
+        return hash(self.model_dump_json())  # a dict has no hash of its own
+
     @field_validator("space", mode="before")
     @classmethod
     def _typed(cls, space: Any) -> Any:
