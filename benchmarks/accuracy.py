@@ -66,10 +66,8 @@ class Row:
 
     def header(self) -> str:
         """The line of the recipe's header that states it."""
-        return (
-            f"# Test accuracy {self.mean:.4f} (mean of {self.seeds} seeds, deviation {self.deviation:.4f}); "
-            f"{self.seconds:.0f} s of training on {self.cores} cores."
-        )
+        spread = f"mean of {self.seeds} seeds, deviation {self.deviation:.4f}" if self.seeds > 1 else "one seed only"
+        return f"# Test accuracy {self.mean:.4f} ({spread}); {self.seconds:.0f} s of training on {self.cores} cores."
 
 
 def measured_recipes() -> list[tuple[str, str]]:
@@ -113,8 +111,8 @@ def table(results: list[Result]) -> str:
     lines = ["| dataset | recipe | test accuracy | deviation | seeds | seconds | epochs run | best epoch |"]
     lines.append("| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |")
     lines += [
-        f"| {row.dataset} | {row.recipe} | {row.mean:.4f} | {row.deviation:.4f} | {row.seeds} | {row.seconds:.0f} "
-        f"| {row.epochs} | {row.best_epochs} |"
+        f"| {row.dataset} | {row.recipe} | {row.mean:.4f} | {f'{row.deviation:.4f}' if row.seeds > 1 else ''} "
+        f"| {row.seeds} | {row.seconds:.0f} | {row.epochs} | {row.best_epochs} |"
         for row in rows(results)
     ]
     return "\n".join(lines) + "\n"
