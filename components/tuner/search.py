@@ -27,6 +27,7 @@ from components.settings import DistillationSettings
 from components.training import TrainerConfig, train
 from components.training_data import decode_examples
 from components.tuner.hyperparameters import EPOCHS, settings_found, with_settings
+from components.tuner.oracles import BayesianOptimizationOracle, HyperbandOracle
 from components.tuner.results import short
 from components.tuner.settings import TunerSettings
 from components.tuner.space import search_space
@@ -67,11 +68,9 @@ class RecipeTuner(BaseTuner):
             "max_consecutive_failed_trials": 10,
         }
         if settings.strategy == "hyperband":
-            oracle = keras_tuner.oracles.HyperbandOracle(
-                max_epochs=settings.max_epochs, factor=settings.factor, **common
-            )
+            oracle = HyperbandOracle(max_epochs=settings.max_epochs, factor=settings.factor, **common)
         else:
-            oracle = keras_tuner.oracles.BayesianOptimizationOracle(max_trials=settings.trials, **common)
+            oracle = BayesianOptimizationOracle(max_trials=settings.trials, **common)
         # TFX asks for so many results, and keras-tuner fails where Hyperband leaves it at None.
         oracle.max_trials = trial_count(settings)
         oracle.verbose = 0  # its own report, which goes to the log, draws tables

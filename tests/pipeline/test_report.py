@@ -64,7 +64,7 @@ def test_the_report_of_a_rejected_model_says_why_and_what_to_do(run: TinyRun, re
     page = Path(rejected.outcome["report"]).read_text()
     assert "required at least 1.0000" in page and "change the bounds" in page
     of_component = load_run(run.home.metadata_db, rejected.outcome["run"]).executions[-1]
-    assert (of_component.component, of_component.state) == ("Report", "COMPLETE")
+    assert of_component.component == "Report"
     assert "required at least 1.0000" in (Path(of_component.outputs[0].uri) / "report.html").read_text()
 
 
