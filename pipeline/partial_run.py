@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from tfx.types import Artifact
 
     from components.datasets.prepared import PreparedDataset
-    from components.training import TrainerConfig
+    from components.trainer_config import TrainerConfig
     from pipeline.recipes import Recipe
 
 
@@ -38,22 +38,6 @@ class PartialRun:
     def log_file(self) -> Path:
         """The run's log."""
         return self.folder / "run.log"
-
-
-def add_recipe_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares `--dataset`, `--recipe`, `--set` and `--home`."""
-    parser.add_argument("--dataset", required=True, help="a dataset that has recipes")
-    parser.add_argument("--recipe", default="default", help="a recipe's name, or a .toml file (default: %(default)s)")
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="change a setting of the recipe (`mnist-tfx recipes` lists them); may be repeated",
-    )
-    parser.add_argument(
-        "--home", metavar="DIR", help="where everything is written (default: MNIST_TFX_HOME, else var/)"
-    )
 
 
 def add_plot_argument(parser: argparse.ArgumentParser, name: str) -> None:

@@ -6,6 +6,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 from components.errors import UsageError
+from pipeline.recipe_options import add_recipe_arguments
 
 if TYPE_CHECKING:
     from kubeflow.profiles import Profile
@@ -41,17 +42,11 @@ def add_request_arguments(parser: argparse.ArgumentParser) -> None:
 
 def add_pipeline_arguments(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
     """What: dataset and recipe."""
-    parser.add_argument("--dataset", required=required, help="a prepared dataset that has recipes")
-    parser.add_argument("--recipe", default="default", help="a recipe's name, or a .toml file (default: %(default)s)")
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="change a setting of the recipe (`mnist-tfx recipes` lists them); may be repeated",
-    )
-    parser.add_argument(
-        "--home", metavar="DIR", help="where the data are prepared (default: MNIST_TFX_HOME, else var/)"
+    add_recipe_arguments(
+        parser,
+        required=required,
+        dataset="a prepared dataset that has recipes",
+        home="where the data are prepared",
     )
 
 

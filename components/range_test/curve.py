@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from components.errors import PipelineError
+from components.range_test import MAX_RATE, MIN_RATE, STEPS
 
-MIN_RATE, MAX_RATE, STEPS = 1e-6, 10.0, 300  # the default range, and how many steps lead through it
 # Chosen on real data with Adam. On Fashion-MNIST's hidden layers of 100 and 50 it gives 0.003 to 0.005, by seed and the
 # order of the data, where 0.0045 was the best of eight rates after five epochs; on both default recipes it is within a
 # factor of about 2 of theirs. A tenth of the lowest point's rate differs fourfold between seeds (tenfold on MNIST's

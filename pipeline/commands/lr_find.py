@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from components.errors import PipelineError, UsageError
+from components.range_test import MAX_RATE, MIN_RATE, STEPS
 from pipeline.home import Home
-from pipeline.partial_run import add_plot_argument, add_recipe_arguments, check_plot_argument
+from pipeline.partial_run import add_plot_argument, check_plot_argument
+from pipeline.recipe_options import add_recipe_arguments
 
 if TYPE_CHECKING:
     from components.range_test.curve import Curve
@@ -24,13 +26,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the options."""
     add_recipe_arguments(parser)
     parser.add_argument(
-        "--min-rate", type=float, default=1e-6, metavar="RATE", help="where the range begins (default: %(default)g)"
+        "--min-rate", type=float, default=MIN_RATE, metavar="RATE", help="where the range begins (default: %(default)g)"
     )
     parser.add_argument(
-        "--max-rate", type=float, default=10.0, metavar="RATE", help="where the range ends (default: %(default)g)"
+        "--max-rate", type=float, default=MAX_RATE, metavar="RATE", help="where the range ends (default: %(default)g)"
     )
     parser.add_argument(
-        "--steps", type=int, default=300, metavar="N", help="steps through the range (default: %(default)s)"
+        "--steps", type=int, default=STEPS, metavar="N", help="steps through the range (default: %(default)s)"
     )
     add_plot_argument(parser, "lr-find.png")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")

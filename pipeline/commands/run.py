@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pipeline.home import Home
+from pipeline.recipe_options import add_recipe_arguments
 
 if TYPE_CHECKING:
     from components.datasets.prepared import PreparedDataset
@@ -19,20 +20,7 @@ EXAMPLE = "mnist-tfx run --dataset mnist --set training.epochs=5"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the options."""
-    parser.add_argument(
-        "--dataset", required=True, help="a dataset that has recipes, or 'all': fashion_mnist and mnist"
-    )
-    parser.add_argument("--recipe", default="default", help="a recipe's name, or a .toml file (default: %(default)s)")
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="change a setting of the recipe (`mnist-tfx recipes` lists them); may be repeated",
-    )
-    parser.add_argument(
-        "--home", metavar="DIR", help="where everything is written (default: MNIST_TFX_HOME, else var/)"
-    )
+    add_recipe_arguments(parser, dataset="a dataset that has recipes, or 'all': fashion_mnist and mnist")
     parser.add_argument("--no-cache", action="store_true", help="run every component, even where its answer is known")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
 

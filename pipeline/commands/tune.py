@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.home import Home
-from pipeline.partial_run import add_plot_argument, add_recipe_arguments, check_plot_argument
+from pipeline.partial_run import add_plot_argument, check_plot_argument
+from pipeline.recipe_options import add_recipe_arguments
 
 if TYPE_CHECKING:
     from components.tuner.results import TrialResult
