@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from benchmarks import v2_protocol
 from benchmarks.serving_load import Method
+from components.features import METADATA_PATH
 from pipeline.home import CHECKOUT, Home
 from serving.client import messages, tensors
 
@@ -84,7 +85,7 @@ def write_weights(version: Path, path: Path) -> None:
     names = [f"_weights/{index}/.ATTRIBUTES/VARIABLE_VALUE" for index in range(len(_SHAPES))]
     shapes = checkpoint.get_variable_to_shape_map()
     found = tuple(tuple(shapes.get(name, ())) for name in names)
-    settings = json.loads((version / "assets.extra" / "model_metadata.json").read_text())
+    settings = json.loads((version / METADATA_PATH).read_text())
     if found != _SHAPES or settings["normalization"] != "unit":
         sys.exit(f"{version} is no 784-512-512-10 of pixels in [0, 1]: {_REMEDY}")
     weights = [checkpoint.get_tensor(name) for name in names]

@@ -15,8 +15,6 @@ import tensorflow_transform as tft
 from components import features
 from components.preprocessing import MAX_PIXEL, Normalization
 
-# TF Serving reads only the files it knows in this folder and leaves the rest alone.
-METADATA_PATH = os.path.join("assets.extra", "model_metadata.json")
 METADATA_VERSION = 1
 # In the metadata of a model whose settings were searched: what was asked for, before the search.
 ASKED_IDENTITY = "asked"
@@ -118,7 +116,7 @@ def export_model(module: ServingModule, folder: str, metadata: dict[str, Any]) -
     The names of all classes are added to it: the graph tells a client only the likeliest one's.
     """
     tf.saved_model.save(module, folder, signatures=module.signatures())
-    path = os.path.join(folder, METADATA_PATH)
+    path = os.path.join(folder, features.METADATA_PATH)
     tf.io.gfile.makedirs(os.path.dirname(path))
     with tf.io.gfile.GFile(path, "w") as file:
         added = {"metadata_version": METADATA_VERSION, "class_names": list(module.class_names)}
@@ -132,7 +130,7 @@ def read_weights(model: Any) -> list[tf.Variable]:
 
 def read_metadata(folder: str) -> dict[str, Any]:
     """The metadata of an exported model; empty if it holds none (it was not exported here)."""
-    path = os.path.join(folder, METADATA_PATH)
+    path = os.path.join(folder, features.METADATA_PATH)
     if not tf.io.gfile.exists(path):
         return {}
     with tf.io.gfile.GFile(path) as file:

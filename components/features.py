@@ -19,3 +19,6 @@ ENCODED_IMAGES = "encoded_images"
 PROBABILITIES = "probabilities"  # float32 [N, classes]
 CLASSES = "classes"  # int64 [N]
 LABELS = "labels"  # string [N]
+
+# In the model's folder. TF Serving reads only the files it knows in `assets.extra` and leaves the rest alone.
+METADATA_PATH = "assets.extra/model_metadata.json"

@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict
 from io import BufferedReader
-from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from components.errors import UsageError
+from components.features import METADATA_PATH
 from pipeline.home import Home
 from pipeline.server_access import add_server_arguments, add_version_arguments, connected
 from serving.releases.versions import stored_versions
@@ -27,7 +27,6 @@ EXAMPLE = "mnist-tfx predict fashion_mnist boot.png shirt.jpg"
 _ROWS = 128  # images read before they are sent
 _STDIN = "stdin"
 _LOOPBACK = re.compile(r"(localhost|127\.[\d.]+|\[::1\])(:|$)")
-_METADATA = Path("assets.extra", "model_metadata.json")  # components.export.METADATA_PATH, whose module is heavy
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -131,5 +130,5 @@ def _class_names(args: argparse.Namespace) -> list[str] | None:
         return None
     for version in reversed(stored_versions(Home.resolve(args.home).serving(args.model))):
         with suppress(OSError, ValueError, KeyError, TypeError):  # a model made elsewhere has no such file
-            return [str(name) for name in json.loads((version.path / _METADATA).read_text())["class_names"]]
+            return [str(name) for name in json.loads((version.path / METADATA_PATH).read_text())["class_names"]]
     return None

@@ -15,6 +15,7 @@ import tensorflow as tf
 from aiohttp import web
 from tensorflow.core.protobuf.meta_graph_pb2 import SignatureDef
 
+from components.features import METADATA_PATH
 from serving.server.errors import ServingError
 from serving.server.manager import ModelManager
 from serving.server.versions import find_versions
@@ -22,7 +23,6 @@ from serving.server.versions import find_versions
 SIGNATURE = "images"
 IMAGE_SHAPE = (28, 28, 1)
 
-_METADATA_PATH = os.path.join("assets.extra", "model_metadata.json")
 _PHOTOGRAPHED = ("fashion_mnist",)  # the datasets of which nobody draws an example with a finger
 
 _CONTENT_TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
@@ -102,7 +102,7 @@ def _described(name: str, metadata: Mapping[str, Any]) -> DemoModel:
 def _metadata(base_path: str, version: int) -> dict[str, Any]:
     """What the Trainer wrote into the model; empty where another hand made it."""
     with suppress(OSError, ValueError, tf.errors.OpError):
-        path = os.path.join(find_versions(base_path)[version], _METADATA_PATH)
+        path = os.path.join(find_versions(base_path)[version], METADATA_PATH)
         if tf.io.gfile.exists(path):
             with tf.io.gfile.GFile(path) as file:
                 return dict(json.load(file))

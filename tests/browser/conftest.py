@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 import pytest
 from playwright.sync_api import Browser, sync_playwright
 
+from components.features import METADATA_PATH
 from scripts.browser import Unavailable, axe, chromium
 from tests.fixtures.demo_server import demo_server
 from tests.fixtures.saved_models import write_scale_model
@@ -66,7 +67,7 @@ def demo_home(tiny_run: TinyRun, tmp_path_factory: pytest.TempPathFactory) -> Pa
     pushed = tiny_run.home.serving("kmnist") / tiny_run.versions()[0]
     for name in ("kmnist", "fashion_mnist"):
         shutil.copytree(pushed, home / "serving" / name / "1")
-    metadata_file = home / "serving" / "fashion_mnist" / "1" / "assets.extra" / "model_metadata.json"
+    metadata_file = home / "serving" / "fashion_mnist" / "1" / METADATA_PATH
     metadata: dict[str, Any] = json.loads(metadata_file.read_text())
     metadata_file.write_text(json.dumps(metadata | {"dataset": "fashion_mnist", "class_names": CLOTHES}))
     write_scale_model(home / "serving" / "scale" / "1", 2)

@@ -11,7 +11,7 @@ from tfx.types.standard_artifacts import Model
 
 from components.baseline.executor import Executor
 from components.baseline.versions import baseline_version
-from components.export import METADATA_PATH
+from components.features import METADATA_PATH
 from serving.releases import plans
 from serving.releases.apply import release
 from tests.fixtures.executors import artifact, context

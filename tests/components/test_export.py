@@ -19,7 +19,8 @@ from PIL import Image
 
 from components.code_version import code_version
 from components.dense import build_model
-from components.export import METADATA_PATH, ServingModule, export_model, read_metadata
+from components.export import ServingModule, export_model, read_metadata
+from components.features import METADATA_PATH
 from components.preprocessing import Normalization
 from components.settings import ModelSettings
 from tests.fixtures.tiny_run import SPLIT_SIZES, TinyRun, decode, read_split

@@ -16,7 +16,7 @@ import yaml
 
 from components.datasets.prepared import PreparedDataset
 from components.errors import UsageError
-from components.export import METADATA_PATH
+from components.features import METADATA_PATH
 from kubeflow.compile import uploads
 from kubeflow.ir import parse_compiled
 from kubeflow.profiles import load_profile
