@@ -31,7 +31,7 @@ def run(tiny_run: TinyRun) -> Iterator[TinyRun]:
 @pytest.fixture(scope="module")
 def rejected(run: TinyRun) -> Answer:
     """A run whose model is not good enough."""
-    answer = run.again("--set", "min_accuracy=1.0", "--set", "baseline=none")
+    answer = run.again("--set", "min_accuracy=1.0", "--set", "baseline=none", "--set", "max_accuracy_drop=0.5")
     assert answer.code == 4
     return answer
 
@@ -64,7 +64,7 @@ def test_the_report_of_a_rejected_model_says_why_and_what_to_do(run: TinyRun, re
     page = Path(rejected.outcome["report"]).read_text()
     assert "required at least 1.0000" in page and "change the bounds" in page
     of_component = load_run(run.home.metadata_db, rejected.outcome["run"]).executions[-1]
-    assert of_component.component == "Report"
+    assert (of_component.component, of_component.state) == ("Report", "COMPLETE")
     assert "required at least 1.0000" in (Path(of_component.outputs[0].uri) / "report.html").read_text()
 
 
