@@ -17,7 +17,7 @@ import re
 import statistics
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -152,7 +152,7 @@ def write(results: list[Result]) -> None:
         path.write_text(_HEADER.sub(row.header(), path.read_text(), count=1))
 
 
-def _span(numbers: Iterator[int] | Any) -> str:
+def _span(numbers: Iterable[int]) -> str:
     ordered = sorted(numbers)
     return str(ordered[0]) if ordered[0] == ordered[-1] else f"{ordered[0]} to {ordered[-1]}"
 

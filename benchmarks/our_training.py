@@ -15,7 +15,8 @@ import tempfile
 import numpy as np
 
 from components.preprocessing import Normalization
-from components.training import TrainerConfig, train
+from components.trainer_config import TrainerConfig
+from components.training import train
 from components.training_data import DecodedExamples
 from pipeline.recipes import load_recipe
 

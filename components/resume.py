@@ -19,6 +19,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from components.whole_files import write_whole
+
 
 def backed_up_epoch(backup_dir: str, steps_per_epoch: int) -> int:
     """The epoch at which `BackupAndRestore` will go on: 0 if there is no backup.
@@ -115,23 +117,25 @@ class ResumableEarlyStopping(keras.callbacks.EarlyStopping):
         numbers = {key: float(value) for key, value in (logs or {}).items()}
         self.epochs.append({"epoch": epoch + 1, **numbers, "seconds": time.monotonic() - self._epoch_started})
         tf.io.gfile.makedirs(self._backup_dir)
-        if self.best_epoch == epoch:
+        if self.best_weights is not None and self.best_epoch == epoch:
             buffer = io.BytesIO()
             np.savez(buffer, *self.best_weights)
-            _write(_weights_path(self._backup_dir, epoch), buffer.getvalue())
+            write_whole(_weights_path(self._backup_dir, epoch), buffer.getvalue())
         state = {
             "wait": self.wait,
-            "best": float(self.best),
+            "best": None if self.best is None else float(self.best),
             "best_epoch": self.best_epoch,
             "epochs": self.epochs,
         }
-        _write(_state_path(self._backup_dir, epoch), json.dumps(state).encode())
+        write_whole(_state_path(self._backup_dir, epoch), json.dumps(state).encode())
 
 
-def _load_state(folder: str, epochs_done: int) -> tuple[dict[str, Any], list[np.ndarray]]:
-    """The state of early stopping after so many epochs, and the best weights by then."""
+def _load_state(folder: str, epochs_done: int) -> tuple[dict[str, Any], list[np.ndarray] | None]:
+    """The state of early stopping after so many epochs, and the best weights by then, if it has begun to watch."""
     with tf.io.gfile.GFile(_state_path(folder, epochs_done - 1)) as file:
         state = json.load(file)
+    if state["best"] is None:
+        return state, None
     with tf.io.gfile.GFile(_weights_path(folder, state["best_epoch"]), "rb") as file:
         arrays = np.load(io.BytesIO(file.read()))
     return state, [arrays[f"arr_{i}"] for i in range(len(arrays.files))]
@@ -143,10 +147,3 @@ def _state_path(folder: str, epoch: int) -> str:
 
 def _weights_path(folder: str, epoch: int) -> str:
     return os.path.join(folder, f"best_weights-{epoch}.npz")
-
-
-def _write(path: str, content: bytes) -> None:
-    """Writes whole or not at all."""
-    with tf.io.gfile.GFile(path + ".partial", "wb") as file:
-        file.write(content)
-    tf.io.gfile.rename(path + ".partial", path, overwrite=True)

@@ -74,6 +74,7 @@ class TrainingSettings(Section):
     patience: Positive = 3  # epochs without improvement of `monitor` before training stops
     min_delta: Annotated[float, Field(ge=0.0)] = 0.0  # what counts as an improvement
     monitor: Literal["val_accuracy", "val_loss"] = "val_accuracy"
+    monitor_from: Share = 0.0  # of all epochs: those before are never the best, and do not count as patience
     label_smoothing: Share = 0.0
     weight_average: Share = 0.0  # momentum of the weights' moving average, which is evaluated and kept; 0: none
     precision: Literal["float32", "mixed_bfloat16"] = "float32"  # of training; the exported model is float32

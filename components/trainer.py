@@ -14,7 +14,8 @@ from components.export import ASKED_IDENTITY, ServingModule, export_model
 from components.preprocessing import Normalization
 from components.range_test.curve import suggest
 from components.range_test.run import measure_curve
-from components.training import TrainerConfig, train
+from components.trainer_config import TrainerConfig
+from components.training import train
 from components.training_data import decode_examples
 from components.tuner.hyperparameters import settings_found, with_settings
 

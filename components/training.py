@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import functools
-import hashlib
-import json
 import logging
 import math
 import os
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -21,79 +18,14 @@ from components.errors import PipelineError
 from components.optimization import make_optimizer
 from components.preprocessing import Normalization
 from components.resume import EpochSeeds, ResumableEarlyStopping, backed_up_epoch
-from components.settings import AugmentationSettings, DistillationSettings, ModelSettings, TrainingSettings
+from components.settings import TrainingSettings
 from components.soft_targets import SoftTargetsClassifier
+from components.trainer_config import TrainerConfig, identity_digest
 from components.training_data import DecodedExamples, TrainingInput, evaluation_batches
-from components.tuner.settings import TunerSettings
 
 _PROGRESS = logging.getLogger("mnist_tfx.progress")
 _EVALUATION_BATCH = 1000
 _STEPS_PER_EXECUTION = 50
-_TEACHER_SEEDS = 1000  # a teacher's seed is the recipe's plus this times its number
-
-
-@dataclass(frozen=True)
-class TrainerConfig:
-    """What the pipeline hands to the Trainer as `custom_config`; every value takes part in TFX's cache key."""
-
-    dataset: str
-    data_fingerprint: str
-    class_names: tuple[str, ...]
-    image_shape: tuple[int, int, int]
-    normalization: str
-    model: ModelSettings
-    training: TrainingSettings
-    augmentation: AugmentationSettings
-    distillation: DistillationSettings
-    code_version: str
-    backup_dir: str
-    tuner: TunerSettings | None = None  # where hyperparameters are searched before
-
-    @classmethod
-    def from_json(cls, config: dict[str, Any]) -> TrainerConfig:
-        """The reverse of `to_json`."""
-        return cls(
-            **{
-                **config,
-                "class_names": tuple(config["class_names"]),
-                "image_shape": tuple(config["image_shape"]),
-                "model": ModelSettings.model_validate(config["model"]),
-                "training": TrainingSettings.model_validate(config["training"]),
-                "augmentation": AugmentationSettings.model_validate(config["augmentation"]),
-                "distillation": DistillationSettings.model_validate(config["distillation"]),
-                "tuner": TunerSettings.model_validate(config["tuner"]) if config.get("tuner") else None,
-            }
-        )
-
-    def to_json(self) -> dict[str, Any]:
-        """As plain JSON types."""
-        return {**self.identity(), "class_names": list(self.class_names), "backup_dir": self.backup_dir}
-
-    def identity(self) -> dict[str, Any]:
-        """What decides which model comes out: it is the model's metadata, and names its backup."""
-        return {
-            "dataset": self.dataset,
-            "data_fingerprint": self.data_fingerprint,
-            "image_shape": list(self.image_shape),
-            "normalization": self.normalization,
-            "model": self.model.model_dump(mode="json"),
-            "training": self.training.model_dump(mode="json"),
-            "augmentation": self.augmentation.model_dump(mode="json"),
-            "distillation": self.distillation.model_dump(mode="json"),
-            "tuner": self.tuner.model_dump(mode="json") if self.tuner else None,
-            "code_version": self.code_version,
-        }
-
-    def teacher(self, number: int) -> TrainerConfig:
-        """The training of a teacher: this one with another seed, without distillation."""
-        settings = self.training
-        seed = settings.seed + _TEACHER_SEEDS * number
-        epochs = self.distillation.teacher_epochs or settings.epochs
-        return replace(
-            self,
-            training=settings.model_copy(update={"seed": seed, "epochs": epochs}),
-            distillation=DistillationSettings(),
-        )
 
 
 def train(
@@ -125,39 +57,22 @@ def train(
         )
         teachers.append(teacher)
         teacher_logs.append({key: teacher_log[key] for key in ("best_epoch", "seconds")} | _best_row(teacher_log))
-    settings, num_classes = config.training, len(config.class_names)
+    settings = config.training
     keras.utils.set_random_seed(settings.seed)
-    data = TrainingInput(
-        train_examples,
-        normalization,
-        config.augmentation,
-        num_classes=num_classes,
-        batch_size=settings.batch_size,
-        seed=settings.seed,
-    )
-    identity = json.dumps(config.identity(), sort_keys=True).encode()
-    backup_dir = os.path.join(config.backup_dir, hashlib.sha256(identity).hexdigest()[:16])
+    data = training_input(config, normalization, train_examples)
+    backup_dir = os.path.join(config.backup_dir, identity_digest(config.identity()))
     first_epoch = backed_up_epoch(backup_dir, data.steps)
     if first_epoch:
         _PROGRESS.info("going on after epoch %d of an interrupted training", first_epoch)
     strategy = _strategy()
     with strategy.scope():
-        classifier = build_model(config.model, config.image_shape, num_classes, settings.precision)
-        model = classifier
-        if config.augmentation.mixup or teachers:
-            model = SoftTargetsClassifier(
-                classifier, mixup=config.augmentation.mixup, teachers=teachers, weight=config.distillation.weight
-            )
-        model.compile(
-            optimizer=make_optimizer(settings, data.steps),
-            # A teacher's probabilities are smooth by themselves.
-            loss=keras.losses.CategoricalCrossentropy(
-                from_logits=True, label_smoothing=0.0 if teachers else settings.label_smoothing
-            ),
+        model, classifier = compiled_model(
+            config,
+            make_optimizer(settings, data.steps),
+            teachers,
             metrics=["accuracy"],
             # Several steps in one graph fail on several devices (keras-team/keras#19246).
             steps_per_execution=1 if strategy.num_replicas_in_sync > 1 else min(_STEPS_PER_EXECUTION, data.steps),
-            jit_compile=False,
         )
     stopping = ResumableEarlyStopping(
         backup_dir,
@@ -166,12 +81,13 @@ def train(
         mode="max" if settings.monitor.endswith("accuracy") else "min",
         patience=settings.patience,
         min_delta=settings.min_delta,
+        start_from_epoch=int(settings.monitor_from * settings.epochs),
         restore_best_weights=True,
     )
     model.fit(
         data.batches(),
         validation_data=evaluation_batches(
-            eval_examples, normalization, num_classes=num_classes, batch_size=_EVALUATION_BATCH
+            eval_examples, normalization, num_classes=len(config.class_names), batch_size=_EVALUATION_BATCH
         ),
         epochs=settings.epochs,
         callbacks=[
@@ -189,9 +105,46 @@ def train(
     log = _training_log(stopping, settings, len(train_examples), first_epoch, time.monotonic() - started)
     _PROGRESS.info("training waited %.1f %% of its time for input", 100 * log["input_wait_share"])
     if settings.precision != "float32" or strategy.num_replicas_in_sync > 1:  # a plain model, on one device
-        trained, classifier = classifier, build_model(config.model, config.image_shape, num_classes)
+        trained, classifier = classifier, build_model(config.model, config.image_shape, len(config.class_names))
         classifier.set_weights(trained.get_weights())
     return classifier, log | {"teachers": teacher_logs}
+
+
+def training_input(
+    config: TrainerConfig, normalization: Normalization, train_examples: DecodedExamples
+) -> TrainingInput:
+    """Split train, as the recipe has it augmented and divided into batches."""
+    return TrainingInput(
+        train_examples,
+        normalization,
+        config.augmentation,
+        num_classes=len(config.class_names),
+        batch_size=config.training.batch_size,
+        seed=config.training.seed,
+    )
+
+
+def compiled_model(
+    config: TrainerConfig,
+    optimizer: keras.optimizers.Optimizer,
+    teachers: Sequence[keras.Model] = (),
+    **options: Any,
+) -> tuple[keras.Model, keras.Model]:
+    """A new classifier of the recipe: what is to be fitted, and in it the classifier alone, to logits.
+
+    `options` are more of Keras' `compile`. The two are one model where there is neither mixup nor a teacher.
+    """
+    classifier = build_model(config.model, config.image_shape, len(config.class_names), config.training.precision)
+    model = classifier
+    if config.augmentation.mixup or teachers:
+        model = SoftTargetsClassifier(
+            classifier, mixup=config.augmentation.mixup, teachers=teachers, weight=config.distillation.weight
+        )
+    # A teacher's probabilities are smooth by themselves.
+    smoothing = 0.0 if teachers else config.training.label_smoothing
+    loss = keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=smoothing)
+    model.compile(optimizer=optimizer, loss=loss, jit_compile=False, **options)
+    return model, classifier
 
 
 @functools.cache  # a second one in a process takes the first one's collective operations for its own

@@ -35,7 +35,7 @@ from components.infra_validator.component import InfraValidator
 from components.report.component import Report
 from components.settings import BeamSettings
 from components.tfds_example_gen.component import TfdsExampleGen
-from components.training import TrainerConfig
+from components.trainer_config import TrainerConfig
 from pipeline.recipe_name import recipe_name
 from pipeline.recipes import Recipe
 

@@ -14,7 +14,7 @@ from components.datasets.prepared import PreparedDataset
 from components.errors import PipelineError
 from components.evaluation_result import read_quality
 from components.infra_validator.report import failed_checks
-from components.training import TrainerConfig
+from components.trainer_config import TrainerConfig
 from pipeline.dag import Paths, create_pipeline, trainer_config
 from pipeline.describe import describer
 from pipeline.home import Home

@@ -18,6 +18,7 @@ from components.data_gate.comparisons import Statistics, drift_comparisons, skew
 from components.data_gate.findings import Finding, anomaly_findings, comparison_findings
 from components.data_gate.images import CheckImages, ImageFile
 from components.errors import DataRejected
+from components.whole_files import write_whole
 
 # In the DataBlessing: {"dataset", "examples": {split: count}, "compared_with_previous": bool, "distances": [...] (see
 # `comparisons.Comparison.distances`)}
@@ -123,7 +124,4 @@ def _accept(statistics: Statistics, accepted_dir: str) -> None:
     for split, content in statistics.items():
         folder = os.path.join(accepted_dir, f"Split-{split}")
         tf.io.gfile.makedirs(folder)
-        partial = os.path.join(folder, _STATISTICS_FILE + ".partial")
-        with tf.io.gfile.GFile(partial, "wb") as file:
-            file.write(content.SerializeToString())
-        tf.io.gfile.rename(partial, os.path.join(folder, _STATISTICS_FILE), overwrite=True)
+        write_whole(os.path.join(folder, _STATISTICS_FILE), content.SerializeToString())

@@ -8,12 +8,12 @@ from collections.abc import Iterator
 import keras
 import tensorflow as tf
 
-from components.dense import build_model
 from components.optimization import make_optimizer
 from components.preprocessing import Normalization
-from components.range_test.curve import MAX_RATE, MIN_RATE, STEPS, Curve, measure
-from components.soft_targets import SoftTargetsClassifier
-from components.training import TrainerConfig
+from components.range_test import MAX_RATE, MIN_RATE, STEPS
+from components.range_test.curve import Curve, measure
+from components.trainer_config import TrainerConfig
+from components.training import compiled_model, training_input
 from components.training_data import DecodedExamples, TrainingInput
 
 _PROGRESS = logging.getLogger("mnist_tfx.progress")
@@ -33,26 +33,12 @@ def measure_curve(
     """
     settings = config.training
     keras.utils.set_random_seed(settings.seed)
-    data = TrainingInput(
-        train_examples,
-        normalization,
-        config.augmentation,
-        num_classes=len(config.class_names),
-        batch_size=settings.batch_size,
-        seed=settings.seed,
-    )
-    model = build_model(config.model, config.image_shape, len(config.class_names), settings.precision)
-    if config.augmentation.mixup:
-        model = SoftTargetsClassifier(model, mixup=config.augmentation.mixup)
+    data = training_input(config, normalization, train_examples)
     plain = settings.model_copy(
         update={"schedule": "constant", "warmup": 0.0, "weight_average": 0.0, "learning_rate": min_rate}
     )
     optimizer = make_optimizer(plain, data.steps)
-    model.compile(
-        optimizer=optimizer,
-        loss=keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=settings.label_smoothing),
-        jit_compile=False,
-    )
+    model, _ = compiled_model(config, optimizer)
     batches = _endless(data)
 
     def train_step(rate: float) -> float:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from components.training import TrainerConfig
+from components.trainer_config import TrainerConfig
 
 _KERAS_TUNERS_OWN = "tuner/"  # how the names begin of what Hyperband notes: epochs, bracket, round
 EPOCHS = f"{_KERAS_TUNERS_OWN}epochs"

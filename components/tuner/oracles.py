@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import json
 import os
-from typing import Any
 
 import keras_tuner
-import tensorflow as tf
 from keras_tuner.engine.trial import Trial
+
+from components.whole_files import write_whole
 
 
 class _WholeFiles(keras_tuner.Oracle):
-    """Writes what keras-tuner writes, beside the file first."""
-
     def save(self) -> None:
-        _write(self._get_oracle_fname(), self.get_state())
+        write_whole(self._get_oracle_fname(), json.dumps(self.get_state()).encode())
 
     def _save_trial(self, trial: Trial) -> None:
-        _write(os.path.join(self._get_trial_dir(trial.trial_id), "trial.json"), trial.get_state())
+        path = os.path.join(self._get_trial_dir(trial.trial_id), "trial.json")
+        write_whole(path, json.dumps(trial.get_state()).encode())
 
 
 class HyperbandOracle(_WholeFiles, keras_tuner.oracles.HyperbandOracle):
@@ -27,9 +26,3 @@ class HyperbandOracle(_WholeFiles, keras_tuner.oracles.HyperbandOracle):
 
 class BayesianOptimizationOracle(_WholeFiles, keras_tuner.oracles.BayesianOptimizationOracle):
     """Bayesian optimization with Gaussian processes."""
-
-
-def _write(path: str, state: dict[str, Any]) -> None:
-    with tf.io.gfile.GFile(path + ".partial", "w") as file:
-        file.write(json.dumps(state))
-    tf.io.gfile.rename(path + ".partial", path, overwrite=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import math
@@ -24,13 +23,15 @@ from tfx.components.tuner.component import TunerFnResult
 from components.errors import PipelineError
 from components.preprocessing import Normalization
 from components.settings import DistillationSettings
-from components.training import TrainerConfig, train
+from components.trainer_config import TrainerConfig, identity_digest
+from components.training import train
 from components.training_data import decode_examples
 from components.tuner.hyperparameters import EPOCHS, settings_found, with_settings
 from components.tuner.oracles import BayesianOptimizationOracle, HyperbandOracle
 from components.tuner.results import short
 from components.tuner.settings import TunerSettings
 from components.tuner.space import search_space
+from components.whole_files import write_whole
 
 _PROGRESS = logging.getLogger("mnist_tfx.progress")
 _MILESTONE = {"milestone": True}  # a line that is shown however short a time ago another one was
@@ -129,6 +130,11 @@ class RecipeTuner(BaseTuner):
         self._told = f"{monitor} {best[monitor]:.4f} in {len(log['history'])} epochs, {seconds:.1f} s"
         return {key: best[key] for key in ("loss", "accuracy", "val_loss", "val_accuracy")}
 
+    def save(self) -> None:
+        """As keras-tuner does, whole or not at all."""
+        self.oracle.save()
+        write_whole(self._get_tuner_fname(), json.dumps(self.get_state()).encode())
+
     def on_trial_end(self, trial: Trial) -> None:
         """Saves what came out, and tells it: whoever has read the line finds the trial done after a kill."""
         super().on_trial_end(trial)
@@ -165,11 +171,11 @@ def trial_count(settings: TunerSettings) -> int:
 def _digest(config: TrainerConfig, settings: TunerSettings) -> str:
     """Names a search by all that decides how its trials come out."""
     identity = {**config.identity(), "tuner": settings.model_dump(mode="json", exclude={"tune", "trials"})}
-    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
+    return identity_digest(identity)
 
 
 def _remove_if_broken(project: str) -> None:
-    """Removes a project of which a file is not whole, as a kill in the middle of writing leaves it."""
+    """Removes a project of which a file is not whole, as a full disk or a machine that lost its power leaves it."""
     for pattern in ("*.json", os.path.join("trial_*", "trial.json")):
         for path in tf.io.gfile.glob(os.path.join(project, pattern)):
             try:

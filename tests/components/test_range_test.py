@@ -15,7 +15,8 @@ from components.preprocessing import Normalization
 from components.range_test.curve import Curve, measure, suggest
 from components.range_test.run import measure_curve
 from components.settings import AugmentationSettings, DistillationSettings, ModelSettings, TrainingSettings
-from components.training import TrainerConfig, train
+from components.trainer_config import TrainerConfig
+from components.training import train
 from components.training_data import DecodedExamples, decode_examples
 from tests.fixtures.tiny_run import TinyRun
 

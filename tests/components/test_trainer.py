@@ -26,7 +26,7 @@ from components.export import ServingModule, export_model, read_weights
 from components.features import SPLITS
 from components.preprocessing import Normalization
 from components.trainer import TRAINING_LOG
-from components.training import TrainerConfig
+from components.trainer_config import TrainerConfig
 from pipeline.history import load_run
 from tests.fixtures.executors import artifact, context
 from tests.fixtures.tiny_run import SPLIT_SIZES, TinyRun, decode, read_split
@@ -93,6 +93,15 @@ def test_early_stopping_ends_training_and_keeps_the_best_weights(tiny_run: TinyR
     assert val_loss(model, tiny_run) == pytest.approx(best["val_loss"], rel=1e-4)
     assert val_loss(model, tiny_run) != pytest.approx(losses[-1], rel=1e-4)
     assert val_accuracy(model, tiny_run) == pytest.approx(best["val_accuracy"], abs=1e-6)
+
+
+def test_an_epoch_before_monitoring_begins_is_never_the_best(tiny_run: TinyRun, tmp_path: Path) -> None:
+    # An accuracy that is at its highest after three epochs, and stays there.
+    settings = config(tmp_path, model={"hidden_layers": (64,)}, learning_rate=0.03, epochs=6, monitor_from=0.5)
+    model, log = trained(tiny_run.examples, tmp_path, settings)
+    accuracies = [row["val_accuracy"] for row in log["history"]]
+    assert 1 + int(np.argmax(accuracies)) <= 3 < log["best_epoch"] == 4 + int(np.argmax(accuracies[3:]))
+    assert val_loss(model, tiny_run) == pytest.approx(log["history"][log["best_epoch"] - 1]["val_loss"], rel=1e-4)
 
 
 def test_what_is_better_by_less_than_min_delta_is_no_improvement(

@@ -15,9 +15,10 @@ from tfx.components.trainer.fn_args_utils import FnArgs
 
 from components.baseline.versions import baseline_version
 from components.errors import PipelineError
-from components.export import ASKED_IDENTITY, METADATA_PATH
+from components.export import ASKED_IDENTITY
+from components.features import METADATA_PATH
 from components.settings import AugmentationSettings, DistillationSettings, ModelSettings, TrainingSettings
-from components.training import TrainerConfig
+from components.trainer_config import TrainerConfig
 from components.tuner.hyperparameters import settings_found, with_settings
 from components.tuner.search import PROJECT_PREFIX, RecipeTuner, trial_count, tuner_fn
 from components.tuner.settings import Choice, Range, TunerSettings
