@@ -144,6 +144,8 @@ class Training:
     train_examples: int
     resumed_after_epoch: int  # 0: not resumed
     devices: tuple[str, ...]
+    settings_found: Mapping[str, Any]  # by the tuner or the range test, in place of the recipe's; by their full keys
+    teachers: tuple[float, ...]  # the accuracy on split eval of each model that was learned from
 
     @property
     def input_wait_seconds(self) -> float | None:

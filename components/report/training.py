@@ -29,4 +29,6 @@ def collect_training(model_uri: str, recipe: Mapping[str, Any]) -> Training:
         train_examples=log["train_examples"],
         resumed_after_epoch=log["resumed_after_epoch"],
         devices=tuple(log["devices"]),
+        settings_found=log.get("settings_found", {}),
+        teachers=tuple(teacher["val_accuracy"] for teacher in log.get("teachers", ())),
     )

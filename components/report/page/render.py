@@ -178,7 +178,12 @@ def _environment() -> jinja2.Environment:
     )
     for function in (words.percent, words.number, words.general, words.points, words.count, words.seconds, words.size):
         environment.filters[function.__name__] = function
-    environment.filters |= {"moment": words.moment, "shorten": words.shorten, "relative_url": _relative_url}
+    environment.filters |= {
+        "moment": words.moment,
+        "flat": words.flat,
+        "shorten": words.shorten,
+        "relative_url": _relative_url,
+    }
     return environment
 
 

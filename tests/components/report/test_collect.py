@@ -20,6 +20,7 @@ from components.report.look import ModelPass, disagreement
 from components.report.page.render import render_report
 from components.report.quality import disagreements
 from components.report.sources import Sources
+from components.report.training import collect_training
 from components.report.verdict import collect_verdict
 from pipeline.history import load_run
 from pipeline.run_sources import sources_of
@@ -90,6 +91,16 @@ def test_the_training_is_what_the_trainer_wrote_down(content: ReportContent, tin
         row.get("learning_rate") for row in log["history"]
     ]
     assert content.training.best_epoch == log["best_epoch"] and content.training.monitor == "val_accuracy"
+    assert (content.training.settings_found, content.training.teachers) == ({}, ())
+
+
+def test_the_training_tells_what_was_found_and_the_teachers(tiny_run: TinyRun, tmp_path: Path) -> None:
+    log = json.loads((tiny_run.model.parent / "training.json").read_text())
+    teachers = [{"best_epoch": 2, "val_accuracy": accuracy, "seconds": 1.0} for accuracy in (0.91, 0.92)]
+    found = {"training.learning_rate": 0.0031}
+    (tmp_path / "training.json").write_text(json.dumps(log | {"teachers": teachers, "settings_found": found}))
+    training = collect_training(str(tmp_path), {})
+    assert (training.settings_found, training.teachers) == (found, (0.91, 0.92))
 
 
 def test_the_quality_is_what_tfma_measured(

@@ -87,6 +87,15 @@ def test_training_marks_the_epoch_that_was_kept(root, content):
     assert len(table(find(by_id(root, "learning-rate"), "details")[0])) == 19
 
 
+def test_training_tells_what_was_found_and_learned_from(root, content):
+    told = text(find(section(root, "training"), "dl", "facts")[0])
+    assert "training.learning_rate = 0.0031" in told and "model.hidden_layers = [512, 256]" in told
+    assert "2 teachers, accuracy on split eval: 90.21%, 89.86%" in told
+    plain = replace(content.training, settings_found={}, teachers=())
+    told = text(section(parse(render_report(replace(content, training=plain))), "training"))
+    assert "settings found" not in told and "teacher" not in told
+
+
 def test_confusion_matrix_sums_to_the_examples(root, content):
     [matrix] = find(root, "table", "matrix")
     counts = np.array([int(text(cell).replace(",", "")) for cell in find(matrix, "span", "count")]).reshape(10, 10)
