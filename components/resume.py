@@ -1,4 +1,4 @@
-"""Early stopping that survives a killed training.
+"""What survives a killed training: its early stopping, and the teachers that were trained before it.
 
 Keras' `BackupAndRestore` brings back weights, optimizer and epoch, but `EarlyStopping` starts over: it forgets the best
 weights and how long it has waited. This one keeps both, and the history, beside the backup.
@@ -11,7 +11,7 @@ import json
 import os
 import time
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import h5py
@@ -43,6 +43,24 @@ def backed_up_epoch(backup_dir: str, steps_per_epoch: int) -> int:
         pass
     tf.io.gfile.rmtree(backup_dir)
     return 0
+
+
+def keep_trained(path: str, model: keras.Model, log: Mapping[str, Any]) -> None:
+    """Keeps a model that has been trained, and its training log, for `kept_trained`."""
+    buffer = io.BytesIO()
+    np.savez(buffer, *model.get_weights(), log=json.dumps(log))
+    tf.io.gfile.makedirs(os.path.dirname(path))
+    write_whole(path, buffer.getvalue())
+
+
+def kept_trained(path: str, untrained: keras.Model) -> tuple[keras.Model, dict[str, Any]] | None:
+    """The model and the log that `keep_trained` kept, if it did; the weights go into a model of the same layers."""
+    if not tf.io.gfile.exists(path):
+        return None
+    with tf.io.gfile.GFile(path, "rb") as file:
+        arrays = np.load(io.BytesIO(file.read()))
+    untrained.set_weights([arrays[f"arr_{i}"] for i in range(len(arrays.files) - 1)])
+    return untrained, json.loads(str(arrays["log"]))
 
 
 class EpochSeeds(keras.callbacks.Callback):

@@ -17,7 +17,7 @@ from components.dense import build_model
 from components.errors import PipelineError
 from components.optimization import make_optimizer
 from components.preprocessing import Normalization
-from components.resume import EpochSeeds, ResumableEarlyStopping, backed_up_epoch
+from components.resume import EpochSeeds, ResumableEarlyStopping, backed_up_epoch, keep_trained, kept_trained
 from components.settings import TrainingSettings
 from components.soft_targets import SoftTargetsClassifier
 from components.trainer_config import TrainerConfig, identity_digest
@@ -48,15 +48,14 @@ def train(
     teachers, teacher_logs = [], []
     for number in range(1, config.distillation.teachers + 1):
         _PROGRESS.info("teacher %d of %d", number, config.distillation.teachers)
-        teacher, teacher_log = train(
-            config.teacher(number),
-            normalization,
-            train_examples,
-            eval_examples,
-            os.path.join(logs_dir, f"teacher-{number}"),
-        )
-        teachers.append(teacher)
-        teacher_logs.append({key: teacher_log[key] for key in ("best_epoch", "seconds")} | _best_row(teacher_log))
+        of_teacher = config.teacher(number)
+        trained = kept_trained(_trained_path(of_teacher), _new_classifier(of_teacher))
+        if not trained:
+            teacher_logs_dir = os.path.join(logs_dir, f"teacher-{number}")
+            trained = train(of_teacher, normalization, train_examples, eval_examples, teacher_logs_dir)
+            keep_trained(_trained_path(of_teacher), *trained)
+        teachers.append(trained[0])
+        teacher_logs.append({key: trained[1][key] for key in ("best_epoch", "seconds")} | _best_row(trained[1]))
     settings = config.training
     keras.utils.set_random_seed(settings.seed)
     data = training_input(config, normalization, train_examples)
@@ -105,9 +104,21 @@ def train(
     log = _training_log(stopping, settings, len(train_examples), first_epoch, time.monotonic() - started)
     _PROGRESS.info("training waited %.1f %% of its time for input", 100 * log["input_wait_share"])
     if settings.precision != "float32" or strategy.num_replicas_in_sync > 1:  # a plain model, on one device
-        trained, classifier = classifier, build_model(config.model, config.image_shape, len(config.class_names))
-        classifier.set_weights(trained.get_weights())
+        trained_classifier, classifier = classifier, _new_classifier(config)
+        classifier.set_weights(trained_classifier.get_weights())
+    for number in range(1, config.distillation.teachers + 1):
+        tf.io.gfile.remove(_trained_path(config.teacher(number)))
     return classifier, log | {"teachers": teacher_logs}
+
+
+def _new_classifier(config: TrainerConfig) -> keras.Model:
+    """The recipe's classifier as it is exported: float32."""
+    return build_model(config.model, config.image_shape, len(config.class_names))
+
+
+def _trained_path(config: TrainerConfig) -> str:
+    """Where a teacher is kept from the end of its training until its student's."""
+    return os.path.join(config.backup_dir, f"{identity_digest(config.identity())}.npz")
 
 
 def training_input(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 import signal
 import subprocess
@@ -78,7 +79,9 @@ def test_a_killed_training_goes_on_and_ends_as_an_uninterrupted_one(
     assert not backup.exists()  # nothing is left that a later training could go on from
 
 
-def test_a_stopped_training_goes_on_as_if_nothing_had_been(tiny_run: TinyRun, tmp_path: Path) -> None:
+def test_a_stopped_training_goes_on_as_if_nothing_had_been(
+    tiny_run: TinyRun, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     """With everything that draws random numbers or keeps a state: the uninterrupted one ran twice, to the same end."""
     (whole, whole_log), (again, again_log) = (
         trained(tiny_run.examples, folder, config(folder, **EVERYTHING))
@@ -89,7 +92,12 @@ def test_a_stopped_training_goes_on_as_if_nothing_had_been(tiny_run: TinyRun, tm
 
     with interrupted_at("epoch 2/3"), pytest.raises(KeyboardInterrupt):
         trained(tiny_run.examples, tmp_path / "stopped", config(tmp_path / "stopped", **EVERYTHING))
+    caplog.set_level(logging.INFO, "mnist_tfx.progress")
+    caplog.clear()
     resumed, log = trained(tiny_run.examples, tmp_path / "stopped", config(tmp_path / "stopped", **EVERYTHING))
+    told = [record.getMessage().partition("  ")[0] for record in caplog.records]
+    assert told[:3] == ["teacher 1 of 1", "going on after epoch 2 of an interrupted training", "epoch 3/3"]
+    assert not list((tmp_path / "stopped" / "backup").iterdir())
     assert log["resumed_after_epoch"] == 2
     assert without_times(log) == without_times(whole_log)
     assert [row["val_accuracy"] for row in log["teachers"]] == [row["val_accuracy"] for row in whole_log["teachers"]]
