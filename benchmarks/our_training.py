@@ -26,6 +26,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Train as the pipeline's Trainer does.")
     parser.add_argument("--data", required=True)
     parser.add_argument("--batch-size", type=int)
+    parser.add_argument("--precision", choices=("float32", "mixed_bfloat16"), default="float32")
     parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--target", type=float, default=0.98)
     parser.add_argument("--seed", type=int, default=0)
@@ -37,6 +38,7 @@ def main() -> None:
     settings = recipe.training.model_copy(
         update={
             "batch_size": args.batch_size or recipe.training.batch_size,
+            "precision": args.precision,
             "epochs": args.epochs,
             "patience": args.epochs,
             "seed": args.seed,

@@ -71,6 +71,7 @@ def race(arrays_file: Path, target: float, rounds: int, torch: str | None, work:
     ours = [sys.executable, "-m", "benchmarks.our_training"]
     keras = [sys.executable, "-m", "benchmarks.keras_fit_reference"]
     contestants = {_OURS: [*ours, "--batch-size", str(_BATCH_SIZE)]}
+    contestants["ours, in bfloat16"] = [*contestants[_OURS], "--precision", "mixed_bfloat16"]
     contestants["Keras fit, its default (32)"] = keras
     contestants[f"Keras fit, batch {_BATCH_SIZE}"] = [*keras, "--batch-size", str(_BATCH_SIZE)]
     if torch:
