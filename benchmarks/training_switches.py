@@ -31,6 +31,7 @@ class Variant:
     jit_compile: bool = False
     precision: str = "float32"
     autotune: bool = False
+    fused_adam: bool = True
     augmentation: AugmentationSettings = field(default_factory=AugmentationSettings)
 
 
@@ -45,6 +46,7 @@ SWITCHES: Mapping[str, Variant] = {
     "batch size 512": replace(OURS, batch_size=512),
     "batch size 1024": replace(OURS, batch_size=1024),
     "tf.data's autotuning": replace(OURS, autotune=True),
+    "Keras' own Adam": replace(OURS, fused_adam=False),
 }
 _AUGMENTATIONS = {
     "none": AugmentationSettings(),
@@ -105,7 +107,7 @@ def measure(images: npt.NDArray[np.uint8], labels: npt.NDArray[np.int64], varian
     if variant.augmentation.mixup:
         model = SoftTargetsClassifier(model, mixup=variant.augmentation.mixup)
     model.compile(
-        make_optimizer(settings, data.steps),
+        make_optimizer(settings, data.steps) if variant.fused_adam else keras.optimizers.Adam(settings.learning_rate),
         keras.losses.CategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
         steps_per_execution=variant.steps_per_execution,

@@ -6,6 +6,7 @@ from typing import Any
 
 import keras
 
+from components.fused_adam import FusedAdam, FusedAdamW
 from components.settings import TrainingSettings
 
 
@@ -38,5 +39,5 @@ def make_optimizer(settings: TrainingSettings, steps_per_epoch: int) -> keras.op
     if settings.optimizer == "sgd":
         return keras.optimizers.SGD(rate, momentum=settings.momentum, nesterov=True, **average)
     if settings.optimizer == "adam":
-        return keras.optimizers.Adam(rate, beta_2=settings.beta_2, **average)
-    return keras.optimizers.AdamW(rate, beta_2=settings.beta_2, weight_decay=settings.weight_decay, **average)
+        return FusedAdam(rate, beta_2=settings.beta_2, **average)
+    return FusedAdamW(rate, beta_2=settings.beta_2, weight_decay=settings.weight_decay, **average)
