@@ -261,6 +261,15 @@ def test_command_tells_the_end(server: VertexServer, submit: Submit) -> None:
     assert quick.code == 0 and quick.out.startswith("run kmnist-") and len(server.jobs) == 2
 
 
+@pytest.fixture
+def ctrl_c_raises() -> Iterator[None]:
+    """As in a terminal: whoever starts the tests in the background may have SIGINT ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("ctrl_c_raises")
 def test_ctrl_c_stops_watching_and_not_the_run(server: VertexServer, submit: Submit) -> None:
     server.progress = [state("RUNNING", task("DataGate", "RUNNING"))]
 
