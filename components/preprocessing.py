@@ -54,10 +54,23 @@ def preprocessing_fn(inputs: dict[str, tf.Tensor], custom_config: dict[str, Any]
     images = decode_images(tf.reshape(inputs[IMAGE], [-1]), (height, width, channels))
     pixels = tf.cast(images, tf.float32) / MAX_PIXEL
     if settings.normalization == "standardize":
-        # One mean and deviation over all pixels of split train: a full-pass analyzer, a constant in the exported graph.
+        mean, deviation = _mean_and_deviation(images)
         # The floor keeps a split of one colour from dividing by zero.
-        pixels = (pixels - tft.mean(pixels)) / tf.maximum(tf.sqrt(tft.var(pixels)), _MIN_DEVIATION)
+        pixels = (pixels - mean) / tf.maximum(deviation, _MIN_DEVIATION)
     return {PIXELS: pixels, LABEL: tf.reshape(inputs[LABEL], [-1])}
+
+
+def _mean_and_deviation(images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Of all pixels of split train, as shares of 255, float32: full-pass analyzers, constants in the exported graph.
+
+    From sums of integers, which are exact in any order. The last digit of a sum of fractions (`tft.mean`) depends on how
+    Beam's bundles come: it differed from run to run, and with it the whole training.
+    """
+    values = tf.cast(images, tf.int64)
+    count = tf.cast(tft.size(values), tf.float64)
+    mean = tf.cast(tft.sum(values), tf.float64) / count
+    variance = tf.cast(tft.sum(values * values), tf.float64) / count - mean * mean
+    return tf.cast(mean / MAX_PIXEL, tf.float32), tf.cast(tf.sqrt(tf.maximum(variance, 0.0)) / MAX_PIXEL, tf.float32)
 
 
 class Normalization:
