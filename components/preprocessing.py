@@ -63,7 +63,7 @@ def preprocessing_fn(inputs: dict[str, tf.Tensor], custom_config: dict[str, Any]
 def _mean_and_deviation(images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """Of all pixels of split train, as shares of 255, float32: full-pass analyzers, constants in the exported graph.
 
-    From sums of integers, which are exact in any order. The last digit of a sum of fractions (`tft.mean`) depends on how
+    From sums of integers, exact in any order. The last digit of a sum of fractions (`tft.mean`) depends on how
     Beam's bundles come: it differed from run to run, and with it the whole training.
     """
     values = tf.cast(images, tf.int64)

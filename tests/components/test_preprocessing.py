@@ -137,6 +137,17 @@ def test_standardize_uses_mean_and_deviation_of_train_alone(
     assert abs(everything.mean() - values.mean()) > 1e-4  # the test can tell the difference
 
 
+def test_standardize_is_exact_to_the_last_digit_whatever_the_order_of_the_images(
+    tiny_run: TinyRun, tiny_graph: tft.TFTransformOutput
+) -> None:
+    """Sums of fractions would end with another digit by order, and each training with another model."""
+    values = split_pixels(tiny_run, "train").astype(np.int64)
+    mean = values.sum() / values.size
+    deviation = np.sqrt((values**2).sum() / values.size - mean**2)
+    black = np.float32(0) - np.float32(mean / 255)
+    assert pixels_of(tiny_graph, np.zeros((1, 28, 28), np.uint8)).flat[0] == black / np.float32(deviation / 255)
+
+
 def test_standardize_survives_images_of_one_colour(tmp_path: Path) -> None:
     gray = np.full((5, 28, 28), 128, np.uint8)
     pixels = pixels_of(transform(tmp_path, preprocessing_fn, gray, "standardize"), gray)
