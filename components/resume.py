@@ -11,7 +11,7 @@ import json
 import os
 import time
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import h5py
@@ -20,6 +20,8 @@ import numpy as np
 import tensorflow as tf
 
 from components.whole_files import write_whole
+
+_TRAINED_WEIGHTS, _TRAINED_LOG = "weights.npz", "training.json"
 
 
 def backed_up_epoch(backup_dir: str, steps_per_epoch: int) -> int:
@@ -45,22 +47,20 @@ def backed_up_epoch(backup_dir: str, steps_per_epoch: int) -> int:
     return 0
 
 
-def keep_trained(path: str, model: keras.Model, log: Mapping[str, Any]) -> None:
-    """Keeps a model that has been trained, and its training log, for `kept_trained`."""
-    buffer = io.BytesIO()
-    np.savez(buffer, *model.get_weights(), log=json.dumps(log))
-    tf.io.gfile.makedirs(os.path.dirname(path))
-    write_whole(path, buffer.getvalue())
+def keep_trained(folder: str, weights: Sequence[np.ndarray], log: Mapping[str, Any]) -> None:
+    """Keeps the weights of a model that has been trained, and its training log, for `kept_trained`."""
+    tf.io.gfile.makedirs(folder)
+    _write_weights(os.path.join(folder, _TRAINED_WEIGHTS), weights)
+    write_whole(os.path.join(folder, _TRAINED_LOG), json.dumps(log).encode())
 
 
-def kept_trained(path: str, untrained: keras.Model) -> tuple[keras.Model, dict[str, Any]] | None:
-    """The model and the log that `keep_trained` kept, if it did; the weights go into a model of the same layers."""
-    if not tf.io.gfile.exists(path):
+def kept_trained(folder: str) -> tuple[list[np.ndarray], dict[str, Any]] | None:
+    """The weights and the log that `keep_trained` kept: None if a kill left one of them, or neither."""
+    log_path, weights_path = os.path.join(folder, _TRAINED_LOG), os.path.join(folder, _TRAINED_WEIGHTS)
+    if not (tf.io.gfile.exists(log_path) and tf.io.gfile.exists(weights_path)):
         return None
-    with tf.io.gfile.GFile(path, "rb") as file:
-        arrays = np.load(io.BytesIO(file.read()))
-    untrained.set_weights([arrays[f"arr_{i}"] for i in range(len(arrays.files) - 1)])
-    return untrained, json.loads(str(arrays["log"]))
+    with tf.io.gfile.GFile(log_path) as file:
+        return _read_weights(weights_path), json.load(file)
 
 
 class EpochSeeds(keras.callbacks.Callback):
@@ -136,9 +136,7 @@ class ResumableEarlyStopping(keras.callbacks.EarlyStopping):
         self.epochs.append({"epoch": epoch + 1, **numbers, "seconds": time.monotonic() - self._epoch_started})
         tf.io.gfile.makedirs(self._backup_dir)
         if self.best_weights is not None and self.best_epoch == epoch:
-            buffer = io.BytesIO()
-            np.savez(buffer, *self.best_weights)
-            write_whole(_weights_path(self._backup_dir, epoch), buffer.getvalue())
+            _write_weights(_weights_path(self._backup_dir, epoch), self.best_weights)
         state = {
             "wait": self.wait,
             "best": None if self.best is None else float(self.best),
@@ -154,9 +152,19 @@ def _load_state(folder: str, epochs_done: int) -> tuple[dict[str, Any], list[np.
         state = json.load(file)
     if state["best"] is None:
         return state, None
-    with tf.io.gfile.GFile(_weights_path(folder, state["best_epoch"]), "rb") as file:
+    return state, _read_weights(_weights_path(folder, state["best_epoch"]))
+
+
+def _write_weights(path: str, weights: Sequence[np.ndarray]) -> None:
+    buffer = io.BytesIO()
+    np.savez(buffer, *weights)
+    write_whole(path, buffer.getvalue())
+
+
+def _read_weights(path: str) -> list[np.ndarray]:
+    with tf.io.gfile.GFile(path, "rb") as file:
         arrays = np.load(io.BytesIO(file.read()))
-    return state, [arrays[f"arr_{i}"] for i in range(len(arrays.files))]
+    return [arrays[f"arr_{i}"] for i in range(len(arrays.files))]
 
 
 def _state_path(folder: str, epoch: int) -> str:

@@ -49,13 +49,16 @@ def train(
     for number in range(1, config.distillation.teachers + 1):
         _PROGRESS.info("teacher %d of %d", number, config.distillation.teachers)
         of_teacher = config.teacher(number)
-        trained = kept_trained(_trained_path(of_teacher), _new_classifier(of_teacher))
-        if not trained:
+        if kept := kept_trained(_trained_dir(of_teacher)):
+            weights, teacher_log = kept
+            teacher = _new_classifier(of_teacher)
+            teacher.set_weights(weights)
+        else:
             teacher_logs_dir = os.path.join(logs_dir, f"teacher-{number}")
-            trained = train(of_teacher, normalization, train_examples, eval_examples, teacher_logs_dir)
-            keep_trained(_trained_path(of_teacher), *trained)
-        teachers.append(trained[0])
-        teacher_logs.append({key: trained[1][key] for key in ("best_epoch", "seconds")} | _best_row(trained[1]))
+            teacher, teacher_log = train(of_teacher, normalization, train_examples, eval_examples, teacher_logs_dir)
+            keep_trained(_trained_dir(of_teacher), teacher.get_weights(), teacher_log)
+        teachers.append(teacher)
+        teacher_logs.append({key: teacher_log[key] for key in ("best_epoch", "seconds")} | _best_row(teacher_log))
     settings = config.training
     keras.utils.set_random_seed(settings.seed)
     data = training_input(config, normalization, train_examples)
@@ -107,18 +110,18 @@ def train(
         trained_classifier, classifier = classifier, _new_classifier(config)
         classifier.set_weights(trained_classifier.get_weights())
     for number in range(1, config.distillation.teachers + 1):
-        tf.io.gfile.remove(_trained_path(config.teacher(number)))
+        tf.io.gfile.rmtree(_trained_dir(config.teacher(number)))
     return classifier, log | {"teachers": teacher_logs}
 
 
-def _new_classifier(config: TrainerConfig) -> keras.Model:
-    """The recipe's classifier as it is exported: float32."""
-    return build_model(config.model, config.image_shape, len(config.class_names))
+def _new_classifier(config: TrainerConfig, precision: str = "float32") -> keras.Model:
+    """The recipe's classifier, to logits: by default as it is exported."""
+    return build_model(config.model, config.image_shape, len(config.class_names), precision)
 
 
-def _trained_path(config: TrainerConfig) -> str:
+def _trained_dir(config: TrainerConfig) -> str:
     """Where a teacher is kept from the end of its training until its student's."""
-    return os.path.join(config.backup_dir, f"{identity_digest(config.identity())}.npz")
+    return os.path.join(config.backup_dir, f"{identity_digest(config.identity())}-trained")
 
 
 def training_input(
@@ -145,7 +148,7 @@ def compiled_model(
 
     `options` are more of Keras' `compile`. The two are one model where there is neither mixup nor a teacher.
     """
-    classifier = build_model(config.model, config.image_shape, len(config.class_names), config.training.precision)
+    classifier = _new_classifier(config, config.training.precision)
     model = classifier
     if config.augmentation.mixup or teachers:
         model = SoftTargetsClassifier(
