@@ -76,7 +76,9 @@ class TrainingSettings(Section):
     monitor: Literal["val_accuracy", "val_loss"] = "val_accuracy"
     monitor_from: Share = 0.0  # of all epochs: those before are never the best, and do not count as patience
     label_smoothing: Share = 0.0
-    weight_average: Share = 0.0  # momentum of the weights' moving average, which is evaluated and kept; 0: none
+    # Momentum of the moving average of the trained weights, which is evaluated and kept; 0: none. Batch normalization's
+    # statistics are not trained: they stay those of the last steps.
+    weight_average: Share = 0.0
     precision: Literal["float32", "mixed_bfloat16"] = "float32"  # of training; the exported model is float32
     seed: Annotated[int, Field(ge=0)] = 0
     lr_find: bool = False  # training begins with a learning-rate range test, and takes the rate that it suggests
