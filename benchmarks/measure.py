@@ -6,7 +6,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,40 +37,65 @@ def run(
     Raises:
         BenchmarkFailed: the command's exit code is not 0.
     """
-    log.parent.mkdir(parents=True, exist_ok=True)
     started = time.perf_counter()
+    with _MemorySampler() as sampler:
+        stdout = stdout_of(command, log=log, env=env, cwd=cwd, on_start=sampler.watch)
+        seconds = time.perf_counter() - started
+    return Measurement(seconds, sampler.peak_bytes / 2**20, stdout)
+
+
+def stdout_of(
+    command: Sequence[str],
+    *,
+    log: Path,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    on_start: Callable[[int], None] | None = None,
+) -> str:
+    """Runs `command` to its end with nothing beside it, as sampling memory would be; its stderr goes to the file `log`.
+
+    `on_start` is called with its process's number.
+
+    Raises:
+        BenchmarkFailed: the command's exit code is not 0.
+    """
+    log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("w") as stderr:
         process = subprocess.Popen(command, env=env, cwd=cwd, text=True, stdout=subprocess.PIPE, stderr=stderr)
-        with _MemorySampler(process.pid) as sampler:
-            stdout, _ = process.communicate()
-    seconds = time.perf_counter() - started
+        if on_start:
+            on_start(process.pid)
+        stdout, _ = process.communicate()
     if process.returncode != 0:
         tail = "\n".join([*log.read_text(errors="replace").splitlines(), *stdout.splitlines()][-_TAIL_LINES:])
         raise BenchmarkFailed(f"{' '.join(command)}\nexited with {process.returncode}; {log} ends with:\n{tail}")
-    return Measurement(seconds, sampler.peak_bytes / 2**20, stdout)
+    return stdout
 
 
 class _MemorySampler:
     """Samples the memory of a process and its descendants in a thread."""
 
-    def __init__(self, pid: int) -> None:
+    def __init__(self) -> None:
         self.peak_bytes = 0
-        self._root = psutil.Process(pid)
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._sample, daemon=True)
+        self._thread: threading.Thread | None = None
+
+    def watch(self, pid: int) -> None:
+        """Begins with a process; it goes on until the `with` block ends."""
+        self._thread = threading.Thread(target=self._sample, args=(psutil.Process(pid),), daemon=True)
+        self._thread.start()
 
     def __enter__(self) -> _MemorySampler:
-        self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._stop.set()
-        self._thread.join()
+        if self._thread:
+            self._thread.join()
 
-    def _sample(self) -> None:
+    def _sample(self, root: psutil.Process) -> None:
         while not self._stop.wait(_SAMPLE_SECONDS):
             try:
-                tree = [self._root, *self._root.children(recursive=True)]
+                tree = [root, *root.children(recursive=True)]
             except psutil.NoSuchProcess:
                 return
             self.peak_bytes = max(self.peak_bytes, sum(map(_memory_bytes, tree)))

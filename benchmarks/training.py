@@ -87,8 +87,8 @@ def race(arrays_file: Path, target: float, rounds: int, torch: str | None, work:
             options = ["--data", str(arrays_file), "--target", str(target), "--seed", str(number)]
             environment = {**os.environ, **(_TORCH_ENVIRONMENT if command[0] == torch else {})}
             log = work / "training.log"
-            measured = measure.run([*command, *options], log=log, env=environment, cwd=CHECKOUT)
-            epochs = json.loads(measured.stdout.splitlines()[-1])["epochs"]
+            stdout = measure.stdout_of([*command, *options], log=log, env=environment, cwd=CHECKOUT)
+            epochs = json.loads(stdout.splitlines()[-1])["epochs"]
             results[name].append(epochs)
             print(f"  {len(epochs)} epochs, {epochs[-1][0]:.1f} s, test accuracy {epochs[-1][1]:.4f}", file=sys.stderr)
     return results
