@@ -6,7 +6,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,33 +38,32 @@ def run(
         BenchmarkFailed: the command's exit code is not 0.
     """
     started = time.perf_counter()
-    with _MemorySampler() as sampler:
-        stdout = stdout_of(command, log=log, env=env, cwd=cwd, on_start=sampler.watch)
-        seconds = time.perf_counter() - started
+    process = _start(command, log, env, cwd)
+    with _MemorySampler(process.pid) as sampler:
+        stdout = _finish(process, command, log)
+    seconds = time.perf_counter() - started
     return Measurement(seconds, sampler.peak_bytes / 2**20, stdout)
 
 
 def stdout_of(
-    command: Sequence[str],
-    *,
-    log: Path,
-    env: Mapping[str, str] | None = None,
-    cwd: Path | None = None,
-    on_start: Callable[[int], None] | None = None,
+    command: Sequence[str], *, log: Path, env: Mapping[str, str] | None = None, cwd: Path | None = None
 ) -> str:
     """Runs `command` to its end with nothing beside it, as sampling memory would be; its stderr goes to the file `log`.
-
-    `on_start` is called with its process's number.
 
     Raises:
         BenchmarkFailed: the command's exit code is not 0.
     """
+    return _finish(_start(command, log, env, cwd), command, log)
+
+
+def _start(command: Sequence[str], log: Path, env: Mapping[str, str] | None, cwd: Path | None) -> subprocess.Popen[str]:
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("w") as stderr:
-        process = subprocess.Popen(command, env=env, cwd=cwd, text=True, stdout=subprocess.PIPE, stderr=stderr)
-        if on_start:
-            on_start(process.pid)
-        stdout, _ = process.communicate()
+        return subprocess.Popen(command, env=env, cwd=cwd, text=True, stdout=subprocess.PIPE, stderr=stderr)
+
+
+def _finish(process: subprocess.Popen[str], command: Sequence[str], log: Path) -> str:
+    stdout, _ = process.communicate()
     if process.returncode != 0:
         tail = "\n".join([*log.read_text(errors="replace").splitlines(), *stdout.splitlines()][-_TAIL_LINES:])
         raise BenchmarkFailed(f"{' '.join(command)}\nexited with {process.returncode}; {log} ends with:\n{tail}")
@@ -74,28 +73,24 @@ def stdout_of(
 class _MemorySampler:
     """Samples the memory of a process and its descendants in a thread."""
 
-    def __init__(self) -> None:
+    def __init__(self, pid: int) -> None:
         self.peak_bytes = 0
+        self._root = psutil.Process(pid)
         self._stop = threading.Event()
-        self._thread: threading.Thread | None = None
-
-    def watch(self, pid: int) -> None:
-        """Begins with a process; it goes on until the `with` block ends."""
-        self._thread = threading.Thread(target=self._sample, args=(psutil.Process(pid),), daemon=True)
-        self._thread.start()
+        self._thread = threading.Thread(target=self._sample, daemon=True)
 
     def __enter__(self) -> _MemorySampler:
+        self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._stop.set()
-        if self._thread:
-            self._thread.join()
+        self._thread.join()
 
-    def _sample(self, root: psutil.Process) -> None:
+    def _sample(self) -> None:
         while not self._stop.wait(_SAMPLE_SECONDS):
             try:
-                tree = [root, *root.children(recursive=True)]
+                tree = [self._root, *self._root.children(recursive=True)]
             except psutil.NoSuchProcess:
                 return
             self.peak_bytes = max(self.peak_bytes, sum(map(_memory_bytes, tree)))
