@@ -48,15 +48,13 @@ def train(
     teachers, teacher_logs = [], []
     for number in range(1, config.distillation.teachers + 1):
         _PROGRESS.info("teacher %d of %d", number, config.distillation.teachers)
-        of_teacher = config.teacher(number)
-        if kept := kept_trained(_trained_dir(of_teacher)):
-            weights, teacher_log = kept
-            teacher = _new_classifier(of_teacher)
-            teacher.set_weights(weights)
-        else:
-            teacher_logs_dir = os.path.join(logs_dir, f"teacher-{number}")
-            teacher, teacher_log = train(of_teacher, normalization, train_examples, eval_examples, teacher_logs_dir)
-            keep_trained(_trained_dir(of_teacher), teacher.get_weights(), teacher_log)
+        teacher, teacher_log = _trained_teacher(
+            config.teacher(number),
+            normalization,
+            train_examples,
+            eval_examples,
+            os.path.join(logs_dir, f"teacher-{number}"),
+        )
         teachers.append(teacher)
         teacher_logs.append({key: teacher_log[key] for key in ("best_epoch", "seconds")} | _best_row(teacher_log))
     settings = config.training
@@ -112,6 +110,25 @@ def train(
     for number in range(1, config.distillation.teachers + 1):
         tf.io.gfile.rmtree(_trained_dir(config.teacher(number)))
     return classifier, log | {"teachers": teacher_logs}
+
+
+def _trained_teacher(
+    config: TrainerConfig,
+    normalization: Normalization,
+    train_examples: DecodedExamples,
+    eval_examples: DecodedExamples,
+    logs_dir: str,
+) -> tuple[keras.Model, dict[str, Any]]:
+    """A teacher and its log: the one that a killed training of its student kept, else one trained and kept now."""
+    folder = _trained_dir(config)
+    if kept := kept_trained(folder):
+        weights, log = kept
+        teacher = _new_classifier(config)
+        teacher.set_weights(weights)
+        return teacher, log
+    teacher, log = train(config, normalization, train_examples, eval_examples, logs_dir)
+    keep_trained(folder, teacher.get_weights(), log)
+    return teacher, log
 
 
 def _new_classifier(config: TrainerConfig, precision: str = "float32") -> keras.Model:
