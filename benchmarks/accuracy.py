@@ -24,6 +24,7 @@ from typing import Any
 
 from benchmarks import measure
 from benchmarks.our_pipeline import COMMAND
+from components.settings import OF_OPTIMIZERS
 from pipeline.home import Home
 from pipeline.recipes import MAIN_DATASETS, Recipe, load_recipe, recipe_files
 
@@ -78,7 +79,11 @@ def measured_recipes() -> list[tuple[str, str]]:
 def settings_digest(recipe: Recipe) -> str:
     """Names what decides about a trained model but the seed; a new setting with a default changes nothing."""
     settings = recipe.model_dump(mode="json", exclude_defaults=True, include=_TRAINING_SECTIONS)
-    settings.get("training", {}).pop("seed", None)
+    training = settings.get("training", {})
+    training.pop("seed", None)
+    for setting, (_, default) in OF_OPTIMIZERS.items():  # filled in where a recipe names none
+        if training.get(setting) == default:
+            training.pop(setting)
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
 
 
@@ -122,6 +127,7 @@ def train(dataset: str, name: str, seed: int, home: Home) -> Result:
     """Runs the pipeline on a recipe with a seed."""
     recipe = load_recipe(dataset, name)
     command = [str(COMMAND), "run", "--dataset", dataset, "--recipe", name, "--home", str(home.root), "--json"]
+    command.append("--no-push")
     # Neither a served model nor a bound has a say: every figure counts, the bad ones, too.
     for setting in (f"training.seed={seed}", "evaluation.baseline=none", "min_accuracy=0", "min_class_accuracy=0"):
         command += ["--set", setting]

@@ -16,8 +16,6 @@ from components import features
 from components.preprocessing import MAX_PIXEL, Normalization
 
 METADATA_VERSION = 1
-# In the metadata of a model whose settings were searched: what was asked for, before the search.
-ASKED_IDENTITY = "asked"
 
 
 class ServingModule(tf.Module):

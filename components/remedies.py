@@ -1,7 +1,26 @@
-"""What to do where a run was rejected or broken off, in the words of the command line and of the report alike."""
+"""What to do where a run was rejected or broken off, in the words of the command line and of the report alike.
+
+And what to know where a model was pushed past a check that somebody switched off.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
 
 BROKEN_BOUNDS = "train a better one (recipe, epochs), or change the bounds in [evaluation] of the recipe."
 FAILED_CHECKS = "mend the model's export, or change the limits in [infra] of the recipe."
 REJECTED_DATA = "correct what is listed, each with its remedy, and run again: what was finished comes from the cache."
 FAILED = "read what is said above, and the log of the run; then run again: what was finished comes from the cache."
 BROKEN_OFF = "run again: what was finished comes from the cache, and training goes on after its last whole epoch."
+
+NOT_COMPARED = "baseline=none: it was not compared with the model that was live, which may have been better."
+DRIFT_ACCEPTED = "data.drift_reference=none: its data were not compared with those of the model that was live."
+
+
+def cautions(pushed_model: Mapping[str, Any]) -> tuple[str, ...]:
+    """Which checks a pushed model did not have to pass, by the properties of its PushedModel or its push record."""
+    if not pushed_model.get("pushed", True):
+        return ()
+    checks = {"baseline": NOT_COMPARED, "drift_reference": DRIFT_ACCEPTED}
+    return tuple(words for name, words in checks.items() if pushed_model.get(name) == "none")

@@ -6,9 +6,10 @@ a changed setting is a cache miss.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Share = Annotated[float, Field(ge=0.0, lt=1.0)]
@@ -38,6 +39,8 @@ class DataSettings(Section):
     splits: Splits = Splits()
     image_shape: tuple[Positive, Positive, Literal[1, 3]] = (28, 28, 1)  # height, width, channels
     shards: Positive = 2  # files per split: the unit of parallel work
+    # Which model's data these must not have drifted from.
+    drift_reference: Literal["live", "none"] = "live"
 
 
 class TransformSettings(Section):
@@ -59,16 +62,24 @@ class ModelSettings(Section):
     mirrored_averaging: bool = False  # the exported model averages its answers to the image and to its mirror image
 
 
+# Settings of one optimizer or another: who has them, and their value where a recipe names none.
+OF_OPTIMIZERS: Mapping[str, tuple[tuple[str, ...], float]] = {
+    "beta_2": (("adam", "adamw"), 0.999),
+    "momentum": (("sgd",), 0.9),
+    "weight_decay": (("adamw",), 0.004),
+}
+
+
 class TrainingSettings(Section):
-    """How the classifier is trained."""
+    """How the classifier is trained. What has no effect under the chosen optimizer is None, and must not be given."""
 
     optimizer: Literal["adam", "adamw", "sgd"] = "adam"
     learning_rate: Annotated[float, Field(gt=0.0)] = 1e-3  # at its highest
     schedule: Literal["constant", "cosine"] = "constant"  # cosine: down to 0 at the last epoch's end
     warmup: Share = 0.0  # of all steps: the learning rate rises linearly from 0
-    beta_2: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.999  # Adam, AdamW: decay of the squared gradients' average
-    momentum: Share = 0.9  # SGD
-    weight_decay: Annotated[float, Field(ge=0.0)] = 0.004  # AdamW
+    beta_2: Annotated[float, Field(gt=0.0, lt=1.0)] | None = None  # Adam, AdamW: decay of squared gradients' average
+    momentum: Share | None = None  # SGD
+    weight_decay: NonNegative | None = None  # AdamW
     batch_size: Positive = 256
     epochs: Positive = 20
     patience: Positive = 3  # epochs without improvement of `monitor` before training stops
@@ -82,6 +93,24 @@ class TrainingSettings(Section):
     precision: Literal["float32", "mixed_bfloat16"] = "float32"  # of training; the exported model is float32
     seed: Annotated[int, Field(ge=0)] = 0
     lr_find: bool = False  # training begins with a learning-rate range test, and takes the rate that it suggests
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_the_optimizer(cls, given: Any) -> Any:
+        """Fills in what the optimizer has. Raises ValueError for what it has not: it would change names, not models."""
+        if not isinstance(given, dict):
+            return given
+        optimizer = given.get("optimizer", cls.model_fields["optimizer"].default)
+        filled = dict(given)
+        for name, (optimizers, default) in OF_OPTIMIZERS.items():
+            if optimizer in optimizers:
+                filled[name] = default if given.get(name) is None else given[name]
+            elif given.get(name) is not None:
+                raise ValueError(
+                    f"{name} has no effect with optimizer {optimizer!r}, only with {' and '.join(optimizers)}: "
+                    f"leave it out (--set training.{name}=null)"
+                )
+        return filled
 
 
 class AugmentationSettings(Section):
@@ -112,6 +141,13 @@ class EvaluationSettings(Section):
     min_class_accuracy: Fraction = 0.0  # for every class by itself
     max_accuracy_drop: Fraction = 0.005  # against the model now being served
     baseline: Literal["served", "none"] = "served"
+
+
+class PushSettings(Section):
+    """Whether a model that is good enough goes live."""
+
+    enabled: bool = True
+    reason: str = "a study recipe"  # what is said of a model that is not pushed because it is not to be
 
 
 class InfraSettings(Section):

@@ -10,11 +10,11 @@ import tensorflow as tf
 import tensorflow_transform as tft
 from tfx.components.trainer.fn_args_utils import FnArgs
 
-from components.export import ASKED_IDENTITY, ServingModule, export_model
+from components.export import ServingModule, export_model
+from components.fn_args import trainer_config
 from components.preprocessing import Normalization
 from components.range_test.curve import suggest
 from components.range_test.run import measure_curve
-from components.trainer_config import TrainerConfig
 from components.training import train
 from components.training_data import decode_examples
 from components.tuner.hyperparameters import settings_found, with_settings
@@ -30,9 +30,9 @@ def run_fn(fn_args: FnArgs) -> None:
     Writes the SavedModel to `fn_args.serving_model_dir`, what training was like to `training.json` in the Model
     artifact's root, and TensorBoard logs to `fn_args.model_run_dir`.
     """
-    asked = TrainerConfig.from_json(fn_args.custom_config)
+    config = trainer_config(fn_args)
     found = settings_found(fn_args.hyperparameters["values"]) if fn_args.hyperparameters else {}
-    config = with_settings(asked, found)
+    config = with_settings(config, found)
     transform_output = tft.TFTransformOutput(fn_args.transform_output)
     normalization = Normalization.of_graph(transform_output, config.image_shape)
     with tempfile.TemporaryDirectory(prefix="decoded-") as cache_dir:
@@ -52,9 +52,6 @@ def run_fn(fn_args: FnArgs) -> None:
         config.image_shape,
         mirrored_averaging=config.model.mirrored_averaging,
     )
-    metadata = {**config.identity(), "class_names": list(config.class_names)}
-    if found:
-        metadata[ASKED_IDENTITY] = asked.identity()
-    export_model(module, fn_args.serving_model_dir, metadata)
+    export_model(module, fn_args.serving_model_dir, config.identity())
     with tf.io.gfile.GFile(os.path.join(os.path.dirname(fn_args.serving_model_dir), TRAINING_LOG), "w") as file:
         json.dump(log | {"settings_found": found}, file, indent=2)

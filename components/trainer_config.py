@@ -30,6 +30,7 @@ class TrainerConfig:
     code_version: str
     backup_dir: str
     tuner: TunerSettings | None = None  # where hyperparameters are searched before
+    examples: str = ""  # digest of the Examples' content, which only a running Trainer knows
 
     @classmethod
     def from_json(cls, config: dict[str, Any]) -> TrainerConfig:
@@ -52,10 +53,11 @@ class TrainerConfig:
         return {**self.identity(), "class_names": list(self.class_names), "backup_dir": self.backup_dir}
 
     def identity(self) -> dict[str, Any]:
-        """What decides which model comes out: it is the model's metadata, and names its backup."""
+        """What decides which model comes out: it is the model's metadata, and names its backup and its search."""
         return {
             "dataset": self.dataset,
             "data_fingerprint": self.data_fingerprint,
+            "examples": self.examples,
             "image_shape": list(self.image_shape),
             "normalization": self.normalization,
             "model": self.model.model_dump(mode="json"),

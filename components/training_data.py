@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import os
 import shutil
@@ -50,14 +51,28 @@ class DecodedExamples:
         return images, labels
 
 
+def examples_digest(*splits: Sequence[str]) -> str:
+    """Names Examples by their content: 64 hexadecimal digits, over the files that match each split's patterns."""
+    digest = hashlib.sha256()
+    for patterns in splits:
+        for path in _files(patterns):
+            with tf.io.gfile.GFile(path, "rb") as file:
+                digest.update(hashlib.sha256(file.read()).digest())
+        digest.update(b"end of split")
+    return digest.hexdigest()
+
+
+def _files(patterns: Sequence[str]) -> list[str]:
+    return sorted(path for pattern in patterns for path in tf.io.gfile.glob(pattern))
+
+
 def decode_examples(patterns: Sequence[str], image_shape: tuple[int, int, int], cache_dir: str) -> DecodedExamples:
     """Decodes the gzipped TFRecord files that match, into memory or, if they are too many, a file in `cache_dir`.
 
     Raises:
         PipelineError: there is no room for that file.
     """
-    files = sorted(path for pattern in patterns for path in tf.io.gfile.glob(pattern))
-    records = tf.data.TFRecordDataset(files, compression_type="GZIP")
+    records = tf.data.TFRecordDataset(_files(patterns), compression_type="GZIP")
     count = int(records.batch(4096).reduce(np.int64(0), lambda n, batch: n + tf.size(batch, tf.int64)))
 
     @tf.autograph.experimental.do_not_convert

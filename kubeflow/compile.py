@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from pipeline.dag import Paths
 
 _TRAINER = "Trainer"
-# They look at the served versions, which change without any input or parameter of theirs; and a report is of its run.
-_NEVER_CACHED = ("Baseline", "Pusher", "Report")
 _SYSTEM_TYPE = re.compile(r"^title: (system\.\w+)$", re.MULTILINE)
 
 
@@ -101,8 +99,7 @@ def cluster_paths(dataset: str, profile: Profile) -> Paths:
         pipeline_root=f"{root}/runs/{dataset}",
         data_dir=f"{root}/datasets",
         schema_file=f"{root}/schemas/{dataset}/{schema_digest(dataset)}/schema.pbtxt",
-        accepted_statistics=f"{root}/accepted_statistics/{dataset}",
-        training_backup=f"{root}/training_backup/{dataset}",
+        training_backup="",  # runs may overlap: each keeps its own
         serving=f"{root}/serving/{dataset}",
     )
 
@@ -112,6 +109,8 @@ def _job(dataset: PreparedDataset, recipe: Recipe, profile: Profile) -> dict[str
     from tfx.dsl.components.base.base_component import BaseComponent
     from tfx.orchestration.kubeflow.v2.kubeflow_v2_dag_runner import KubeflowV2DagRunner, KubeflowV2DagRunnerConfig
 
+    from components.cache_key import SurroundingsDriver
+    from components.report.component import Report
     from pipeline.dag import create_pipeline
 
     if recipe.beam != BeamSettings():
@@ -130,9 +129,10 @@ def _job(dataset: PreparedDataset, recipe: Recipe, profile: Profile) -> dict[str
     config = KubeflowV2DagRunnerConfig(default_image=profile.image, use_pipeline_spec_2_1=True)
     job = dict(KubeflowV2DagRunner(config).run(pipeline, write_out=False))
     job["pipelineSpec"]["defaultPipelineRoot"] = paths.pipeline_root
-    for name, task in job["pipelineSpec"]["root"]["dag"]["tasks"].items():
-        if name in _NEVER_CACHED:
-            task.pop("cachingOptions", None)
+    for component in pipeline.components:
+        # The backend runs no drivers, by which a local cache knows what is live; and a report is of its run.
+        if issubclass(component.driver_class, SurroundingsDriver) or isinstance(component, Report):
+            job["pipelineSpec"]["root"]["dag"]["tasks"][component.id].pop("cachingOptions", None)
     for component in job["pipelineSpec"]["components"].values():
         for artifact in component.get("outputDefinitions", {}).get("artifacts", {}).values():
             artifact["artifactType"] = _named_as_system(artifact["artifactType"])

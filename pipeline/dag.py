@@ -9,7 +9,6 @@ from pathlib import Path
 import tensorflow_data_validation as tfdv
 from tfx.components.evaluator.component import Evaluator
 from tfx.components.example_validator.component import ExampleValidator
-from tfx.components.pusher.component import Pusher
 from tfx.components.schema_gen.import_schema_gen.component import ImportSchemaGen
 from tfx.components.statistics_gen.component import StatisticsGen
 from tfx.components.trainer.component import Trainer
@@ -17,12 +16,10 @@ from tfx.components.transform.component import Transform
 from tfx.components.tuner.component import Tuner
 from tfx.dsl.components.base.base_beam_component import BaseBeamComponent
 from tfx.dsl.components.base.base_component import BaseComponent
-from tfx.dsl.components.base.executor_spec import ExecutorClassSpec
 from tfx.orchestration import metadata
 from tfx.orchestration.pipeline import Pipeline
-from tfx.proto import pusher_pb2, trainer_pb2, transform_pb2
+from tfx.proto import trainer_pb2, transform_pb2
 
-from components import pusher
 from components.baseline.component import Baseline
 from components.beam_arguments import beam_arguments
 from components.code_version import code_version
@@ -32,6 +29,7 @@ from components.errors import unknown_name
 from components.evaluation import evaluation_config
 from components.features import EVAL, TEST, TRAIN
 from components.infra_validator.component import InfraValidator
+from components.pusher.component import Pusher
 from components.report.component import Report
 from components.settings import BeamSettings
 from components.tfds_example_gen.component import TfdsExampleGen
@@ -42,12 +40,15 @@ from pipeline.recipes import Recipe
 
 @dataclass(frozen=True)
 class Paths:
-    """Every path a pipeline uses; a runner on a cluster gives addresses in its bucket."""
+    """Every path a pipeline uses; a runner on a cluster gives addresses in its bucket.
+
+    `training_backup` is for trainings that a later run shall go on with, where no two runs train at once; empty: each
+    run keeps its own.
+    """
 
     pipeline_root: str
     data_dir: str
     schema_file: str
-    accepted_statistics: str
     training_backup: str
     serving: str
 
@@ -57,7 +58,6 @@ def create_pipeline(
     dataset: PreparedDataset,
     paths: Paths,
     *,
-    baseline_version: str = "",
     enable_cache: bool = True,
     metadata_db: Path | None = None,
 ) -> Pipeline:
@@ -67,7 +67,6 @@ def create_pipeline(
         recipe: all settings.
         dataset: the prepared data, whose fingerprint enters the cache keys.
         paths: where the run reads and writes.
-        baseline_version: the version served when the pipeline is made, where that is known.
         enable_cache: whether components with known inputs and parameters are answered from the cache.
         metadata_db: the SQLite file of ML Metadata, for the local runner.
     """
@@ -94,7 +93,8 @@ def create_pipeline(
         anomalies=anomalies.outputs["anomalies"],
         dataset=dataset.name,
         image_shape=recipe.data.image_shape,
-        accepted_dir=paths.accepted_statistics,
+        serving_dir=paths.serving,
+        drift_reference=recipe.data.drift_reference,
     )
     transform = Transform(
         examples=examples.outputs["examples"],
@@ -138,8 +138,6 @@ def create_pipeline(
         baseline = Baseline(
             model=trainer.outputs["model"],
             serving_dir=paths.serving,
-            identity=config.identity(),
-            expected_version=baseline_version,
         )
         components.append(baseline)
     evaluator = Evaluator(
@@ -157,13 +155,14 @@ def create_pipeline(
         model_name=dataset.name,
     )
     infra_validator.add_upstream_node(evaluator)
-    push = Pusher(  # of the model in the infra blessing, which is the Trainer's with warm-up records
+    push = Pusher(
         model_blessing=evaluator.outputs["blessing"],
         infra_blessing=infra_validator.outputs["blessing"],
-        push_destination=pusher_pb2.PushDestination(
-            filesystem=pusher_pb2.PushDestination.Filesystem(base_directory=paths.serving)
-        ),
-        custom_executor_spec=ExecutorClassSpec(pusher.Executor),
+        statistics=statistics.outputs["statistics"],
+        serving_dir=paths.serving,
+        withheld="" if recipe.push.enabled else recipe.push.reason,
+        baseline=recipe.evaluation.baseline,
+        drift_reference=recipe.data.drift_reference,
     )
     report = Report(
         inputs={
@@ -186,6 +185,9 @@ def create_pipeline(
         recipe=recipe.model_dump(mode="json"),
     )
     components += [evaluator, infra_validator, push, report]
+    for component in components:
+        # Part of the cache key, also that of TFX's own components, which take no such parameter.
+        component.executor_spec.add_extra_flags([f"--code_version={code_version()}"])
     _set_beam_arguments(components, recipe.beam)
     return Pipeline(
         pipeline_name=dataset.name.replace("_", "-"),

@@ -54,7 +54,9 @@ def describer(class_names: Sequence[str]) -> Callable[[str, _Outputs], str]:
             case "Pusher":
                 pushed = _only(outputs, "pushed_model")
                 version = pushed.get_string_custom_property("pushed_version")
-                return f"version {version}" if pushed.get_int_custom_property("pushed") else "not pushed"
+                if pushed.get_int_custom_property("pushed"):
+                    return f"version {version}"
+                return ": ".join(filter(None, ("not pushed", pushed.get_string_custom_property("not_pushed"))))
         return ""
 
     return describe

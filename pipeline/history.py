@@ -63,7 +63,7 @@ class RunSummary:
     @property
     def good(self) -> bool:
         """Whether nothing failed, was rejected or broken off."""
-        return not self.verdict.startswith(("failed", "killed", "stopped", "not", "data rejected"))
+        return not self.verdict.startswith(("failed", "killed", "stopped", "not blessed", "data rejected"))
 
 
 @dataclass(frozen=True)
@@ -221,7 +221,8 @@ def _verdict(ended: Value | None, executions: Iterable[ExecutionRecord], metadat
                 version = artifact.properties.get("pushed_version")
                 cached = " (cached)" if execution.state == "CACHED" else ""
                 pushed = artifact.properties.get("pushed")
-                verdict = f"pushed version {version}{cached}" if pushed else "not pushed"
+                reason = artifact.properties.get("not_pushed")
+                verdict = f"pushed version {version}{cached}" if pushed else f"not pushed: {reason}"
     return verdict
 
 

@@ -65,7 +65,7 @@ class Home:
         return self.runs(dataset) / run_id / "run.log"
 
     def cache(self, subject: str) -> Path:
-        """Files that can be made again: training backups, schema snapshots, the last accepted statistics."""
+        """Files that can be made again: training backups, schema snapshots."""
         return self.root / "cache" / subject
 
     def prepare(self) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from tfx.orchestration.pipeline import Pipeline
 from tfx.types import Artifact
 
-from components.baseline.versions import baseline_version
+from components import remedies
 from components.datasets.prepared import PreparedDataset
 from components.errors import PipelineError
 from components.evaluation_result import read_quality
@@ -81,7 +81,6 @@ def plan_run(
         pipeline_root=str(run_folder),
         data_dir=str(home.datasets),
         schema_file=str(snapshot_schema(dataset.name, home.cache("schemas"))),
-        accepted_statistics=str(home.cache("accepted_statistics") / dataset.name),
         training_backup=str(home.cache("training_backup") / dataset.name),
         serving=str(home.serving(dataset.name)),
     )
@@ -90,7 +89,6 @@ def plan_run(
         recipe,
         dataset,
         paths,
-        baseline_version=baseline_version(paths.serving, config.identity()),
         enable_cache=enable_cache,
         metadata_db=home.metadata_db,
     )
@@ -108,6 +106,7 @@ def outcome_of(dataset: PreparedDataset, result: RunResult, seconds: float) -> O
     measured = read_quality(output("Evaluator", "evaluation").uri, dataset.class_names)
     worst_class, worst_accuracy = measured.worst_class
     pushed = output("Pusher", "pushed_model")
+    properties = {name: pushed.get_custom_property(name) for name in ("pushed", "baseline", "drift_reference")}
     return Outcome(
         dataset=dataset.name,
         run=result.run_id,
@@ -126,8 +125,8 @@ def outcome_of(dataset: PreparedDataset, result: RunResult, seconds: float) -> O
             broken_bounds=measured.broken_bounds,
         ),
         failed_checks=failed_checks(output("InfraValidator", "blessing").uri),
-        pushed_version=pushed.get_string_custom_property("pushed_version")
-        if pushed.get_int_custom_property("pushed")
-        else None,
+        pushed_version=pushed.get_string_custom_property("pushed_version") if properties["pushed"] else None,
         error=None,
+        not_pushed=pushed.get_string_custom_property("not_pushed"),
+        cautions=remedies.cautions(properties),
     )

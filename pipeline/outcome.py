@@ -37,6 +37,8 @@ class Outcome:
     failed_checks: tuple[str, ...]  # of the infra validator, in words
     pushed_version: str | None
     error: PipelineError | None
+    not_pushed: str = ""  # why a model that is good enough was not pushed
+    cautions: tuple[str, ...] = ()  # checks that the pushed model did not have to pass, in words
     report: str | None = None  # the HTML file; None: not made
 
     @property
@@ -75,6 +77,8 @@ class Outcome:
             "failed_checks": list(self.failed_checks),
             "blessed": self.blessed,
             "pushed_version": self.pushed_version,
+            "not_pushed": self.not_pushed or None,
+            "cautions": list(self.cautions),
             "report": self.report,
             "exit_code": rejection.exit_code if rejection else 0,
             "error": str(rejection) if rejection else None,
@@ -102,9 +106,12 @@ def outcome_table(outcomes: Sequence[Outcome]) -> Table:
             f"{quality.worst_class} {quality.worst_class_accuracy:.4f}" if quality else "",
             _against_baseline(quality) if quality else "",
             _verdict(outcome),
-            outcome.pushed_version or "",
+            outcome.pushed_version or (f"not pushed: {outcome.not_pushed}" if outcome.not_pushed else ""),
             f"{outcome.seconds:.1f}",
         )
+    warnings = [f"warning: {outcome.dataset}: {words}" for outcome in outcomes for words in outcome.cautions]
+    if warnings:
+        table.caption, table.caption_justify = Text("\n".join(warnings), "bold yellow"), "left"
     return table
 
 

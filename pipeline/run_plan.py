@@ -9,9 +9,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from components.code_version import code_version
+from components.code_version import code_version, package_versions
 from components.datasets.prepared import PreparedDataset
-from components.report.sources import package_versions
 from pipeline.home import CHECKOUT
 from pipeline.recipe_name import recipe_name
 from pipeline.recipes import Recipe

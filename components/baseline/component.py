@@ -5,9 +5,7 @@ An ordinary component rather than a Resolver node, which Kubeflow Pipelines v2 d
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
 from tfx.dsl.components.base.base_component import BaseComponent
 from tfx.dsl.components.base.executor_spec import ExecutorClassSpec
@@ -15,7 +13,7 @@ from tfx.types.channel import BaseChannel, OutputChannel
 from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionParameter
 from tfx.types.standard_artifacts import Model
 
-from components.baseline.executor import Executor
+from components.baseline.executor import Driver, Executor
 from components.code_version import code_version
 
 
@@ -24,8 +22,6 @@ class BaselineSpec(ComponentSpec):
 
     PARAMETERS = {
         "serving_dir": ExecutionParameter(type=str),
-        "identity": ExecutionParameter(type=str),  # JSON
-        "expected_version": ExecutionParameter(type=str),
         "code_version": ExecutionParameter(type=str),
     }
     INPUTS = {"model": ChannelParameter(type=Model)}
@@ -40,30 +36,19 @@ class Baseline(BaseComponent):
 
     SPEC_CLASS = BaselineSpec
     EXECUTOR_SPEC = ExecutorClassSpec(Executor)
+    DRIVER_CLASS = Driver
 
-    def __init__(
-        self,
-        *,
-        model: BaseChannel,
-        serving_dir: str | Path,
-        identity: dict[str, Any],
-        expected_version: str = "",
-    ) -> None:
+    def __init__(self, *, model: BaseChannel, serving_dir: str | Path) -> None:
         """Looks for the version when it runs.
 
         Args:
             model: the candidate.
             serving_dir: base path of the served model.
-            identity: the candidate's identity (`TrainerConfig.identity`).
-            expected_version: what `baseline_version` says when the pipeline is made: it makes a newly pushed model a
-                cache miss. Where that is not known, as on a cluster, the task must not be answered from a cache.
         """
         super().__init__(
             spec=BaselineSpec(
                 model=model,
                 serving_dir=str(serving_dir),
-                identity=json.dumps(identity, sort_keys=True),
-                expected_version=expected_version,
                 code_version=code_version(),
                 baseline=OutputChannel(Model, self, "baseline"),
             )

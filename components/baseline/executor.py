@@ -1,16 +1,16 @@
-"""Executor of `Baseline`."""
+"""Executor and driver of `Baseline`."""
 
 from __future__ import annotations
 
-import json
-import os
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tfx.dsl.components.base.base_executor import BaseExecutor
 from tfx.types import Artifact, artifact_utils
 from tfx.utils import io_utils, path_utils
 
-from components.baseline.versions import baseline_version
+from components.cache_key import SurroundingsDriver
+from components.served_model import baseline_version
 
 
 class Executor(BaseExecutor):
@@ -24,14 +24,22 @@ class Executor(BaseExecutor):
     ) -> None:
         """Writes the output `baseline`."""
         self._log_startup(input_dict, output_dict, exec_properties)
-        candidate = artifact_utils.get_single_instance(input_dict["model"])
+        candidate = _candidate(input_dict)
         baseline = artifact_utils.get_single_instance(output_dict["baseline"])
-        serving_dir = exec_properties["serving_dir"]
-        version = baseline_version(serving_dir, json.loads(exec_properties["identity"]))
-        source = (
-            os.path.join(serving_dir, version)
-            if version
-            else path_utils.serving_model_path(candidate.uri, path_utils.is_old_model_artifact(candidate))
-        )
-        io_utils.copy_dir(source, path_utils.serving_model_dir(baseline.uri))
-        baseline.set_string_custom_property("version", version)
+        version = baseline_version(exec_properties["serving_dir"], candidate)
+        io_utils.copy_dir(version.folder if version else candidate, path_utils.serving_model_dir(baseline.uri))
+        baseline.set_string_custom_property("version", version.name if version else "")
+
+
+class Driver(SurroundingsDriver):
+    """Another version to compare with is another answer."""
+
+    def surroundings(self, inputs: Mapping[str, Sequence[Artifact]], parameters: Mapping[str, Any]) -> str:
+        version = baseline_version(parameters["serving_dir"], _candidate(inputs))
+        return version.name if version else ""
+
+
+def _candidate(inputs: Mapping[str, Sequence[Artifact]]) -> str:
+    """The folder of the SavedModel."""
+    model = artifact_utils.get_single_instance(list(inputs["model"]))
+    return str(path_utils.serving_model_path(model.uri, path_utils.is_old_model_artifact(model)))

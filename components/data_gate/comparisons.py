@@ -1,4 +1,4 @@
-"""How far distributions are apart: each split from split train (skew), and from the data accepted last (drift)."""
+"""How far distributions are apart: each split from split train (skew), and from the live model's data (drift)."""
 
 from __future__ import annotations
 
@@ -46,9 +46,9 @@ def skew_comparisons(statistics: Statistics, schema: schema_pb2.Schema) -> Itera
             yield Comparison("skew", f"{TRAIN} against {split}", found)
 
 
-def drift_comparisons(statistics: Statistics, previous: Statistics, schema: schema_pb2.Schema) -> Iterator[Comparison]:
-    """Every split against the same of the data accepted last, by the schema's drift comparators."""
+def drift_comparisons(statistics: Statistics, live: Statistics, schema: schema_pb2.Schema) -> Iterator[Comparison]:
+    """Every split against the same of the live model's data, by the schema's drift comparators."""
     for split, now in statistics.items():
-        if split in previous:
-            found = tfdv.validate_statistics(now, schema, previous_statistics=previous[split])
-            yield Comparison("drift", f"{split} against the last accepted run", found)
+        if split in live:
+            found = tfdv.validate_statistics(now, schema, previous_statistics=live[split])
+            yield Comparison("drift", f"{split} against the live model's data", found)

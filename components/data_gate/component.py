@@ -1,12 +1,12 @@
 """`DataGate`: stops the pipeline before training where the data have any anomaly.
 
 TFX's ExampleValidator only writes anomalies down. This component fails on them, compares splits with each other and
-with the data accepted last, and decodes every image, which TFDV's statistics do not do.
+with the data of the live model, and decodes every image, which TFDV's statistics do not do.
 """
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import Literal
 
 from tfx.dsl.components.base.base_beam_component import BaseBeamComponent
 from tfx.dsl.components.base.executor_spec import BeamExecutorSpec
@@ -16,7 +16,7 @@ from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionP
 from tfx.types.standard_artifacts import ExampleAnomalies, Examples, ExampleStatistics, Schema
 
 from components.code_version import code_version
-from components.data_gate.executor import Executor
+from components.data_gate.executor import Driver, Executor
 
 
 class DataBlessing(Artifact):
@@ -33,7 +33,8 @@ class DataGateSpec(ComponentSpec):
     PARAMETERS = {
         "dataset": ExecutionParameter(type=str),
         "image_shape": ExecutionParameter(type=str),  # JSON: [height, width, channels]
-        "accepted_dir": ExecutionParameter(type=str),
+        "serving_dir": ExecutionParameter(type=str),
+        "drift_reference": ExecutionParameter(type=str),
         "code_version": ExecutionParameter(type=str),
     }
     INPUTS = {
@@ -50,6 +51,7 @@ class DataGate(BaseBeamComponent):
 
     SPEC_CLASS = DataGateSpec
     EXECUTOR_SPEC = BeamExecutorSpec(Executor)
+    DRIVER_CLASS = Driver
 
     def __init__(
         self,
@@ -60,7 +62,8 @@ class DataGate(BaseBeamComponent):
         anomalies: BaseChannel,
         dataset: str,
         image_shape: tuple[int, int, int],
-        accepted_dir: str | Path,
+        serving_dir: str,
+        drift_reference: Literal["live", "none"],
     ) -> None:
         """Judges `examples` by the artifacts made of them.
 
@@ -71,7 +74,8 @@ class DataGate(BaseBeamComponent):
             anomalies: what ExampleValidator found.
             dataset: name of the dataset, for messages.
             image_shape: height, width, channels that every image must have.
-            accepted_dir: folder that holds the statistics of the data accepted last; written when these data pass.
+            serving_dir: base path of the served model; the live version has the statistics of its data in it.
+            drift_reference: `none` accepts any drift from them.
         """
         super().__init__(
             spec=DataGateSpec(
@@ -81,7 +85,8 @@ class DataGate(BaseBeamComponent):
                 anomalies=anomalies,
                 dataset=dataset,
                 image_shape=str(list(image_shape)),
-                accepted_dir=str(accepted_dir),
+                serving_dir=serving_dir,
+                drift_reference=drift_reference,
                 code_version=code_version(),
                 blessing=OutputChannel(DataBlessing, self, "blessing"),
             )

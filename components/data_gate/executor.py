@@ -1,10 +1,12 @@
-"""Executor of `DataGate`."""
+"""Executor and driver of `DataGate`."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import uuid
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import apache_beam as beam
@@ -14,13 +16,15 @@ from tfx.dsl.components.base.base_beam_executor import BaseBeamExecutor
 from tfx.types import Artifact, artifact_utils
 from tfx.utils import io_utils
 
+from components.cache_key import SurroundingsDriver
 from components.data_gate.comparisons import Statistics, drift_comparisons, skew_comparisons
 from components.data_gate.findings import Finding, anomaly_findings, comparison_findings
 from components.data_gate.images import CheckImages, ImageFile
 from components.errors import DataRejected
-from components.whole_files import write_whole
+from components.features import DATA_STATISTICS_PATH
+from components.served_model import live_version
 
-# In the DataBlessing: {"dataset", "examples": {split: count}, "compared_with_previous": bool, "distances": [...] (see
+# In the DataBlessing: {"dataset", "examples": {split: count}, "compared_with_live": bool, "distances": [...] (see
 # `comparisons.Comparison.distances`)}
 REPORT = "report.json"
 _STATISTICS_FILE = "FeatureStats.pb"
@@ -42,19 +46,19 @@ class Executor(BaseBeamExecutor):
             DataRejected: there is an anomaly; lists split, feature, reason and remedy of each.
         """
         self._log_startup(input_dict, output_dict, exec_properties)
-        dataset, accepted_dir = exec_properties["dataset"], exec_properties["accepted_dir"]
+        dataset = exec_properties["dataset"]
         examples = artifact_utils.get_single_instance(input_dict["examples"])
         splits = artifact_utils.decode_split_names(examples.split_names)
         schema = io_utils.SchemaReader().read(
             io_utils.get_only_uri_in_dir(artifact_utils.get_single_uri(input_dict["schema"]))
         )
         statistics = read_statistics(artifact_utils.get_single_uri(input_dict["statistics"]), splits)
-        previous = read_statistics(accepted_dir, splits)
+        live = read_statistics(_reference(exec_properties), splits)
 
-        comparisons = [*skew_comparisons(statistics, schema), *drift_comparisons(statistics, previous, schema)]
+        comparisons = [*skew_comparisons(statistics, schema), *drift_comparisons(statistics, live, schema)]
         findings = read_anomalies(artifact_utils.get_single_uri(input_dict["anomalies"]), splits, dataset)
         for comparison in comparisons:
-            findings += comparison_findings(comparison, dataset, accepted_dir)
+            findings += comparison_findings(comparison, dataset)
         findings += self._image_findings(examples, splits, tuple(json.loads(exec_properties["image_shape"])))
         if findings:
             listed = "\n".join(f"  {finding}" for finding in findings)
@@ -65,14 +69,13 @@ class Executor(BaseBeamExecutor):
         report = {
             "dataset": dataset,
             "examples": counts,
-            "compared_with_previous": bool(previous),
+            "compared_with_live": bool(live),
             "distances": [distance for comparison in comparisons for distance in comparison.distances()],
         }
         blessing = artifact_utils.get_single_instance(output_dict["blessing"])
         with tf.io.gfile.GFile(os.path.join(blessing.uri, REPORT), "w") as file:
             json.dump(report, file)
         blessing.set_string_custom_property("examples", json.dumps(counts))
-        _accept(statistics, accepted_dir)
 
     def _image_findings(self, examples: Artifact, splits: list[str], shape: tuple[int, int, int]) -> list[Finding]:
         files = [
@@ -99,6 +102,25 @@ class Executor(BaseBeamExecutor):
         return sorted(findings, key=lambda finding: (splits.index(finding.split), finding.reason))
 
 
+class Driver(SurroundingsDriver):
+    """Other data under the live model are another comparison. The very data at hand are none: nothing has drifted."""
+
+    def surroundings(self, inputs: Mapping[str, Sequence[Artifact]], parameters: Mapping[str, Any]) -> str:
+        here = artifact_utils.get_single_instance(list(inputs["statistics"]))
+        splits = artifact_utils.decode_split_names(here.split_names)
+        live = read_statistics(_reference(parameters), splits)
+        if not live or live == read_statistics(here.uri, splits):
+            return ""
+        content = {split: found.SerializeToString(deterministic=True) for split, found in live.items()}
+        return hashlib.sha256(repr(sorted(content.items())).encode()).hexdigest()
+
+
+def _reference(parameters: Mapping[str, Any]) -> str:
+    """The folder of the statistics of the live model's data; empty where there is none, or none is wanted."""
+    live = live_version(parameters["serving_dir"]) if parameters["drift_reference"] == "live" else None
+    return os.path.join(live.folder, DATA_STATISTICS_PATH) if live else ""
+
+
 def read_anomalies(uri: str, splits: list[str], dataset: str) -> list[Finding]:
     """What ExampleValidator found, from its ExampleAnomalies."""
     findings: list[Finding] = []
@@ -109,19 +131,11 @@ def read_anomalies(uri: str, splits: list[str], dataset: str) -> list[Finding]:
 
 
 def read_statistics(uri: str, splits: list[str]) -> Statistics:
-    """Statistics by split, of the splits that have any in this folder."""
+    """Statistics by split, of the splits that have any in this folder; none where it is ""."""
     statistics = {}
-    for split in splits:
+    for split in splits if uri else ():
         path = os.path.join(uri, f"Split-{split}", _STATISTICS_FILE)
         if tf.io.gfile.exists(path):
             with tf.io.gfile.GFile(path, "rb") as file:
                 statistics[split] = statistics_pb2.DatasetFeatureStatisticsList.FromString(file.read())
     return statistics
-
-
-def _accept(statistics: Statistics, accepted_dir: str) -> None:
-    """Makes these the statistics that the next data are compared with."""
-    for split, content in statistics.items():
-        folder = os.path.join(accepted_dir, f"Split-{split}")
-        tf.io.gfile.makedirs(folder)
-        write_whole(os.path.join(folder, _STATISTICS_FILE), content.SerializeToString())

@@ -42,7 +42,7 @@ def anomaly_findings(split: str, anomalies: anomalies_pb2.Anomalies, schema_name
             yield Finding(split, path, info.description, _remedy(info.UNKNOWN_TYPE, schema_name))
 
 
-def comparison_findings(comparison: Comparison, schema_name: str, accepted_dir: str) -> Iterator[Finding]:
+def comparison_findings(comparison: Comparison, schema_name: str) -> Iterator[Finding]:
     """What a comparison found too far apart; the rest is ExampleValidator's to report, and would come twice."""
     for path, info in sorted(comparison.anomalies.anomaly_info.items()):
         for reason in info.reason:
@@ -50,7 +50,7 @@ def comparison_findings(comparison: Comparison, schema_name: str, accepted_dir: 
             if name.startswith("COMPARATOR_"):
                 remedy = _remedy(reason.type, schema_name)
                 if comparison.kind == "drift":
-                    remedy = f"{remedy} To accept the new data as they are, delete {accepted_dir}."
+                    remedy = f"{remedy} To accept the new data as they are: --set data.drift_reference=none."
                 yield Finding(comparison.between, path, reason.description, remedy)
 
 

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 Image = npt.NDArray[np.uint8]  # [height, width, channels], channels 1 or 3
 # "unknown" is what the component says of what only the run's end decides.
-State = Literal["passed", "failed", "not reached", "unknown"]
+State = Literal["passed", "failed", "withheld", "not reached", "unknown"]
 Outcome = Literal[
     "pushed", "not pushed", "not blessed", "data rejected", "failed", "stopped", "killed", "running", "unknown"
 ]
@@ -55,6 +55,7 @@ class Verdict:
     pushed_version: str | None
     gates: tuple[Gate, ...]  # in the order of the pipeline
     failures: tuple[Failure, ...] = ()
+    cautions: tuple[str, ...] = ()  # checks that the pushed model did not have to pass
     warnings: tuple[str, ...] = ()  # of the report itself: numbers that disagree, sections that could not be made
 
 
@@ -92,7 +93,7 @@ class Finding:
 class Distance:
     """How far two distributions of one feature are apart."""
 
-    kind: Literal["drift", "skew"]  # drift: against the data accepted last; skew: between two splits
+    kind: Literal["drift", "skew"]  # drift: against the live model's data; skew: between two splits
     between: str  # such as "train against test"
     feature: str
     measure: str  # such as "L-infinity"
@@ -114,7 +115,7 @@ class Data:
     samples: tuple[Sample, ...]  # up to 25, for a 5 x 5 grid
     findings: tuple[Finding, ...]  # empty: no anomaly
     distances: tuple[Distance, ...]  # drift and skew; empty: unknown
-    compared_with_previous: bool | None  # None: unknown; False: there were no earlier data to drift from
+    compared_with_live: bool | None  # None: unknown; False: there were no live model's data to drift from
 
 
 @dataclass(frozen=True)

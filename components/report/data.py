@@ -49,7 +49,7 @@ def collect_data(sources: Sources) -> Data | None:
         samples=_samples(example_files(examples.uri, TRAIN), sources.image_shape),
         findings=_findings(sources, comparisons),
         distances=tuple(Distance(**distance) for distance in distances),
-        compared_with_previous=report.get("compared_with_previous"),
+        compared_with_live=report.get("compared_with_live"),
     )
 
 
@@ -79,7 +79,7 @@ def _findings(sources: Sources, comparisons: Sequence[Comparison]) -> tuple[Find
     splits = [split for split in SPLITS if tf.io.gfile.isdir(os.path.join(anomalies.uri, f"Split-{split}"))]
     found = read_anomalies(anomalies.uri, splits, sources.dataset)
     for comparison in comparisons:
-        found += comparison_findings(comparison, sources.dataset, "")
+        found += comparison_findings(comparison, sources.dataset)
     return tuple(Finding(each.split, each.feature, each.reason, each.remedy) for each in found)
 
 

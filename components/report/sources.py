@@ -2,27 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.metadata
-import platform
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
 from components.report.content import ArtifactRow, ExecutionRow, Failure, Outcome
-
-# What decides how a run behaves, as pip names it.
-_PACKAGES = (
-    "tensorflow",
-    "keras",
-    "tfx",
-    "tensorflow-transform",
-    "tensorflow-model-analysis",
-    "tensorflow-data-validation",
-    "apache-beam",
-    "ml-metadata",
-    "numpy",
-)
 
 
 @dataclass(frozen=True)
@@ -52,14 +37,3 @@ class Sources:
                     if artifact.name == name:
                         return artifact
         return None
-
-
-def package_versions() -> dict[str, str]:
-    """Versions of Python and of the packages that matter, those that are installed."""
-    versions = {"python": platform.python_version()}
-    for package in _PACKAGES:
-        try:
-            versions[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return versions

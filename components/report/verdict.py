@@ -44,6 +44,7 @@ def collect_verdict(
         pushed_version=version,
         gates=gates,
         failures=(*sources.failures, *_rejections(quality, serving)),
+        cautions=remedies.cautions(pushed.properties) if pushed else (),
         warnings=tuple(warnings),
     )
 
@@ -57,7 +58,7 @@ def _outcome(gates: Sequence[Gate]) -> Outcome:
         return "not blessed"
     if push == "passed":
         return "pushed"
-    return "not pushed" if push == "failed" else "unknown"
+    return "not pushed" if push in ("failed", "withheld") else "unknown"
 
 
 def _data_gate(sources: Sources) -> Gate:
@@ -95,6 +96,8 @@ def _push(sources: Sources) -> Gate:
         return Gate(name, "failed" if _failed(sources, "Pusher") else "not reached")
     if pushed.properties.get("pushed"):
         return Gate(name, "passed", f"Version {pushed.properties.get('pushed_version')}.")
+    if reason := pushed.properties.get("not_pushed"):
+        return Gate(name, "withheld", f"{reason}.")
     return Gate(name, "failed", "A model is pushed only with both blessings.")
 
 

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from components.settings import OF_OPTIMIZERS
 from components.trainer_config import TrainerConfig
 
 _KERAS_TUNERS_OWN = "tuner/"  # how the names begin of what Hyperband notes: epochs, bracket, round
@@ -25,9 +26,16 @@ def settings_found(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def with_settings(config: TrainerConfig, settings: Mapping[str, Any]) -> TrainerConfig:
-    """The same training with other settings, given by their full keys; they are validated as a recipe's are."""
+    """The same training with other settings, given by their full keys; they are validated as a recipe's are.
+
+    A search over optimizers brings the settings of all of them: those of others than the one found are left out.
+    """
     plain = config.to_json()
     for key, value in settings.items():
         section, _, name = key.partition(".")
         plain[section] = {**plain[section], name: value}
+    training = plain["training"]
+    for name, (optimizers, _) in OF_OPTIMIZERS.items():
+        if training["optimizer"] not in optimizers:
+            training[name] = None
     return TrainerConfig.from_json(plain)

@@ -21,6 +21,7 @@ from tfx.components.trainer.fn_args_utils import FnArgs
 from tfx.components.tuner.component import TunerFnResult
 
 from components.errors import PipelineError
+from components.fn_args import trainer_config
 from components.preprocessing import Normalization
 from components.settings import DistillationSettings
 from components.trainer_config import TrainerConfig, identity_digest
@@ -40,8 +41,7 @@ PROJECT_PREFIX = "tuner-"  # of the folders of searches, beside the training bac
 
 def tuner_fn(fn_args: FnArgs) -> TunerFnResult:
     """Makes the search that the recipe describes; TFX calls it by its import path."""
-    config = TrainerConfig.from_json(fn_args.custom_config)
-    return TunerFnResult(RecipeTuner(config, fn_args), fit_kwargs={})
+    return TunerFnResult(RecipeTuner(trainer_config(fn_args), fn_args), fit_kwargs={})
 
 
 class RecipeTuner(BaseTuner):

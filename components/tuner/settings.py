@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from components.errors import unknown_name
-from components.settings import AugmentationSettings, ModelSettings, Positive, Section, TrainingSettings
+from components.settings import OF_OPTIMIZERS, AugmentationSettings, ModelSettings, Positive, Section, TrainingSettings
 
 SEARCHED_SECTIONS: Mapping[str, type[Section]] = {
     "model": ModelSettings,
@@ -115,13 +116,29 @@ def _entry(key: str, value: Any) -> Range | Choice:
     for bound in bounds:
         section, _, name = key.partition(".")
         try:
-            SEARCHED_SECTIONS[section].model_validate({name: bound})
+            SEARCHED_SECTIONS[section].model_validate(_with_optimizer(key, {name: bound}))
         except ValidationError as error:
             raise ValueError(f"{key}: {bound!r} does not fit: {error.errors()[0]['msg']}") from error
     return entry
 
 
 def field_type(key: str) -> Any:
-    """The Python type of a setting, by its full key."""
+    """The Python type of a setting, by its full key; that of its values where it may be None."""
     section, _, name = key.partition(".")
-    return SEARCHED_SECTIONS[section].model_fields[name].annotation
+    annotation = SEARCHED_SECTIONS[section].model_fields[name].annotation
+    of_values = [kind for kind in get_args(annotation) if kind is not NoneType]
+    if get_origin(annotation) is UnionType or get_origin(annotation) is Union:
+        [annotation] = of_values
+        annotation = get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
+    return annotation
+
+
+def needed_optimizers(key: str) -> tuple[str, ...]:
+    """The optimizers without which a setting has no effect; none for most settings."""
+    section, _, name = key.partition(".")
+    return OF_OPTIMIZERS[name][0] if section == "training" and name in OF_OPTIMIZERS else ()
+
+
+def _with_optimizer(key: str, values: dict[str, Any]) -> dict[str, Any]:
+    needed = needed_optimizers(key)
+    return {"optimizer": needed[0], **values} if needed else values

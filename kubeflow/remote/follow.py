@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from components.errors import DataRejected, ModelRejected, PipelineError
+from components.pusher import NOT_PUSHED, PUSHED
 from kubeflow.remote.platform import Job, Platform, RunState, Submitted, TaskPhase, TaskState, Unreachable
 from pipeline.live import make_observer
 
 _PATIENCE_SECONDS = 600.0  # that a platform may be unreachable while we only watch
 _GATE, _EVALUATOR, _INFRA, _PUSHER = "DataGate", "Evaluator", "InfraValidator", "Pusher"
-_NOT_BLESSED = "was not blessed"  # in the log of TFX's Pusher, which then succeeds
-_PUSHED = "Model pushed to"  # the same
+_NOT_BLESSED = "was not blessed"  # in the log of the Pusher, by TFX's executor; the task then succeeds
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Verdict:
 
     error: PipelineError | None  # None: it succeeded
     pushed_version: str = ""  # where the platform tells it
-    note: str = ""  # what could not be told from here
+    note: str = ""  # why nothing was pushed, or what could not be told from here
 
 
 class Stopped(PipelineError):
@@ -88,13 +88,17 @@ def _success(platform: Platform, job: Job, run: Submitted, state: RunState) -> V
     if "pushed" in pushed:
         if int(pushed["pushed"]):
             return Verdict(None, pushed_version=_version(pushed))
+        if reason := pushed.get("not_pushed"):
+            return Verdict(None, note=f"not pushed: {reason}")
         blamed = [name for name in (_EVALUATOR, _INFRA) if _output(state, name, "blessing").get("blessed") == 0]
         return Verdict(_rejected(job, run, blamed))
     log = platform.task_log(run.run_id, _PUSHER)
     if _NOT_BLESSED in log:
         return Verdict(_rejected(job, run, []))
-    if _PUSHED in log:
+    if PUSHED in log:
         return Verdict(None)
+    if NOT_PUSHED in log:
+        return Verdict(None, note="not pushed:" + log.partition(NOT_PUSHED)[2].partition("\n")[0].rstrip("."))
     return Verdict(None, note=f"whether the model was pushed cannot be told from here: see {_PUSHER} at {run.url}")
 
 

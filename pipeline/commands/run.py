@@ -14,6 +14,12 @@ if TYPE_CHECKING:
     from pipeline.outcome import Outcome
     from pipeline.recipes import Recipe
 
+# What --push and --no-push set; --set comes after them.
+_PUSH = {
+    True: ("push.enabled=true", "evaluation.baseline=served"),
+    False: ("push.enabled=false", "push.reason=--no-push"),
+}
+
 SUMMARY = "run the pipeline on this machine: data, training, validation, push"
 EXAMPLE = "mnist-tfx run --dataset mnist --set training.epochs=5"
 
@@ -21,6 +27,12 @@ EXAMPLE = "mnist-tfx run --dataset mnist --set training.epochs=5"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the options."""
     add_recipe_arguments(parser, dataset="a dataset that has recipes, or 'all': fashion_mnist and mnist")
+    parser.add_argument(
+        "--push",
+        action=argparse.BooleanOptionalAction,
+        help="push the model if it is good enough and not worse than the live one, also where the recipe is a study; "
+        "or push nothing (default: as the recipe says)",
+    )
     parser.add_argument("--no-cache", action="store_true", help="run every component, even where its answer is known")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
 
@@ -32,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
     from pipeline.recipes import MAIN_DATASETS, load_recipe
 
     datasets = MAIN_DATASETS if args.dataset == "all" else (args.dataset,)
-    recipes = [load_recipe(dataset, args.recipe, args.set) for dataset in datasets]
+    recipes = [load_recipe(dataset, args.recipe, [*_PUSH.get(args.push, ()), *args.set]) for dataset in datasets]
     home = Home.resolve(args.home)
     home.prepare()
     with home.lock():

@@ -10,6 +10,7 @@ from pydantic import model_validator
 
 from components.errors import UsageError, unknown_name
 from components.settings import (
+    OF_OPTIMIZERS,
     AugmentationSettings,
     BeamSettings,
     DataSettings,
@@ -17,11 +18,12 @@ from components.settings import (
     EvaluationSettings,
     InfraSettings,
     ModelSettings,
+    PushSettings,
     Section,
     TrainingSettings,
     TransformSettings,
 )
-from components.tuner.settings import TunerSettings
+from components.tuner.settings import Choice, TunerSettings, needed_optimizers
 from pipeline.settings_files import SettingsReader, read_toml, setting_keys
 
 _FOLDER = Path(__file__).resolve().parent
@@ -39,6 +41,7 @@ class Recipe(Section):
     distillation: DistillationSettings = DistillationSettings()
     tuner: TunerSettings = TunerSettings()
     evaluation: EvaluationSettings
+    push: PushSettings = PushSettings()
     infra: InfraSettings = InfraSettings()
     beam: BeamSettings = BeamSettings()
 
@@ -48,6 +51,19 @@ class Recipe(Section):
             raise ValueError(
                 "tuner.tune and training.lr_find exclude each other: the tuner finds training.learning_rate too."
             )
+        return self
+
+    @model_validator(mode="after")
+    def _searched_with_effect(self) -> Recipe:
+        optimizers = self.tuner.space.get("training.optimizer")
+        possible = optimizers.values if isinstance(optimizers, Choice) else (self.training.optimizer,)
+        for key in self.tuner.space:
+            needed = needed_optimizers(key)
+            if needed and not set(needed) & set(possible):
+                raise ValueError(
+                    f"tuner.space: {key} has no effect with optimizer {' or '.join(possible)}, only with "
+                    f"{' and '.join(needed)}: leave it out, or search training.optimizer too."
+                )
         return self
 
 
@@ -74,7 +90,8 @@ def load_recipe(dataset: str, name: str, overrides: Iterable[str] = ()) -> Recip
     """Reads a recipe by name, or a file whose name ends in `.toml`, and applies `KEY=VALUE` overrides.
 
     Raises:
-        UsageError: an unknown recipe or setting (with the nearest match), or a value that does not fit.
+        UsageError: an unknown recipe or setting (with the nearest match), a value that does not fit, or a study that is
+            to push what nothing compares with the live model.
     """
     if name.endswith(".toml"):
         path = Path(name)
@@ -83,10 +100,32 @@ def load_recipe(dataset: str, name: str, overrides: Iterable[str] = ()) -> Recip
         if name not in files:
             raise unknown_name(f"recipe of {dataset}", name, files)
         path = files[name]
-    recipe = _READER.make(path, read_toml(path, "recipe"), overrides)
+    content, overrides = read_toml(path, "recipe"), list(overrides)
+    is_study = content.get("push", {}).get("enabled") is False  # before the overrides are applied to the content
+    _leave_out_other_optimizers(content, overrides)
+    recipe = _READER.make(path, content, overrides)
+    by_hand = any(override.partition("=")[0].strip().endswith("baseline") for override in overrides)
+    if is_study and recipe.push.enabled and recipe.evaluation.baseline == "none" and not by_hand:
+        raise UsageError(
+            f"recipe {path.stem} is a study, which is compared with no live model: it could replace a better one. "
+            "Use `run --push`, which compares it first."
+        )
     if recipe.data.dataset != dataset:
         raise UsageError(f"recipe {path} is for dataset {recipe.data.dataset!r}, not {dataset!r}.")
     return recipe
+
+
+def _leave_out_other_optimizers(content: dict[str, Any], overrides: Iterable[str]) -> None:
+    """Where an override names another optimizer than the file, what the file says of its own one has no effect."""
+    training = content.get("training")
+    if not isinstance(training, dict):
+        return
+    own = training.get("optimizer", TrainingSettings().optimizer)
+    for override in overrides:
+        key, _, value = (part.strip() for part in override.partition("="))
+        if key in ("optimizer", "training.optimizer") and value.strip('"') != own:
+            for setting in OF_OPTIMIZERS:
+                training.pop(setting, None)
 
 
 def flatten(recipe: Recipe) -> dict[str, Any]:

@@ -105,6 +105,11 @@ def notes_on(state: ModelState) -> list[str]:
                 f"{version.path} holds no saved_model.pb: a copy that was not finished? No server can load it. "
                 "Finish the copy, or remove it."
             )
+    for version in state.stored:
+        if version.number == state.live:
+            notes += [
+                f"version {version.number} is live, and was pushed with {caution}" for caution in version.cautions
+            ]
     if state.config.text is not None and model not in state.config.models:
         notes.append(
             f"{state.config.path} does not list {model}: a server that reads this file does not serve it. "

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from components.errors import PipelineError, unknown_name
+from components.features import PUSH_RECORD_PATH
+from components.remedies import cautions
 
 ROLLED_BACK = ".rolled_back"  # no integer: a server does not take it for a version
 
@@ -24,9 +27,22 @@ class StoredVersion:
     whole: bool  # it holds a graph; a half-copied version does not, and no server can load it
 
     @property
+    def cautions(self) -> tuple[str, ...]:
+        """Which checks it was pushed without, in words; none where no pipeline of ours pushed it."""
+        try:
+            return cautions(json.loads((self.path / PUSH_RECORD_PATH).read_text()))
+        except (OSError, ValueError):
+            return ()
+
+    @property
     def is_rolled_back(self) -> bool:
         """Whether it was moved aside, out of a server's sight."""
         return self.path.parent.name == ROLLED_BACK
+
+
+def version_number(name: str) -> int | None:
+    """The version that a folder of this name is to a server; None where it is none."""
+    return int(name) if _INTEGER.fullmatch(name) and int(name) <= _INT64_MAX else None
 
 
 def model_names(serving: Path) -> list[str]:
@@ -75,9 +91,9 @@ def _versions_in(folder: Path) -> list[StoredVersion]:
     if not folder.is_dir():
         return []
     found = [
-        StoredVersion(int(path.name), path, _is_whole(path))
+        StoredVersion(number, path, _is_whole(path))
         for path in folder.iterdir()
-        if _INTEGER.fullmatch(path.name) and int(path.name) <= _INT64_MAX
+        if (number := version_number(path.name)) is not None
     ]
     return sorted(found, key=lambda version: (version.number, version.path.name))
 

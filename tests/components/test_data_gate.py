@@ -9,9 +9,10 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,13 +21,15 @@ import tensorflow_data_validation as tfdv
 from tfx.components.example_validator.executor import Executor as ExampleValidator
 from tfx.components.schema_gen.import_schema_gen.executor import Executor as ImportSchemaGen
 from tfx.components.statistics_gen.executor import Executor as StatisticsGen
+from tfx.orchestration.portable.data_types import ExecutionInfo
 from tfx.types import artifact_utils
 from tfx.types.standard_artifacts import ExampleAnomalies, Examples, ExampleStatistics, Schema
 
 from components.data_gate.component import DataBlessing
-from components.data_gate.executor import REPORT
+from components.data_gate.executor import REPORT, Driver
 from components.data_gate.executor import Executor as DataGate
 from components.errors import DataRejected
+from components.features import DATA_STATISTICS_PATH
 from pipeline.schemas import SCHEMAS
 from tests.fixtures.executors import artifact, context
 from tests.fixtures.tiny_dataset import draw_examples
@@ -100,19 +103,31 @@ class Judged:
     anomalies: ExampleAnomalies
     runs: int = 0
 
-    def gate(self, accepted: Path) -> DataBlessing:
-        """Runs the gate."""
+    def gate(self, serving: Path, drift_reference: str = "live") -> DataBlessing:
+        """Runs the gate beside the models in a folder."""
         inputs = {name: [getattr(self, name)] for name in ("examples", "statistics", "schema", "anomalies")}
         self.runs += 1
         blessing = artifact(DataBlessing, self.folder / f"blessing-{self.runs}")
-        parameters = {"dataset": "mnist", "image_shape": json.dumps(SHAPE), "accepted_dir": str(accepted)}
+        parameters = {"dataset": "mnist", "image_shape": json.dumps(SHAPE), "serving_dir": str(serving)}
+        parameters["drift_reference"] = drift_reference
         DataGate(context(self.folder)).Do(inputs, {"blessing": [blessing]}, parameters)
         return blessing
 
-    def rejection(self, accepted: Path) -> str:
+    def key(self, serving: Path, drift_reference: str = "live") -> str:
+        """What the gate's driver adds to the cache key."""
+        parameters = {"serving_dir": str(serving), "drift_reference": drift_reference}
+        info = ExecutionInfo(input_dict={"statistics": [self.statistics]}, exec_properties=parameters)
+        return str(Driver(None).run(info).exec_properties["surroundings"].string_value)
+
+    def go_live(self, serving: Path, version: str) -> None:
+        """Leaves a version as the Pusher does: with the statistics of its data."""
+        shutil.copytree(self.statistics.uri, serving / version / DATA_STATISTICS_PATH)
+        (serving / version / "saved_model.pb").touch()
+
+    def rejection(self, serving: Path) -> str:
         """What the gate says when it rejects."""
         with pytest.raises(DataRejected) as caught:
-            self.gate(accepted)
+            self.gate(serving)
         assert caught.value.exit_code == 3
         assert not list((self.folder / f"blessing-{self.runs}").iterdir())
         return str(caught.value)
@@ -161,7 +176,7 @@ def bad(tmp_path_factory: pytest.TempPathFactory) -> Judged:
 @pytest.fixture(scope="module")
 def findings(bad: Judged) -> list[dict[str, str]]:
     """The rejection's findings, taken apart."""
-    message = bad.rejection(bad.folder / "accepted")
+    message = bad.rejection(bad.folder / "serving")
     headline, _, listed = message.partition("\n")
     found = [
         match.groupdict()
@@ -219,10 +234,6 @@ def test_every_finding_comes_once(findings: list[dict[str, str]]) -> None:
     assert len({tuple(found.values()) for found in findings}) == len(findings)
 
 
-def test_rejected_data_are_not_the_accepted_data(bad: Judged, findings: list[dict[str, str]]) -> None:
-    assert not (bad.folder / "accepted").exists()
-
-
 @pytest.fixture(scope="module")
 def sound(tmp_path_factory: pytest.TempPathFactory) -> Judged:
     """Good data, in two files."""
@@ -235,46 +246,76 @@ def drifted(tmp_path_factory: pytest.TempPathFactory) -> Judged:
     return judge(tmp_path_factory.mktemp("drifted"), {"train": with_shares(more=1, less=2, moved=6)})
 
 
-def statistics_files(folder: Path, splits: Sequence[str] = ("train",)) -> list[bytes]:
-    return [(folder / f"Split-{split}" / "FeatureStats.pb").read_bytes() for split in splits]
+def report_of(blessing: DataBlessing) -> dict[str, Any]:
+    return dict(json.loads((Path(blessing.uri) / REPORT).read_text()))
 
 
-def test_good_data_pass_and_become_the_accepted_data(sound: Judged, tmp_path: Path) -> None:
-    accepted = tmp_path / "accepted"
-    blessing = sound.gate(accepted)
-    report = json.loads((Path(blessing.uri) / REPORT).read_text())
+def test_good_data_pass_and_are_compared_with_those_of_the_live_model(sound: Judged, tmp_path: Path) -> None:
+    blessing = sound.gate(tmp_path)
+    report = report_of(blessing)
     assert report == {
         "dataset": "mnist",
         "examples": {"train": 120},
-        "compared_with_previous": False,
+        "compared_with_live": False,
         "distances": [],
     }
     assert json.loads(blessing.get_string_custom_property("examples")) == report["examples"]
-    assert statistics_files(accepted) == statistics_files(Path(sound.statistics.uri))
+    assert list(tmp_path.iterdir()) == []  # passing makes nothing a reference: that is what a push does
 
-    again = sound.gate(accepted)
-    assert json.loads((Path(again.uri) / REPORT).read_text())["compared_with_previous"] is True
+    sound.go_live(tmp_path, "1")
+    report = report_of(sound.gate(tmp_path))
+    assert report["compared_with_live"] is True
+    assert [distance["value"] for distance in report["distances"]] == [0.0]
 
 
-def test_drift_against_the_last_accepted_data_is_rejected_until_the_remedy_is_followed(
+def test_drift_from_the_live_models_data_is_rejected_however_often_other_data_passed(
     sound: Judged, drifted: Judged, tmp_path: Path
 ) -> None:
-    accepted = tmp_path / "accepted"
-    sound.gate(accepted)
-    message = drifted.rejection(accepted)
-    assert "1 anomaly, nothing was trained" in message
-    assert re.search(r"split train against the last accepted run, feature label: .* is 0\.05 ", message)
-    assert f"To accept the new data as they are, delete {accepted}." in message
-    assert statistics_files(accepted) == statistics_files(Path(sound.statistics.uri))
+    sound.go_live(tmp_path, "1")
+    for _ in range(2):
+        message = drifted.rejection(tmp_path)
+        assert "1 anomaly, nothing was trained" in message
+        assert re.search(r"split train against the live model's data, feature label: .* is 0\.05 ", message)
+        assert "To accept the new data as they are: --set data.drift_reference=none." in message
+    drifted.gate(tmp_path, "none")
+    drifted.rejection(tmp_path)  # accepted once is not accepted for ever: nothing was pushed
+    drifted.go_live(tmp_path, "2")
+    drifted.gate(tmp_path)
+    sound.rejection(tmp_path)
+    shutil.rmtree(tmp_path / "2")  # as a rollback does: the data of the version before are the reference again
+    sound.gate(tmp_path)
 
-    shutil.rmtree(accepted)
-    drifted.gate(accepted)
-    assert statistics_files(accepted) == statistics_files(Path(drifted.statistics.uri))
+
+def test_the_key_holds_the_live_models_data_unless_they_are_the_very_same(
+    sound: Judged, drifted: Judged, tmp_path: Path
+) -> None:
+    assert sound.key(tmp_path) == ""
+    sound.go_live(tmp_path, "1")
+    assert sound.key(tmp_path) == ""  # a repeated run, whose model went live
+    of_sound = drifted.key(tmp_path)
+    assert of_sound and drifted.key(tmp_path, "none") == ""
+    drifted.go_live(tmp_path, "2")
+    assert drifted.key(tmp_path) == "" and sound.key(tmp_path) not in ("", of_sound)
 
 
-def test_in_the_pipeline_the_gate_accepts_what_statistics_gen_measured(tiny_run: TinyRun) -> None:
-    splits = ("train", "eval", "test")
-    accepted = statistics_files(tiny_run.home.cache("accepted_statistics") / "kmnist", splits)
-    assert accepted == statistics_files(tiny_run.artifact("StatisticsGen", "statistics"), splits)
-    report = json.loads((tiny_run.artifact("DataGate", "blessing") / REPORT).read_text())
-    assert report["examples"] == {"train": 480, "eval": 120, "test": 200}
+def test_a_live_model_from_elsewhere_has_no_data_to_compare_with(sound: Judged, tmp_path: Path) -> None:
+    (tmp_path / "1").mkdir()
+    (tmp_path / "1" / "saved_model.pb").touch()
+    assert report_of(sound.gate(tmp_path))["compared_with_live"] is False
+
+
+def test_in_the_pipeline_a_model_goes_live_with_what_statistics_gen_measured(tiny_run: TinyRun) -> None:
+    [version] = tiny_run.versions()
+    live, made = (
+        {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*.pb")}
+        for folder in (
+            tiny_run.home.serving("kmnist") / version / DATA_STATISTICS_PATH,
+            tiny_run.artifact("StatisticsGen", "statistics"),
+        )
+    )
+    assert live == made and len(made) == 3
+    assert report_of(artifact(DataBlessing, tiny_run.artifact("DataGate", "blessing")))["examples"] == {
+        "train": 480,
+        "eval": 120,
+        "test": 200,
+    }

@@ -13,6 +13,7 @@ import numpy.typing as npt
 import pytest
 import tensorflow as tf
 import tensorflow_transform as tft
+from pydantic import ValidationError
 
 from components.export import ServingModule, export_model, read_weights
 from components.optimization import learning_rate, make_optimizer
@@ -113,10 +114,21 @@ def test_adamw_takes_beta_2_and_weight_decay(beta_2: float, weight_decay: float)
     np.testing.assert_allclose(values, adam(beta_2, weight_decay), atol=1e-4)
 
 
-def test_what_belongs_to_another_optimizer_changes_nothing() -> None:
-    np.testing.assert_array_equal(
-        weights_after(GRADIENTS, optimizer="adam", weight_decay=0.5, momentum=0.1), weights_after(GRADIENTS)
-    )
+@pytest.mark.parametrize(
+    ("optimizer", "setting"),
+    [("adam", "momentum"), ("adam", "weight_decay"), ("adamw", "momentum"), ("sgd", "beta_2"), ("sgd", "weight_decay")],
+)
+def test_what_belongs_to_another_optimizer_is_refused_and_no_part_of_the_identity(optimizer: str, setting: str) -> None:
+    with pytest.raises(ValidationError, match=f"{setting} has no effect with optimizer '{optimizer}'"):
+        TrainingSettings.model_validate({"optimizer": optimizer, setting: 0.5})
+    assert getattr(TrainingSettings.model_validate({"optimizer": optimizer}), setting) is None
+    assert TrainingSettings.model_validate({"optimizer": optimizer, setting: None})  # as it comes back from JSON
+
+
+def test_what_belongs_to_the_optimizer_has_its_value_where_none_is_given() -> None:
+    assert TrainingSettings(optimizer="sgd") == TrainingSettings(optimizer="sgd", momentum=0.9)
+    assert TrainingSettings(optimizer="adam") == TrainingSettings(optimizer="adam", beta_2=0.999)
+    assert TrainingSettings(optimizer="adamw") == TrainingSettings(optimizer="adamw", beta_2=0.999, weight_decay=0.004)
 
 
 def softmax(logits: Floats) -> Floats:

@@ -7,14 +7,20 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from tfx.types.standard_artifacts import InfraBlessing, Model, ModelBlessing, PushedModel
+from tfx.orchestration.portable.data_types import ExecutionInfo
+from tfx.types import Artifact
+from tfx.types.standard_artifacts import ExampleStatistics, InfraBlessing, ModelBlessing, PushedModel
 
-from components.pusher import Executor
+from components.pusher.executor import Driver, Executor
+from components.pusher.publish import publish
+from serving.releases.versions import stored_versions
 from tests.fixtures.executors import artifact, context
 from tests.fixtures.object_store import object_store
 from tests.fixtures.tiny_run import TinyRun
@@ -23,29 +29,49 @@ _CHECKOUT = Path(__file__).resolve().parents[2]
 
 
 def write_model(folder: Path, mebibytes: int = 0) -> None:
-    """A Model artifact; how many MiB of variables decides how long copying takes."""
-    serving = folder / "Format-Serving"
-    (serving / "variables").mkdir(parents=True)
-    (serving / "saved_model.pb").write_text("graph")
+    """A model in an InfraBlessing, and statistics; how many MiB of variables decides how long copying takes."""
+    model = folder / "infra" / "stamped_model"
+    (model / "variables").mkdir(parents=True)
+    (model / "saved_model.pb").write_text("graph")
     for number in range(max(1, mebibytes // 4)):
-        (serving / "variables" / f"variables-{number:03d}").write_bytes(bytes(4 * 2**20 if mebibytes else 4))
+        (model / "variables" / f"variables-{number:03d}").write_bytes(bytes(4 * 2**20 if mebibytes else 4))
+    (folder / "statistics" / "Split-train").mkdir(parents=True)
+    (folder / "statistics" / "Split-train" / "FeatureStats.pb").write_text("statistics")
 
 
-def push(
-    folder: Path, *, blessed: bool = True, infra_blessed: bool | None = None, serving: str | None = None
-) -> PushedModel:
-    """Runs the executor on the model in `folder`, towards `folder`/serving or another place."""
-    blessing = artifact(ModelBlessing, folder / "blessing")
+def blessings(folder: Path, *, blessed: bool = True, infra_blessed: bool = True) -> dict[str, list[Artifact]]:
+    """The inputs: the model in `folder` and what was said of it."""
+    blessing, infra = artifact(ModelBlessing, folder / "blessing"), artifact(InfraBlessing, folder / "infra")
     blessing.set_int_custom_property("blessed", int(blessed))
-    inputs = {"model": [artifact(Model, folder / "model")], "model_blessing": [blessing]}
-    if infra_blessed is not None:
-        infra = artifact(InfraBlessing, folder / "infra")
-        infra.set_int_custom_property("blessed", int(infra_blessed))
-        inputs["infra_blessing"] = [infra]
+    infra.set_int_custom_property("blessed", int(infra_blessed))
+    infra.set_int_custom_property("has_model", 1)
+    statistics = artifact(ExampleStatistics, folder / "statistics")
+    return {"model_blessing": [blessing], "infra_blessing": [infra], "statistics": [statistics]}
+
+
+def parameters(folder: Path, **given: str) -> dict[str, str]:
+    """Those of the component, towards `folder`/serving."""
+    usual = {"serving_dir": str(folder / "serving"), "withheld": "", "baseline": "served", "drift_reference": "live"}
+    return usual | given
+
+
+def push(folder: Path, *, blessed: bool = True, infra_blessed: bool = True, **given: str) -> PushedModel:
+    """Runs the executor on the model in `folder`."""
     pushed = artifact(PushedModel, folder / "pushed")
-    destination = {"filesystem": {"base_directory": serving or str(folder / "serving")}}
-    Executor(context(folder)).Do(inputs, {"pushed_model": [pushed]}, {"push_destination": json.dumps(destination)})
+    inputs = blessings(folder, blessed=blessed, infra_blessed=infra_blessed)
+    Executor(context(folder)).Do(inputs, {"pushed_model": [pushed]}, parameters(folder, **given))
     return pushed
+
+
+def key(folder: Path) -> str:
+    """What the driver adds to the cache key."""
+    found = Driver(None).run(ExecutionInfo(input_dict=blessings(folder), exec_properties=parameters(folder)))
+    return str(found.exec_properties["surroundings"].string_value)
+
+
+def graph_file(folder: Path) -> Path:
+    """The graph of the model to push."""
+    return folder / "infra" / "stamped_model" / "saved_model.pb"
 
 
 def served(folder: Path) -> list[str]:
@@ -54,7 +80,7 @@ def served(folder: Path) -> list[str]:
 
 
 def test_a_blessed_model_becomes_a_version_named_by_the_time(tmp_path: Path) -> None:
-    write_model(tmp_path / "model")
+    write_model(tmp_path)
     before = int(time.time())
     pushed = push(tmp_path)
     [version] = served(tmp_path)
@@ -65,13 +91,17 @@ def test_a_blessed_model_becomes_a_version_named_by_the_time(tmp_path: Path) -> 
     assert pushed.get_string_custom_property("pushed_version") == version
     assert pushed.get_string_custom_property("pushed_destination") == str(tmp_path / "serving" / version)
     assert (tmp_path / "pushed" / "saved_model.pb").is_file()
+    statistics = tmp_path / "serving" / version / "assets.extra" / "data_statistics" / "Split-train" / "FeatureStats.pb"
+    assert statistics.read_text() == "statistics"
+    record = json.loads((tmp_path / "serving" / version / "assets.extra" / "push.json").read_text())
+    assert record == {"baseline": "served", "drift_reference": "live"}
 
 
 def test_versions_increase_within_a_second_and_when_the_clock_goes_back(tmp_path: Path) -> None:
-    write_model(tmp_path / "model")
+    write_model(tmp_path)
     versions = []
     for graph in ("one", "two", "three"):
-        (tmp_path / "model" / "Format-Serving" / "saved_model.pb").write_text(graph)
+        graph_file(tmp_path).write_text(graph)
         versions.append(int(push(tmp_path).get_string_custom_property("pushed_version")))
     assert versions == sorted(set(versions))
     ahead = int(time.time()) + 10**6
@@ -79,20 +109,34 @@ def test_versions_increase_within_a_second_and_when_the_clock_goes_back(tmp_path
     assert push(tmp_path).get_string_custom_property("pushed_version") == str(ahead + 1)
 
 
-@pytest.mark.parametrize("aside", [False, True])
-def test_the_newest_version_is_not_pushed_once_more_even_if_it_was_rolled_back(tmp_path: Path, aside: bool) -> None:
-    write_model(tmp_path / "model")
+def test_two_runs_that_push_at_once_make_two_versions(tmp_path: Path) -> None:
+    """On one disk and in one second: a rename that comes second fails, and takes the next number."""
+    folders = [tmp_path / str(number) for number in range(4)]
+    for folder in folders:
+        write_model(folder)
+        graph_file(folder).write_text(folder.name)
+    barrier = threading.Barrier(len(folders))
+
+    def publish_at_once(folder: Path) -> str:
+        barrier.wait()
+        return publish(str(folder / "infra" / "stamped_model"), str(tmp_path / "serving")).name
+
+    with ThreadPoolExecutor(len(folders)) as pool:
+        versions = list(pool.map(publish_at_once, folders))
+    assert sorted(versions) == served(tmp_path)
+    graphs = [(tmp_path / "serving" / version / "saved_model.pb").read_text() for version in versions]
+    assert graphs == [folder.name for folder in folders]
+
+
+def test_the_newest_version_is_not_pushed_once_more(tmp_path: Path) -> None:
+    write_model(tmp_path)
     first = push(tmp_path).get_string_custom_property("pushed_version")
-    if aside:
-        (tmp_path / "serving" / ".rolled_back").mkdir()
-        (tmp_path / "serving" / first).rename(tmp_path / "serving" / ".rolled_back" / first)
-    before = served(tmp_path)
     again = push(tmp_path)
-    assert served(tmp_path) == before
+    assert served(tmp_path) == [first]
     assert again.get_int_custom_property("pushed") == 1
     assert again.get_string_custom_property("pushed_version") == first
     assert again.get_string_custom_property("pushed_destination") == str(tmp_path / "serving" / first)
-    variables = tmp_path / "model" / "Format-Serving" / "variables" / "variables-000"
+    variables = tmp_path / "infra" / "stamped_model" / "variables" / "variables-000"
     variables.write_bytes(b"\1\0\0\0")  # the same size
     other = push(tmp_path).get_string_custom_property("pushed_version")
     assert int(other) > int(first) and other in served(tmp_path)
@@ -100,14 +144,64 @@ def test_the_newest_version_is_not_pushed_once_more_even_if_it_was_rolled_back(t
     assert int(push(tmp_path).get_string_custom_property("pushed_version")) > int(other)
 
 
+@pytest.mark.parametrize("followed", [False, True])
+def test_a_model_that_was_rolled_back_is_not_pushed_again(tmp_path: Path, followed: bool) -> None:
+    write_model(tmp_path)
+    first = push(tmp_path).get_string_custom_property("pushed_version")
+    (tmp_path / "serving" / ".rolled_back").mkdir()
+    (tmp_path / "serving" / first).rename(tmp_path / "serving" / ".rolled_back" / first)
+    if followed:
+        graph_file(tmp_path).write_text("another")
+        push(tmp_path)
+        graph_file(tmp_path).write_text("graph")
+    before = served(tmp_path)
+    again = push(tmp_path)
+    assert served(tmp_path) == before
+    assert again.get_int_custom_property("pushed") == 0
+    assert f"version {first}, which was rolled back" in again.get_string_custom_property("not_pushed")
+
+
+def test_the_key_tells_what_another_run_pushed_and_not_what_this_one_did(tmp_path: Path) -> None:
+    write_model(tmp_path)
+    at_first = key(tmp_path)
+    push(tmp_path)
+    assert key(tmp_path) == at_first  # a repeated run is answered from the cache
+    graph_file(tmp_path).write_text("another")
+    for_another = key(tmp_path)
+    assert for_another != at_first
+    second = push(tmp_path).get_string_custom_property("pushed_version")
+    assert key(tmp_path) == for_another
+    graph_file(tmp_path).write_text("graph")
+    assert key(tmp_path) not in (at_first, for_another)  # the second is live: the first must be pushed anew
+    (tmp_path / "serving" / ".rolled_back").mkdir()
+    (tmp_path / "serving" / second).rename(tmp_path / "serving" / ".rolled_back" / second)
+    graph_file(tmp_path).write_text("another")
+    assert key(tmp_path) != for_another
+
+
+def test_a_study_is_not_pushed_and_says_so(tmp_path: Path) -> None:
+    write_model(tmp_path)
+    pushed = push(tmp_path, withheld="a study recipe")
+    assert pushed.get_int_custom_property("pushed") == 0
+    assert pushed.get_string_custom_property("not_pushed") == "a study recipe"
+    assert not (tmp_path / "serving").exists()
+
+
+def test_what_a_model_did_not_have_to_pass_is_kept_beside_it(tmp_path: Path) -> None:
+    write_model(tmp_path)
+    pushed = push(tmp_path, baseline="none")
+    assert pushed.get_string_custom_property("baseline") == "none"
+    [version] = stored_versions(tmp_path / "serving")
+    [caution] = version.cautions
+    assert caution.startswith("baseline=none: ")
+
+
 @pytest.mark.parametrize(
     ("blessed", "infra_blessed", "expected"),
-    [(True, None, True), (True, True, True), (True, False, False), (False, None, False), (False, True, False)],
+    [(True, True, True), (True, False, False), (False, True, False), (False, False, False)],
 )
-def test_a_model_needs_every_blessing(
-    tmp_path: Path, blessed: bool, infra_blessed: bool | None, expected: bool
-) -> None:
-    write_model(tmp_path / "model")
+def test_a_model_needs_every_blessing(tmp_path: Path, blessed: bool, infra_blessed: bool, expected: bool) -> None:
+    write_model(tmp_path)
     (tmp_path / "serving" / "5").mkdir(parents=True)
     pushed = push(tmp_path, blessed=blessed, infra_blessed=infra_blessed)
     assert bool(pushed.get_int_custom_property("pushed")) == expected
@@ -115,19 +209,20 @@ def test_a_model_needs_every_blessing(
 
 
 def test_an_unblessed_model_is_not_pushed_where_nothing_was_served(tmp_path: Path) -> None:
-    write_model(tmp_path / "model")
+    write_model(tmp_path)
     assert push(tmp_path, blessed=False).get_int_custom_property("pushed") == 0
     assert not (tmp_path / "serving").exists() or served(tmp_path) == []
 
 
-def test_what_a_killed_push_left_is_cleaned_up(tmp_path: Path) -> None:
-    write_model(tmp_path / "model")
-    stale = tmp_path / "serving" / ".incoming" / "17"
-    stale.mkdir(parents=True)
-    (stale / "half").write_text("a model")
-    [version] = [push(tmp_path).get_string_custom_property("pushed_version")]
-    assert served(tmp_path) == [version]
-    assert not (tmp_path / "serving" / version / "half").exists()
+def test_what_a_killed_push_left_is_cleaned_up_once_no_push_can_still_go_on(tmp_path: Path) -> None:
+    write_model(tmp_path)
+    now = int(time.time())
+    stale, fresh = (tmp_path / "serving" / f".incoming-{begun}-abc" for begun in (now - 2 * 24 * 3600, now))
+    for folder in (stale, fresh):
+        folder.mkdir(parents=True)
+        (folder / "half").write_text("a model")
+    version = push(tmp_path).get_string_custom_property("pushed_version")
+    assert served(tmp_path) == [fresh.name, version]  # the fresh one may be another run's
 
 
 PUSH = """
@@ -144,9 +239,9 @@ push(Path(sys.argv[1]))
 def big_model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A model that takes a while to copy."""
     folder = tmp_path_factory.mktemp("big")
-    write_model(folder / "model", mebibytes=240)
+    write_model(folder, mebibytes=240)
     yield folder
-    for path in (folder / "model").rglob("variables-*"):
+    for path in (folder / "infra").rglob("variables-*"):
         path.unlink()
 
 
@@ -158,19 +253,19 @@ def test_a_push_killed_half_way_leaves_no_half_version_and_the_next_is_whole(big
         assert process.stdout.readline() == "ready\n"
         process.stdin.write("go\n")
         process.stdin.flush()
-        incoming = big_model / "serving" / ".incoming"
         deadline = time.monotonic() + 60
-        while not list(incoming.glob("*/variables/*")):
+        while not list((big_model / "serving").glob(".incoming-*/variables/*")):
             assert process.poll() is None and time.monotonic() < deadline
         process.send_signal(signal.SIGKILL)
     finally:
         process.kill()
         process.wait()
-    assert served(big_model) == [".incoming"]
-    assert not list(incoming.glob("*/saved_model.pb")), "it was killed too late to tell anything"
+    [incoming] = (big_model / "serving").iterdir()
+    assert incoming.name.startswith(".incoming-")
+    assert len(list(incoming.glob("variables/*"))) < 60, "it was killed too late to tell anything"
 
     version = push(big_model).get_string_custom_property("pushed_version")
-    assert served(big_model) == [version]
+    assert served(big_model) == [incoming.name, version]
     assert len(list((big_model / "serving" / version / "variables").iterdir())) == 60
     for path in (big_model / "serving").rglob("variables-*"):
         path.unlink()
@@ -185,7 +280,7 @@ def test_the_pipeline_pushes_what_it_trained(tiny_run: TinyRun) -> None:
 
 
 def test_the_number_of_a_rolled_back_version_is_not_used_again(tmp_path: Path) -> None:
-    write_model(tmp_path / "model")
+    write_model(tmp_path)
     ahead = int(time.time()) + 10**6
     (tmp_path / "serving" / ".rolled_back" / str(ahead)).mkdir(parents=True)
     assert push(tmp_path).get_string_custom_property("pushed_version") == str(ahead + 1)
@@ -195,16 +290,16 @@ PUSH_INTO_BUCKET = """
 import sys
 from pathlib import Path
 from tests.components.test_pusher import push
-folder, graph = Path(sys.argv[1]), Path(sys.argv[1]) / "model" / "Format-Serving" / "saved_model.pb"
+folder, graph = Path(sys.argv[1]), Path(sys.argv[1]) / "infra" / "stamped_model" / "saved_model.pb"
 for text in ("one", "one", "two"):
     graph.write_text(text)
-    print(push(folder, serving="gs://my-bucket/serving/mnist").get_string_custom_property("pushed_version"))
+    print(push(folder, serving_dir="gs://my-bucket/serving/mnist").get_string_custom_property("pushed_version"))
 """
 
 
 @pytest.mark.slow
 def test_into_a_bucket_too_each_model_is_pushed_once(tmp_path: Path) -> None:
-    write_model(tmp_path / "model")
+    write_model(tmp_path)
     with object_store(tmp_path / "store") as (store, environment):
         # A process of its own: TensorFlow looks at this environment once.
         finished = subprocess.run(
@@ -217,7 +312,8 @@ def test_into_a_bucket_too_each_model_is_pushed_once(tmp_path: Path) -> None:
         assert finished.returncode == 0, finished.stderr
         first, again, other = finished.stdout.split()
         assert first == again and int(other) > int(first)
-        names = ("saved_model.pb", "variables/variables-000")
+        added = ("assets.extra/data_statistics/Split-train/FeatureStats.pb", "assets.extra/push.json")
+        names = (*added, "saved_model.pb", "variables/variables-000")
         assert store.names("gs://my-bucket/serving/mnist") == sorted(
             f"{one}/{name}" for one in (first, other) for name in names
         )

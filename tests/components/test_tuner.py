@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from pathlib import Path
 from typing import Any
@@ -13,10 +12,7 @@ from keras_tuner.oracles import HyperbandOracle
 from pydantic import ValidationError
 from tfx.components.trainer.fn_args_utils import FnArgs
 
-from components.baseline.versions import baseline_version
 from components.errors import PipelineError
-from components.export import ASKED_IDENTITY
-from components.features import METADATA_PATH
 from components.settings import AugmentationSettings, DistillationSettings, ModelSettings, TrainingSettings
 from components.trainer_config import TrainerConfig
 from components.tuner.hyperparameters import settings_found, with_settings
@@ -43,6 +39,7 @@ RATES = {"training.learning_rate": {"min": 1e-4, "max": 1e-2, "log": True}}
         ({"training.batch_size": {"min": 32, "max": 64.5}}, "64.5 does not fit"),
         ({"training.seed": {"values": [0, 1]}}, "not better"),
         ({"training.epochs": {"min": 1, "max": 9}}, "tuner.max_epochs"),
+        ({"training.momentum": {"min": 0.5, "max": 1.0}}, "training.momentum: 1.0 does not fit"),
         ({}, "empty"),
     ],
 )
@@ -77,6 +74,21 @@ def test_every_kind_of_setting_gets_its_hyperparameter_and_comes_back_with_its_t
     assert (config.model.hidden_layers, config.training.optimizer, config.training.batch_size) == ((8,), "adam", 32)
     assert config.model.batch_normalization is False
     assert config.training.learning_rate == 1e-4
+
+
+def test_a_search_over_optimizers_takes_of_the_others_settings_none() -> None:
+    found = {"training.optimizer": "sgd", "training.momentum": 0.5, "training.weight_decay": 0.1}
+    training = with_settings(config_of(Path("x"), TunerSettings()), found).training
+    assert (training.optimizer, training.momentum, training.weight_decay, training.beta_2) == ("sgd", 0.5, None, None)
+
+
+def test_searches_of_other_data_have_nothing_in_common(tiny_run: TinyRun, tmp_path: Path) -> None:
+    config = config_of(tmp_path, TunerSettings())
+    given = arguments(tiny_run, config)
+    projects = [tuner_fn(given).tuner.project_name for _ in range(2)]
+    given.train_files = given.eval_files
+    projects.append(tuner_fn(given).tuner.project_name)
+    assert projects[0] == projects[1] != projects[2]
 
 
 def config_of(backup: Path, tuner: TunerSettings | None, **training: Any) -> TrainerConfig:
@@ -247,14 +259,3 @@ def test_a_search_without_one_good_trial_fails(tiny_run: TinyRun, tmp_path: Path
     )
     with pytest.raises(PipelineError, match=r"no trial came to its end.*came apart"):
         searched(tiny_run, config_of(tmp_path, settings, optimizer="sgd"))
-
-
-def test_a_served_model_is_known_by_what_was_asked_for_before_the_search(tmp_path: Path) -> None:
-    asked = config_of(tmp_path, TunerSettings()).identity()
-    used = with_settings(config_of(tmp_path, TunerSettings()), {"training.learning_rate": 0.005}).identity()
-    folder = tmp_path / "serving" / "1"
-    (folder / METADATA_PATH).parent.mkdir(parents=True)
-    (folder / "saved_model.pb").touch()
-    (folder / METADATA_PATH).write_text(json.dumps({**used, ASKED_IDENTITY: asked}))
-    assert baseline_version(str(tmp_path / "serving"), asked) == ""
-    assert baseline_version(str(tmp_path / "serving"), used) == "1"

@@ -248,6 +248,14 @@ def test_watching_ends_where_nothing_answers(
         follow.follow(platform, job, run, poll_seconds=0.001)
 
 
+def test_a_study_that_was_not_pushed_succeeded(server: VertexServer, platform: VertexPlatform, job: Job) -> None:
+    run = platform.submit(job)
+    withheld = task("Pusher", "SUCCEEDED", {"pushed_model": {"pushed": 0, "not_pushed": "a study recipe"}})
+    server.progress = [state("SUCCEEDED", *pushed(1)[:-1], withheld)]
+    verdict = follow.follow(platform, job, run, poll_seconds=0.0)
+    assert verdict.error is None and verdict.note == "not pushed: a study recipe"
+
+
 def test_command_tells_the_end(server: VertexServer, submit: Submit) -> None:
     server.progress = [state("SUCCEEDED", *pushed(0, evaluator=0))]
     answer = submit("--wait", "--no-cache")

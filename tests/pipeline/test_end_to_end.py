@@ -17,10 +17,10 @@ import pytest
 import pipeline.schemas
 from components.datasets.prepared import PreparedDataset
 from components.trainer import TRAINING_LOG
-from pipeline.history import load_run
+from pipeline.history import LATEST, load_run
 from pipeline.home import CHECKOUT, Home
 from tests.fixtures.command import Answer, mnist_tfx
-from tests.fixtures.tiny_run import TinyRun, run_tiny
+from tests.fixtures.tiny_run import RECIPE_TOML, TinyRun, run_tiny
 
 BEFORE_GATE = ["ImportSchemaGen", "TfdsExampleGen", "StatisticsGen", "ExampleValidator"]
 ALL = [*BEFORE_GATE, "DataGate", "Transform", "Trainer", "Baseline", "Evaluator", "InfraValidator", "Pusher", "Report"]
@@ -104,6 +104,74 @@ def test_without_a_baseline_only_the_judgement_is_new(run: TinyRun) -> None:
     assert answer.outcome["accuracy"] == pytest.approx(run.answer.outcome["accuracy"])
 
 
+def test_a_model_of_other_data_is_compared_with_the_live_one_and_not_pushed(run: TinyRun) -> None:
+    """The same recipe, trained on fewer images, is another candidate."""
+    live = run.versions()
+    answer = run.again("--set", "data.splits.train=train[180:600]", "--set", "max_accuracy_drop=0.005")
+    assert answer.code == 4
+    assert answer.outcome["baseline_version"] == live[-1]
+    assert answer.outcome["accuracy"] < answer.outcome["baseline_accuracy"] - 0.005
+    assert answer.outcome["blessed"] is False and answer.outcome["pushed_version"] is None
+    assert run.versions() == live
+
+
+def test_a_study_leaves_what_is_live_alone(run: TinyRun, tmp_path: Path) -> None:
+    live, study = run.versions(), tmp_path / "study.toml"
+    settings = RECIPE_TOML.replace("epochs = 2", "epochs = 1")  # a worse model
+    study.write_text(settings + 'baseline = "none"\n[push]\nenabled = false\n')
+    answer = mnist_tfx("run", "--dataset", "kmnist", "--recipe", study, "--home", run.home.root)
+    assert answer.code == 0, answer.err
+    assert "not pushed: a study recipe" in answer.out and "blessed" in answer.out
+    assert load_run(run.home.metadata_db, LATEST).summary.verdict == "not pushed: a study recipe"
+    assert run.versions() == live
+
+    refused = run_tiny(run.home.root, study, "--set", "push.enabled=true")
+    assert refused.code == 2 and "recipe study is a study" in refused.err
+    pushed = run_tiny(run.home.root, study, "--push", "--set", "max_accuracy_drop=0.005")
+    assert pushed.code == 4, "it is worse than the live model, and compared with it once it shall be pushed"
+    assert pushed.outcome["baseline_version"] == live[-1]
+    assert run.versions() == live
+
+
+def test_no_push_pushes_nothing(run: TinyRun) -> None:
+    live = run.versions()
+    answer = run.again("--no-push", "--set", "training.seed=2")
+    assert answer.code == 0 and answer.outcome["blessed"] is True
+    assert (answer.outcome["pushed_version"], answer.outcome["not_pushed"]) == (None, "--no-push")
+    assert answer.outcome["baseline_version"] == live[-1]
+    assert run.versions() == live
+
+
+def test_without_a_baseline_a_push_is_loud_and_what_is_said_to_be_live_is(run: TinyRun) -> None:
+    """Seed 0, 1, 0: the third run's model is the first one's, and goes live anew; the cache knows of the second."""
+    answers = [run.again("--set", "baseline=none", "--set", f"training.seed={seed}") for seed in (0, 1, 0)]
+    assert [answer.code for answer in answers] == [0, 0, 0]
+    pushed = [answer.outcome["pushed_version"] for answer in answers]
+    assert run.versions() == sorted(set(pushed), key=int) and run.versions()[-1] == pushed[-1] != pushed[0]
+    assert not_cached(answers[2]) == ["Pusher", "Report"]
+    assert [caution.partition(":")[0] for caution in answers[2].outcome["cautions"]] == ["baseline=none"]
+
+    status = mnist_tfx("status", "kmnist", "--home", run.home.root)
+    assert "the live version was pushed with baseline=none: it was not compared" in " ".join(status.out.split())
+    assert "baseline=none: it was not compared" in Path(answers[2].outcome["report"]).read_text()
+    shown = mnist_tfx(
+        "run", "--dataset", "kmnist", "--recipe", run.recipe_file, "--home", run.home.root, "--set", "baseline=none"
+    )
+    assert "warning: kmnist: baseline=none: it was not compared" in " ".join(shown.out.split())
+
+
+def test_a_model_that_was_rolled_back_is_not_said_to_be_pushed(run: TinyRun) -> None:
+    other = run.again("--set", "training.seed=3").outcome["pushed_version"]
+    assert mnist_tfx("rollback", "kmnist", "--home", run.home.root).code == 0
+    assert other not in run.versions()
+    again = run.again("--set", "training.seed=3")
+    assert again.code == 0
+    assert again.outcome["pushed_version"] is None
+    assert f"version {other}, which was rolled back" in again.outcome["not_pushed"]
+    assert other not in run.versions()
+    shutil.rmtree(run.home.serving("kmnist") / ".rolled_back")
+
+
 def test_a_model_below_its_bounds_is_not_pushed(run: TinyRun) -> None:
     answer = run.again("--set", "min_accuracy=1.0", "--set", "baseline=none")
     assert answer.code == 4
@@ -158,6 +226,12 @@ def test_an_edited_schema_is_not_answered_from_the_cache(
     assert found["ExampleValidator"] == "COMPLETE"
 
 
+def resumed_after(run: TinyRun, answer: Answer) -> int:
+    """The epoch after which the run's training went on; 0 where it began anew."""
+    [model] = (run.home.runs("kmnist") / answer.outcome["run"] / "Trainer" / "model").iterdir()
+    return int(json.loads((model / TRAINING_LOG).read_text())["resumed_after_epoch"])
+
+
 KILLED_RUN = "import sys; from pipeline.cli import main; sys.exit(main(sys.argv[1:]))"
 
 
@@ -196,12 +270,15 @@ def test_a_killed_run_goes_on_where_it_was_and_a_second_one_beside_it_is_refused
         process.wait()
     assert run.versions() == [run.answer.outcome["pushed_version"]]
 
+    elsewhere = run.again(*options, "--no-push", "--set", "data.splits.train=train[180:600]")
+    assert elsewhere.code == 0
+    assert resumed_after(run, elsewhere) == 0, "a training must not go on with other data"
+
     answer = run.again(*options)
     assert answer.code == 0
     # Transform had finished.
     assert not_cached(answer) == ["Trainer", "Baseline", "Evaluator", "InfraValidator", "Pusher", "Report"]
-    [model] = (run.home.runs("kmnist") / answer.outcome["run"] / "Trainer" / "model").iterdir()
-    assert 0 < json.loads((model / TRAINING_LOG).read_text())["resumed_after_epoch"] < 30
+    assert 0 < resumed_after(run, answer) < 30
     for version in run.versions():
         assert (run.home.serving("kmnist") / version / "saved_model.pb").is_file()
     assert not list(backups.iterdir())
@@ -270,3 +347,15 @@ def test_both_real_datasets_are_trained_judged_and_pushed(tmp_path: Path) -> Non
     assert outcomes["fashion_mnist"]["accuracy"] >= 0.895
     for dataset, outcome in outcomes.items():
         assert (tmp_path / "serving" / dataset / outcome["pushed_version"] / "saved_model.pb").is_file()
+
+    # The gate that could be walked round: the same recipe on other data, and a study.
+    live = Home(tmp_path).serving("fashion_mnist")
+    before = sorted(live.iterdir())
+    fewer = ("--set", "data.splits.train=train[:2000]", "--set", "min_accuracy=0.5", "--set", "min_class_accuracy=0")
+    answer = mnist_tfx("run", "--dataset", "fashion_mnist", "--home", tmp_path, "--json", *fewer)
+    assert answer.code == 4 and answer.outcome["baseline_version"] == outcomes["fashion_mnist"]["pushed_version"]
+    assert "drop against the baseline" in answer.err
+    answer = mnist_tfx("run", "--dataset", "fashion_mnist", "--recipe", "linear", "--home", tmp_path, "--json")
+    assert (answer.code, answer.outcome["not_pushed"]) == (0, "a study recipe")
+    assert answer.outcome["accuracy"] < outcomes["fashion_mnist"]["accuracy"]
+    assert sorted(live.iterdir()) == before

@@ -45,8 +45,6 @@ def test_every_setting_can_be_set_to_its_own_value(dataset: str, name: str) -> N
         ("learning_rate=1e-2", "training.learning_rate", 0.01),
         ("hidden_layers=[8, 4]", "model.hidden_layers", [8, 4]),
         ("batch_normalization=false", "model.batch_normalization", False),
-        ("optimizer=sgd", "training.optimizer", "sgd"),
-        ('optimizer="sgd"', "training.optimizer", "sgd"),
         ("baseline=none", "evaluation.baseline", "none"),
         ("data.splits.eval=train[90%:]", "data.splits.eval", "train[90%:]"),
         ("splits.train=train[:90%]", "data.splits.train", "train[:90%]"),
@@ -59,6 +57,32 @@ def test_an_override_changes_one_setting(override: str, key: str, value: object)
     before, after = flatten(load_recipe("mnist", "default")), flatten(load_recipe("mnist", "default", [override]))
     assert after[key] == value
     assert {k: v for k, v in after.items() if k != key} == {k: v for k, v in before.items() if k != key}
+
+
+@pytest.mark.parametrize("override", ["optimizer=sgd", 'training.optimizer = "sgd"'])
+def test_another_optimizer_leaves_out_what_the_file_says_of_its_own(override: str) -> None:
+    assert load_recipe("mnist", "default").training.beta_2 == 0.99
+    training = load_recipe("mnist", "default", [override]).training
+    assert (training.optimizer, training.beta_2, training.momentum) == ("sgd", None, 0.9)
+    assert load_recipe("mnist", "default", [override, "momentum=0.5"]).training.momentum == 0.5
+    assert load_recipe("mnist", "default", ["optimizer=adam"]) == load_recipe("mnist", "default")
+
+
+STUDIES = [(dataset, name) for dataset, name in SHIPPED if not load_recipe(dataset, name).push.enabled]
+
+
+def test_the_studies_are_those_that_are_compared_with_nothing() -> None:
+    uncompared = [(d, name) for d, name in SHIPPED if load_recipe(d, name).evaluation.baseline == "none"]
+    assert uncompared == STUDIES and ("fashion_mnist", "linear") in STUDIES and ("mnist", "benchmark") in STUDIES
+
+
+@pytest.mark.parametrize(("dataset", "name"), STUDIES)
+def test_a_study_pushes_only_what_is_compared_or_was_told_not_to_be(dataset: str, name: str) -> None:
+    with pytest.raises(UsageError, match=f"recipe {name} is a study.* Use `run --push`"):
+        load_recipe(dataset, name, ["push.enabled=true"])
+    compared = load_recipe(dataset, name, ["push.enabled=true", "baseline=served"])
+    assert compared.push.enabled and compared.evaluation.baseline == "served"
+    assert load_recipe(dataset, name, ["push.enabled=true", "evaluation.baseline=none"]).push.enabled
 
 
 def test_the_last_of_several_overrides_wins() -> None:
@@ -80,6 +104,8 @@ def test_the_last_of_several_overrides_wins() -> None:
         ("dropout=1.0", "model.dropout: input should be less than 1"),
         ("image_shape=[28, 28, 2]", "data.image_shape.2: "),
         ("training=3", "unknown setting 'training'"),
+        ("momentum=0.5", "training: momentum has no effect with optimizer 'adam', only with sgd: leave it out"),
+        ('tuner.space={"training.momentum" = {min = 0.1, max = 0.9}}', "training.momentum has no effect"),
     ],
 )
 def test_what_does_not_fit_is_refused_in_words(override: str, message: str) -> None:

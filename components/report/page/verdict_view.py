@@ -42,6 +42,7 @@ OUTCOMES: Mapping[Outcome, OutcomeLook] = {
 _STATES: Mapping[State, tuple[str, str]] = {
     "passed": ("✓ passed", "is-good"),
     "failed": ("✗ failed", "is-bad"),
+    "withheld": ("not pushed", "is-open"),
     "not reached": ("not reached", ""),
     "unknown": ("not known yet", ""),
 }

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -70,7 +71,7 @@ def test_the_data_are_those_of_the_examples(content: ReportContent, tiny_run: Ti
         assert list(split.class_counts) == np.bincount(labels, minlength=10).tolist()
         assert split.intensity is not None and split.intensity_images == len(labels)
         assert split.intensity.tolist() == np.bincount(decode(list(encoded)).ravel(), minlength=256).tolist()
-    assert content.data.findings == () and content.data.compared_with_previous is False
+    assert content.data.findings == () and content.data.compared_with_live is False
     assert {distance.between for distance in content.data.distances} == {"train against eval", "train against test"}
     assert all(distance.within_bound and distance.value > 0 for distance in content.data.distances)
 
@@ -225,6 +226,19 @@ def test_how_a_run_ended_is_not_taken_for_good_where_it_is_not_known(sources: So
     assert collect_verdict(replace(sources, executions=()), None, None, ()).outcome == "unknown"
 
 
+def test_what_is_kept_from_going_live_is_told_with_the_reason(sources: Sources) -> None:
+    study = {"pushed": 0, "not_pushed": "a study recipe", "baseline": "none"}
+    verdict = collect_verdict(_with_properties(sources, "Pusher", "pushed_model", study), None, None, ())
+    assert (verdict.outcome, verdict.pushed_version, verdict.cautions) == ("not pushed", None, ())
+    assert (verdict.gates[-1].state, verdict.gates[-1].detail) == ("withheld", "a study recipe.")
+
+
+def test_what_went_live_past_a_check_is_told(sources: Sources) -> None:
+    pushed = {"pushed": 1, "pushed_version": "7", "baseline": "none", "drift_reference": "none"}
+    verdict = collect_verdict(_with_properties(sources, "Pusher", "pushed_model", pushed), None, None, ())
+    assert [caution.partition(":")[0] for caution in verdict.cautions] == ["baseline=none", "data.drift_reference=none"]
+
+
 def test_the_component_shows_what_the_command_shows(
     content: ReportContent, sources: Sources, tiny_run: TinyRun, tmp_path: Path
 ) -> None:
@@ -256,13 +270,22 @@ def test_a_report_that_cannot_be_written_fails_nothing(sources: Sources, tmp_pat
 
 def _elsewhere(sources: Sources, component: str, name: str, uri: str) -> Sources:
     """The same run with one artifact at another place."""
+    return _with(sources, component, name, uri=uri)
+
+
+def _with_properties(sources: Sources, component: str, name: str, properties: dict[str, Any]) -> Sources:
+    """The same run with one artifact that says something else of itself."""
+    return _with(sources, component, name, properties=properties)
+
+
+def _with(sources: Sources, component: str, name: str, **fields: Any) -> Sources:
     return replace(
         sources,
         executions=tuple(
             replace(
                 row,
                 outputs=tuple(
-                    replace(made, uri=uri) if (row.component, made.name) == (component, name) else made
+                    replace(made, **fields) if (row.component, made.name) == (component, name) else made
                     for made in row.outputs
                 ),
             )

@@ -59,6 +59,14 @@ def test_verdict_says_what_failed_and_what_to_do():
     assert wrong == [f"{100 * content.verdict.accuracy:.2f}%", "Shirt", "✗ failed"]
 
 
+def test_verdict_says_why_nothing_was_pushed_and_what_was_not_checked(content):
+    gates = (*content.verdict.gates[:-1], c.Gate("Push", "withheld", "a study recipe."))
+    verdict = replace(content.verdict, pushed_version=None, gates=gates, cautions=("baseline=none: <b>",))
+    root = parse(render_report(replace(content, verdict=verdict)))
+    assert tiles(root)["push"] == ["not pushed", "a study recipe."]
+    assert "⚠ baseline=none: <b>" in text(section(root, "verdict"))
+
+
 def test_data_are_counted_by_split_and_class(root, content):
     head, all_classes, *rows = table(section(root, "data"))
     assert head == ["class", "train", "eval", "test"]
@@ -187,7 +195,7 @@ def test_older_and_odd_runs_are_drawn():
             splits=tuple(replace(split, class_counts=(), intensity=None) for split in content.data.splits),
             samples=(c.Sample(np.full((32, 24, 3), 200, np.uint8), 0),),
             distances=(),
-            compared_with_previous=False,
+            compared_with_live=False,
         ),
         training=replace(content.training, epochs=tuple(diverged), best_epoch=1, resumed_after_epoch=0, monitor=""),
         quality=replace(
@@ -221,7 +229,7 @@ def test_older_and_odd_runs_are_drawn():
         "does not see pixels",
         "the infra validator did not run",
         "recipe of this run is not known",
-        "there were no earlier data",
+        "no model was live whose data",
         "There was no baseline",
     ):
         assert words in text(root)

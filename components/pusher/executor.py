@@ -1,0 +1,91 @@
+"""Executor and driver of `Pusher`."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import tensorflow as tf
+from absl import logging
+from tfx.components.pusher import executor as tfx_pusher
+from tfx.types import Artifact, artifact_utils
+from tfx.utils import io_utils
+
+from components.cache_key import SurroundingsDriver
+from components.features import DATA_STATISTICS_PATH, PUSH_RECORD_PATH
+from components.pusher import NOT_PUSHED, PUSHED
+from components.pusher.publish import publish
+from components.served_model import is_same_model, rolled_back_versions, stored_versions
+
+_CHECKS = ("baseline", "drift_reference")  # parameters that tell what the model had to pass
+
+
+class Executor(tfx_pusher.Executor):
+    """Pushes a model that has its blessings, unless it is withheld or there already.
+
+    A model that is the newest version already, file by file, is not pushed once more: a cluster's cache cannot know
+    what is served, so this task runs each night there, and shall not make a server load the same model anew. Nor does
+    it bring back one that was rolled back.
+    """
+
+    def Do(
+        self,
+        input_dict: dict[str, list[Artifact]],
+        output_dict: dict[str, list[Artifact]],
+        exec_properties: dict[str, Any],
+    ) -> None:
+        """Publishes the model with its push record and the statistics of its data."""
+        self._log_startup(input_dict, output_dict, exec_properties)
+        pushed = artifact_utils.get_single_instance(output_dict["pushed_model"])
+        serving_dir = exec_properties["serving_dir"]
+        self._MarkNotPushed(pushed)
+        checks = {name: exec_properties[name] for name in _CHECKS}
+        for name, value in checks.items():
+            pushed.set_string_custom_property(name, value)
+        if not self.CheckBlessing(input_dict):
+            return
+        if exec_properties["withheld"]:
+            _say_why_not(pushed, exec_properties["withheld"])
+            return
+        model = self.GetModelPath(input_dict)
+        aside = next((each for each in rolled_back_versions(serving_dir) if is_same_model(model, each.folder)), None)
+        if aside:
+            _say_why_not(pushed, f"version {aside.name}, which was rolled back, is this very model")
+            return
+        newest = next(iter(stored_versions(serving_dir)), None)
+        if newest and is_same_model(model, newest.folder):
+            version = newest
+        else:
+            io_utils.copy_dir(model, pushed.uri)
+            _add(pushed.uri, artifact_utils.get_single_uri(input_dict["statistics"]), checks)
+            version = publish(pushed.uri, serving_dir)
+        self._MarkPushed(pushed, pushed_destination=version.folder, pushed_version=version.name)
+        logging.info("%s %s.", PUSHED, version.folder)
+
+
+class Driver(SurroundingsDriver):
+    """What was pushed before under other circumstances is pushed, or refused, anew.
+
+    A repeated run finds its own model as the newest version: the one below it is what it found the first time.
+    """
+
+    def surroundings(self, inputs: Mapping[str, Sequence[Artifact]], parameters: Mapping[str, Any]) -> str:
+        serving_dir = parameters["serving_dir"]
+        model = tfx_pusher.Executor().GetModelPath({key: list(found) for key, found in inputs.items()})
+        others = (each.name for each in stored_versions(serving_dir) if not is_same_model(model, each.folder))
+        aside = [each.name for each in rolled_back_versions(serving_dir)]
+        return json.dumps({"newest_other": next(others, None), "rolled_back": aside})
+
+
+def _say_why_not(pushed: Artifact, reason: str) -> None:
+    pushed.set_string_custom_property("not_pushed", reason)
+    logging.info("%s %s.", NOT_PUSHED, reason)
+
+
+def _add(model: str, statistics_uri: str, checks: Mapping[str, str]) -> None:
+    """Puts into the model's folder what later runs, and `mnist-tfx status`, want to know of it."""
+    io_utils.copy_dir(statistics_uri, os.path.join(model, DATA_STATISTICS_PATH))
+    with tf.io.gfile.GFile(os.path.join(model, PUSH_RECORD_PATH), "w") as file:
+        json.dump(checks, file)
