@@ -6,9 +6,9 @@ a changed setting is a cache miss.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Share = Annotated[float, Field(ge=0.0, lt=1.0)]
@@ -119,10 +119,35 @@ class InfraSettings(Section):
 
     engine: Literal["auto", "python", "tensorflow_model_server"] = "auto"  # auto: TF Serving where it is on the PATH
     endpoint: str = ""  # host:port of a staging server's gRPC, which is used instead
+    # A reload replaces the whole list of what a server serves. So there must be either the ModelServerConfig file that
+    # lists what the endpoint serves, to which the candidate is added, or the word that it serves nothing else.
+    endpoint_config: str = ""
+    endpoint_for_candidates_only: bool = False
+    endpoint_tls: bool = False  # so does any of the next four
+    endpoint_ca: str = ""  # PEM file of the certificates to trust, instead of the well-known ones
+    endpoint_cert: str = ""  # PEM file of the client's certificate, for mutual TLS
+    endpoint_key: str = ""  # PEM file of its key
+    endpoint_server_name: str = ""  # the name in the server's certificate, if not the host's
     examples: Annotated[int, Field(ge=1, le=500)] = 32  # of split test, sent to every signature; also the warm-up
     max_load_seconds: Annotated[float, Field(gt=0.0)] = 120.0
     max_latency_ms: Annotated[float, Field(gt=0.0)] = 250.0  # one image, 99th percentile of 100
     max_memory_mib: Annotated[float, Field(gt=0.0)] = 3000.0  # resident, of the server's process
+
+    @model_validator(mode="after")
+    def _endpoint_is_whole(self) -> Self:
+        if not self.endpoint:
+            if given := [
+                name for name in self.model_fields_set if name.startswith("endpoint_") and getattr(self, name)
+            ]:
+                raise ValueError(f"{', '.join(sorted(given))} without endpoint: give the server's HOST:PORT, too.")
+        elif bool(self.endpoint_config) == self.endpoint_for_candidates_only:
+            raise ValueError(
+                "with endpoint goes either endpoint_config, the ModelServerConfig file that lists what the server "
+                "serves, or endpoint_for_candidates_only=true if it serves nothing: what is not listed is unloaded."
+            )
+        if bool(self.endpoint_cert) != bool(self.endpoint_key):
+            raise ValueError("endpoint_cert and endpoint_key go together: give both, or neither.")
+        return self
 
 
 class BeamSettings(Section):

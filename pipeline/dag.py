@@ -58,6 +58,7 @@ def create_pipeline(
     paths: Paths,
     *,
     baseline_version: str = "",
+    model_server: str = "",
     enable_cache: bool = True,
     metadata_db: Path | None = None,
 ) -> Pipeline:
@@ -68,6 +69,7 @@ def create_pipeline(
         dataset: the prepared data, whose fingerprint enters the cache keys.
         paths: where the run reads and writes.
         baseline_version: the version served when the pipeline is made, where that is known.
+        model_server: the program that InfraValidator will start, where that is known and not ours.
         enable_cache: whether components with known inputs and parameters are answered from the cache.
         metadata_db: the SQLite file of ML Metadata, for the local runner.
     """
@@ -155,6 +157,7 @@ def create_pipeline(
         examples=examples.outputs["examples"],
         settings=recipe.infra,
         model_name=dataset.name,
+        model_server=model_server,
     )
     infra_validator.add_upstream_node(evaluator)
     push = Pusher(  # of the model in the infra blessing, which is the Trainer's with warm-up records
