@@ -119,11 +119,10 @@ class InfraSettings(Section):
 
     engine: Literal["auto", "python", "tensorflow_model_server"] = "auto"  # auto: TF Serving where it is on the PATH
     endpoint: str = ""  # host:port of a staging server's gRPC, which is used instead
-    # A reload replaces the whole list of what a server serves. So there must be either the ModelServerConfig file that
-    # lists what the endpoint serves, to which the candidate is added, or the word that it serves nothing else.
-    endpoint_config: str = ""
-    endpoint_for_candidates_only: bool = False
-    endpoint_tls: bool = False  # so does any of the next four
+    # A reload replaces the whole list of what a server serves, so one of the next two must be given.
+    endpoint_config: str = ""  # the ModelServerConfig file that lists it: the candidate is added, and taken off again
+    endpoint_for_candidates_only: bool = False  # it serves nothing else
+    endpoint_tls: bool = False  # use TLS; any of the next four does, too
     endpoint_ca: str = ""  # PEM file of the certificates to trust, instead of the well-known ones
     endpoint_cert: str = ""  # PEM file of the client's certificate, for mutual TLS
     endpoint_key: str = ""  # PEM file of its key
@@ -136,10 +135,8 @@ class InfraSettings(Section):
     @model_validator(mode="after")
     def _endpoint_is_whole(self) -> Self:
         if not self.endpoint:
-            if given := [
-                name for name in self.model_fields_set if name.startswith("endpoint_") and getattr(self, name)
-            ]:
-                raise ValueError(f"{', '.join(sorted(given))} without endpoint: give the server's HOST:PORT, too.")
+            if lonely := [name for name, value in self if name.startswith("endpoint_") and value]:
+                raise ValueError(f"{', '.join(lonely)} without endpoint: give the server's HOST:PORT, too.")
         elif bool(self.endpoint_config) == self.endpoint_for_candidates_only:
             raise ValueError(
                 "with endpoint goes either endpoint_config, the ModelServerConfig file that lists what the server "

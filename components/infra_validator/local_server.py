@@ -20,13 +20,13 @@ from components.settings import InfraSettings
 _TF_SERVING = "tensorflow_model_server"
 _LOG_LINES = 5
 # A process of this program becomes the server. It has the kernel (prctl's PR_SET_PDEATHSIG, 1) kill it when the thread
-# that started it is gone, also by SIGKILL; that survives exec, so any server will do. Between fork and exec of our own
-# process, full of threads, no Python may run. The parent may have gone before: then nobody would be told.
+# that started it is gone, also by SIGKILL; that survives exec, so any server will do. It is a program of its own since
+# no Python may run between fork and exec of a process with threads. A parent that has gone before is not told of.
 _DIE_WITH_PARENT = """
 import ctypes, os, signal, sys
-if ctypes.CDLL(None).prctl(1, signal.SIGKILL, 0, 0, 0) or os.getppid() != int(sys.argv[1]):
-    sys.exit("cannot be tied to the process that started it")
-os.execv(sys.argv[2], sys.argv[2:])
+ctypes.CDLL(None).prctl(1, signal.SIGKILL, 0, 0, 0)
+if os.getppid() == int(sys.argv[1]):
+    os.execv(sys.argv[2], sys.argv[2:])
 """
 
 

@@ -23,6 +23,7 @@ from serving.client import Client, InvalidOption, ModelNotFound, ServingClientEr
 from serving.client.channel import open_channel
 from serving.releases import models_config
 
+_STATUS_SECONDS = 5.0
 _WITHDRAW_SECONDS = 10.0
 _WHERE = "Correct infra.endpoint and the settings infra.endpoint_* of the recipe, or start the server there."
 
@@ -80,9 +81,10 @@ class StagingServer(ModelServer):
 
     def _announce(self, seconds: float) -> None:
         candidate = ModelConfig(name=self.client.model, base_path=self._base_path, model_platform="tensorflow")
+        models = [*self._listed(), candidate]
         self._announced = True
         try:
-            self._reload([*self._listed(), candidate], seconds)
+            self._reload(models, seconds)
         except grpc.RpcError as error:
             words = _words(error)
             match error.code():
@@ -153,7 +155,7 @@ class StagingServer(ModelServer):
     def _statuses(self) -> tuple[VersionStatus, ...] | None:
         """The states of the candidate; none where the server does not know it, None where it does not answer."""
         try:
-            return self.client.status()
+            return self.client.status(timeout=_STATUS_SECONDS)
         except ModelNotFound:
             return ()
         except ServingClientError:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import signal
+import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +17,7 @@ from tensorflow_serving.apis.get_model_status_pb2 import ModelVersionStatus
 
 from components.errors import PipelineError
 from components.infra_validator import executor
+from components.infra_validator import staging_server as module
 from components.infra_validator.model_server import ModelServer as Validated
 from components.infra_validator.report import failed_checks, read_report
 from components.infra_validator.requests import Request
@@ -112,33 +115,40 @@ def test_the_candidate_is_served_beside_what_else_is_there_and_is_gone_afterward
     assert not any((tmp_path / "tmp").rglob("saved_model.pb"))
 
 
+@dataclass(frozen=True)
+class Elsewhere:
+    """A server in a process of its own, which serves one model."""
+
+    process: subprocess.Popen[str]
+    settings: dict[str, str]
+
+
 @pytest.fixture(scope="module")
-def elsewhere(tiny_run: TinyRun, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """The settings of a server in a process of its own, which serves one model."""
+def elsewhere(tiny_run: TinyRun, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Elsewhere]:
     folder = tmp_path_factory.mktemp("elsewhere")
     config = _write_config(folder / "models.config", other=tiny_run)
     with server_processes("other", tiny_run.home.serving("kmnist"), folder / "log", 1) as [server]:
-        yield {"endpoint": server.address, "endpoint_config": str(config)}
+        yield Elsewhere(server.process, {"endpoint": server.address, "endpoint_config": str(config)})
 
 
 def test_a_candidate_that_staging_cannot_load_is_a_failed_check_and_is_gone_afterwards(
-    elsewhere: dict[str, str], tiny_run: TinyRun, tmp_path: Path
+    elsewhere: Elsewhere, tiny_run: TinyRun, tmp_path: Path
 ) -> None:
-    blessing = validate(tmp_path, tiny_run, save_python_inside(tmp_path / "model"), **elsewhere)
+    blessing = validate(tmp_path, tiny_run, save_python_inside(tmp_path / "model"), **elsewhere.settings)
     [failure] = failed_checks(blessing.uri)
     [candidate] = set(re.findall(r"kmnist-candidate-\w+", failure))
     assert failure.startswith("loading the model: errors: 1") and "did not become available" in failure
-    with Client(elsewhere["endpoint"], candidate) as client:
+    with Client(elsewhere.settings["endpoint"], candidate) as client:
         assert [status.state for status in client.status()] == ["END"]  # and is not tried again
-    with Client(elsewhere["endpoint"], "other") as client:
+    with Client(elsewhere.settings["endpoint"], "other") as client:
         assert client.wait_ready(5)
 
 
 def test_a_server_that_cannot_read_the_pipelines_root_says_nothing_of_the_model(
-    elsewhere: dict[str, str], tiny_run: TinyRun
+    elsewhere: Elsewhere, tiny_run: TinyRun
 ) -> None:
     root = "ram://only/this/process"
-    settings = InfraSettings(**elsewhere)
+    settings = InfraSettings(**elsewhere.settings)
     with (
         pytest.raises(PipelineError, match=f"finds no model in {root}.*must be able to read the pipeline's root"),
         staging_server(settings, "kmnist", root) as server,
@@ -146,12 +156,17 @@ def test_a_server_that_cannot_read_the_pipelines_root_says_nothing_of_the_model(
         server.load(str(tiny_run.model), 30.0)
 
 
-def test_a_candidate_that_is_not_available_in_time_is_a_failed_check(
-    staging: Staging, tiny_run: TinyRun, tmp_path: Path
+def test_a_server_that_hangs_while_it_loads_is_not_in_time(
+    elsewhere: Elsewhere, tiny_run: TinyRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    blessing = validate(tmp_path, tiny_run, tiny_run.model, **staging.settings, max_load_seconds=0.01)
-    [failure] = failed_checks(blessing.uri)
-    assert failure.startswith("time until the model is AVAILABLE: ") and staging.names == ["kmnist", "other"]
+    monkeypatch.setattr(module, "_STATUS_SECONDS", 1.0)
+    with staging_server(InfraSettings(**elsewhere.settings), "kmnist", str(tmp_path / "candidate")) as server:
+        elsewhere.process.send_signal(signal.SIGSTOP)
+        try:
+            seconds, words = server.load(str(tiny_run.model), 1.0)
+        finally:
+            elsewhere.process.send_signal(signal.SIGCONT)
+    assert seconds > 1.0 and "was not ready" in words
 
 
 def test_a_reload_by_someone_else_says_nothing_of_the_model(
