@@ -7,7 +7,7 @@ a changed setting is a cache miss.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -155,10 +155,32 @@ class InfraSettings(Section):
 
     engine: Literal["auto", "python", "tensorflow_model_server"] = "auto"  # auto: TF Serving where it is on the PATH
     endpoint: str = ""  # host:port of a staging server's gRPC, which is used instead
+    # A reload replaces the whole list of what a server serves, so one of the next two must be given.
+    endpoint_config: str = ""  # the ModelServerConfig file that lists it: the candidate is added, and taken off again
+    endpoint_for_candidates_only: bool = False  # it serves nothing else
+    endpoint_tls: bool = False  # use TLS; any of the next four does, too
+    endpoint_ca: str = ""  # PEM file of the certificates to trust, instead of the well-known ones
+    endpoint_cert: str = ""  # PEM file of the client's certificate, for mutual TLS
+    endpoint_key: str = ""  # PEM file of its key
+    endpoint_server_name: str = ""  # the name in the server's certificate, if not the host's
     examples: Annotated[int, Field(ge=1, le=500)] = 32  # of split test, sent to every signature; also the warm-up
     max_load_seconds: Annotated[float, Field(gt=0.0)] = 120.0
     max_latency_ms: Annotated[float, Field(gt=0.0)] = 250.0  # one image, 99th percentile of 100
     max_memory_mib: Annotated[float, Field(gt=0.0)] = 3000.0  # resident, of the server's process
+
+    @model_validator(mode="after")
+    def _endpoint_is_whole(self) -> Self:
+        if not self.endpoint:
+            if lonely := [name for name, value in self if name.startswith("endpoint_") and value]:
+                raise ValueError(f"{', '.join(lonely)} without endpoint: give the server's HOST:PORT, too.")
+        elif bool(self.endpoint_config) == self.endpoint_for_candidates_only:
+            raise ValueError(
+                "with endpoint goes either endpoint_config, the ModelServerConfig file that lists what the server "
+                "serves, or endpoint_for_candidates_only=true if it serves nothing: what is not listed is unloaded."
+            )
+        if bool(self.endpoint_cert) != bool(self.endpoint_key):
+            raise ValueError("endpoint_cert and endpoint_key go together: give both, or neither.")
+        return self
 
 
 class BeamSettings(Section):

@@ -58,6 +58,7 @@ def create_pipeline(
     dataset: PreparedDataset,
     paths: Paths,
     *,
+    model_server: str = "",
     enable_cache: bool = True,
     metadata_db: Path | None = None,
 ) -> Pipeline:
@@ -67,6 +68,7 @@ def create_pipeline(
         recipe: all settings.
         dataset: the prepared data, whose fingerprint enters the cache keys.
         paths: where the run reads and writes.
+        model_server: the program that InfraValidator will start, where that is known and not ours.
         enable_cache: whether components with known inputs and parameters are answered from the cache.
         metadata_db: the SQLite file of ML Metadata, for the local runner.
     """
@@ -153,6 +155,7 @@ def create_pipeline(
         examples=examples.outputs["examples"],
         settings=recipe.infra,
         model_name=dataset.name,
+        model_server=model_server,
     )
     infra_validator.add_upstream_node(evaluator)
     push = Pusher(

@@ -13,6 +13,7 @@ from components import remedies
 from components.datasets.prepared import PreparedDataset
 from components.errors import PipelineError
 from components.evaluation_result import read_quality
+from components.infra_validator.local_server import foreign_server
 from components.infra_validator.report import failed_checks
 from components.trainer_config import TrainerConfig
 from pipeline.dag import Paths, create_pipeline, trainer_config
@@ -89,6 +90,7 @@ def plan_run(
         recipe,
         dataset,
         paths,
+        model_server=foreign_server(recipe.infra),
         enable_cache=enable_cache,
         metadata_db=home.metadata_db,
     )

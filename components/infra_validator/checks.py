@@ -50,10 +50,14 @@ def answer_checks(signature: str, served: Outputs, expected: Outputs) -> list[Ch
     named = f"signature {signature!r}"
     wrong = sorted(
         name
-        for name in {*served, *expected}
-        if name not in served or name not in expected or served[name].shape != expected[name].shape
+        for name in {*served, *expected, PROBABILITIES, CLASSES, LABELS}
+        if name not in served
+        or name not in expected
+        or (served[name].shape, served[name].dtype) != (expected[name].shape, expected[name].dtype)
     )
-    shapes = Check(f"{named}: outputs that are missing, extra or of another shape", len(wrong), 0, "", ", ".join(wrong))
+    shapes = Check(
+        f"{named}: outputs that are missing, extra or of another shape or type", len(wrong), 0, "", ", ".join(wrong)
+    )
     if not shapes.passed:
         return [shapes]
     probabilities = served[PROBABILITIES].astype(np.float64)
@@ -64,21 +68,23 @@ def answer_checks(signature: str, served: Outputs, expected: Outputs) -> list[Ch
     difference = np.abs(probabilities - expected[PROBABILITIES]).max(initial=0.0)
     sum_error = np.abs(probabilities.sum(axis=-1) - 1.0).max(initial=0.0)
     # A class must be its own probabilities' likeliest; between two equal ones, rounding may choose the other.
-    likeliest = probabilities.max(axis=-1)
-    chosen = np.take_along_axis(probabilities, served[CLASSES].astype(np.int64)[..., np.newaxis], axis=-1)[..., 0]
+    classes = served[CLASSES][..., np.newaxis]
+    exists = (classes >= 0) & (classes < probabilities.shape[-1])
+    chosen = np.take_along_axis(probabilities, np.where(exists, classes, 0), axis=-1)
+    wrong_class = ~exists | (chosen < probabilities.max(axis=-1, keepdims=True))
     same = served[CLASSES] == expected[CLASSES]
     mislabeled = int(np.count_nonzero(served[LABELS][same] != expected[LABELS][same]))
     return [
         *checks,
         Check(f"{named}: largest difference from the Trainer's model", float(difference), MAX_DIFFERENCE),
         Check(f"{named}: largest error of the probabilities' sum", float(sum_error), MAX_SUM_ERROR),
-        Check(f"{named}: classes that are not the likeliest", int(np.count_nonzero(chosen < likeliest)), 0),
+        Check(f"{named}: classes that are not the likeliest", int(np.count_nonzero(wrong_class)), 0),
         Check(f"{named}: labels that do not name the class", mislabeled, 0),
     ]
 
 
 def load_check(settings: InfraSettings, seconds: float, words: str = "") -> Check:
-    """That the model became AVAILABLE in time; `words` is the last that the server said where it did not."""
+    """That the model became AVAILABLE in time; `words` is the last that was seen of it where it did not."""
     return Check("time until the model is AVAILABLE", seconds, settings.max_load_seconds, "s", words)
 
 

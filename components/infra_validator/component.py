@@ -23,6 +23,7 @@ class InfraValidatorSpec(ComponentSpec):
     PARAMETERS = {
         "settings": ExecutionParameter(type=str),  # JSON of `InfraSettings`
         "model_name": ExecutionParameter(type=str),
+        "model_server": ExecutionParameter(type=str),  # only for the cache key
         "code_version": ExecutionParameter(type=str),
     }
     INPUTS = {"model": ChannelParameter(type=Model), "examples": ChannelParameter(type=Examples)}
@@ -35,7 +36,15 @@ class InfraValidator(BaseComponent):
     SPEC_CLASS = InfraValidatorSpec
     EXECUTOR_SPEC = ExecutorClassSpec(Executor)
 
-    def __init__(self, *, model: BaseChannel, examples: BaseChannel, settings: InfraSettings, model_name: str) -> None:
+    def __init__(
+        self,
+        *,
+        model: BaseChannel,
+        examples: BaseChannel,
+        settings: InfraSettings,
+        model_name: str,
+        model_server: str = "",
+    ) -> None:
         """Asks with examples of split test.
 
         Args:
@@ -43,6 +52,7 @@ class InfraValidator(BaseComponent):
             examples: the Examples.
             settings: the server and the limits.
             model_name: the name it is served by.
+            model_server: the program that will load it, where that is known and not ours: see `foreign_server`.
         """
         super().__init__(
             spec=InfraValidatorSpec(
@@ -50,6 +60,7 @@ class InfraValidator(BaseComponent):
                 examples=examples,
                 settings=settings.model_dump_json(),
                 model_name=model_name,
+                model_server=model_server,
                 code_version=code_version(),
                 blessing=OutputChannel(InfraBlessing, self, "blessing"),
             )

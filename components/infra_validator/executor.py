@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import time
 import uuid
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import tensorflow as tf
@@ -16,9 +17,11 @@ from tfx.utils import io_utils, path_utils
 from components.features import IMAGES, TEST
 from components.infra_validator import checks
 from components.infra_validator.checks import Check
-from components.infra_validator.model_server import LoadFailed, ModelServer, NotInTime, local_server, staging_server
+from components.infra_validator.local_server import local_server
+from components.infra_validator.model_server import ModelServer, ServerFailed
 from components.infra_validator.report import write_report
 from components.infra_validator.requests import Request, read_requests, write_warmup
+from components.infra_validator.staging_server import staging_server
 from components.settings import InfraSettings
 from serving.client import ServingClientError
 
@@ -40,7 +43,7 @@ class Executor(BaseExecutor):
         """Writes the blessing, with the model to push (warm-up records included) and the report inside.
 
         Raises:
-            PipelineError: there is no server to load the model; that says nothing of the model.
+            PipelineError: there is no server to load the model, or it may not be used; that says nothing of the model.
         """
         self._log_startup(input_dict, output_dict, exec_properties)
         settings = InfraSettings.model_validate_json(exec_properties["settings"])
@@ -56,8 +59,7 @@ class Executor(BaseExecutor):
             requests = read_requests(examples_uri, settings.examples, image_shape)
             io_utils.copy_dir(model_dir, stamped)
             write_warmup(stamped, model_name, requests)
-            server.offer(stamped)
-            found, latencies = validate(server, settings, model, requests)
+            found, latencies = validate(server, settings, model, stamped, requests)
 
         blessed = all(check.passed for check in found)
         write_report(blessing.uri, found, latencies)
@@ -67,50 +69,57 @@ class Executor(BaseExecutor):
 
     def _server(self, settings: InfraSettings, model_name: str) -> AbstractContextManager[ModelServer]:
         if not settings.endpoint:
-            return local_server(settings.engine, model_name)
+            return local_server(settings, model_name)
         # Under the pipeline's root, which the staging server must be able to read.
-        return staging_server(
-            settings.endpoint, model_name, os.path.join(self._get_tmp_dir(), f"infra-{uuid.uuid4().hex}")
-        )
+        return staging_server(settings, model_name, os.path.join(self._get_tmp_dir(), f"infra-{uuid.uuid4().hex}"))
 
 
 def validate(
-    server: ModelServer, settings: InfraSettings, model: Any, requests: list[Request]
+    server: ModelServer, settings: InfraSettings, model: Any, model_dir: str, requests: list[Request]
 ) -> tuple[list[Check], list[float]]:
-    """Asks a server that was offered the model, and compares.
+    """Has a server load the model, asks it, and compares. Whatever goes wrong with the server is a failed check.
 
     Args:
-        server: where it is to become AVAILABLE.
+        server: is to load it.
         settings: the limits.
         model: the SavedModel loaded in this process, the measure of the answers.
+        model_dir: the SavedModel with the warm-up records.
         requests: what to ask.
 
     Returns:
         The checks, as far as they could be made, and the seconds of each request of one image.
+
+    Raises:
+        PipelineError: the server failed for a reason that says nothing of the model.
     """
-    started = time.monotonic()
-    try:
-        found = [checks.load_check(settings, server.wait_ready(settings.max_load_seconds))]
-    except NotInTime as error:
-        return [checks.load_check(settings, time.monotonic() - started, str(error))], []
-    except LoadFailed as error:
-        return [checks.error_check("loading the model", str(error))], []
+    found: list[Check] = []
+    latencies: list[float] = []
+
+    @contextmanager
+    def failing(what: str) -> Iterator[None]:
+        try:
+            yield
+        except (ServerFailed, ServingClientError) as error:
+            found.append(checks.error_check(what, server.explain(error)))
+
+    with failing("loading the model"):
+        found.append(checks.load_check(settings, *server.load(model_dir, settings.max_load_seconds)))
+    if not all(check.passed for check in found):
+        return found, []
     for request in requests:
         outputs = model.signatures[request.signature](**{request.key: tf.constant(request.value)})
         expected = {name: value.numpy() for name, value in outputs.items()}
-        try:
+        with failing(f"signature {request.signature!r}"):
             served = server.client.run({request.key: request.value}, signature=request.signature)
-        except ServingClientError as error:
-            found.append(checks.error_check(f"signature {request.signature!r}", str(error)))
-        else:
             found += checks.answer_checks(request.signature, served, expected)
     if not all(check.passed for check in found):
         return found, []
-    latencies = _latencies(server, next(request for request in requests if request.signature == IMAGES))
-    found.append(checks.latency_check(settings, latencies))
-    resident = server.resident_bytes()
-    if resident is not None:
-        found.append(checks.memory_check(settings, resident))
+    with failing("requests of one image"):
+        latencies += _latencies(server, next(request for request in requests if request.signature == IMAGES))
+        found.append(checks.latency_check(settings, latencies))
+        resident = server.resident_bytes()
+        if resident is not None:
+            found.append(checks.memory_check(settings, resident))
     return found, latencies
 
 

@@ -123,3 +123,11 @@ def channel_options(tls: Tls | None) -> list[tuple[str, Any]]:
     """The channel's options."""
     override = [("grpc.ssl_target_name_override", tls.server_name)] if tls is not None and tls.server_name else []
     return [*_OPTIONS, *override]
+
+
+def open_channel(address: str, tls: Tls | None) -> grpc.Channel:
+    """A channel that connects at the first call. Raises InvalidOption for an address or a file that is none."""
+    target, options = resolve_target(address), channel_options(tls)
+    if tls is None:
+        return grpc.insecure_channel(target, options)
+    return grpc.secure_channel(target, tls.credentials(), options)

@@ -12,7 +12,7 @@ import grpc
 
 from components.errors import PipelineError
 from serving.client import messages
-from serving.client.channel import Tls, channel_options, resolve_target
+from serving.client.channel import Tls, open_channel
 
 _AVAILABLE = "AVAILABLE"
 _STATES = {number: name for name, number in messages.enum_values("tensorflow.serving.ModelVersionStatus.State").items()}
@@ -40,11 +40,7 @@ class RunningServer:
         """Connects at the first call. Raises serving.client.InvalidOption for an address or a file that is none."""
         self.address = address
         self.problem = ""  # of the last call, if it was not answered
-        target, options = resolve_target(address), channel_options(tls)
-        if tls is None:
-            self._channel = grpc.insecure_channel(target, options)
-        else:
-            self._channel = grpc.secure_channel(target, tls.credentials(), options)
+        self._channel = open_channel(address, tls)
 
     def states(self, model: str) -> dict[int, VersionState] | None:
         """By version, ascending; None where nothing answers or the model is unknown: `problem` says which."""

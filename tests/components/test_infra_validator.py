@@ -2,51 +2,41 @@
 
 from __future__ import annotations
 
-import shutil
+import os
+import re
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 import tensorflow as tf
 from tensorflow_serving.apis import prediction_log_pb2
-from tfx.types import artifact_utils
-from tfx.types.standard_artifacts import Examples, InfraBlessing, Model
 
 from components.errors import PipelineError
+from components.infra_validator import executor, model_server
 from components.infra_validator.checks import Check, Outputs, answer_checks
-from components.infra_validator.executor import Executor
+from components.infra_validator.local_server import foreign_server
+from components.infra_validator.model_server import ModelServer
 from components.infra_validator.report import failed_checks, read_report
+from components.infra_validator.requests import Request
 from components.settings import InfraSettings
-from serving.client import Client
-from tests.fixtures.executors import artifact, context
-from tests.fixtures.server_process import server_processes
+from tests.fixtures.infra_validation import blessed, save_python_inside, validate
+from tests.fixtures.server_process import CHECKOUT
 from tests.fixtures.tiny_run import TinyRun
 
 SIGNATURES = ["serving_default", "images", "encoded_images"]
 WARMUP = Path("assets.extra") / "tf_serving_warmup_requests"
 
 
-def validate(folder: Path, run: TinyRun, model: Path, **settings: Any) -> InfraBlessing:
-    """Runs the executor on a SavedModel with the examples of the tiny run, in our server."""
-    candidate = artifact(Model, folder / "candidate")
-    shutil.copytree(model, folder / "candidate" / "Format-Serving")
-    examples = artifact(Examples, run.examples)
-    examples.split_names = artifact_utils.encode_split_names(["train", "eval", "test"])
-    blessing = artifact(InfraBlessing, folder / "blessing")
-    wanted = InfraSettings.model_validate({"engine": "python", "examples": 4, **settings})
-    Executor(context(folder)).Do(
-        {"model": [candidate], "examples": [examples]},
-        {"blessing": [blessing]},
-        {"settings": wanted.model_dump_json(), "model_name": "kmnist"},
-    )
-    return blessing
-
-
-def blessed(blessing: InfraBlessing) -> bool:
-    return bool(blessing.get_int_custom_property("blessed"))
+def _write_program(path: Path, line: str) -> None:
+    path.write_text(f"#!/bin/sh\n{line}\n")
+    path.chmod(0o755)
 
 
 def test_a_model_that_serves_is_blessed_by_checks_of_every_signature(tiny_run: TinyRun) -> None:
@@ -78,40 +68,8 @@ def test_the_pushed_model_is_the_trainers_with_warmup_records(tiny_run: TinyRun)
     assert sizes == [(signature, size) for signature in SIGNATURES for size in (1, 32)]
 
 
-class PythonInside(tf.Module):
-    """Answers only in the process that made it: a part of its graph is a Python function."""
-
-    def _answer(self, batch: tf.Tensor) -> dict[str, tf.Tensor]:
-        tenths = tf.py_function(lambda: tf.fill([10], 0.1), [], tf.float32)
-        count = tf.shape(batch)[0]
-        return {
-            "probabilities": tf.ensure_shape(tf.tile(tenths[tf.newaxis], [count, 1]), [None, 10]),
-            "classes": tf.zeros([count], tf.int64),
-            "labels": tf.fill([count], "a"),
-        }
-
-    @tf.function(input_signature=[tf.TensorSpec([None, 28, 28, 1], tf.uint8, "images")])
-    def images(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
-        return self._answer(images)
-
-    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, "examples")])
-    def examples(self, examples: tf.Tensor) -> dict[str, tf.Tensor]:
-        return self._answer(examples)
-
-    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, "encoded_images")])
-    def encoded_images(self, encoded_images: tf.Tensor) -> dict[str, tf.Tensor]:
-        return self._answer(encoded_images)
-
-
 def test_a_model_that_works_only_where_it_was_made_is_not_blessed(tiny_run: TinyRun, tmp_path: Path) -> None:
-    module = PythonInside()
-    signatures = {
-        "serving_default": module.examples,
-        "images": module.images,
-        "encoded_images": module.encoded_images,
-    }
-    tf.saved_model.save(module, str(tmp_path / "model"), signatures=signatures)
-    blessing = validate(tmp_path, tiny_run, tmp_path / "model")
+    blessing = validate(tmp_path, tiny_run, save_python_inside(tmp_path / "model"))
     [failure] = failed_checks(blessing.uri)
     assert not blessed(blessing) and (Path(blessing.uri) / "INFRA_NOT_BLESSED").exists()
     assert failure.startswith("loading the model: errors: 1, allowed at most 0 (version 1 is END"), failure
@@ -132,18 +90,63 @@ def test_a_model_that_is_not_available_in_time_is_not_blessed(tiny_run: TinyRun,
     assert failure.startswith("time until the model is AVAILABLE: ") and "allowed at most 0.05 s" in failure
 
 
-def test_a_staging_server_given_by_its_address_takes_the_candidate(tiny_run: TinyRun, tmp_path: Path) -> None:
-    with server_processes("other", tiny_run.home.serving("kmnist"), tmp_path / "log", 1) as [staging]:
-        blessing = validate(tmp_path, tiny_run, tiny_run.model, endpoint=staging.address)
-        with Client(staging.address, "kmnist") as client:
-            assert [status.version for status in client.status()] == [1]
-    assert blessed(blessing)
-    assert "memory of the model server" not in [check["name"] for check in read_report(blessing.uri)["checks"]]
+@pytest.mark.parametrize(
+    ("number", "before", "words"),
+    [
+        (signal.SIGKILL, True, r"the model server ended with status -9"),
+        (signal.SIGSTOP, True, r"Deadline Exceeded"),
+        (signal.SIGKILL, False, r"the model server ended with status -9"),  # and its memory is to be measured
+    ],
+    ids=["killed", "stopped", "killed-after-the-last-answer"],
+)
+def test_a_server_that_dies_or_hangs_while_latency_is_measured_is_a_failed_check(
+    tiny_run: TinyRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, before: bool, words: str
+) -> None:
+    measure = executor._latencies
+
+    def signalled(server: ModelServer, request: Request) -> list[float]:
+        [process] = [each for each in psutil.Process().children() if "serving.server" in each.cmdline()]
+        if before:
+            process.send_signal(number)
+            return measure(server, request)
+        seconds = measure(server, request)
+        process.send_signal(number)
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        return seconds
+
+    monkeypatch.setattr(executor, "_latencies", signalled)
+    monkeypatch.setattr(model_server, "DEFAULT_TIMEOUT", 5.0)
+    blessing = validate(tmp_path, tiny_run, tiny_run.model)
+    [failure] = failed_checks(blessing.uri)
+    assert not blessed(blessing) and (Path(blessing.uri) / "INFRA_NOT_BLESSED").exists()
+    assert re.match(rf"requests of one image: errors: 1, allowed at most 0 \(.*{words}", failure), failure
 
 
-def test_a_staging_server_that_is_not_there_says_nothing_of_the_model(tiny_run: TinyRun, tmp_path: Path) -> None:
-    with pytest.raises(PipelineError, match=r"127\.0\.0\.1:1 .*infra\.endpoint"):
-        validate(tmp_path, tiny_run, tiny_run.model, endpoint="127.0.0.1:1")
+ENTER_TWO_SERVERS = """
+import time
+from components.infra_validator.local_server import local_server
+from components.settings import InfraSettings
+with local_server(InfraSettings(engine="python"), "a"), local_server(InfraSettings(), "b"):
+    print("entered", flush=True)
+    time.sleep(600)
+"""
+
+
+def test_no_server_outlives_the_process_that_started_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Stands for one that knows nothing of us.
+    _write_program(tmp_path / "tensorflow_model_server", "exec sleep 600")
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    command = [sys.executable, "-c", ENTER_TWO_SERVERS]
+    with subprocess.Popen(command, cwd=CHECKOUT, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None and process.stdout.readline() == "entered\n"
+        servers = psutil.Process(process.pid).children()
+        process.kill()
+        _gone, alive = psutil.wait_procs(servers, timeout=10)
+    left = [each for each in alive if each.status() != psutil.STATUS_ZOMBIE]  # nobody may be there to reap it
+    for each in left:
+        each.kill()
+    assert len(servers) == 2 and left == []
 
 
 def test_an_engine_that_is_not_there_says_nothing_of_the_model(
@@ -152,6 +155,30 @@ def test_an_engine_that_is_not_there_says_nothing_of_the_model(
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(PipelineError, match="tensorflow_model_server, which is not on the PATH"):
         validate(tmp_path, tiny_run, tiny_run.model, engine="tensorflow_model_server")
+
+
+def test_an_engine_that_does_not_run_says_nothing_of_the_model(
+    tiny_run: TinyRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _write_program(tmp_path / "tensorflow_model_server", "echo a library is missing; exit 3")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(PipelineError, match=r"status 3: a library is missing.*infra\.engine"):
+        validate(tmp_path, tiny_run, tiny_run.model, engine="auto")
+
+
+def test_which_model_server_would_load_the_model_is_in_the_cache_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    endpoint = InfraSettings(endpoint="host:1", endpoint_for_candidates_only=True)
+    ours = InfraSettings(engine="python")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    binary = tmp_path / "tensorflow_model_server"
+    seen = [foreign_server(InfraSettings())]
+    for version in ("# 1", "# another"):
+        _write_program(binary, version)
+        seen.append(foreign_server(InfraSettings()))
+        assert foreign_server(endpoint) == foreign_server(ours) == ""
+    assert seen[0] == "" and len(set(seen)) == 3
 
 
 @pytest.fixture
@@ -190,6 +217,9 @@ def test_equal_answers_pass() -> None:
     [
         ({"probabilities": np.array([[0.7, 0.2, 0.1]], np.float32)}, "of another shape"),
         ({"more": np.zeros(2)}, "extra"),
+        ({"classes": np.array([b"0", b"2"], object)}, "type"),
+        ({"classes": np.array([0, 3])}, "not the likeliest"),
+        ({"classes": np.array([0, -1])}, "not the likeliest"),
         ({"probabilities": np.array([[0.7, 0.2, 0.1], [np.nan, 0.1, 0.8]], np.float32)}, "not finite"),
         ({"probabilities": np.array([[0.6999, 0.2001, 0.1], [0.1, 0.1, 0.8]], np.float32)}, "largest difference"),
         ({"classes": np.array([1, 2])}, "not the likeliest"),

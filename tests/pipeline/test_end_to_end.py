@@ -172,6 +172,20 @@ def test_a_model_that_was_rolled_back_is_not_said_to_be_pushed(run: TinyRun) -> 
     shutil.rmtree(run.home.serving("kmnist") / ".rolled_back")
 
 
+def test_a_model_server_that_appears_on_the_path_is_asked_anew(
+    run: TinyRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    binary = tmp_path / "tensorflow_model_server"
+    binary.write_text(f'#!/bin/sh\nexec {sys.executable} -m serving.server "$@"\n')
+    binary.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    answer = run.again()
+    assert answer.code == 0 and not_cached(answer) == ["InfraValidator", "Pusher", "Report"]
+    assert not_cached(run.again()) == []
+    monkeypatch.undo()
+    assert not_cached(run.again()) == []  # what our own server said still holds
+
+
 def test_a_model_below_its_bounds_is_not_pushed(run: TinyRun) -> None:
     answer = run.again("--set", "min_accuracy=1.0", "--set", "baseline=none")
     assert answer.code == 4

@@ -1,0 +1,116 @@
+"""A model server in a fresh process on this machine, which never outlives this one."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+
+from components.errors import PipelineError
+from components.infra_validator.model_server import ModelServer, ServerFailed
+from components.settings import InfraSettings
+
+_TF_SERVING = "tensorflow_model_server"
+_LOG_LINES = 5
+# A process of this program becomes the server. It has the kernel (prctl's PR_SET_PDEATHSIG, 1) kill it when the thread
+# that started it is gone, also by SIGKILL; that survives exec, so any server will do. It is a program of its own since
+# no Python may run between fork and exec of a process with threads. A parent that has gone before is not told of.
+_DIE_WITH_PARENT = """
+import ctypes, os, signal, sys
+ctypes.CDLL(None).prctl(1, signal.SIGKILL, 0, 0, 0)
+if os.getppid() == int(sys.argv[1]):
+    os.execv(sys.argv[2], sys.argv[2:])
+"""
+
+
+class LocalServer(ModelServer):
+    """A process of its own on this machine, reached through a Unix socket: no port is taken."""
+
+    def __init__(self, settings: InfraSettings, model_name: str, folder: Path) -> None:
+        """Starts it, with its files in `folder`; it looks for versions of the model from now on."""
+        base_path, socket = folder / "model", folder / "grpc.sock"
+        base_path.mkdir()
+        super().__init__(settings, f"unix:{socket}", model_name, str(base_path))
+        self._log = folder / "log"
+        command = [*_server_command(settings.engine), f"--grpc_socket_path={socket}", "--port=0", "--rest_api_port=0"]
+        command += [f"--model_name={model_name}", f"--model_base_path={base_path}", "--max_num_load_retries=0"]
+        if sys.platform == "linux":
+            command = [sys.executable, "-I", "-S", "-c", _DIE_WITH_PARENT, str(os.getpid()), *command]
+        with self._log.open("wb") as output:
+            self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
+
+    def kill(self) -> None:
+        """Ends it at once: no request is left, and TF Serving ignores SIGTERM."""
+        self._process.kill()
+        self._process.wait()
+
+    def resident_bytes(self) -> int | None:
+        try:
+            process = psutil.Process(self._process.pid)
+            resident = sum(each.memory_info().rss for each in (process, *process.children(recursive=True)))
+        except psutil.Error as error:
+            raise ServerFailed(str(error)) from error
+        if why := self._end():  # of one that ended but now, the system tells 0
+            raise ServerFailed(why)
+        return resident
+
+    def _announce(self, seconds: float) -> None:
+        """It polls the folder, if it is there at all: one that ended before says nothing of the model."""
+        if why := self._end():
+            raise PipelineError(f"{why}. That was before it had a model: mend it, or choose another infra.engine.")
+
+    def _end(self) -> str:
+        if self._process.poll() is None:
+            return ""
+        tail = self._log.read_text(errors="replace").splitlines()[-_LOG_LINES:]
+        return f"the model server ended with status {self._process.returncode}: " + " | ".join(tail)
+
+
+@contextmanager
+def local_server(settings: InfraSettings, model_name: str) -> Iterator[LocalServer]:
+    """A server in a fresh process, which ends with the context, or with the thread that entered it.
+
+    Args:
+        settings: `engine` is `python` (ours), `tensorflow_model_server`, or `auto`: the latter where it is on the PATH.
+        model_name: the name to serve the model by.
+
+    Raises:
+        PipelineError: the engine asked for is not there.
+    """
+    # Short: the path of a Unix socket may have about 100 characters.
+    with tempfile.TemporaryDirectory(prefix="infra-") as folder:
+        server = LocalServer(settings, model_name, Path(folder))
+        try:
+            with server.client:
+                yield server
+        finally:
+            server.kill()
+
+
+def foreign_server(settings: InfraSettings) -> str:
+    """Which program that is not ours `local_server` would start on this machine: path, size and time; empty for none.
+
+    It belongs to the cache key: with another server the answer may be another.
+    """
+    binary = None if settings.endpoint or settings.engine == "python" else shutil.which(_TF_SERVING)
+    if not binary:
+        return ""
+    path = os.path.realpath(binary)
+    file = os.stat(path)
+    return f"{path} {file.st_size} {file.st_mtime_ns}"
+
+
+def _server_command(engine: str) -> list[str]:
+    binary = shutil.which(_TF_SERVING)
+    if engine == _TF_SERVING and not binary:
+        raise PipelineError(
+            f"infra.engine asks for {_TF_SERVING}, which is not on the PATH: install it, or use 'auto'."
+        )
+    return [binary] if binary and engine != "python" else [sys.executable, "-m", "serving.server"]
