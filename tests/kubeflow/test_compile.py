@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -62,7 +63,7 @@ def test_the_dag_is_the_local_ones(compiled: dict[str, CompiledPipeline], tiny_r
     assert waits["TfdsExampleGen"] == waits["ImportSchemaGen"] == set()
     assert waits["Transform"] == {"TfdsExampleGen", "ImportSchemaGen", "DataGate"}
     assert waits["Evaluator"] == {"TfdsExampleGen", "ImportSchemaGen", "Trainer", "Baseline"}
-    assert waits["Pusher"] == {"Evaluator", "InfraValidator"}
+    assert waits["Pusher"] == {"Evaluator", "InfraValidator", "StatisticsGen"}
     local = create_pipeline(tiny_recipe, DESCRIBED, cluster_paths(DESCRIBED.name, load_profile("vertex-cpu")))
     assert waits.keys() == {component.id for component in local.components}
 
@@ -110,7 +111,7 @@ def test_tasks_that_look_at_what_is_served_are_never_answered_from_the_cache(
     """Their inputs and parameters say nothing of it: a rollback or another recipe's push would go unseen."""
     for pipeline in compiled.values():
         cached = {name for name, task in pipeline.tasks().items() if task.caching_options.enable_cache}
-        assert pipeline.tasks().keys() - cached == {"Baseline", "Pusher", "Report"}
+        assert pipeline.tasks().keys() - cached == {"DataGate", "Baseline", "Pusher", "Report"}
 
 
 def test_without_the_cache_no_task_is_answered_from_it(tmp_path: Path, tiny_recipe: Recipe) -> None:
@@ -214,13 +215,11 @@ def test_the_gate_is_part_of_every_compilation(
 
 
 def _push_to_this_machine(folder: Path) -> type:
-    from tfx.components.pusher.component import Pusher
-    from tfx.proto import pusher_pb2
+    from components.pusher.component import Pusher
 
     class Careless(Pusher):
-        def __init__(self, **kwargs: object) -> None:
-            filesystem = pusher_pb2.PushDestination.Filesystem(base_directory=str(folder / "serving"))
-            super().__init__(**{**kwargs, "push_destination": pusher_pb2.PushDestination(filesystem=filesystem)})
+        def __init__(self, **kwargs: Any) -> None:
+            super().__init__(**{**kwargs, "serving_dir": str(folder / "serving")})
             self.with_id("Pusher")
 
     return Careless

@@ -60,7 +60,8 @@ def test_verdict_says_what_failed_and_what_to_do():
 
 
 def test_verdict_says_why_nothing_was_pushed_and_what_was_not_checked(content):
-    gates = (*content.verdict.gates[:-1], c.Gate("Push", "withheld", "a study recipe."))
+    *others, push = content.verdict.gates
+    gates = (*others, replace(push, state="withheld", detail="a study recipe."))
     verdict = replace(content.verdict, pushed_version=None, gates=gates, cautions=("baseline=none: <b>",))
     root = parse(render_report(replace(content, verdict=verdict)))
     assert tiles(root)["push"] == ["not pushed", "a study recipe."]
