@@ -16,6 +16,7 @@ done
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 mkdir -p "$work/lists/partial" "$work/cache/archives/partial" "$work/debs"
+true >"$work/log"
 apt_private() {
   apt-get -qq \
     -o Dir::Etc::sourcelist="$work/sources.list" -o Dir::Etc::sourceparts=- \
@@ -35,5 +36,5 @@ for archive in $(apt-get --print-uris update 2>/dev/null | sed -n "s|^'\\([^']*\
     exit 0
   fi
 done
-said=$(sed -n 's/^E: //p' "$work/log" 2>/dev/null | head -n 1)
+said=$(sed -n 's/^E: //p' "$work/log" | head -n 1)
 fail "none of apt's archives is a Debian mirror with $SUITE${said:+ (apt-get: $said)}"

@@ -5,8 +5,8 @@ A root holds Debian's minimal system and the packages that the README names, not
 `make run` in a clone of the last commit. On Debian 13, which the image stands on, the steps of the build stage of
 kubeflow/Dockerfile follow, and a run with what they installed.
 
-The roots take over this machine's mirrors and certificates. They lie in .tools/fresh and go at the end, also where it fails;
-the log and the downloads stay.
+The roots take over this machine's mirrors and certificates. They lie in .tools/fresh and go at the end, also where it
+fails; the logs and the downloads stay.
 """
 
 from __future__ import annotations
@@ -44,10 +44,12 @@ class Failed(Exception):
 
 
 def say(message: str) -> None:
+    """Progress, on stderr."""
     print(f"fresh: {message}", file=sys.stderr, flush=True)
 
 
 def main(suites: list[str]) -> int:
+    """Proves it for these suites, or for both; 0 where all went well."""
     try:
         check_machine()
         if "FRESH_UNSHARED" not in os.environ:
@@ -73,6 +75,7 @@ def main(suites: list[str]) -> int:
 
 
 def check_machine() -> None:
+    """Raises Failed where this machine cannot make roots."""
     if os.geteuid() != 0:
         raise Failed("only root can make a Debian root: run it with sudo.")
     for tool in ("apt-get", "debootstrap", "git", "unshare"):
@@ -119,7 +122,9 @@ class Root:
         (self.path / "etc/apt/apt.conf.d/90host").write_text(settings)
         self._take_over()
         self.as_root("apt-get -qq update")
-        self.as_root(f"DEBIAN_FRONTEND=noninteractive apt-get -qq install --no-install-recommends -y {' '.join(packages)}")
+        self.as_root(
+            f"DEBIAN_FRONTEND=noninteractive apt-get -qq install --no-install-recommends -y {' '.join(packages)}"
+        )
         self._take_over()  # ca-certificates has written a bundle of its own
         self.as_root(f"useradd --uid {USER_ID} --home-dir {HOME} somebody")
         self._run("git", "clone", "--quiet", "--no-hardlinks", str(CHECKOUT), self._inside(CLONE))
@@ -172,6 +177,7 @@ class Root:
 
 
 def ways() -> Iterator[tuple[str, str]]:
+    """The environment variables that tell how this machine reaches its registries."""
     for name, value in os.environ.items():
         if WAYS.fullmatch(name):
             yield name, value

@@ -1,4 +1,4 @@
-"""What is published about MNIST and Fashion-MNIST: where, the sums of their files, and the packages that hold them too."""
+"""What is published about MNIST and Fashion-MNIST: the files, their sums, and the packages that hold them too."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Whether datasets can be had from here, asked before the work begins.
 
-The set-up asks before it installs anything (`python3 -m components.datasets.sources`, with any Python 3.9 or later), so this
-module imports the standard library alone at its top.
+The set-up asks before it installs anything (`python3 -m components.datasets.sources`, with any Python from 3.9 on), so
+this module needs no package before a dataset is looked for.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from components.datasets.packages import missing_tool
@@ -19,12 +18,12 @@ from components.errors import PipelineError
 
 
 def require_sources(wanted: Iterable[tuple[str, str | None]], data_dir: Path) -> None:
-    """Checks that each dataset and version is prepared in `data_dir`, or has a source: five seconds at most.
+    """Checks that each dataset and version is prepared in `data_dir`, or has a source: five seconds at most for each.
 
     Datasets of which nothing is published here are left to TFDS.
 
     Raises:
-        PipelineError: one is not prepared, its hosts do not answer, and the program that fetches its package is missing.
+        PipelineError: one is not prepared, its host does not answer, and a program that fetches its package is missing.
     """
     from components.datasets.errors import NotPrepared
     from components.datasets.prepared import load_prepared
@@ -41,16 +40,13 @@ def require_sources(wanted: Iterable[tuple[str, str | None]], data_dir: Path) ->
 
 def _no_source(names: Iterable[str]) -> str | None:
     """The first of the datasets that neither TFDS's hosts nor a package can give, and what to do, in one line."""
-    known = [name for name in names if name in PACKAGES]
-    needing = {name: tool for name in known if (tool := missing_tool(PACKAGES[name]))}
-    with ThreadPoolExecutor(max_workers=2) as pool:
-        answers = pool.map(lambda name: unreachable_reason([TFDS_FILE[name]]), needing)
-        for (name, tool), reason in zip(needing.items(), answers, strict=False):
-            if reason:
-                return (
-                    f"dataset {name} cannot be had from here: its host does not answer ({reason}), and {tool}, which would "
-                    f"get the {PACKAGES[name]}, is not installed. Install {tool}, or make the host reachable."
-                )
+    needing = {name: tool for name in names if name in PACKAGES and (tool := missing_tool(PACKAGES[name]))}
+    for name, tool in needing.items():
+        if reason := unreachable_reason([TFDS_FILE[name]]):
+            return (
+                f"dataset {name} cannot be had from here: its host does not answer ({reason}), and {tool}, which would "
+                f"get the {PACKAGES[name]}, is not installed. Install {tool}, or make the host reachable."
+            )
     return None
 
 
