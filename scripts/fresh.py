@@ -108,6 +108,7 @@ class Root:
         self.path = PLACE / suite
         self.log = PLACE / f"{suite}.log"
         self.cache = PLACE / "cache"
+        self.mounted: list[Path] = []
 
     def make(self) -> None:
         packages = required_packages()
@@ -116,8 +117,8 @@ class Root:
         self.cache.mkdir(parents=True, exist_ok=True)
         self.log.write_text("")
         self._run("debootstrap", "--variant=minbase", self.suite, str(self.path), mirror())
-        for folder, options in (("proc", ("-t", "proc", "proc")), ("dev", ("--rbind", "/dev"))):
-            self._run("mount", *options, str(self.path / folder))
+        self._mount(self.path / "proc", "-t", "proc", "proc")
+        self._mount(self.path / "dev", "--rbind", "/dev")
         settings = subprocess.run(["apt-config", "dump", "Acquire"], capture_output=True, text=True, check=True).stdout
         (self.path / "etc/apt/apt.conf.d/90host").write_text(settings)
         self._take_over()
@@ -130,7 +131,7 @@ class Root:
         self._run("git", "clone", "--quiet", "--no-hardlinks", str(CHECKOUT), self._inside(CLONE))
         self._inside(HOME / ".cache").mkdir(exist_ok=True)
         self.as_root(f"mkdir -p /app /build && chown -R somebody: {HOME} /app /build")
-        self._run("mount", "--bind", str(self.cache), self._inside(HOME / ".cache"))
+        self._mount(self._inside(HOME / ".cache"), "--bind", str(self.cache))
         self.as_root(f"chown somebody: {HOME}/.cache")
         for compiler in COMPILERS:
             if any((self.path / folder / compiler).exists() for folder in ("usr/bin", "usr/local/bin")):
@@ -149,10 +150,18 @@ class Root:
         self._run("chroot", user, str(self.path), "env", "-i", *assigned, "sh", "-ec", script)
 
     def remove(self) -> None:
-        for folder in ("proc", "dev", str(HOME / ".cache")[1:]):
-            if os.path.ismount(self.path / folder):
-                subprocess.run(["umount", "--lazy", "--recursive", str(self.path / folder)], check=True)
+        while self.mounted:  # what is mounted must not be removed with the root
+            subprocess.run(["umount", "--lazy", "--recursive", self.mounted.pop()], check=True)
         shutil.rmtree(self.path, ignore_errors=True)
+
+    def folder_of_python(self) -> str:
+        """Where the interpreter lies from which the set-up made .venv."""
+        settings = self._inside(CLONE / ".venv" / "pyvenv.cfg").read_text()
+        return re.findall(r"^home = (.+)$", settings, flags=re.M)[0]
+
+    def _mount(self, where: Path, *what: str) -> None:
+        self._run("mount", *what, where)
+        self.mounted.append(where)
 
     def _take_over(self) -> None:
         for name in FILES:
@@ -188,14 +197,14 @@ def ways() -> Iterator[tuple[str, str]]:
 def follow_dockerfile(root: Root) -> None:
     """Follows the build stage as Docker would, but as the ordinary user; then runs a pipeline with what it installed.
 
-    The base image brings Python 3.11 with pip; here they come from the environment that `make run` has made.
+    The base image's Python 3.11 and pip are, here, the interpreter that `make run` has found and a pip of its own for it.
     """
-    base = HOME / "base"
-    interpreter = "$(.venv/bin/python -c 'import sys; print(sys._base_executable)')"
-    root.as_user(f"{interpreter} -m venv --without-pip {base}", CLONE)
+    base, context, folder = HOME / "base", HOME / "context", Path("/")
+    python = root.folder_of_python()
+    root.as_user(f"git clone --quiet {CLONE} {context}", HOME)
+    root.as_user(f"{python}/python3.11 -m venv --without-pip {base}", HOME)
     root.as_user(f".venv/bin/python -m pip --python {base}/bin/python install --quiet pip", CLONE)
-    variables = {"PATH": f"{base}/bin:/usr/local/bin:/usr/bin:/bin"}
-    folder = Path("/")
+    variables = {"PATH": f"{base}/bin:{python}:/usr/bin:/bin"}
     for name, rest in stages()[2]:
         if name in ("ARG", "ENV"):
             variables.update(word.split("=", 1) for word in shlex.split(rest))
@@ -203,15 +212,12 @@ def follow_dockerfile(root: Root) -> None:
             folder = Path(rest)
         elif name == "COPY":
             *sources, target = rest.split()
-            root.as_user(f"mkdir -p {folder / target} && cp -r {' '.join(sources)} {folder / target}", CLONE)
+            root.as_user(f"mkdir -p {folder / target} && cp -r {' '.join(sources)} {folder / target}", context)
         elif name == "RUN":
             root.as_user(rest, folder, **variables)
-    root.as_user(f"cp -r {CLONE}/var/datasets {HOME} && rm -rf {CLONE} /build/*", HOME)
-    root.as_user(
-        f"mkdir var && mv {HOME}/datasets var && venv/bin/mnist-tfx run --dataset mnist --set training.epochs=3",
-        Path("/app"),
-        MNIST_TFX_HOME="/app/var",
-    )
+    root.as_user("rm -rf /build/*", HOME)  # the image's last stage copies /app/venv alone
+    root.as_user(f"mkdir var && cp -r {CLONE}/var/datasets var", Path("/app"))
+    root.as_user("venv/bin/mnist-tfx --home var run --dataset mnist --set training.epochs=3", Path("/app"))
 
 
 if __name__ == "__main__":
