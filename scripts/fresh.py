@@ -197,7 +197,7 @@ def ways() -> Iterator[tuple[str, str]]:
 def follow_dockerfile(root: Root) -> None:
     """Follows the build stage as Docker would, but as the ordinary user; then runs a pipeline with what it installed.
 
-    The base image's Python 3.11 and pip are, here, the interpreter that `make run` has found and a pip of its own for it.
+    The base image's Python 3.11 and pip are here the interpreter that `make run` has found, and a pip of its own.
     """
     base, context, folder = HOME / "base", HOME / "context", Path("/")
     python = root.folder_of_python()
@@ -217,7 +217,7 @@ def follow_dockerfile(root: Root) -> None:
             root.as_user(rest, folder, **variables)
     root.as_user("rm -rf /build/*", HOME)  # the image's last stage copies /app/venv alone
     root.as_user(f"mkdir var && cp -r {CLONE}/var/datasets var", Path("/app"))
-    root.as_user("venv/bin/mnist-tfx --home var run --dataset mnist --set training.epochs=3", Path("/app"))
+    root.as_user("venv/bin/mnist-tfx run --home var --dataset mnist --set training.epochs=3", Path("/app"))
 
 
 if __name__ == "__main__":
