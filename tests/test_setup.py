@@ -304,6 +304,13 @@ def test_the_readme_names_what_a_bare_debian_needs() -> None:
     assert not {"build-essential", "g++", "gcc", "python3-dev"} & set(packages)
 
 
+def test_fresh_names_what_it_lacks(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "scripts.fresh"]
+    done = subprocess.run(command, cwd=CHECKOUT, env={"PATH": str(tmp_path)}, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert re.fullmatch(r"fresh: (there is no apt-get here|only root can).*\n", done.stderr)
+
+
 def test_set_up_starts_anew_where_the_checkout_was_moved(set_up: SetUp) -> None:
     set_up.run()
     set_up.calls()

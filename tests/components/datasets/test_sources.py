@@ -12,6 +12,7 @@ from components.datasets.prepared import PreparedDataset
 from components.datasets.published import DATASETS, TFDS_FILE
 from components.datasets.sources import require_sources
 from components.errors import PipelineError
+from tests.fixtures.command import mnist_tfx
 
 BOTH = [("fashion_mnist", None), ("mnist", None)]
 
@@ -44,6 +45,13 @@ def test_the_second_dataset_is_asked_for_before_the_first_is_fetched(
         require_sources(BOTH, tmp_path / "datasets")
     assert "\n" not in str(caught.value)
     require_sources(BOTH[:1], tmp_path / "datasets")
+
+
+def test_a_run_of_both_ends_before_it_prepares_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", programs(tmp_path, "apt-get", "dpkg-deb"))
+    answer = mnist_tfx("run", "--dataset", "all", "--home", tmp_path / "home")
+    assert (answer.code, answer.out) == (1, "")
+    assert answer.err.startswith("error: dataset mnist cannot be had") and answer.err.count("\n") == 1
 
 
 def test_the_packages_programs_are_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
