@@ -32,7 +32,7 @@ test-tf-serving-version: setup ## a model's answers in the TensorFlow of the pin
 	@$(PYTHON) -m pytest -q -s -m slow tests/serving/test_tf_serving_version.py
 
 test-fresh: ## make run and the image's steps in minimal Debian 12 and 13 roots (as root, with debootstrap)
-	@python3 -m scripts.fresh
+	@python3 -B -m scripts.fresh
 
 lint: setup ## ruff and mypy
 	@$(PYTHON) -m ruff check .

@@ -111,8 +111,9 @@ class Root:
         self.mounted: list[Path] = []
 
     def make(self) -> None:
-        packages = required_packages()
-        say(f"{self.suite}: a minimal root with {' '.join(packages)}; log: {self.log.relative_to(CHECKOUT)}")
+        """Makes it all, or raises Failed."""
+        packages = " ".join(required_packages())
+        say(f"{self.suite}: a minimal root with {packages}; log: {self.log.relative_to(CHECKOUT)}")
         shutil.rmtree(self.path, ignore_errors=True)
         self.cache.mkdir(parents=True, exist_ok=True)
         self.log.write_text("")
@@ -123,9 +124,7 @@ class Root:
         (self.path / "etc/apt/apt.conf.d/90host").write_text(settings)
         self._take_over()
         self.as_root("apt-get -qq update")
-        self.as_root(
-            f"DEBIAN_FRONTEND=noninteractive apt-get -qq install --no-install-recommends -y {' '.join(packages)}"
-        )
+        self.as_root(f"DEBIAN_FRONTEND=noninteractive apt-get -qq install --no-install-recommends -y {packages}")
         self._take_over()  # ca-certificates has written a bundle of its own
         self.as_root(f"useradd --uid {USER_ID} --home-dir {HOME} somebody")
         self._run("git", "clone", "--quiet", "--no-hardlinks", str(CHECKOUT), self._inside(CLONE))
@@ -138,6 +137,7 @@ class Root:
                 raise Failed(f"{self.suite}: the root holds a compiler, {compiler}.")
 
     def as_root(self, script: str) -> None:
+        """Runs a shell script as the root's administrator."""
         self._run("chroot", str(self.path), "env", "-i", "PATH=/usr/sbin:/usr/bin:/sbin:/bin", "sh", "-ec", script)
 
     def as_user(self, script: str, folder: Path, **variables: str) -> None:
@@ -150,6 +150,7 @@ class Root:
         self._run("chroot", user, str(self.path), "env", "-i", *assigned, "sh", "-ec", script)
 
     def remove(self) -> None:
+        """Undoes the mounts and removes the root."""
         while self.mounted:  # what is mounted must not be removed with the root
             subprocess.run(["umount", "--lazy", "--recursive", self.mounted.pop()], check=True)
         shutil.rmtree(self.path, ignore_errors=True)
@@ -171,8 +172,8 @@ class Root:
             self._copy(Path.home() / name, self._inside(HOME / name))
 
     def _copy(self, source: Path, target: Path) -> None:
-        target.parent.mkdir(parents=True, exist_ok=True)
         if source.exists():
+            target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source, target)
 
     def _inside(self, path: Path) -> Path:
@@ -182,7 +183,8 @@ class Root:
         with self.log.open("ab") as log:
             done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         if done.returncode != 0:
-            raise Failed(f"{self.suite}: `{shlex.join(map(str, command))}` failed: the end of {self.log} says why.")
+            *_, last = self.log.read_text(errors="replace").split("\n")[:-1] or [""]
+            raise Failed(f"{self.suite}: this failed; {self.log.relative_to(CHECKOUT)} ends with: {last}")
 
 
 def ways() -> Iterator[tuple[str, str]]:
