@@ -219,7 +219,9 @@ def follow_dockerfile(root: Root) -> None:
             root.as_user(rest, folder, **variables)
     root.as_user("rm -rf /build/*", HOME)  # the image's last stage copies /app/venv alone
     root.as_user(f"mkdir var && cp -r {CLONE}/var/datasets var", Path("/app"))
-    root.as_user("venv/bin/mnist-tfx run --home var --dataset mnist --set training.epochs=3", Path("/app"))
+    short = "training.epochs=3 evaluation.min_accuracy=0.9 evaluation.min_class_accuracy=0.8"
+    options = " ".join(f"--set {setting}" for setting in short.split())
+    root.as_user(f"venv/bin/mnist-tfx run --home var --dataset mnist {options}", Path("/app"))
 
 
 if __name__ == "__main__":
