@@ -196,7 +196,8 @@ def test_install_steps(tmp_path: Path) -> None:
         (copy / path).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(CHECKOUT / path, copy / path)
     # The image's C library, whatever this machine's is.
-    (copy / "uv.toml").write_text('[pip]\npython-platform = "x86_64-manylinux_2_40"\n')
+    with (copy / "pyproject.toml").open("a") as project:
+        project.write('\n[tool.uv.pip]\npython-platform = "x86_64-manylinux_2_40"\n')
     environment = {**os.environ, "PATH": f"{Path(uv).parent}:{os.environ['PATH']}"}
     environment.pop("PYTHONDONTWRITEBYTECODE", None)
 
