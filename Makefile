@@ -1,6 +1,6 @@
 # Every target does the set-up it needs; a second call finds it done.
 .DEFAULT_GOAL := help
-.PHONY: help setup run browser screenshots test test-slow test-tf-serving-version lint format lock image clean
+.PHONY: help setup run browser screenshots test test-slow test-tf-serving-version test-fresh lint format lock image clean
 
 PYTHON := .venv/bin/python
 ACCELERATOR := cpu
@@ -12,7 +12,8 @@ help: ## what there is
 setup: ## make .venv from requirements.lock
 	@bash scripts/setup.sh
 
-run: setup ## train, validate and push a model for Fashion-MNIST and for MNIST
+run: ## train, validate and push a model for Fashion-MNIST and for MNIST
+	@bash scripts/setup.sh data
 	@.venv/bin/mnist-tfx run --dataset all
 
 browser: setup ## get a Chromium and axe-core for the browser tests into .tools/browser
@@ -29,6 +30,9 @@ test-slow: setup browser ## the tests on real data
 
 test-tf-serving-version: setup ## a model's answers in the TensorFlow of the pinned TF Serving
 	@$(PYTHON) -m pytest -q -s -m slow tests/serving/test_tf_serving_version.py
+
+test-fresh: ## make run and the image's steps in minimal Debian 12 and 13 roots (as root, with debootstrap)
+	@python3 -B -m scripts.fresh
 
 lint: setup ## ruff and mypy
 	@$(PYTHON) -m ruff check .

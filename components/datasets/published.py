@@ -1,4 +1,4 @@
-"""What is published about MNIST and Fashion-MNIST: the sums of their files, and the packages that hold them too."""
+"""What is published about MNIST and Fashion-MNIST: the files, their sums, and the packages that hold them too."""
 
 from __future__ import annotations
 
@@ -15,6 +15,12 @@ IDX_FILES = (TRAIN_IMAGES, TRAIN_LABELS, TEST_IMAGES, TEST_LABELS)
 
 # What `--dataset all` means.
 DATASETS = ("mnist", "fashion_mnist")
+
+# One of the files that TFDS downloads.
+TFDS_FILE: Mapping[str, str] = {
+    "mnist": f"https://storage.googleapis.com/cvdf-datasets/mnist/{TRAIN_LABELS}.gz",
+    "fashion_mnist": f"http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/{TRAIN_LABELS}.gz",
+}
 
 # SHA-256 of the uncompressed IDX files. Compressed as their publishers do it, they have the sums that TFDS records.
 SHA256: Mapping[str, Mapping[str, str]] = MappingProxyType(

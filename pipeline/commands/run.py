@@ -39,6 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Runs each dataset in turn; a rejected one does not keep the others from running."""
+    from components.datasets.sources import require_sources
     from pipeline.outcome_report import report_outcomes
     from pipeline.partial_run import prepare_dataset
     from pipeline.recipes import MAIN_DATASETS, load_recipe
@@ -47,6 +48,7 @@ def run(args: argparse.Namespace) -> int:
     recipes = [load_recipe(dataset, args.recipe, [*_PUSH.get(args.push, ()), *args.set]) for dataset in datasets]
     home = Home.resolve(args.home)
     home.prepare()
+    require_sources([(recipe.data.dataset, recipe.data.version) for recipe in recipes], home.datasets)
     with home.lock():
         # All data first: what cannot be had is known before the first model is trained.
         prepared = [(recipe, prepare_dataset(recipe, home)) for recipe in recipes]

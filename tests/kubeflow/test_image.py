@@ -16,6 +16,8 @@ import yaml
 from docker.utils.build import exclude_paths
 from packaging.requirements import Requirement
 
+from scripts.dockerfile import stages
+
 CHECKOUT = Path(__file__).resolve().parents[2]
 LOCK = (CHECKOUT / "requirements.lock").read_text()
 GPU_LOCK = (CHECKOUT / "kubeflow" / "requirements-gpu.lock").read_text()
@@ -24,18 +26,7 @@ INSTALL = "kubeflow/install.sh"
 
 def instructions() -> list[tuple[str, str]]:
     """The Dockerfile's instructions in order; a FROM begins a stage."""
-    text = (CHECKOUT / "kubeflow" / "Dockerfile").read_text()
-    text = re.sub(r"^\s*#.*\n", "", text, flags=re.M).replace("\\\n", " ")
-    return [(name, rest.strip()) for name, rest in re.findall(r"^([A-Z]+) (.*)$", text, flags=re.M)]
-
-
-def stages() -> list[list[tuple[str, str]]]:
-    found: list[list[tuple[str, str]]] = [[]]
-    for name, rest in instructions():
-        if name == "FROM":
-            found.append([])
-        found[-1].append((name, rest))
-    return found
+    return [instruction for stage in stages() for instruction in stage]
 
 
 def context() -> set[str]:
@@ -205,7 +196,8 @@ def test_install_steps(tmp_path: Path) -> None:
         (copy / path).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(CHECKOUT / path, copy / path)
     # The image's C library, whatever this machine's is.
-    (copy / "uv.toml").write_text('[pip]\npython-platform = "x86_64-manylinux_2_40"\n')
+    with (copy / "pyproject.toml").open("a") as project:
+        project.write('\n[tool.uv.pip]\npython-platform = "x86_64-manylinux_2_40"\n')
     environment = {**os.environ, "PATH": f"{Path(uv).parent}:{os.environ['PATH']}"}
     environment.pop("PYTHONDONTWRITEBYTECODE", None)
 
@@ -217,7 +209,9 @@ def test_install_steps(tmp_path: Path) -> None:
     locks = ["-r", "requirements.lock", "-r", "kubeflow/requirements-gpu.lock"]
     step("bash", INSTALL, "dependencies", venv, "cpu")
     step("bash", INSTALL, "code", venv)
-    step("uv", "pip", "check", "--python", venv)
+    checked = subprocess.run(["uv", "pip", "check", "--python", venv], env=environment, capture_output=True, text=True)
+    complaints = [line for line in checked.stderr.splitlines() if "requires" in line]
+    assert len(complaints) == 1 and "pyfarmhash" in complaints[0], checked.stderr  # pyproject.toml says why
     step("uv", "pip", "install", "--dry-run", "--python", venv, "--require-hashes", *locks)
     shutil.rmtree(copy)  # nothing of the sources is needed any more
     installed = {path.name for path in (venv / "bin").iterdir()}

