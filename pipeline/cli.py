@@ -7,10 +7,16 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import io
+import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
+from typing import TextIO
 
+from components.disk import disk_error
 from components.errors import PipelineError
+from pipeline.home import Home
 
 # Each is a module of pipeline.commands with SUMMARY, EXAMPLE, add_arguments(parser) and run(args) -> exit code.
 COMMANDS = (
@@ -66,15 +72,59 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; returns its exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # the locale may know neither the table's lines nor every name
+            stream.reconfigure(errors="backslashreplace")
     args = build_parser().parse_args(argv)
     try:
-        return int(args.run(args))
+        code = int(args.run(args))
+        sys.stdout.flush()  # at exit, an error would be told in Python's words, with exit code 120
+        return code
     except PipelineError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
+        return _failed(error)
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader of our output went away (`| head`)
-        sys.stderr.close()
+        _give_up(sys.stdout, sys.stderr)
         return 0
+    except Exception as error:
+        refused = _unwritable_output() or disk_error(error, *_home_of(args)) or _forbidden(error)
+        if refused is None:
+            raise
+        return _failed(refused)
+
+
+def _failed(error: PipelineError) -> int:
+    print(f"error: {error}", file=sys.stderr)
+    return error.exit_code
+
+
+def _home_of(args: argparse.Namespace) -> list[Path]:
+    return [Home.resolve(args.home).root] if hasattr(args, "home") else []
+
+
+def _forbidden(error: Exception) -> PipelineError | None:
+    if not isinstance(error, PermissionError) or error.filename is None:
+        return None
+    return PipelineError(
+        f"no permission for {error.filename}. Take another folder or file, or change its owner or mode."
+    )
+
+
+def _unwritable_output() -> PipelineError | None:
+    """The error where standard output cannot be written to; what waits to be written there is given up."""
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        _give_up(sys.stdout)
+        return PipelineError(f"cannot write to standard output: {error.strerror}.")
+    return None
+
+
+def _give_up(*streams: TextIO) -> None:
+    """Keeps Python from writing once more at exit, which would end in exit code 120."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    for stream in streams:
+        os.dup2(null, stream.fileno())
+    os.close(null)
