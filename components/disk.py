@@ -16,15 +16,20 @@ _STATES = {
     errno.EDQUOT: "takes no more of this user's files: the quota is used up",
     errno.EFBIG: "takes no file of that size (`ulimit -f`, or a limit of the file system)",
     errno.EROFS: "is read-only",
+    errno.EIO: "fails to read or to write",
 }
 _REMEDIES = {
     errno.ENOSPC: "Free space there",
     errno.EDQUOT: "Remove files of yours there",
     errno.EFBIG: "Raise the limit",
     errno.EROFS: "See why (`dmesg` tells of a failing disk), mount it for writing",
+    errno.EIO: "See why (`dmesg` tells of a failing disk, `ulimit -f` of a limit)",
 }
 # In these words C++ tells of it. They are those of the C library, and SQLite's own.
-_WORDS = {os.strerror(code): code for code in _STATES} | {"database or disk is full": errno.ENOSPC}
+_WORDS = {os.strerror(code): code for code in _STATES} | {
+    "database or disk is full": errno.ENOSPC,
+    "disk I/O error": errno.EIO,
+}
 _PROBE_BYTES = 65536
 
 
@@ -54,16 +59,18 @@ def disk_error(error: BaseException, *folders: Path, told: str | None = None) ->
             "Free space in one of them or name another one (TMPDIR=DIR), and repeat."
         )
     places = [_nearest(folder) for folder in (*folders, temporary)]
-    refusing = ((place, code) for place in places if (code := _refusal(place)))
-    place, code = next(refusing, None) or _witnessed(error, places) or (None, 0)
-    if place is None:
+    refusing = (([place], code) for place in places if (code := _refusal(place)))
+    blamed, code = next(refusing, None) or _witnessed(error, places) or ([], 0)
+    if not blamed:
         return None
-    of_it, other = str(place), ""
-    if place == temporary and temporary not in folders:
-        of_it, other = f"{place}, for temporary files,", " or name another folder (TMPDIR=DIR)"
+    if len(blamed) == 1:
+        found = f"the disk of {blamed[0]} {_STATES[code]} ({_room(blamed[0])})"
+    else:
+        found = f"a disk {_STATES[code]}, one of {', '.join(f'{place} ({_room(place)})' for place in blamed)}"
+    elsewhere = " or have temporary files elsewhere (TMPDIR=DIR)" if blamed[-1] == temporary else ""
     return DiskRefused(
-        f"the disk of {of_it} {_STATES[code]} ({_room(place)}). {_REMEDIES[code]}{other}, and repeat: "
-        f"what was finished is not done again.\n  what failed: {told or f'{type(error).__name__}: {error}'}"
+        f"{found}. {_REMEDIES[code]}{elsewhere}, and repeat: what was finished is not done again."
+        f"\n  what failed: {told or f'{type(error).__name__}: {error}'}"
     )
 
 
@@ -79,8 +86,8 @@ def _refusal(place: Path) -> int | None:
     return None
 
 
-def _witnessed(error: BaseException, places: list[Path]) -> tuple[Path, int] | None:
-    """What the failure itself says: a place, the number of the error."""
+def _witnessed(error: BaseException, places: list[Path]) -> tuple[list[Path], int] | None:
+    """What the failure itself says: the place, or the `places` it may have been, and the number of the error."""
     for one in _chain(error):
         words = str(one)
         code = one.errno if isinstance(one, OSError) else None
@@ -88,9 +95,10 @@ def _witnessed(error: BaseException, places: list[Path]) -> tuple[Path, int] | N
         if code is None:
             continue
         if isinstance(one, OSError) and isinstance(one.filename, str):
-            return _nearest(Path(one.filename).absolute().parent), code
+            return [_nearest(Path(one.filename).absolute().parent)], code
         named = [place for place in places if str(place) in words]
-        return max(named, key=lambda place: len(str(place)), default=None) or min(places, key=_free), code
+        disks = {place.stat().st_dev: place for place in reversed(places)}
+        return [max(named, key=lambda place: len(str(place)))] if named else [*disks.values()][::-1], code
     return None
 
 
@@ -110,11 +118,7 @@ def _nearest(folder: Path) -> Path:
     return next(each for each in (folder, *folder.parents) if each.is_dir())
 
 
-def _free(place: Path) -> int:
-    return shutil.disk_usage(place).free
-
-
 def _room(place: Path) -> str:
     found = os.statvfs(place)
     files = ", and room for no more files" if found.f_files and not found.f_favail else ""
-    return f"{_free(place) // 2**20} MiB free now{files}"
+    return f"{shutil.disk_usage(place).free // 2**20} MiB free now{files}"

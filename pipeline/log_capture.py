@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
 _CONTINUATION = "  | "
+_TAIL_BYTES = 1 << 18  # where the last lines are looked for
 # What TFX and Beam say of their own steps, with whole protos in it, and what TFX warns of in every run.
 _BOOKKEEPING = re.compile(
     r"^\S+ (INFO (absl|apache_beam)\b|\w+ absl: (ArtifactQuery|Fallback to non-ZetaSQL|Execution \d+ failed))"
@@ -146,8 +147,9 @@ def relevant_tail(log_file: Path, offset: int, lines: int = 8) -> list[str]:
     """The last lines of the log, from byte `offset` on, that are not TFX's bookkeeping."""
     try:
         with open(log_file, "rb") as log:
-            log.seek(offset)
-            text = log.read().decode("utf-8", "replace")
+            size = os.fstat(log.fileno()).st_size
+            begin = log.seek(max(offset, size - _TAIL_BYTES))
+            text = log.read(max(size - begin, 0)).decode("utf-8", "replace")
     except OSError:  # it could not even be made
         return []
     kept: list[str] = []

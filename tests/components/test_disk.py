@@ -38,7 +38,8 @@ def test_a_full_disk_is_found_whatever_the_failure_says_and_once_freed_by_what_i
         assert disk_error(RuntimeError("a worker died"), disk.seen) is None
         wrapped = RuntimeError("a worker died")
         wrapped.__cause__ = caught.value
-        assert f"the disk of {disk.seen} is full (3" in str(disk_error(wrapped, disk.seen))
+        found = str(disk_error(wrapped, disk.seen))  # writing fails without a word on the file
+        assert f"a disk is full, one of {disk.seen} (3" in found and tempfile.gettempdir() in found
 
 
 def test_a_read_only_disk_is_found(tmp_path: Path) -> None:
@@ -54,7 +55,7 @@ def test_a_full_folder_for_temporary_files_is_found(tmp_path: Path, monkeypatch:
         monkeypatch.setattr(tempfile, "tempdir", str(disk.seen))
         disk.fill()
         found = str(disk_error(RuntimeError("?"), tmp_path))
-        assert f"the disk of {disk.seen}, for temporary files, is full" in found and "TMPDIR=DIR" in found
+        assert f"the disk of {disk.seen} is full" in found and "have temporary files elsewhere (TMPDIR=DIR)" in found
 
 
 def test_without_any_folder_for_temporary_files_they_are_named() -> None:
@@ -76,9 +77,7 @@ def test_without_any_folder_for_temporary_files_they_are_named() -> None:
         (errno.EROFS, "is read-only"),
     ],
 )
-def test_a_quota_a_limit_and_a_read_only_mount_are_kin_of_a_full_disk(
-    tmp_path: Path, number: int, words: str
-) -> None:
+def test_a_quota_a_limit_and_a_read_only_mount_are_kin_of_a_full_disk(tmp_path: Path, number: int, words: str) -> None:
     for error in (
         refused(tmp_path, number),
         RuntimeError(f"RESOURCE_EXHAUSTED: {tmp_path}/model/saved_model.pb; {os.strerror(number)} [while running 'x']"),
@@ -88,7 +87,9 @@ def test_a_quota_a_limit_and_a_read_only_mount_are_kin_of_a_full_disk(
 
 
 def test_sqlites_own_words_are_known(tmp_path: Path) -> None:
-    assert "is full" in str(disk_error(RuntimeError("Error when executing query: database or disk is full"), tmp_path))
+    for words, state in (("database or disk is full", "is full"), ("disk I/O error", "fails to read or to write")):
+        found = str(disk_error(RuntimeError(f"Error when executing query: {words} query: COMMIT;"), tmp_path))
+        assert f"the disk of {tmp_path} {state} (" in found  # on which temporary files are, too
 
 
 def test_rejected_data_are_not_blamed_on_the_disk(tmp_path: Path) -> None:
