@@ -34,7 +34,10 @@ class ArtifactRecord:
 
 @dataclass(frozen=True)
 class ExecutionRecord:
-    """One execution of a node. `seconds` is None where it is going on or its process was killed."""
+    """One execution of a node.
+
+    `seconds` is None where it is going on, its process was killed, or the clock was set back meanwhile.
+    """
 
     id: int
     component: str
@@ -169,12 +172,13 @@ def _execution(
         is_input = event.type in (pb.Event.INPUT, pb.Event.DECLARED_INPUT, pb.Event.INTERNAL_INPUT)
         (inputs if is_input else outputs).append(record)
     milliseconds = execution.last_update_time_since_epoch - execution.create_time_since_epoch
+    ticked = milliseconds >= 0  # else the clock was set back
     return ExecutionRecord(
         id=execution.id,
         component=node.removeprefix(f"{pipeline}."),
         state=state,
-        begun=(execution.create_time_since_epoch - run.create_time_since_epoch) / 1000,
-        seconds=None if state == "RUNNING" or error_type == run_record.KILLED else milliseconds / 1000,
+        begun=max(0.0, (execution.create_time_since_epoch - run.create_time_since_epoch) / 1000),
+        seconds=milliseconds / 1000 if state != "RUNNING" and error_type != run_record.KILLED and ticked else None,
         error_type=None if error_type is None else str(error_type),
         error=None if error is None else str(error),
         exit_code=None if exit_code is None else int(exit_code),
