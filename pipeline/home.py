@@ -15,6 +15,7 @@ from components.errors import PipelineError, UsageError
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 _MIN_FREE_MIB = 300
+_PATTERN_SIGNS = "*?[\\"
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class Home:
         """The home named by `--home`, the environment or the default, as an absolute path; creates nothing.
 
         Raises:
-            UsageError: its name is not the same for Python and for TensorFlow.
+            UsageError: its name does not mean the same to Python and to TensorFlow, TFX and Beam.
         """
         named = option or os.environ.get("MNIST_TFX_HOME")
         home = cls(Path(named).expanduser().resolve() if named else CHECKOUT / "var")
@@ -36,7 +37,12 @@ class Home:
         return home
 
     def _check_name(self) -> None:
-        """Python encodes a path as the locale says; TensorFlow and ML Metadata take all text for UTF-8."""
+        if any(sign in str(self.root) for sign in _PATTERN_SIGNS):  # TFX looks for its files by patterns
+            raise UsageError(
+                f"the home folder {self.root} has a sign of file patterns in its name, one of {_PATTERN_SIGNS}. "
+                "Name another one with --home DIR or MNIST_TFX_HOME."
+            )
+        # Python encodes a path as the locale says; TensorFlow and ML Metadata take all text for UTF-8.
         with suppress(UnicodeEncodeError):
             if os.fsencode(self.root) == str(self.root).encode():
                 return
