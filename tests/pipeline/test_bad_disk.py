@@ -14,10 +14,11 @@ import pytest
 
 from components.datasets.prepared import PreparedDataset
 from pipeline.history import list_runs
+from pipeline.home import CHECKOUT
 from pipeline.live import PlainLines
 from pipeline.local_runner import run_pipeline
 from pipeline.log_capture import lost_from
-from tests.fixtures.run_process import CHECKOUT, cached, run_process
+from tests.fixtures.run_process import COMMAND, cached, run_process
 from tests.fixtures.small_disk import SmallDisk, small_disk
 from tests.pipeline.small_pipelines import NODE_IDS, describe, small_pipeline
 
@@ -79,11 +80,14 @@ def test_a_log_that_cannot_be_written_fails_nothing(tmp_path: Path, capfd: pytes
 
 @pytest.mark.parametrize("command", [("recipes",), ("runs", "--json")])
 def test_output_that_cannot_be_written_is_a_failure_that_says_so(tmp_path: Path, command: tuple[str, ...]) -> None:
-    code = "import sys; from pipeline.cli import main; sys.exit(main(sys.argv[1:]))"
     home = ("--home", tmp_path) if command[0] == "runs" else ()
     with open("/dev/full", "w") as full:
         answer = subprocess.run(
-            [sys.executable, "-c", code, *command, *home], cwd=CHECKOUT, stdout=full, stderr=subprocess.PIPE, text=True
+            [sys.executable, "-c", COMMAND, *command, *home],
+            cwd=CHECKOUT,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
         )
     assert (answer.returncode, answer.stderr) == (
         1,

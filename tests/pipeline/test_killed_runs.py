@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +15,7 @@ import pytest
 from components.datasets.prepared import PreparedDataset
 from pipeline.history import list_runs, load_run
 from pipeline.home import Home
+from tests.fixtures.locales import make_locale
 from tests.fixtures.run_process import RunProcess, cached, run_process
 
 # In the order in which they run; what a run killed in one of them has finished comes from the cache afterwards.
@@ -104,11 +104,7 @@ def _assert_servers_end(temporary: Path) -> None:
 @pytest.fixture(scope="session")
 def turkish(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """The environment of a Turkish user, to whom the capital of `i` is `İ`."""
-    folder = tmp_path_factory.mktemp("locales")
-    if shutil.which("localedef") is None or not Path("/usr/share/i18n/locales/tr_TR").is_file():
-        pytest.skip("a Turkish locale cannot be made here: localedef or its sources are missing")
-    subprocess.run(["localedef", "-i", "tr_TR", "-f", "UTF-8", folder / "tr_TR.UTF-8"], check=True)
-    return {"LOCPATH": str(folder), "LC_ALL": "tr_TR.UTF-8"}
+    return make_locale(tmp_path_factory.mktemp("locales"), "tr_TR", "UTF-8")
 
 
 @pytest.mark.slow
