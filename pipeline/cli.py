@@ -7,10 +7,19 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import io
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
 
+from components.disk import disk_error
 from components.errors import PipelineError
+from pipeline.home import Home
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
 
 # Each is a module of pipeline.commands with SUMMARY, EXAMPLE, add_arguments(parser) and run(args) -> exit code.
 COMMANDS = (
@@ -68,13 +77,69 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; returns its exit code."""
     args = build_parser().parse_args(argv)
     try:
-        return int(args.run(args))
+        with _checked_output():
+            return int(args.run(args))
     except PipelineError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
+        return _failed(error)
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader of our output went away (`| head`)
         sys.stderr.close()
         return 0
+    except Exception as error:
+        refused = disk_error(error, *_home_of(args)) or _forbidden(error)
+        if refused is None:
+            raise
+        return _failed(refused)
+
+
+def _failed(error: PipelineError) -> int:
+    print(f"error: {error}", file=sys.stderr)
+    return error.exit_code
+
+
+def _home_of(args: argparse.Namespace) -> list[Path]:
+    return [Home.resolve(args.home).root] if hasattr(args, "home") else []
+
+
+def _forbidden(error: Exception) -> PipelineError | None:
+    if not isinstance(error, PermissionError) or error.filename is None:
+        return None
+    return PipelineError(f"no permission for {error.filename}. Name another place, or change its owner or mode.")
+
+
+class _Output(io.FileIO):
+    """Standard output, of which an error is told like others: Python would do so at exit, with exit code 120."""
+
+    def write(self, content: ReadableBuffer) -> int:
+        """Raises a PipelineError, except where the reader went away."""
+        try:
+            return super().write(content)
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise PipelineError(f"cannot write to standard output: {error.strerror}.") from error
+
+
+@contextmanager
+def _checked_output() -> Iterator[None]:
+    """Inside, standard output is an `_Output`.
+
+    It takes all text, for a locale may know neither the lines of a table nor every name.
+    """
+    before = sys.stdout
+    try:
+        descriptor = before.fileno()
+    except (io.UnsupportedOperation, AttributeError):  # a test, or a notebook, has put something else there
+        yield
+        return
+    output = io.BufferedWriter(_Output(descriptor, "w", closefd=False))
+    sys.stdout = io.TextIOWrapper(output, before.encoding, "backslashreplace", line_buffering=before.isatty())
+    try:
+        yield
+        sys.stdout.flush()
+    finally:
+        checked, sys.stdout = sys.stdout, before
+        with suppress(PipelineError, OSError):  # what could not be written is given up
+            checked.close()

@@ -1,4 +1,4 @@
-"""Past runs, read from ML Metadata. Opens it read-only, so that it may be read while a run writes. No TensorFlow."""
+"""Past runs, read from ML Metadata. No TensorFlow."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from pathlib import Path
 import ml_metadata as mlmd
 from ml_metadata.proto import metadata_store_pb2 as pb
 
-from components.errors import DataRejected, ModelRejected, PipelineError, UsageError, unknown_name
+from components.errors import DataRejected, ModelRejected, UsageError, unknown_name
 from pipeline import run_record
 from pipeline.home import Home
+from pipeline.metadata_store import open_store
 
 LATEST = "latest"  # what `load_run` takes for the newest run
 
@@ -33,7 +34,10 @@ class ArtifactRecord:
 
 @dataclass(frozen=True)
 class ExecutionRecord:
-    """One execution of a node. `seconds` is None where it is going on or its process was killed."""
+    """One execution of a node.
+
+    `seconds` is None where it is going on, its process was killed, or the clock was set back meanwhile.
+    """
 
     id: int
     component: str
@@ -105,29 +109,9 @@ def load_run(metadata_db: Path, run_id: str) -> RunDetail:
     return detail
 
 
-def open_store(metadata_db: Path) -> mlmd.MetadataStore | None:
-    """ML Metadata to read from; None where no run has made it yet.
-
-    Raises:
-        PipelineError: it cannot be read.
-    """
-    if not metadata_db.exists() or metadata_db.stat().st_size == 0:  # empty: made, but nothing is stored yet
-        return None
-    config = pb.ConnectionConfig()
-    config.sqlite.filename_uri = str(metadata_db)
-    config.sqlite.connection_mode = pb.SqliteMetadataSourceConfig.READONLY
-    try:
-        return mlmd.MetadataStore(config)
-    except (RuntimeError, mlmd.errors.StatusError) as error:
-        raise PipelineError(
-            f"cannot read {metadata_db} as ML Metadata: {error}\nIf it is damaged, move it away: "
-            "runs go on without their history and their cache."
-        ) from error
-
-
 def _contexts(store: mlmd.MetadataStore) -> list[pb.Context]:
     contexts = store.get_contexts_by_type(run_record.RUN_CONTEXT)
-    return sorted(contexts, key=lambda context: (context.create_time_since_epoch, context.id), reverse=True)
+    return sorted(contexts, key=lambda context: context.id, reverse=True)  # a clock may be set back
 
 
 def _load(store: mlmd.MetadataStore, run: pb.Context, metadata_db: Path) -> RunDetail | None:
@@ -188,12 +172,13 @@ def _execution(
         is_input = event.type in (pb.Event.INPUT, pb.Event.DECLARED_INPUT, pb.Event.INTERNAL_INPUT)
         (inputs if is_input else outputs).append(record)
     milliseconds = execution.last_update_time_since_epoch - execution.create_time_since_epoch
+    ticked = milliseconds >= 0  # else the clock was set back
     return ExecutionRecord(
         id=execution.id,
         component=node.removeprefix(f"{pipeline}."),
         state=state,
-        begun=(execution.create_time_since_epoch - run.create_time_since_epoch) / 1000,
-        seconds=None if state == "RUNNING" or error_type == run_record.KILLED else milliseconds / 1000,
+        begun=max(0.0, (execution.create_time_since_epoch - run.create_time_since_epoch) / 1000),
+        seconds=milliseconds / 1000 if state != "RUNNING" and error_type != run_record.KILLED and ticked else None,
         error_type=None if error_type is None else str(error_type),
         error=None if error is None else str(error),
         exit_code=None if exit_code is None else int(exit_code),

@@ -5,15 +5,17 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from components.errors import PipelineError
+from components.errors import PipelineError, UsageError
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 _MIN_FREE_MIB = 300
+_PATTERN_SIGNS = "*?[\\"
 
 
 @dataclass(frozen=True)
@@ -24,9 +26,31 @@ class Home:
 
     @classmethod
     def resolve(cls, option: str | None) -> Home:
-        """The home named by `--home`, the environment or the default, as an absolute path; creates nothing."""
+        """The home named by `--home`, the environment or the default, as an absolute path; creates nothing.
+
+        Raises:
+            UsageError: its name does not mean the same to Python and to TensorFlow, TFX and Beam.
+        """
         named = option or os.environ.get("MNIST_TFX_HOME")
-        return cls(Path(named).expanduser().resolve() if named else CHECKOUT / "var")
+        home = cls(Path(named).expanduser().resolve() if named else CHECKOUT / "var")
+        home._check_name()
+        return home
+
+    def _check_name(self) -> None:
+        if any(sign in str(self.root) for sign in _PATTERN_SIGNS):  # TFX looks for its files by patterns
+            raise UsageError(
+                f"the home folder {self.root} has a sign of file patterns in its name, one of {_PATTERN_SIGNS}. "
+                "Name another one with --home DIR or MNIST_TFX_HOME."
+            )
+        # Python encodes a path as the locale says; TensorFlow and ML Metadata take all text for UTF-8.
+        with suppress(UnicodeEncodeError):
+            if os.fsencode(self.root) == str(self.root).encode():
+                return
+        raise UsageError(
+            f"the home folder {str(self.root)!a} has a name that is no UTF-8, or that this locale (its encoding is "
+            f"{sys.getfilesystemencoding()}) writes otherwise. Name another one with --home DIR or MNIST_TFX_HOME, "
+            "or set a UTF-8 locale: LC_ALL=C.UTF-8."
+        )
 
     @property
     def datasets(self) -> Path:

@@ -10,7 +10,8 @@ from __future__ import annotations
 import logging
 import time
 import traceback
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -26,11 +27,13 @@ from tfx.orchestration.portable.mlmd import execution_lib
 from tfx.proto.orchestration import pipeline_pb2
 from tfx.types.artifact import Artifact
 
+from components.disk import disk_error
 from components.errors import PipelineError
 from pipeline import run_record
 from pipeline.interrupts import StopSignals
 from pipeline.live import Observer
-from pipeline.log_capture import output_to, relevant_tail
+from pipeline.log_capture import output_to, relevant_tail, size_of
+from pipeline.metadata_store import open_store
 
 _LOGGER = logging.getLogger(__name__)
 _CACHED = metadata_store_pb2.Execution.CACHED
@@ -66,12 +69,19 @@ def run_pipeline(
 
     Raises:
         ValueError: `run_id` was used before.
-        PipelineError: an executor raised one (it comes through as it is), or any other exception, which is the cause.
+        PipelineError: ML Metadata cannot be read; or the disk takes no more; or an executor raised one (it comes
+            through as it is), or any other exception, which is the cause.
         KeyboardInterrupt: SIGINT, SIGTERM or SIGHUP came; the execution is CANCELED, and the next run goes on from the
             cache. Where code does not give way within `interrupts.GRACE_SECONDS`, the process ends with status 130.
     """
     with output_to(log_file):
-        return _Run(pipeline, run_id, log_file, observer, only).run()
+        run = _Run(pipeline, run_id, log_file, observer, only)
+        try:
+            return run.run()
+        except Exception as error:
+            if refused := disk_error(error, run.home):
+                raise refused from error
+            raise
 
 
 class _Run:
@@ -88,32 +98,37 @@ class _Run:
         self._deployment = runner_utils.extract_local_deployment_config(self._ir)
         config = self._deployment.metadata_connection_config
         self._connection = getattr(config, config.WhichOneof("connection_config"))
+        self._metadata_db = Path(self._connection.sqlite.filename_uri)
+        self.home = self._metadata_db.parent
         nodes = [entry.pipeline_node for entry in self._ir.nodes]
         self._nodes = [node for node in nodes if only is None or node.node_info.id in only]
         self._started = time.monotonic()
         self._current: _Node | None = None
 
     def run(self) -> RunResult:
+        open_store(self._metadata_db)  # a damaged one is known before any work
         store = self._store()
         if store.get_context_by_type_and_name(run_record.RUN_CONTEXT, self._run_id) is not None:
             raise ValueError(f"run id {self._run_id!r} was used before; TFX would take that run's executions for ours")
         run_record.close_killed_runs(store)
         run_record.forget_lost_pushes(store)
-        end: run_record.End = "failed"
         try:
             with StopSignals(on_stuck=self._give_up) as signals:
                 nodes = tuple(self._observed(node, signals) for node in self._nodes)
-            end = "complete"
-            return RunResult(self._run_id, self._seconds(), nodes)
-        except KeyboardInterrupt:
-            end = "stopped"
+        except BaseException as error:
+            end: run_record.End = "stopped" if isinstance(error, KeyboardInterrupt) else "failed"
+            with _at_best("how the run ended"):
+                self._record_end(end)
             raise
-        finally:
-            run_record.record_end(self._store(), self._run_id, end, self._seconds())
+        self._record_end("complete")
+        return RunResult(self._run_id, self._seconds(), nodes)
+
+    def _record_end(self, end: run_record.End) -> None:
+        run_record.record_end(self._store(), self._run_id, end, self._seconds())
 
     def _observed(self, proto: pipeline_pb2.PipelineNode, signals: StopSignals) -> NodeResult:
         """Runs one node; tells the observer and ML Metadata how it ended."""
-        node = self._current = _Node(proto.node_info.id, proto, self._log_file.stat().st_size)
+        node = self._current = _Node(proto.node_info.id, proto, size_of(self._log_file))
         try:
             self._observer.started(node.node_id)
             result = self._launched(node)
@@ -157,40 +172,56 @@ class _Run:
         """What the user is told; the traceback goes to the log, and a word of it to ML Metadata."""
         tail = relevant_tail(self._log_file, node.log_offset)
         _LOGGER.error("%s failed", node.node_id, exc_info=error)
-        store = self._store()
-        execution = run_record.unfinished_execution(store, self._run_id)
-        if execution is not None:
-            run_record.record_failure(store, execution, error)
+        while isinstance(error, mlmd.errors.StatusError) and error.__context__ is not None:
+            error = error.__context__  # TFX could not note down that the node failed: that shall not hide why it did
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        at = f"{node.node_id} failed: {type(error).__name__}: {error} (at {frame.filename}:{frame.lineno})"
+        refused = disk_error(error, self.home, told=at)
+        with _at_best(f"why {node.node_id} failed"):
+            store = self._store()
+            execution = run_record.unfinished_execution(store, self._run_id)
+            if execution is not None:
+                run_record.record_failure(store, execution, refused or error)
+        if refused is not None:
+            return refused
         if isinstance(error, PipelineError):
             return error
-        frame = traceback.extract_tb(error.__traceback__)[-1]
-        lines = [f"{node.node_id} failed: {type(error).__name__}: {error} (at {frame.filename}:{frame.lineno})"]
-        lines += ["last lines of its log:", *(f"    {line}" for line in tail)] if tail else []
+        lines = [at, *(["last lines of its log:", *(f"    {line}" for line in tail)] if tail else [])]
         return PipelineError("\n  ".join([*lines, f"the whole log, with the stack trace: {self._log_file}"]))
 
     def _cancel(self, node: _Node) -> None:
         """Marks the node as canceled and removes its partial outputs, which TFX does only for an Exception."""
-        store = self._store()
-        execution = run_record.unfinished_execution(store, self._run_id)
-        if execution is not None:
-            run_record.record_canceled(store, execution)
-            resolver = outputs_utils.OutputsResolver(node.proto, self._ir.pipeline_info, self._ir.runtime_spec)
-            outputs = resolver.generate_output_artifacts(execution.id)
-            there = {key: [a for a in artifacts if fileio.exists(a.uri)] for key, artifacts in outputs.items()}
-            outputs_utils.remove_output_dirs(there)
+        with _at_best(f"that {node.node_id} was stopped"):
+            store = self._store()
+            execution = run_record.unfinished_execution(store, self._run_id)
+            if execution is not None:
+                run_record.record_canceled(store, execution)
+                resolver = outputs_utils.OutputsResolver(node.proto, self._ir.pipeline_info, self._ir.runtime_spec)
+                outputs = resolver.generate_output_artifacts(execution.id)
+                there = {key: [a for a in artifacts if fileio.exists(a.uri)] for key, artifacts in outputs.items()}
+                outputs_utils.remove_output_dirs(there)
         self._observer.failed(node.node_id, node.seconds, KeyboardInterrupt())
 
     def _give_up(self) -> None:
         """The last thing done, in another thread, before a process that does not react to Ctrl-C is ended."""
         if self._current is not None:
             self._cancel(self._current)
-        run_record.record_end(self._store(), self._run_id, "stopped", self._seconds())
+        self._record_end("stopped")
 
     def _seconds(self) -> float:
         return time.monotonic() - self._started
 
     def _store(self) -> mlmd.MetadataStore:
         return mlmd.MetadataStore(self._connection)
+
+
+@contextmanager
+def _at_best(what: str) -> Iterator[None]:
+    """Around notes in ML Metadata on what went wrong: where they fail too, as on a full disk, that is what is told."""
+    try:
+        yield
+    except Exception:
+        _LOGGER.exception("not noted in ML Metadata: %s", what)
 
 
 @dataclass(frozen=True)

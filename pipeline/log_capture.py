@@ -8,11 +8,15 @@ import os
 import re
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
 
 _CONTINUATION = "  | "
+_TAIL_BYTES = 1 << 18  # where the last lines are looked for
 # What TFX and Beam say of their own steps, with whole protos in it, and what TFX warns of in every run.
 _BOOKKEEPING = re.compile(
     r"^\S+ (INFO (absl|apache_beam)\b|\w+ absl: (ArtifactQuery|Fallback to non-ZetaSQL|Execution \d+ failed))"
@@ -33,18 +37,23 @@ def output_to(log_file: Path) -> Iterator[None]:
     The descriptors themselves are moved: the log lines of TensorFlow's C++ code, and those of child processes, come by
     no other way. Wrap the imports of TensorFlow too, they are chatty. Blocks may be nested. What must still reach the
     terminal is written to a duplicate of descriptor 2 made before (`pipeline.live.make_observer` does so).
+
+    A log that cannot be written, as on a full disk, fails nothing: `lost_from` tells of it.
     """
-    log_file.parent.mkdir(parents=True, exist_ok=True)
     root = logging.getLogger()
     streams, handlers, level = (sys.stdout, sys.stderr), root.handlers[:], root.level
     for stream in streams:
         stream.flush()
-    saved_out, saved_err = os.dup(1), os.dup(2)
-    with open(log_file, "a", buffering=1, encoding="utf-8", errors="backslashreplace") as log, _absl_at_info():
-        os.dup2(log.fileno(), 1)
-        os.dup2(log.fileno(), 2)
+    with ExitStack() as restore:
+        log = restore.enter_context(_opened(log_file))
+        restore.enter_context(_absl_at_info())
+        for descriptor in (1, 2):
+            saved = os.dup(descriptor)
+            restore.callback(os.close, saved)
+            restore.callback(os.dup2, saved, descriptor)
+            os.dup2(log.fileno(), descriptor)
         # Python's own streams too: a caller (pytest, a notebook) may have put others there that bypass the descriptors.
-        sys.stdout, sys.stderr = _stream_on(1), _stream_on(2)
+        sys.stdout, sys.stderr = (_writer(_Tolerant(number, log_file)) for number in (1, 2))
         handler = logging.StreamHandler(log)
         handler.addFilter(lambda record: record.name != "apache_beam.typehints.native_type_compatibility")  # hundreds
         handler.setFormatter(_OneRecordPerLine("%(asctime)s %(levelname)s %(name)s: %(message)s", "%H:%M:%S"))
@@ -53,19 +62,59 @@ def output_to(log_file: Path) -> Iterator[None]:
         try:
             yield
         finally:
-            sys.stdout.flush()
-            sys.stderr.flush()
+            diverted = (sys.stdout, sys.stderr)
             sys.stdout, sys.stderr = streams
             root.handlers = handlers
             root.setLevel(level)
-            for saved, descriptor in ((saved_out, 1), (saved_err, 2)):
-                os.dup2(saved, descriptor)
-                os.close(saved)
+            for stream in diverted:
+                stream.flush()
 
 
-def _stream_on(descriptor: int) -> TextIO:
-    """A stream that stays usable after the block: TensorFlow's log handler keeps the one it finds at import."""
-    return open(descriptor, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)
+def lost_from(log_file: Path) -> str | None:
+    """Why `log_file` does not have all that was written to it in this process; None where nothing is known to lack."""
+    return _LOST.get(log_file)
+
+
+_LOST: dict[Path, str] = {}
+
+
+class _Tolerant(io.FileIO):
+    """A file whose writer is told that all went well: what fails is noted for `lost_from`."""
+
+    def __init__(self, descriptor: int, log_file: Path | None, closefd: bool = False) -> None:
+        super().__init__(descriptor, "w", closefd=closefd)
+        self._log_file = log_file
+
+    def write(self, content: ReadableBuffer) -> int:
+        """Writes what can be written."""
+        try:
+            return super().write(content)
+        except BrokenPipeError:  # the reader of our output went away, which is not to be kept from us
+            raise
+        except OSError as error:
+            if self._log_file is not None:
+                _LOST.setdefault(self._log_file, error.strerror or str(error))
+            return memoryview(content).nbytes
+
+
+def _opened(log_file: Path) -> TextIO:
+    """The log, to append to; the null device where it cannot be had."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+    try:
+        log_file.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(log_file, flags, 0o666)
+    except OSError as error:
+        _LOST.setdefault(log_file, error.strerror or str(error))
+        descriptor = os.open(os.devnull, flags)
+    return _writer(_Tolerant(descriptor, log_file, closefd=True))
+
+
+def _writer(file: io.FileIO, encoding: str = "utf-8") -> TextIO:
+    """Text, line by line.
+
+    It stays usable after `output_to`: TensorFlow's log handler keeps the stream that it finds at import.
+    """
+    return io.TextIOWrapper(io.BufferedWriter(file), encoding, "backslashreplace", line_buffering=True)
 
 
 @contextmanager
@@ -86,14 +135,23 @@ def original_stderr() -> TextIO:
         descriptor = os.dup(sys.stderr.fileno())
     except (io.UnsupportedOperation, AttributeError):  # a test, or a notebook, has replaced sys.stderr
         return sys.stderr
-    return open(descriptor, "w", buffering=1, encoding="utf-8", errors="replace")
+    return _writer(_Tolerant(descriptor, None, closefd=True), sys.stderr.encoding)
+
+
+def size_of(log_file: Path) -> int:
+    """Where the next line of the log will begin, in bytes."""
+    return log_file.stat().st_size if log_file.exists() else 0
 
 
 def relevant_tail(log_file: Path, offset: int, lines: int = 8) -> list[str]:
     """The last lines of the log, from byte `offset` on, that are not TFX's bookkeeping."""
-    with open(log_file, "rb") as log:
-        log.seek(offset)
-        text = log.read().decode("utf-8", "replace")
+    try:
+        with open(log_file, "rb") as log:
+            size = os.fstat(log.fileno()).st_size
+            begin = log.seek(max(offset, size - _TAIL_BYTES))
+            text = log.read(max(size - begin, 0)).decode("utf-8", "replace")
+    except OSError:  # it could not even be made
+        return []
     kept: list[str] = []
     skipping = False
     for line in text.splitlines():

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from pipeline.log_capture import lost_from
 from pipeline.outcome import Outcome, outcome_table
 
 _FILE_COLUMNS = 120
@@ -33,7 +34,8 @@ def report_outcomes(outcomes: Sequence[Outcome], logs: Mapping[str, Path], *, as
     for rejection in rejections:
         print(f"error: {rejection}", file=sys.stderr)
     for dataset, log in logs.items():
-        print(f"log of {dataset}: {log}", file=sys.stderr)
+        lost = lost_from(log)
+        print(f"log of {dataset}: {log}{f' (not whole: {lost})' if lost else ''}", file=sys.stderr)
     for outcome in outcomes:
         if outcome.report:
             print(f"report of {outcome.dataset}: {outcome.report}", file=sys.stderr)

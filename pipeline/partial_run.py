@@ -79,8 +79,10 @@ def run_until(component: str, recipe: Recipe, home: Home, *, enable_cache: bool 
     """
     from pipeline.loading import collector_paused
     from pipeline.log_capture import output_to
+    from pipeline.metadata_store import open_store
     from pipeline.run_id import claim_run_id
 
+    open_store(home.metadata_db)  # a damaged one is known before anything is fetched
     dataset = prepare_dataset(recipe, home)
     run_id = claim_run_id(home.runs(dataset.name), dataset.name)
     folder = home.runs(dataset.name) / run_id

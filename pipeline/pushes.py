@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from components.errors import PipelineError
 from pipeline import run_record
-from pipeline.history import open_store
+from pipeline.metadata_store import open_store
 
 
 def pushing_runs(metadata_db: Path) -> Mapping[tuple[str, str], str]:
@@ -27,6 +29,15 @@ def pushing_runs(metadata_db: Path) -> Mapping[tuple[str, str], str]:
         pipelines = [context.name for context in contexts if context.type == "pipeline"]
         of_runs = [context for context in contexts if context.type == run_record.RUN_CONTEXT]
         if pipelines and of_runs:
-            first = min(of_runs, key=lambda run: (run.create_time_since_epoch, run.id))
+            first = min(of_runs, key=lambda run: run.id)  # not by time: a clock may be set back
             runs[pipelines[0].replace("-", "_"), version] = first.name
     return runs
+
+
+def known_pushing_runs(metadata_db: Path) -> Mapping[tuple[str, str], str]:
+    """`pushing_runs` for those to whom they are an extra: none, and a warning on stderr, where they cannot be read."""
+    try:
+        return pushing_runs(metadata_db)
+    except PipelineError as error:
+        print(f"warning: which run pushed a version is not known: {error}", file=sys.stderr)
+        return {}

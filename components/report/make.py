@@ -5,11 +5,10 @@ from __future__ import annotations
 import html
 import logging
 
-import tensorflow as tf
-
 from components.report.collect import collect
 from components.report.content import ReportContent
 from components.report.sources import Sources
+from components.whole_files import write_whole
 
 _LOGGER = logging.getLogger(__name__)
 _MINIMAL = """<!DOCTYPE html>
@@ -41,16 +40,12 @@ def make_report(sources: Sources, path: str) -> ReportContent | None:
         _LOGGER.exception("the report could not be made")
         write_minimal(path, sources.dataset, sources.run_id, error)
         return None
-    _write(path, text)
+    write_whole(path, text.encode())
     return content
 
 
 def write_minimal(path: str, dataset: str, run_id: str, error: Exception) -> None:
     """Writes a page that says only why there is no report."""
     title = html.escape(" ".join(f"Run {run_id} of {dataset}".split()))
-    _write(path, _MINIMAL.format(title=title, reason=html.escape(f"{type(error).__name__}: {error}")))
-
-
-def _write(path: str, text: str) -> None:
-    with tf.io.gfile.GFile(path, "w") as file:
-        file.write(text)
+    page = _MINIMAL.format(title=title, reason=html.escape(f"{type(error).__name__}: {error}"))
+    write_whole(path, page.encode())

@@ -40,6 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Runs each dataset in turn; a rejected one does not keep the others from running."""
     from components.datasets.sources import require_sources
+    from pipeline.metadata_store import open_store
     from pipeline.outcome_report import report_outcomes
     from pipeline.partial_run import prepare_dataset
     from pipeline.recipes import MAIN_DATASETS, load_recipe
@@ -50,6 +51,7 @@ def run(args: argparse.Namespace) -> int:
     home.prepare()
     require_sources([(recipe.data.dataset, recipe.data.version) for recipe in recipes], home.datasets)
     with home.lock():
+        open_store(home.metadata_db)  # a damaged one is known before anything is fetched
         # All data first: what cannot be had is known before the first model is trained.
         prepared = [(recipe, prepare_dataset(recipe, home)) for recipe in recipes]
         outcomes = [_run_one(recipe, data, home, enable_cache=not args.no_cache) for recipe, data in prepared]

@@ -26,7 +26,7 @@ def run(args: argparse.Namespace) -> int:
     from rich.text import Text
 
     from pipeline.history_view import stdout_console
-    from pipeline.pushes import pushing_runs
+    from pipeline.pushes import known_pushing_runs
     from pipeline.release_view import ServerAnswer, status_json, status_page
     from serving.releases.state import read_state
     from serving.releases.versions import model_names
@@ -36,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
     if not models and not args.json:
         print(f"No model in {home.serving_root} yet. Make one: mnist-tfx run --dataset mnist")
         return 0
-    runs = pushing_runs(home.metadata_db)
+    runs = known_pushing_runs(home.metadata_db)
     console = stdout_console()
     pages = []
     with ExitStack() as stack:

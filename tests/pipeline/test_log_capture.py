@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.log_capture import output_to, relevant_tail
+from pipeline.log_capture import lost_from, output_to, relevant_tail
 
 
 def test_every_way_of_writing_ends_in_the_log_and_nowhere_else(
@@ -71,3 +71,22 @@ def test_the_tail_leaves_out_bookkeeping(tmp_path: Path) -> None:
     assert tail[0] == "C++ says something"
     assert tail[1].endswith("WARNING trainer: two")
     assert tail[2:] == ["  | lines"]
+
+
+def test_a_log_on_a_full_disk_fails_nobody_and_all_is_restored(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    log = tmp_path / "log"
+    log.symlink_to("/dev/full")
+    before = (sys.stdout, sys.stderr)
+    with output_to(log):
+        assert lost_from(log) is None
+        print("printed")
+        logging.getLogger("anyone").warning("logged")
+        subprocess.run([sys.executable, "-c", "import os; os.write(2, b'by a child')"], stderr=subprocess.DEVNULL)
+        print("without an end of line", end="")
+    assert lost_from(log) == "No space left on device"
+    assert (sys.stdout, sys.stderr) == before
+    os.write(2, b"back")
+    assert capfd.readouterr() == ("", "back")
+    assert relevant_tail(log, 0) == []

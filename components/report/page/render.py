@@ -87,9 +87,9 @@ def render_comparison(a: ReportContent, b: ReportContent) -> str:
 
 
 def render_index(rows: Iterable[IndexRow]) -> str:
-    """All runs, by dataset, the newest first, with a sparkline of accuracy over time."""
+    """All runs, by dataset, with a sparkline of accuracy over time. `rows` begin with the newest run."""
     by_dataset: dict[str, list[IndexRow]] = {}
-    for row in sorted(rows, key=lambda row: (row.started, row.run_id), reverse=True):
+    for row in rows:
         by_dataset.setdefault(row.dataset, []).append(row)
     return _render("index.html", datasets=tuple(_dataset_runs(name, by_dataset[name]) for name in sorted(by_dataset)))
 

