@@ -78,7 +78,8 @@ def gate(run: TinyRun, folder: Path, beam: BeamSettings, image_shape: list[int])
     parameters = {
         "dataset": "kmnist",
         "image_shape": json.dumps(image_shape),
-        "accepted_dir": str(folder / "accepted"),
+        "serving_dir": str(folder / "serving"),
+        "drift_reference": "live",
     }
     given = {key: [each] for key, each in inputs.items()}
     DataGate(context(folder, beam)).Do(given, {"blessing": [blessing]}, parameters)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from components.export import ASKED_IDENTITY, read_metadata
+from components.export import read_metadata
 from components.trainer import TRAINING_LOG
 from pipeline.partial_run import run_until
 from pipeline.recipes import load_recipe
@@ -104,7 +104,6 @@ def test_the_pipelines_model_has_the_best_trials_settings(tiny_run: TinyRun, tun
     assert metadata["training"]["learning_rate"] == best["training.learning_rate"] != recipe.training.learning_rate
     assert metadata["model"]["hidden_layers"] == best["model.hidden_layers"]
     assert metadata["training"]["epochs"] == recipe.training.epochs  # the tuner's are the trials' alone
-    assert metadata[ASKED_IDENTITY]["training"]["learning_rate"] == recipe.training.learning_rate
     assert kernel_units(f"{model.uri}/Format-Serving") == [*best["model.hidden_layers"], 10]
     log = training_log(model.uri)
     assert log["settings_found"] == best
