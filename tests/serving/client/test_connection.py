@@ -247,7 +247,7 @@ def test_pings_are_no_more_frequent_than_servers_take() -> None:
     options["grpc.http2.max_pings_without_data"] = 0  # gRPC would only delay the punishment
 
     def answer(request: bytes, context: grpc.ServicerContext) -> bytes:
-        time.sleep(4.5)
+        time.sleep(7)
         return request
 
     handler = grpc.method_handlers_generic_handler("test", {"Call": grpc.unary_unary_rpc_method_handler(answer)})
