@@ -11,10 +11,10 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from serving.client import VersionStatus
 from serving.releases import record
 from serving.releases.apply import Released
 from serving.releases.models_config import CANARY
-from serving.releases.servers import VersionState
 from serving.releases.state import ModelState, notes_on
 from serving.releases.versions import StoredVersion
 
@@ -27,7 +27,7 @@ class ServerAnswer:
     """What one server said of a model; `states` is None, and `problem` says why, where it said nothing."""
 
     address: str
-    states: Mapping[int, VersionState] | None
+    states: Mapping[int, VersionStatus] | None
     problem: str
 
 
@@ -43,6 +43,8 @@ def released_lines(released: Released, problems: Mapping[str, str | None]) -> li
         lines.append(f"to make it live again: mnist-tfx {back.format(after.model, plan.before)}")
     if before.config.text != after.config.text:
         lines.append(f"written: {after.config.path}")
+        if before.config.kept_as is not None:
+            lines.append(f"the one before it, written by hand, is kept: {before.config.kept_as}")
     if before.config.text is None and after.config.text is not None:
         lines.append(
             "It is new. mnist-tfx serve takes it up; a tensorflow_model_server started without it must be restarted."
@@ -71,6 +73,8 @@ def released_json(released: Released, problems: Mapping[str, str | None]) -> dic
 def status_page(state: ModelState, runs: Mapping[tuple[str, str], str], answers: list[ServerAnswer]) -> RenderableType:
     """One model: its versions, what a person should know, the last changes."""
     mode = "each push goes live at once" if state.pin is None else "pinned: what is pushed waits until it is promoted"
+    if state.config.lists_nothing:
+        mode = f"{state.config.path.name} lists no model"
     head = Text.assemble((state.model, "bold"), f"  {state.folder}  ({mode})")
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     columns = ("version", "status", "labels", "pushed by run", *(answer.address for answer in answers if answer.states))
@@ -139,8 +143,8 @@ def _rows(state: ModelState, runs: Mapping[tuple[str, str], str], answers: list[
             "labels": [label for label, number in labels.items() if number == version.number],
             "run": runs.get((state.model, str(version.number))),
             "servers": {
-                answer.address: asdict(answer.states[version.number])
-                if answer.states and version.number in answer.states
+                answer.address: {"state": said.state, "error": said.error_message}
+                if (said := (answer.states or {}).get(version.number)) is not None
                 else None
                 for answer in answers
             },

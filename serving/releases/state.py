@@ -49,7 +49,7 @@ class ModelState:
         """The versions a server loads, ascending."""
         if self.pin is not None:
             return [version for version in self.pin.versions if version in self.whole]
-        return self.whole[-1:]
+        return self.whole[-(self.config.newest_served(self.model) or len(self.whole)) :]
 
     def status(self, version: StoredVersion) -> str:
         """One word or two on a version, for a table."""
@@ -92,10 +92,8 @@ def read_state(serving: Path, model: str) -> ModelState:
 
 def notes_on(state: ModelState) -> list[str]:
     """What a person should know about the state of a model, in sentences."""
-    model, pin = state.model, state.pin
-    notes = []
-    if not state.stored:
-        notes.append(f"{model} has no version that a server could serve.")
+    model, pin, config = state.model, state.pin, state.config
+    notes = [] if state.stored else [f"{model} has no version that a server could serve."]
     for version in state.stored:
         twins = [other.path.name for other in state.stored if other.number == version.number]
         if len(twins) > 1 and version.path.name == twins[0]:
@@ -105,19 +103,21 @@ def notes_on(state: ModelState) -> list[str]:
                 f"{version.path} holds no saved_model.pb: a copy that was not finished? No server can load it. "
                 "Finish the copy, or remove it."
             )
-    for version in state.stored:
         if version.number == state.live:
             notes += [
                 f"version {version.number} is live, and was pushed with {caution}" for caution in version.cautions
             ]
-    if state.config.text is not None and model not in state.config.models:
+    if config.lists_nothing:
         notes.append(
-            f"{state.config.path} does not list {model}: a server that reads this file does not serve it. "
+            f"{config.path} lists no model. A server that runs keeps what it has; one that starts with it serves "
+            f"nothing. Write it anew: mnist-tfx promote {model} VERSION. Or remove it: then each push goes live."
+        )
+    elif config.text is not None and model not in config.models:
+        notes.append(
+            f"{config.path} does not list {model}: a server that reads this file does not serve it. "
             "The next canary, promote or rollback by label, of any model, adds it."
         )
-    if pin is not None:
-        notes += _notes_on_pin(state, pin)
-    return notes
+    return notes if pin is None else notes + _notes_on_pin(state, pin)
 
 
 def _notes_on_pin(state: ModelState, pin: Pin) -> list[str]:
@@ -137,14 +137,15 @@ def _notes_on_pin(state: ModelState, pin: Pin) -> list[str]:
             f"requests that name no label or version get version {pin.highest}, the highest one served. "
             "Clients that want the stable version ask for the label 'stable'."
         )
-    waiting = [v.number for v in state.stored if state.status(v) == "not promoted"]
+    waiting = [version.number for version in state.stored if state.status(version) == "not promoted"]
     if waiting:
         notes.append(
             f"version {waiting[-1]} is stored, but not served: {pin.stable} is pinned as stable. Try it: "
             f"mnist-tfx canary {model} {waiting[-1]}; make it live: mnist-tfx promote {model} {waiting[-1]}"
         )
-    unlabelled = [v for v in pin.versions if v not in pin.labels.values()]
+    unlabelled = [str(version) for version in pin.versions if version not in pin.labels.values()]
     if unlabelled and pin.labels:
-        listed = ", ".join(map(str, unlabelled))
-        notes.append(f"served without a label: {listed}. If a canary was broken off, call mnist-tfx canary again.")
+        notes.append(
+            f"served without a label: {', '.join(unlabelled)}. If a canary was broken off, call mnist-tfx canary again."
+        )
     return notes
