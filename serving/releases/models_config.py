@@ -142,6 +142,8 @@ class ModelsConfig:
             base_path = Path(entry.base_path)
             if base_path.is_relative_to(self.path.parent):
                 entry.base_path = str(CONTAINER_FOLDER / base_path.relative_to(self.path.parent))
+            if not entry.HasField("model_version_policy"):
+                entry.model_version_policy.latest.num_versions = 2  # a broken newest one is no outage at a restart
         twin = None if self.text is None else _HEADER + text_format.MessageToString(in_container)
         _replace(self.path.with_name(CONTAINER_FILE_NAME), twin)
         _replace(self.path, self.text)

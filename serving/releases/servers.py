@@ -81,7 +81,7 @@ class Followers:
             self._wait(server, versions, lambda states: set(versions) <= _available(states))
 
     def wait_served(self, versions: Collection[int], labels: Mapping[str, int]) -> None:
-        """Returns when these versions are available and no others, under these labels.
+        """Returns when these versions are available and no others (without labels: no higher one), under these labels.
 
         Raises:
             PipelineError: a server cannot load one, or takes longer than the timeout.
@@ -89,9 +89,10 @@ class Followers:
         for server in self._last:
 
             def is_served(states: States, server: RunningServer = server) -> bool:
-                return set(versions) == _available(states) and all(
-                    server.leads_to(label, version) for label, version in labels.items()
-                )
+                available = _available(states)
+                if not labels:
+                    return available >= set(versions) and max(available, default=0) == max(versions, default=0)
+                return available == set(versions) and all(server.leads_to(*each) for each in labels.items())
 
             self._wait(server, versions, is_served)
 

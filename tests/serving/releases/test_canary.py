@@ -247,7 +247,9 @@ def test_a_container_that_mounts_the_folder_has_a_file_of_its_own(serving: Path)
     promote(serving, 3)
     here, there = ((serving / name).read_text() for name in ("models.config", "models.container.config"))
     assert f'base_path: "{serving}/mnist"' in here
-    assert there == here.replace(str(serving), "/models")
+    assert 'base_path: "/models/mnist"' in there and str(serving) not in there
+    unpinned = text_format.Parse(there, ModelServerConfig()).model_config_list.config[0]
+    assert (unpinned.name, unpinned.model_version_policy.latest.num_versions) == ("fashion_mnist", 2)
     canary(serving)
     assert "versions: 4" in (serving / "models.container.config").read_text()
 

@@ -79,8 +79,10 @@ def test_a_version_that_does_not_load_is_no_canary_and_the_file_is_put_back(serv
         assert (serving / "models.config").read_text() == before
         assert read_state(serving, "mnist").releases[-1].outcome == "failed"
 
+        server.await_polls()
         with pytest.raises(PipelineError, match="cannot load version 4: Op type not registered"):
             call(server, serving, "canary", 4)
+        server.await_polls()
         server.unloadable.clear()  # the copy is whole now; the server still tells of the failure
         call(server, serving, "canary", 4)
         assert server.history[-1] == (frozenset({3, 4}), {"stable": 3, "canary": 4})
@@ -94,6 +96,7 @@ def test_a_version_that_failed_once_can_be_rolled_back_to(serving: Path) -> None
             call(server, serving, "rollback", 3)
         server.unloadable.clear()
         call(server, serving, "rollback")
+        server.await_polls()
         call(server, serving, "rollback", 3)
         assert server.history[-1] == (frozenset({3}), {})
 
