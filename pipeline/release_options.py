@@ -6,7 +6,7 @@ import argparse
 import json
 import sys
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING
 
 from components.errors import UsageError
@@ -59,7 +59,8 @@ def open_servers(stack: ExitStack, args: argparse.Namespace, model: str) -> list
     try:
         tls = tls_of(args)
         return [
-            stack.enter_context(RunningServer(address, model, tls)) for address in args.address or [DEFAULT_ADDRESS]
+            stack.enter_context(closing(RunningServer(address, model, tls)))
+            for address in args.address or [DEFAULT_ADDRESS]
         ]
     except InvalidOption as error:
         raise UsageError(str(error)) from error

@@ -13,7 +13,7 @@ import fcntl
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,16 +47,12 @@ def release(
     timeout: float = 60.0,
     reason: str = "",
 ) -> Released:
-    """Reads the state, decides, and changes it, with other releases kept out.
+    """Reads the state of a model, decides by one of `plans`, and changes it, with other releases kept out.
 
-    A push is not kept out: it only adds a folder, under a number that no version had. Waiting for it would mean waiting
-    for a whole run.
+    A push is not kept out: it only adds a folder, under a number that no version had.
 
     Args:
-        serving: the folder of all models.
-        model: whose version changes.
-        decide: one of `plans`.
-        servers: running servers that watch the folder; each that answers is waited for.
+        servers: those that watch the folder; each that answers is waited for.
         timeout: for each wait, in seconds.
         reason: goes into the record.
 
@@ -110,17 +106,13 @@ def _moved(moves: Sequence[tuple[Path, Path]]) -> Iterator[None]:
     for source, destination in moves:
         if destination.exists() or destination.is_symlink():
             raise PipelineError(f"{destination} is in the way of {source}: remove or rename one of the two.")
-    done: list[tuple[Path, Path]] = []
-    try:
+    with ExitStack() as undo:
         for source, destination in moves:
             destination.parent.mkdir(exist_ok=True)
             os.rename(source, destination)
-            done.append((source, destination))
+            undo.callback(os.rename, destination, source)
         yield
-    except BaseException:
-        for source, destination in reversed(done):
-            os.rename(destination, source)
-        raise
+        undo.pop_all()
 
 
 @contextmanager

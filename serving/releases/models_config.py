@@ -170,11 +170,7 @@ def _entry(message: pb.ModelServerConfig, model: str) -> pb.ModelConfig:
 
 
 def parse(text: str, where: str) -> pb.ModelServerConfig:
-    """The message that the text is.
-
-    Raises:
-        PipelineError: it is none, has a `custom_model_config`, or names a model twice.
-    """
+    """The message that the text is. Raises PipelineError where it is none, or TF Serving would not take it."""
     try:
         message = text_format.Parse(text, pb.ModelServerConfig())
     except text_format.ParseError as error:
@@ -191,8 +187,7 @@ def parse(text: str, where: str) -> pb.ModelServerConfig:
 def pin_of(message: pb.ModelServerConfig, model: str, where: str) -> Pin | None:
     """What a config pins for a model; None where it is not listed or the newest version is served.
 
-    Raises:
-        PipelineError: it has labels without versions to pin, or a `specific` without versions.
+    Raises PipelineError where it has labels without versions to pin, or a `specific` without versions.
     """
     entry = _entry(message, model)
     is_specific = entry.model_version_policy.WhichOneof("policy_choice") == "specific"

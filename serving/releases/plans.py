@@ -31,9 +31,7 @@ def rollback(state: ModelState, to: int | None) -> Plan:
 
     Without `to` and with a canary on trial, the canary alone is withdrawn and the stable version stays.
 
-    Raises:
-        PipelineError: there is no version to go back to, or no telling which one is pinned.
-        UsageError: `to` is unknown or live already.
+    Raises PipelineError where there is no version to go back to, UsageError where `to` is unknown or live already.
     """
     _check_listed(state)
     pin = state.pin
@@ -49,12 +47,8 @@ def rollback(state: ModelState, to: int | None) -> Plan:
             fallback = max((number for number in usable if number < live), default=None)
     target = fallback if to is None else to
     if target is None:
-        raise PipelineError(
-            f"no whole version of {state.model} is older than {live}, and the last one is not removed. "
-            f"{_choices(state)}".rstrip()
-            if live is not None
-            else f"{state.model} has no version. {_choices(state)}".rstrip()
-        )
+        nothing = f"no whole version of {state.model} is older than {live}, and the last one is not removed"
+        raise PipelineError(f"{nothing if live is not None else f'{state.model} has no version'}. {_choices(state)}")
     is_trial = pin is not None and pin.canary is not None
     if target == live and not is_trial and (pin is not None or target in state.whole):
         raise UsageError(f"version {target} of {state.model} is live already. {_choices(state)}")
@@ -68,9 +62,7 @@ def rollback(state: ModelState, to: int | None) -> Plan:
 def canary(state: ModelState, version: int | None) -> Plan:
     """`version` (default: the newest that was not rolled back) is served behind `canary`, beside the stable one.
 
-    Raises:
-        PipelineError: there is no version to try, or the policy in `models.config` is of another kind.
-        UsageError: `version` is unknown or stable already.
+    Raises PipelineError where there is no version to try, UsageError where `version` is unknown or stable already.
     """
     _check_listed(state)
     pin = _pin_to_start_from(state)
@@ -85,9 +77,7 @@ def canary(state: ModelState, version: int | None) -> Plan:
 def promote(state: ModelState, version: int | None) -> Plan:
     """`version` (default: the canary) becomes stable and stays so until another one is promoted.
 
-    Raises:
-        PipelineError: the policy in `models.config` is of another kind.
-        UsageError: no version was named and there is no canary; `version` is unknown or stable already.
+    Raises UsageError where none was named and there is no canary, or `version` is unknown or stable already.
     """
     pin = _pin_to_start_from(state)
     version = version if version is not None or state.pin is None else state.pin.canary
@@ -107,9 +97,7 @@ def follow_latest(state: ModelState) -> Plan:
     """No version is pinned any more: each push goes live at once. What is live now stays so.
 
     Newer versions that were not promoted are moved aside, as by a rollback: a server would take them up.
-
-    Raises:
-        UsageError: the newest version is followed already, or a canary is on trial.
+    Raises UsageError where the newest version is followed already, or a canary is on trial.
     """
     if state.pin is None:
         raise UsageError(f"{state.model} follows its newest version already.")

@@ -5,8 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
-from types import TracebackType
-from typing import Self
 
 from components.errors import PipelineError
 from serving.client import Client, DeadlineExceeded, Retry, ServingClientError, Tls, Unavailable, VersionStatus
@@ -55,12 +53,8 @@ class RunningServer:
             self._clients[label] = self._stack.enter_context(Client(self.address, self._model, **options))
         return self._clients[label]
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
+        """Ends the connections."""
         self._stack.close()
 
 
@@ -76,16 +70,12 @@ class Followers:
         self._timeout = timeout
 
     def wait_available(self, versions: Collection[int]) -> None:
-        """Returns when these versions are available. Raises PipelineError as `wait_served` does."""
+        """Returns when these versions are available. Raises PipelineError where a server cannot load one in time."""
         for server in self._last:
             self._wait(server, versions, lambda states: set(versions) <= _available(states))
 
     def wait_served(self, versions: Collection[int], labels: Mapping[str, int]) -> None:
-        """Returns when these versions are available and no others (without labels: no higher one), under these labels.
-
-        Raises:
-            PipelineError: a server cannot load one, or takes longer than the timeout.
-        """
+        """Returns when these versions are available and no others (without labels: no higher one), under these labels."""
         for server in self._last:
 
             def is_served(states: States, server: RunningServer = server) -> bool:

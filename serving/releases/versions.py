@@ -59,12 +59,7 @@ def model_names(serving: Path) -> list[str]:
 
 
 def model_folder(serving: Path, model: str) -> Path:
-    """The base path of a model.
-
-    Raises:
-        PipelineError: nothing was pushed yet.
-        UsageError: no model is named so; the message has the nearest name.
-    """
+    """The base path of a model. Raises PipelineError where nothing was pushed yet, UsageError for an unknown model."""
     names = model_names(serving)
     if not names:
         raise PipelineError(f"there is no model in {serving} yet. Make one: mnist-tfx run --dataset mnist")

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -39,7 +40,7 @@ def call(server: WatchingServer, serving: Path, action: str, version: int | None
     def decide(state: ModelState) -> Plan:
         return decisions[action](state, version)
 
-    with RunningServer(server.address, "mnist") as running:
+    with closing(RunningServer(server.address, "mnist")) as running:
         return release(serving, "mnist", decide, servers=[running], timeout=10)
 
 
@@ -112,7 +113,10 @@ def test_a_server_that_restarts_on_the_way_is_waited_for(serving: Path) -> None:
 
 
 def test_a_server_that_does_not_read_the_file_is_told_apart(serving: Path) -> None:
-    with watching(serving, "mnist", reads_config=False) as server, RunningServer(server.address, "mnist") as running:
+    with (
+        watching(serving, "mnist", reads_config=False) as server,
+        closing(RunningServer(server.address, "mnist")) as running,
+    ):
         with pytest.raises(PipelineError, match=r"after 0\.3 s .* say: version 3 is AVAILABLE\. Does it watch this"):
             release(serving, "mnist", lambda state: plans.promote(state, 2), servers=[running], timeout=0.3)
         assert not (serving / "models.config").exists()
