@@ -6,12 +6,12 @@ import argparse
 import json
 import sys
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING
 
 from components.errors import UsageError
 from pipeline.home import Home
-from pipeline.server_access import DEFAULT_ADDRESS, add_tls_arguments, tls_of
+from pipeline.server_access import DEFAULT_ADDRESS, add_tls_arguments, positive, tls_of
 
 if TYPE_CHECKING:
     from serving.releases.plans import Plan
@@ -26,7 +26,7 @@ def add_release_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-wait", action="store_true", help="change the files without asking a server")
     parser.add_argument(
         "--timeout",
-        type=float,
+        type=positive(float),
         default=60.0,
         metavar="SECONDS",
         help="how long a server may take for each step (default: %(default)g)",
@@ -47,7 +47,7 @@ def add_server_arguments(parser: argparse.ArgumentParser) -> None:
     add_tls_arguments(parser)
 
 
-def open_servers(stack: ExitStack, args: argparse.Namespace) -> list[RunningServer]:
+def open_servers(stack: ExitStack, args: argparse.Namespace, model: str) -> list[RunningServer]:
     """The servers named by `--address`, closed with the stack.
 
     Raises:
@@ -58,7 +58,10 @@ def open_servers(stack: ExitStack, args: argparse.Namespace) -> list[RunningServ
 
     try:
         tls = tls_of(args)
-        return [stack.enter_context(RunningServer(address, tls)) for address in args.address or [DEFAULT_ADDRESS]]
+        return [
+            stack.enter_context(closing(RunningServer(address, model, tls)))
+            for address in args.address or [DEFAULT_ADDRESS]
+        ]
     except InvalidOption as error:
         raise UsageError(str(error)) from error
 
@@ -70,12 +73,12 @@ def make_release(args: argparse.Namespace, decide: Callable[[ModelState], Plan])
 
     home = Home.resolve(args.home)
     with ExitStack() as stack:
-        servers = [] if args.no_wait else open_servers(stack, args)
+        servers = [] if args.no_wait else open_servers(stack, args, args.model)
         released = release(
             home.serving_root, args.model, decide, servers=servers, timeout=args.timeout, reason=args.reason
         )
         # None: it serves the model as the files say; `release` has waited for that.
-        problems = {one.address: None if one.states(args.model) is not None else one.problem for one in servers}
+        problems = {one.address: None if one.states() is not None else one.problem for one in servers}
     if args.json:
         print(json.dumps(released_json(released, problems), indent=2))
     else:

@@ -11,11 +11,11 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from serving.client import VersionStatus
 from serving.releases import record
 from serving.releases.apply import Released
-from serving.releases.models_config import CANARY
-from serving.releases.servers import VersionState
-from serving.releases.state import ModelState, notes_on
+from serving.releases.models_config import CANARY, Pin
+from serving.releases.state import ModelState
 from serving.releases.versions import StoredVersion
 
 _SHOWN_RELEASES = 5
@@ -27,7 +27,7 @@ class ServerAnswer:
     """What one server said of a model; `states` is None, and `problem` says why, where it said nothing."""
 
     address: str
-    states: Mapping[int, VersionState] | None
+    states: Mapping[int, VersionStatus] | None
     problem: str
 
 
@@ -43,6 +43,8 @@ def released_lines(released: Released, problems: Mapping[str, str | None]) -> li
         lines.append(f"to make it live again: mnist-tfx {back.format(after.model, plan.before)}")
     if before.config.text != after.config.text:
         lines.append(f"written: {after.config.path}")
+        if before.config.kept_as is not None:
+            lines.append(f"the one before it, written by hand, is kept: {before.config.kept_as}")
     if before.config.text is None and after.config.text is not None:
         lines.append(
             "It is new. mnist-tfx serve takes it up; a tensorflow_model_server started without it must be restarted."
@@ -71,6 +73,8 @@ def released_json(released: Released, problems: Mapping[str, str | None]) -> dic
 def status_page(state: ModelState, runs: Mapping[tuple[str, str], str], answers: list[ServerAnswer]) -> RenderableType:
     """One model: its versions, what a person should know, the last changes."""
     mode = "each push goes live at once" if state.pin is None else "pinned: what is pushed waits until it is promoted"
+    if state.config.lists_nothing:
+        mode = f"{state.config.path.name} lists no model"
     head = Text.assemble((state.model, "bold"), f"  {state.folder}  ({mode})")
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     columns = ("version", "status", "labels", "pushed by run", *(answer.address for answer in answers if answer.states))
@@ -102,6 +106,67 @@ def status_json(state: ModelState, runs: Mapping[tuple[str, str], str], answers:
         "servers": [{"address": answer.address, "problem": answer.problem or None} for answer in answers],
         "releases": [asdict(release) for release in state.releases],
     }
+
+
+def notes_on(state: ModelState) -> list[str]:
+    """What a person should know about the state of a model, in sentences."""
+    model, pin, config = state.model, state.pin, state.config
+    notes = [] if state.stored else [f"{model} has no version that a server could serve."]
+    for version in state.stored:
+        twins = [other.path.name for other in state.stored if other.number == version.number]
+        if len(twins) > 1 and version.path.name == twins[0]:
+            notes.append(f"{' and '.join(twins)} are one and the same version to a server. Remove one.")
+        if not version.whole:
+            notes.append(
+                f"{version.path} holds no saved_model.pb: a copy that was not finished? No server can load it. "
+                "Finish the copy, or remove it."
+            )
+        if version.number == state.live:
+            notes += [
+                f"version {version.number} is live, and was pushed with {caution}" for caution in version.cautions
+            ]
+    if config.lists_nothing:
+        notes.append(
+            f"{config.path} lists no model. A server that runs keeps what it has; one that starts with it serves "
+            f"nothing. Write it anew: mnist-tfx promote {model} VERSION. Or remove it: then each push goes live."
+        )
+    elif config.text is not None and model not in config.models:
+        notes.append(
+            f"{config.path} does not list {model}: a server that reads this file does not serve it. "
+            "The next canary, promote or rollback by label, of any model, adds it."
+        )
+    return notes if pin is None else notes + _notes_on_pin(state, pin)
+
+
+def _notes_on_pin(state: ModelState, pin: Pin) -> list[str]:
+    model = state.model
+    notes = [
+        f"version {version} is pinned, but is not there or not whole: {state.folder / str(version)}"
+        for version in sorted({*pin.versions, *pin.labels.values()})
+        if version not in state.whole
+    ]
+    notes += [
+        f"the label {label!r} names version {version}, which is not among the versions served."
+        for label, version in pin.labels.items()
+        if version not in pin.versions
+    ]
+    if pin.canary is not None:
+        notes.append(
+            f"requests that name no label or version get version {pin.highest}, the highest one served. "
+            "Clients that want the stable version ask for the label 'stable'."
+        )
+    waiting = [version.number for version in state.stored if state.status(version) == "not promoted"]
+    if waiting:
+        notes.append(
+            f"version {waiting[-1]} is stored, but not served: {pin.stable} is pinned as stable. Try it: "
+            f"mnist-tfx canary {model} {waiting[-1]}; make it live: mnist-tfx promote {model} {waiting[-1]}"
+        )
+    unlabelled = [str(version) for version in pin.versions if version not in pin.labels.values()]
+    if unlabelled and pin.labels:
+        notes.append(
+            f"served without a label: {', '.join(unlabelled)}. If a canary was broken off, call mnist-tfx canary again."
+        )
+    return notes
 
 
 def _headline(released: Released) -> str:
@@ -139,8 +204,8 @@ def _rows(state: ModelState, runs: Mapping[tuple[str, str], str], answers: list[
             "labels": [label for label, number in labels.items() if number == version.number],
             "run": runs.get((state.model, str(version.number))),
             "servers": {
-                answer.address: asdict(answer.states[version.number])
-                if answer.states and version.number in answer.states
+                answer.address: {"state": said.state, "error": said.error_message}
+                if (said := (answer.states or {}).get(version.number)) is not None
                 else None
                 for answer in answers
             },

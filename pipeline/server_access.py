@@ -36,6 +36,19 @@ def add_tls_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--server-name", metavar="NAME", help="the name in the server's certificate, if not the host's")
 
 
+def positive(kind: type[int] | type[float]) -> Any:
+    """For argparse: reads a number above 0."""
+
+    def parse(text: str) -> float:
+        value = kind(text)
+        if not 0 < value < float("inf"):
+            raise argparse.ArgumentTypeError(f"must be above 0, got {text}")
+        return value
+
+    parse.__name__ = kind.__name__  # argparse's messages name the type by it
+    return parse
+
+
 def add_version_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the choice of the version that answers."""
     choice = parser.add_mutually_exclusive_group()

@@ -8,7 +8,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from components.errors import UsageError
-from pipeline.server_access import add_server_arguments, add_version_arguments, connected
+from pipeline.server_access import add_server_arguments, add_version_arguments, connected, positive
 
 if TYPE_CHECKING:
     from serving.client import Client
@@ -27,34 +27,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_version_arguments(parser)
     parser.add_argument(
         "--concurrency",
-        type=_positive(int),
+        type=positive(int),
         metavar="N",
         help=f"at most N requests at once (default: 1; with --rate: {_RATE_CONCURRENCY})",
     )
     parser.add_argument(
         "--rate",
-        type=_positive(float),
+        type=positive(float),
         metavar="R",
         help="send R requests a second and count latency from the intended time (default: as fast as answers come)",
     )
-    parser.add_argument("--batch", type=_positive(int), default=1, metavar="N", help="images a request (default: 1)")
-    parser.add_argument("--duration", type=_positive(float), default=10.0, metavar="S", help="seconds (default: 10)")
+    parser.add_argument("--batch", type=positive(int), default=1, metavar="N", help="images a request (default: 1)")
+    parser.add_argument("--duration", type=positive(float), default=10.0, metavar="S", help="seconds (default: 10)")
     parser.add_argument(
         "--warmup", type=float, default=1.0, metavar="S", help="seconds of load before anything counts (default: 1)"
     )
-    parser.add_argument("--timeout", type=_positive(float), default=10.0, metavar="S", help="for a call (default: 10)")
+    parser.add_argument("--timeout", type=positive(float), default=10.0, metavar="S", help="for a call (default: 10)")
     parser.add_argument("--json", action="store_true", help="print a JSON object")
-
-
-def _positive(kind: type[int] | type[float]) -> Any:
-    def parse(text: str) -> float:
-        value = kind(text)
-        if not 0 < value < float("inf"):
-            raise argparse.ArgumentTypeError(f"must be above 0, got {text}")
-        return value
-
-    parse.__name__ = kind.__name__  # argparse's messages name the type by it
-    return parse
 
 
 def run(args: argparse.Namespace) -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, cast
 from components.errors import UsageError
 from components.features import METADATA_PATH
 from pipeline.home import Home
-from pipeline.server_access import add_server_arguments, add_version_arguments, connected
+from pipeline.server_access import add_server_arguments, add_version_arguments, connected, positive
 from serving.releases.versions import stored_versions
 
 if TYPE_CHECKING:
@@ -26,7 +25,6 @@ EXAMPLE = "mnist-tfx predict fashion_mnist boot.png shirt.jpg"
 
 _ROWS = 128  # images read before they are sent
 _STDIN = "stdin"
-_LOOPBACK = re.compile(r"(localhost|127\.[\d.]+|\[::1\])(:|$)")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -44,7 +42,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "(default: as the model in HOME/serving says, if the server is on this machine)",
     )
     parser.add_argument("--home", metavar="DIR", help="where that model is (default: MNIST_TFX_HOME, else var/)")
-    parser.add_argument("--timeout", type=float, default=10.0, metavar="S", help="seconds for a call (default: 10)")
+    parser.add_argument(
+        "--timeout", type=positive(float), default=10.0, metavar="S", help="seconds for 128 images (default: 10)"
+    )
     parser.add_argument("--json", action="store_true", help="print a JSON list, one object an image")
 
 
@@ -126,7 +126,9 @@ def _class_names(args: argparse.Namespace) -> list[str] | None:
     if args.class_names is not None:
         with _opened(args.class_names) as file:
             return file.read().decode("utf-8", "replace").splitlines()
-    if not _LOOPBACK.match(args.address):
+    from serving.client.channel import is_loopback
+
+    if not is_loopback(args.address):
         return None
     for version in reversed(stored_versions(Home.resolve(args.home).serving(args.model))):
         with suppress(OSError, ValueError, KeyError, TypeError):  # a model made elsewhere has no such file

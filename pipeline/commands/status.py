@@ -39,15 +39,15 @@ def run(args: argparse.Namespace) -> int:
     runs = known_pushing_runs(home.metadata_db)
     console = stdout_console()
     pages = []
-    with ExitStack() as stack:
-        servers = open_servers(stack, args)
-        for model in models:
-            state = read_state(home.serving_root, model)
-            answers = [ServerAnswer(one.address, one.states(model), one.problem) for one in servers]
-            if args.json:
-                pages.append(status_json(state, runs, answers))
-            else:
-                console.print(status_page(state, runs, answers), Text(), sep="\n")
+    for model in models:
+        state = read_state(home.serving_root, model)
+        with ExitStack() as stack:
+            servers = open_servers(stack, args, model)
+            answers = [ServerAnswer(one.address, one.states(), one.problem) for one in servers]
+        if args.json:
+            pages.append(status_json(state, runs, answers))
+        else:
+            console.print(status_page(state, runs, answers), Text(), sep="\n")
     if args.json:
         print(json.dumps(pages, indent=2))
     return 0

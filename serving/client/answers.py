@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy.typing as npt
+from google.protobuf.message import DecodeError
 
 from serving.client import tensors
 from serving.client.errors import MalformedAnswer
@@ -39,6 +40,8 @@ def read_predictions(response: Any, rows: int, class_names: tuple[str, ...] | No
             f"{rows} images were sent; the answer holds {PROBABILITIES} {list(probabilities.shape)}, "
             f"{CLASSES} {list(classes.shape)} and {len(labels)} {LABELS}."
         )
+    if rows and not (classes.dtype.kind == "i" and 0 <= classes.min() <= classes.max() < probabilities.shape[1]):
+        raise MalformedAnswer(f"the answer's {CLASSES} are not among its {probabilities.shape[1]} {PROBABILITIES}.")
     return Predictions(
         probabilities,
         classes,
@@ -59,7 +62,10 @@ def read_metadata(response: Any) -> ModelMetadata:
     """A GetModelMetadataResponse with the field `signature_def`. Raises MalformedAnswer."""
     if "signature_def" not in response.metadata:
         raise MalformedAnswer("the server's metadata holds no signature_def.")
-    definitions = SignatureDefMap.FromString(response.metadata["signature_def"].value).signature_def
+    try:
+        definitions = SignatureDefMap.FromString(response.metadata["signature_def"].value).signature_def
+    except DecodeError as error:
+        raise MalformedAnswer(f"the server's signature_def cannot be read: {error}.") from error
     return ModelMetadata(
         name=response.model_spec.name,
         version=response.model_spec.version.value,

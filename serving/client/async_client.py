@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from types import TracebackType
 from typing import Any, TypeVar
@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from serving.client.base import BaseClient, stubs
+from serving.client.errors import ServingClientError
 from serving.client.images import EncodedImage, Rebatcher
 from serving.client.operations import Pause, Steps
 from serving.client.results import Classification, ModelMetadata, Predictions, VersionStatus
@@ -36,11 +37,12 @@ class AsyncClient(BaseClient):
         self, images: npt.ArrayLike, *, white: float | None = None, timeout: float | None = None
     ) -> Predictions:
         """As Client.predict."""
-        batch = await self._drive(self._operations.prepare(images, white, timeout))
+        deadline = self._deadline(timeout)
+        batch = await self._drive(self._operations.prepare(images, white, deadline))
         if len(batch) <= self._settings.batch_size:
-            return await self._drive(self._operations.predict_batch(batch, timeout))
+            return await self._drive(self._operations.predict_batch(batch, deadline))
         slices = _asynchronously(self._slices(batch))
-        return Predictions.concatenate([part async for part in self._stream(slices, timeout)])
+        return Predictions.concatenate([part async for part in self._stream(slices, lambda: deadline)])
 
     async def predict_stream(
         self,
@@ -50,12 +52,13 @@ class AsyncClient(BaseClient):
         timeout: float | None = None,
     ) -> AsyncIterator[Predictions]:
         """As Client.predict_stream; also takes an asynchronous iterable."""
-        async for predictions in self._stream(self._batches(images, white, timeout), timeout):
+        batches = self._batches(images, white, timeout)
+        async for predictions in self._stream(batches, lambda: self._deadline(timeout)):
             yield predictions
 
     async def classify(self, *images: EncodedImage, top: int = 3, timeout: float | None = None) -> list[Classification]:
         """As Client.classify."""
-        return await self._drive(self._operations.classify(images, top, timeout))
+        return await self._drive(self._operations.classify(images, top, self._deadline(timeout)))
 
     async def run(
         self,
@@ -66,15 +69,15 @@ class AsyncClient(BaseClient):
         timeout: float | None = None,
     ) -> dict[str, npt.NDArray[Any]]:
         """As Client.run."""
-        return await self._drive(self._operations.run(inputs, signature, outputs, timeout))
+        return await self._drive(self._operations.run(inputs, signature, outputs, self._deadline(timeout)))
 
     async def status(self, *, timeout: float | None = None) -> tuple[VersionStatus, ...]:
         """As Client.status."""
-        return await self._drive(self._operations.status(timeout))
+        return await self._drive(self._operations.status(self._deadline(timeout)))
 
     async def metadata(self, *, timeout: float | None = None) -> ModelMetadata:
         """As Client.metadata."""
-        return await self._drive(self._operations.metadata(timeout))
+        return await self._drive(self._operations.metadata(self._deadline(timeout)))
 
     async def wait_ready(self, timeout: float) -> int:
         """As Client.wait_ready."""
@@ -97,6 +100,7 @@ class AsyncClient(BaseClient):
     @cached_property
     def _channel(self) -> Any:
         """Made at the first call: grpc.aio binds a channel to the event loop that runs where it is made."""
+        self._loop = asyncio.get_running_loop()
         if self._credentials is None:
             return grpc.aio.insecure_channel(self.target, self._options)
         return grpc.aio.secure_channel(self.target, self._credentials, self._options)
@@ -105,9 +109,16 @@ class AsyncClient(BaseClient):
     def _stubs(self) -> Mapping[str, Any]:
         return stubs(self._channel)
 
+    def _check_loop(self) -> None:
+        if "_channel" in self.__dict__ and self._loop is not asyncio.get_running_loop():
+            raise ServingClientError(
+                "an AsyncClient belongs to the event loop of its first call: make one in each loop."
+            )
+
     async def _drive(self, steps: Steps[T]) -> T:
         """Carries out an operation's steps in this task."""
         self._check_open()
+        self._check_loop()
         try:
             step = next(steps)
             while True:
@@ -117,8 +128,13 @@ class AsyncClient(BaseClient):
                     continue
                 try:
                     answer = await self._stubs[step.method.path](step.request, timeout=step.timeout)
-                except grpc.RpcError as error:
+                except (grpc.RpcError, grpc.aio.UsageError) as error:  # UsageError: the channel is closed
+                    self._check_open()
                     step = steps.throw(error)
+                except asyncio.CancelledError:  # of this task, or grpc.aio's word for a call whose channel was closed
+                    if not _is_cancelled():
+                        self._check_open()
+                    raise
                 else:
                     step = steps.send(answer)
         except StopIteration as finished:
@@ -133,20 +149,22 @@ class AsyncClient(BaseClient):
         rebatcher = Rebatcher(self._settings.batch_size)
         given = [images] if isinstance(images, np.ndarray) else images
         async for some in given if isinstance(given, AsyncIterable) else _asynchronously(given):
-            for batch in rebatcher.add(await self._drive(self._operations.prepare(some, white, timeout))):
+            for batch in rebatcher.add(
+                await self._drive(self._operations.prepare(some, white, self._deadline(timeout)))
+            ):
                 yield batch
         for batch in rebatcher.flush():
             yield batch
 
     async def _stream(
-        self, batches: AsyncIterator[npt.NDArray[Any]], timeout: float | None
+        self, batches: AsyncIterator[npt.NDArray[Any]], deadline: Callable[[], float]
     ) -> AsyncIterator[Predictions]:
         under_way: deque[asyncio.Task[Predictions]] = deque()
         try:
             async for batch in batches:
                 if len(under_way) == self._in_flight:
                     yield await under_way.popleft()
-                task = asyncio.create_task(self._drive(self._operations.predict_batch(batch, timeout)))
+                task = asyncio.create_task(self._drive(self._operations.predict_batch(batch, deadline())))
                 under_way.append(task)
             while under_way:
                 yield await under_way.popleft()
@@ -154,6 +172,11 @@ class AsyncClient(BaseClient):
             for task in under_way:
                 task.cancel()
             await asyncio.gather(*under_way, return_exceptions=True)
+
+
+def _is_cancelled() -> bool:
+    """Whether somebody cancelled the running task; as far as Python tells (from 3.11 on)."""
+    return bool(getattr(asyncio.current_task(), "cancelling", lambda: True)())
 
 
 async def _asynchronously(items: Iterable[T]) -> AsyncIterator[T]:

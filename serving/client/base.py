@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from types import MappingProxyType
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import numpy.typing as npt
 
 from serving.client.channel import Retry, Tls, channel_options, resolve_target
-from serving.client.errors import InvalidOption, ServingClientError
+from serving.client.errors import InvalidInput, InvalidOption, ServingClientError, checked_seconds
 from serving.client.operations import METHODS, Operations, Settings
 
 DEFAULT_TIMEOUT = 10.0
@@ -42,8 +43,8 @@ class BaseClient:
             model: the model's name on the server.
             version: answer from this version only. Default: the latest.
             label: answer from the version that carries this label, such as `stable`; not together with `version`.
-            timeout: seconds for one call to the server, its retries included, where a method is not told otherwise.
-            retry: what to do about UNAVAILABLE.
+            timeout: seconds for a whole method call, retries included, where the method is not told otherwise.
+            retry: what to do about UNAVAILABLE. By default a call is tried until its time is over.
             tls: TLS or mTLS; None for plain text.
             batch_size: the most images in one call; larger inputs are divided.
             in_flight: the most batches of one large input that are under way at once.
@@ -60,20 +61,18 @@ class BaseClient:
         for name, value in (("batch_size", batch_size), ("in_flight", in_flight)):
             if value < 1:
                 raise InvalidOption(f"{name} must be at least 1, got {value}.")
-        if not timeout > 0:
-            raise InvalidOption(f"timeout must be above 0 s, got {timeout}.")
         self._settings = Settings(
             target=resolve_target(address),
             model=model,
             version=version,
             label=label,
-            timeout=timeout,
+            timeout=checked_seconds(timeout, InvalidOption),
             retry=retry,
             batch_size=batch_size,
             class_names=None if class_names is None else tuple(class_names),
         )
         self._credentials = None if tls is None else tls.credentials()
-        self._options = channel_options(tls)
+        self._options = channel_options(self._settings.target, tls)
         self._in_flight = in_flight
         self._operations = Operations(self._settings)
         self._closed = False
@@ -91,6 +90,12 @@ class BaseClient:
     def _check_open(self) -> None:
         if self._closed:
             raise ServingClientError("the client is closed.")
+
+    def _deadline(self, timeout: float | None) -> float:
+        """When a call that begins now has to be over, by time.monotonic. Raises InvalidInput."""
+        return time.monotonic() + (
+            self._settings.timeout if timeout is None else checked_seconds(timeout, InvalidInput)
+        )
 
     def _slices(self, batch: npt.NDArray[Any]) -> Iterator[npt.NDArray[Any]]:
         for start in range(0, len(batch), self._settings.batch_size):

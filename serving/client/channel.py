@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,14 +20,18 @@ MAX_ANSWER_BYTES = 64 << 20
 
 _SCHEME = re.compile(r"(dns|ipv4|ipv6|unix|unix-abstract|vsock|xds):")
 _HOST = re.compile(r"[\w.-]+|\[[0-9a-fA-F:.%\w]+\]")
-_HOST_AND_PORT = re.compile(r"(?:[\w.-]+|\[[0-9a-fA-F:.%\w]+\]):\d{1,5}")
+_HOST_AND_PORT = re.compile(r"(?:[\w.-]+|\[[0-9a-fA-F:.%\w]+\]):(\d{1,5})", re.ASCII)
+_MAX_PORT = 65_535
+_LOOPBACK = re.compile(r"(dns:(//[^/]*/)?|ipv[46]:)?(localhost|127\.[\d.]+|\[?::1\]?)(:\d+)?$|unix(-abstract)?:")
+_PROXIES = ("grpc_proxy", "https_proxy", "http_proxy")  # gRPC takes the first that is set (http_proxy_mapper.cc)
 
 _OPTIONS: Sequence[tuple[str, Any]] = (
     # All addresses that the name resolves to are used in turn; gRPC's own default stays with the first.
     ("grpc.service_config", json.dumps({"loadBalancingConfig": [{"round_robin": {}}]})),
-    # A peer that vanished without a word is noticed within 40 s of a call that hangs. There are no pings without calls:
-    # servers answer those with GOAWAY "too_many_pings".
-    ("grpc.keepalive_time_ms", 30_000),
+    # Servers answer pings that come more often than every 5 minutes, or without a call, with GOAWAY "too_many_pings"
+    # (gRPC's doc/keepalive.md), which fails the calls under way. A peer that vanished without a word is noticed earlier
+    # all the same: with keepalive on, its timeout is also TCP_USER_TIMEOUT, how long what was sent may go unconfirmed.
+    ("grpc.keepalive_time_ms", 310_000),
     ("grpc.keepalive_timeout_ms", 10_000),
     ("grpc.keepalive_permit_without_calls", 0),
     # A replica that is back is used again within seconds; gRPC's default backs off for up to two minutes.
@@ -80,22 +85,22 @@ def _pem(path: str | PathLike[str] | None) -> bytes | None:
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """How often and how fast a call is tried again after UNAVAILABLE, always inside its deadline.
+    """How often and how fast a call is tried again after UNAVAILABLE, inside its deadline.
 
     gRPC's own retry policy (gRFC A6) gives up on requests over 256 KiB and after 5 attempts, so the client has its own.
 
     Attributes:
-        attempts: how often a call is tried in all; 1 for no retries.
+        attempts: how often a call is tried in all; 1 for no retries, None for as often as the deadline allows.
         initial_backoff: the mean pause before the second attempt, in seconds; each next one is twice as long.
         max_backoff: the longest mean pause, in seconds. Each pause is drawn from half to one and a half of its mean.
     """
 
-    attempts: int = 6
+    attempts: int | None = None
     initial_backoff: float = 0.05
     max_backoff: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.attempts < 1 or self.initial_backoff < 0 or self.max_backoff < 0:
+        if (self.attempts is not None and self.attempts < 1) or self.initial_backoff < 0 or self.max_backoff < 0:
             raise InvalidOption(f"retry needs at least 1 attempt and pauses of at least 0 s, got {self}.")
 
     def backoff(self, attempt: int) -> float:
@@ -109,7 +114,11 @@ def resolve_target(address: str) -> str:
     Raises:
         InvalidOption: it is none of these.
     """
-    if _SCHEME.match(address) or _HOST_AND_PORT.fullmatch(address):
+    if _SCHEME.match(address):
+        return address
+    if found := _HOST_AND_PORT.fullmatch(address):
+        if int(found[1]) > _MAX_PORT:
+            raise InvalidOption(f"{address!r} has no port of a server: it must be 1 to {_MAX_PORT}.")
         return address
     if _HOST.fullmatch(address):
         return f"{address}:{DEFAULT_PORT}"
@@ -119,15 +128,31 @@ def resolve_target(address: str) -> str:
     raise InvalidOption(f"{address!r} is no address of a gRPC server. {remedy}")
 
 
-def channel_options(tls: Tls | None) -> list[tuple[str, Any]]:
+def is_loopback(target: str) -> bool:
+    """Whether a target is this machine by its name."""
+    return _LOOPBACK.match(target) is not None
+
+
+def proxy_variable(target: str) -> str | None:
+    """The environment variable that sends calls to a target through a proxy, unless `no_proxy` names the host."""
+    variable = next((name for name in _PROXIES if name in os.environ), None)
+    return variable if variable is not None and os.environ[variable] and not is_loopback(target) else None
+
+
+def channel_options(target: str, tls: Tls | None) -> list[tuple[str, Any]]:
     """The channel's options."""
-    override = [("grpc.ssl_target_name_override", tls.server_name)] if tls is not None and tls.server_name else []
-    return [*_OPTIONS, *override]
+    options = list(_OPTIONS)
+    if is_loopback(target):
+        options.append(("grpc.enable_http_proxy", 0))  # gRPC itself sends even localhost to an http_proxy
+    if tls is not None and tls.server_name:
+        options.append(("grpc.ssl_target_name_override", tls.server_name))
+    return options
 
 
 def open_channel(address: str, tls: Tls | None) -> grpc.Channel:
     """A channel that connects at the first call. Raises InvalidOption for an address or a file that is none."""
-    target, options = resolve_target(address), channel_options(tls)
+    target = resolve_target(address)
+    options = channel_options(target, tls)
     if tls is None:
         return grpc.insecure_channel(target, options)
     return grpc.secure_channel(target, tls.credentials(), options)

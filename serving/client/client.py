@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 from typing import Any, TypeVar
@@ -27,7 +27,8 @@ class Client(BaseClient):
         with Client("localhost:8500", model="fashion_mnist") as client:
             print(client.predict(images).labels)
 
-    All errors are ServingClientErrors. Every `timeout` is in seconds for one call to the server, its retries included.
+    All errors are ServingClientErrors. A `timeout` is in seconds for the whole method call, with all that it asks the
+    server and all retries: a server that is away for less is waited for. `predict_stream` has it for each batch.
     """
 
     def __init__(self, address: str, model: str, **options: Any) -> None:
@@ -56,10 +57,11 @@ class Client(BaseClient):
         Raises:
             InvalidInput: the images do not fit the model; the message says what would.
         """
-        batch = self._drive(self._operations.prepare(images, white, timeout))
+        deadline = self._deadline(timeout)
+        batch = self._drive(self._operations.prepare(images, white, deadline))
         if len(batch) <= self._settings.batch_size:
-            return self._drive(self._operations.predict_batch(batch, timeout))
-        return Predictions.concatenate(list(self._stream(self._slices(batch), timeout)))
+            return self._drive(self._operations.predict_batch(batch, deadline))
+        return Predictions.concatenate(list(self._stream(self._slices(batch), lambda: deadline)))
 
     def predict_stream(
         self,
@@ -78,7 +80,7 @@ class Client(BaseClient):
         Yields:
             The predictions of `batch_size` images after the other, in order; the last may be fewer.
         """
-        yield from self._stream(self._batches(images, white, timeout), timeout)
+        yield from self._stream(self._batches(images, white, timeout), lambda: self._deadline(timeout))
 
     def classify(
         self,
@@ -94,7 +96,7 @@ class Client(BaseClient):
         Raises:
             InvalidInput: a file cannot be read or decoded; the message names it.
         """
-        return self._drive(self._operations.classify(images, top, timeout))
+        return self._drive(self._operations.classify(images, top, self._deadline(timeout)))
 
     def run(
         self,
@@ -115,15 +117,15 @@ class Client(BaseClient):
         Returns:
             An array for each output; strings as bytes in arrays of objects.
         """
-        return self._drive(self._operations.run(inputs, signature, outputs, timeout))
+        return self._drive(self._operations.run(inputs, signature, outputs, self._deadline(timeout)))
 
     def status(self, *, timeout: float | None = None) -> tuple[VersionStatus, ...]:
         """The state of each version of the model (of the pinned one, if one is), the newest first."""
-        return self._drive(self._operations.status(timeout))
+        return self._drive(self._operations.status(self._deadline(timeout)))
 
     def metadata(self, *, timeout: float | None = None) -> ModelMetadata:
         """The signatures of the version that answers, asked anew."""
-        return self._drive(self._operations.metadata(timeout))
+        return self._drive(self._operations.metadata(self._deadline(timeout)))
 
     def wait_ready(self, timeout: float) -> int:
         """Waits until the model (the pinned version or label, if any) answers requests; returns the version.
@@ -158,7 +160,8 @@ class Client(BaseClient):
                     continue
                 try:
                     answer = self._stubs[step.method.path](step.request, timeout=step.timeout)
-                except grpc.RpcError as error:
+                except (grpc.RpcError, ValueError) as error:  # ValueError: grpc's word for a closed channel
+                    self._check_open()
                     step = steps.throw(error)
                 else:
                     step = steps.send(answer)
@@ -170,17 +173,17 @@ class Client(BaseClient):
     ) -> Iterator[npt.NDArray[Any]]:
         rebatcher = Rebatcher(self._settings.batch_size)
         for some in [images] if isinstance(images, np.ndarray) else images:
-            yield from rebatcher.add(self._drive(self._operations.prepare(some, white, timeout)))
+            yield from rebatcher.add(self._drive(self._operations.prepare(some, white, self._deadline(timeout))))
         yield from rebatcher.flush()
 
-    def _stream(self, batches: Iterable[npt.NDArray[Any]], timeout: float | None) -> Iterator[Predictions]:
+    def _stream(self, batches: Iterable[npt.NDArray[Any]], deadline: Callable[[], float]) -> Iterator[Predictions]:
         under_way: deque[Future[Predictions]] = deque()
         with ThreadPoolExecutor(self._in_flight) as pool:
             try:
                 for batch in batches:
                     if len(under_way) == self._in_flight:
                         yield under_way.popleft().result()
-                    under_way.append(pool.submit(self._drive, self._operations.predict_batch(batch, timeout)))
+                    under_way.append(pool.submit(self._drive, self._operations.predict_batch(batch, deadline())))
                 while under_way:
                     yield under_way.popleft().result()
             finally:

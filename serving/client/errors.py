@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import grpc
 
 
@@ -61,10 +63,28 @@ _CLASSES: dict[grpc.StatusCode, type[ServingClientError]] = {
 }
 _UNKNOWN_LABEL = "Unrecognized servable version label"  # TF Serving's words; it comes as INVALID_ARGUMENT
 _UNKNOWN_SIGNATURE = "Serving signature"
+_MAX_SECONDS = 1e9
 
 
-def from_rpc_error(error: grpc.RpcError, *, model: str, target: str, attempts: int = 1) -> ServingClientError:
-    """The typed error for what a gRPC call raised, after `attempts` attempts."""
+def checked_seconds(value: Any, kind: type[ServingClientError]) -> float:
+    """A timeout as a number; raises `kind` for what is none. gRPC takes far longer ones for times in the past."""
+    try:
+        seconds = float(value)
+    except (TypeError, ValueError, OverflowError):
+        seconds = 0.0
+    if not 0 < seconds <= _MAX_SECONDS:
+        raise kind(f"a timeout is a number of seconds above 0, at most {_MAX_SECONDS:.0e}; got {value!r}.")
+    return seconds
+
+
+def from_rpc_error(
+    error: grpc.RpcError, *, model: str, target: str, attempts: int = 1, proxy: str | None = None
+) -> ServingClientError:
+    """The typed error for what a gRPC call raised, after `attempts` attempts.
+
+    Args:
+        proxy: the environment variable that may send the calls elsewhere.
+    """
     code: grpc.StatusCode = error.code()
     details: str = error.details() or ""
     kind = _CLASSES.get(code, ServingClientError)
@@ -72,7 +92,12 @@ def from_rpc_error(error: grpc.RpcError, *, model: str, target: str, attempts: i
         kind = ModelNotFound
     if kind is SignatureNotFound and not details.startswith(_UNKNOWN_SIGNATURE):
         kind = ServingClientError
+    hint = ""
+    if proxy is not None and kind in (Unavailable, DeadlineExceeded):
+        hint = f". The environment has {proxy}: calls go through that proxy unless no_proxy names the host"
     tries = f" after {attempts} attempts" if attempts > 1 else ""
     return kind(
-        f"{details or 'no details'} ({code.name} from {target}{tries}, model {model!r})", code=code, details=details
+        f"{details or 'no details'} ({code.name} from {target}{tries}, model {model!r}){hint}",
+        code=code,
+        details=details,
     )

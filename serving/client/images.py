@@ -34,8 +34,15 @@ def as_batch(images: npt.ArrayLike, spec: TensorSpec, white: float | None) -> np
     Raises:
         InvalidInput: they do not fit; the message says what would.
     """
-    array = np.asarray(images)
-    return _as_dtype(_as_shape(array, spec), spec, white)
+    return _as_dtype(_as_shape(as_array(images), spec), spec, white)
+
+
+def as_array(values: npt.ArrayLike) -> npt.NDArray[Any]:
+    """As NumPy reads it. Raises InvalidInput for what makes no array, such as rows of different lengths."""
+    try:
+        return np.asarray(values)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise InvalidInput(f"the input makes no array: {error}") from error
 
 
 def _as_shape(array: npt.NDArray[Any], spec: TensorSpec) -> npt.NDArray[Any]:
@@ -102,6 +109,8 @@ def read_encoded(image: EncodedImage) -> bytes:
             content = Path(image).read_bytes()
         except OSError as error:
             raise InvalidInput(f"cannot read {name}: {error.strerror or error}.") from error
+        except (TypeError, ValueError) as error:  # no path at all, or one with a zero byte
+            raise InvalidInput(f"{image!r} is neither a path nor the bytes of an image: {error}.") from error
     if not is_encoded(content):
         raise InvalidInput(f"{name} is neither PNG nor JPEG: it begins with {content[:8].hex(' ') or 'nothing'}.")
     return content

@@ -16,13 +16,15 @@ import grpc
 import numpy.typing as npt
 
 from serving.client import answers, images, messages, tensors
-from serving.client.channel import Retry
+from serving.client.channel import Retry, proxy_variable
 from serving.client.errors import (
     DeadlineExceeded,
     InvalidInput,
+    InvalidOption,
     ModelNotFound,
     SignatureNotFound,
     Unavailable,
+    checked_seconds,
     from_rpc_error,
 )
 from serving.client.results import Classification, ModelMetadata, Predictions, Signature, VersionStatus
@@ -91,26 +93,33 @@ class Operations:
     """The operations of one client. Safe for use by several threads: what they share is replaced as a whole."""
 
     def __init__(self, settings: Settings) -> None:
+        """Raises InvalidOption for a model, version or label that no message can hold."""
         self._settings = settings
-        self._spec = messages.ModelSpec(name=settings.model)
-        if settings.version is not None:
-            self._spec.version.value = settings.version
-        if settings.label is not None:
-            self._spec.version_label = settings.label
+        try:
+            self._spec = messages.ModelSpec(name=settings.model, version_label=settings.label)
+            if settings.version is not None:
+                self._spec.version.value = settings.version
+        except (TypeError, ValueError) as error:
+            chosen = settings.label if settings.version is None else settings.version
+            raise InvalidOption(
+                f"model {settings.model!r} with version or label {chosen!r} cannot be asked for ({error}): a version "
+                "is a 64-bit integer, a name and a label are text."
+            ) from error
+        self._proxy = proxy_variable(settings.target)
         self._known: dict[int, ModelMetadata] = {}
         self._current: ModelMetadata | None = None
 
-    def status(self, timeout: float | None) -> Steps[tuple[VersionStatus, ...]]:
+    def status(self, deadline: float) -> Steps[tuple[VersionStatus, ...]]:
         """The state of every version of the model (of the pinned one, if one is), the newest first."""
-        return (yield from self._status(self._deadline(timeout), self._settings.retry.attempts))
+        return (yield from self._status(deadline))
 
-    def metadata(self, timeout: float | None) -> Steps[ModelMetadata]:
+    def metadata(self, deadline: float) -> Steps[ModelMetadata]:
         """The signatures of the version that answers, asked anew."""
-        return (yield from self._metadata(self._deadline(timeout)))
+        return (yield from self._metadata(deadline))
 
     def wait_ready(self, timeout: float) -> Steps[int]:
         """Waits until the model (the pinned version or label, if any) answers; returns the version."""
-        deadline = time.monotonic() + timeout
+        deadline = time.monotonic() + checked_seconds(timeout, InvalidInput)
         seen = "it was not asked"
         while True:
             poll = min(deadline, time.monotonic() + _POLL_TIMEOUT)
@@ -138,46 +147,41 @@ class Operations:
         inputs: Mapping[str, Any],
         signature: str,
         outputs: Sequence[str] | None,
-        timeout: float | None,
+        deadline: float,
     ) -> Steps[dict[str, npt.NDArray[Any]]]:
         """Calls any signature with arrays; returns its outputs."""
-        deadline = self._deadline(timeout)
         arrays = {name: as_tensor(value) for name, value in inputs.items()}
         yield from self._checked(signature, lambda found: check_inputs(signature, found, arrays), deadline)
         response = yield from self._predict(signature, arrays, deadline, outputs)
         return answers.read_outputs(response)
 
-    def prepare(self, given: npt.ArrayLike, white: float | None, timeout: float | None) -> Steps[npt.NDArray[Any]]:
+    def prepare(self, given: npt.ArrayLike, white: float | None, deadline: float) -> Steps[npt.NDArray[Any]]:
         """The images as a batch that fits the signature `images`."""
         return (
             yield from self._checked(
-                IMAGES, lambda found: images.as_batch(given, image_input(IMAGES, found), white), self._deadline(timeout)
+                IMAGES, lambda found: images.as_batch(given, image_input(IMAGES, found), white), deadline
             )
         )
 
-    def predict_batch(self, batch: npt.NDArray[Any], timeout: float | None) -> Steps[Predictions]:
+    def predict_batch(self, batch: npt.NDArray[Any], deadline: float) -> Steps[Predictions]:
         """Classifies one prepared batch in one call."""
-        response = yield from self._predict(IMAGES, {IMAGES: batch}, self._deadline(timeout), None)
+        response = yield from self._predict(IMAGES, {IMAGES: batch}, deadline, None)
         return answers.read_predictions(response, len(batch), self._settings.class_names)
 
-    def classify(
-        self, given: Iterable[images.EncodedImage], top: int, timeout: float | None
-    ) -> Steps[list[Classification]]:
+    def classify(self, given: Iterable[images.EncodedImage], top: int, deadline: float) -> Steps[list[Classification]]:
         """Classifies PNG and JPEG images, batch by batch."""
         if top < 1:
             raise InvalidInput(f"`top` is how many classes to tell, at least 1; got {top}.")
         found: list[Classification] = []
         for batch in images.encoded_batches(given, self._settings.batch_size):
-            predictions = yield from self._predict_files(batch, timeout)
+            predictions = yield from self._predict_files(batch, deadline)
             found += [predictions.classification(row, top) for row in range(len(predictions))]
         return found
 
-    def _predict_files(
-        self, batch: Sequence[tuple[images.EncodedImage, bytes]], timeout: float | None
-    ) -> Steps[Predictions]:
+    def _predict_files(self, batch: Sequence[tuple[images.EncodedImage, bytes]], deadline: float) -> Steps[Predictions]:
         """One call; if the server rejects it, one call an image: it does not say which one it cannot decode."""
         try:
-            return (yield from self._predict_encoded([content for _, content in batch], timeout))
+            return (yield from self._predict_encoded([content for _, content in batch], deadline))
         except InvalidInput as error:
             if error.code is None:
                 raise
@@ -186,11 +190,10 @@ class Operations:
                 raise InvalidInput(named, code=error.code, details=error.details) from error
         parts = []
         for one in batch:
-            parts.append((yield from self._predict_files([one], timeout)))
+            parts.append((yield from self._predict_files([one], deadline)))
         return Predictions.concatenate(parts)
 
-    def _predict_encoded(self, contents: Sequence[bytes], timeout: float | None) -> Steps[Predictions]:
-        deadline = self._deadline(timeout)
+    def _predict_encoded(self, contents: Sequence[bytes], deadline: float) -> Steps[Predictions]:
         arrays = {ENCODED_IMAGES: as_tensor(contents)}
         yield from self._checked(ENCODED_IMAGES, lambda found: check_inputs(ENCODED_IMAGES, found, arrays), deadline)
         response = yield from self._predict(ENCODED_IMAGES, arrays, deadline, None)
@@ -202,14 +205,15 @@ class Operations:
         request = messages.PredictRequest()
         spec = request.model_spec
         spec.CopyFrom(self._spec)
-        spec.signature_name = signature
-        if outputs is not None:
-            request.output_filter.extend(outputs)
-        for name, array in arrays.items():
-            try:
+        name = None
+        try:
+            spec.signature_name = signature
+            request.output_filter.extend(outputs or ())
+            for name, array in arrays.items():
                 tensors.encode(array, request.inputs[name])
-            except ValueError as error:
-                raise InvalidInput(f"input {name!r} cannot be sent: {error}.") from error
+        except (TypeError, ValueError) as error:
+            what = f"signature {signature!r} with outputs {outputs!r}" if name is None else f"input {name!r}"
+            raise InvalidInput(f"{what} cannot be sent: {error}.") from error
         try:
             response = yield from self._call(PREDICT, request, deadline)
         except (InvalidInput, SignatureNotFound):
@@ -248,7 +252,7 @@ class Operations:
         self._current = metadata
         return metadata
 
-    def _status(self, deadline: float, attempts: int) -> Steps[tuple[VersionStatus, ...]]:
+    def _status(self, deadline: float, attempts: int | None = None) -> Steps[tuple[VersionStatus, ...]]:
         request = messages.GetModelStatusRequest()
         request.model_spec.name = self._settings.model
         if self._settings.version is not None:
@@ -265,17 +269,15 @@ class Operations:
                 return (yield Call(method, request, max(deadline - time.monotonic(), 0.0)))
             except grpc.RpcError as error:
                 failed = from_rpc_error(
-                    error, model=self._settings.model, target=self._settings.target, attempts=attempt
+                    error,
+                    model=self._settings.model,
+                    target=self._settings.target,
+                    attempts=attempt,
+                    proxy=self._proxy,
                 )
                 pause = retry.backoff(attempt) * random.uniform(0.5, 1.5)
                 in_time = time.monotonic() + pause < deadline
-                if not isinstance(failed, Unavailable) or attempt >= attempts or not in_time:
+                if not isinstance(failed, Unavailable) or attempt == attempts or not in_time:
                     raise failed from error
             yield Pause(pause)
             attempt += 1
-
-    def _deadline(self, timeout: float | None) -> float:
-        seconds = self._settings.timeout if timeout is None else timeout
-        if not seconds > 0:
-            raise InvalidInput(f"a timeout is a number of seconds above 0; got {seconds}.")
-        return time.monotonic() + seconds

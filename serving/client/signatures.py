@@ -23,7 +23,7 @@ def as_tensor(value: Any) -> npt.NDArray[Any]:
         array = np.empty(len(value), object)
         array[:] = value
         return array
-    return np.asarray(value)
+    return images.as_array(value)
 
 
 def image_input(signature: str, found: Signature) -> TensorSpec:

@@ -13,15 +13,15 @@ import fcntl
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from components.errors import PipelineError
-from serving.releases.models_config import ModelsConfig, Pin
+from serving.releases.models_config import Pin
 from serving.releases.plans import Plan
 from serving.releases.record import recorded
-from serving.releases.servers import RunningServer, available, wait_available, wait_served
+from serving.releases.servers import Followers, RunningServer
 from serving.releases.state import ModelState, read_state
 from serving.releases.versions import model_folder, model_names
 
@@ -47,16 +47,12 @@ def release(
     timeout: float = 60.0,
     reason: str = "",
 ) -> Released:
-    """Reads the state, decides, and changes it, with other releases kept out.
+    """Reads the state of a model, decides by one of `plans`, and changes it, with other releases kept out.
 
-    A push is not kept out: it only adds a folder, under a number that no version had. Waiting for it would mean waiting
-    for a whole run.
+    A push is not kept out: it only adds a folder, under a number that no version had.
 
     Args:
-        serving: the folder of all models.
-        model: whose version changes.
-        decide: one of `plans`.
-        servers: running servers that watch the folder; each that answers is waited for.
+        servers: those that watch the folder; each that answers is waited for.
         timeout: for each wait, in seconds.
         reason: goes into the record.
 
@@ -68,30 +64,33 @@ def release(
         with _lock(serving):
             state = read_state(serving, model)
             plan = decide(state)
+            followers = Followers(servers, timeout)
             with recorded(serving, plan.action, model, plan.before, plan.after, reason):
-                _make(plan, state, servers, timeout)
+                _make(plan, state, followers)
     except OSError as error:
         raise PipelineError(f"cannot change {error.filename or serving}: {error.strerror}") from error
-    released = Released(plan, state, read_state(serving, model))
-    _settle(released, servers, timeout)
-    return released
+    after = read_state(serving, model)
+    try:
+        followers.wait_served(after.served, after.pin.labels if after.pin is not None else {})
+    except PipelineError as error:
+        raise PipelineError(f"the {plan.action} to version {plan.after} is made, but {error}") from error
+    return Released(plan, state, after)
 
 
-def _make(plan: Plan, state: ModelState, servers: Sequence[RunningServer], timeout: float) -> None:
+def _make(plan: Plan, state: ModelState, followers: Followers) -> None:
     with _moved(plan.moves):
         if plan.pin == state.pin:
             return
-        names = model_names(state.serving)
-        target = state.config.with_pin(state.model, plan.pin, names)
-        now = available(servers, state.model)
+        names, now = model_names(state.serving), followers.available
         labelled = set(plan.pin.labels.values()) if plan.pin is not None else set()
-        if now is not None and plan.pin is not None and not labelled <= now:
-            bridge = state.config.with_pin(state.model, _bridge(state, plan.pin, now), names)
-            with _written(bridge, before=state.config):
-                wait_available(servers, state.model, labelled, timeout)
-                target.write()
-        else:
-            target.write()
+        try:
+            if plan.pin is not None and now is not None and not labelled <= now:
+                state.config.with_pin(state.model, _bridge(state, plan.pin, now), names).write()
+                followers.wait_available(labelled)
+            state.config.with_pin(state.model, plan.pin, names).write()
+        except BaseException:
+            state.config.write()
+            raise
 
 
 def _bridge(state: ModelState, target: Pin, now: set[int]) -> Pin:
@@ -101,44 +100,19 @@ def _bridge(state: ModelState, target: Pin, now: set[int]) -> Pin:
     return Pin(tuple(sorted(versions)), {label: version for label, version in old.labels.items() if version in now})
 
 
-def _settle(released: Released, servers: Sequence[RunningServer], timeout: float) -> None:
-    """Waits until the servers serve what the files say now."""
-    plan, state = released.plan, released.after
-    labels = state.pin.labels if state.pin is not None else {}
-    try:
-        wait_served(servers, state.model, state.served, labels, timeout)
-    except PipelineError as error:
-        raise PipelineError(f"the {plan.action} to version {plan.after} is made, but {error}") from error
-
-
 @contextmanager
 def _moved(moves: Sequence[tuple[Path, Path]]) -> Iterator[None]:
     """Moves folders; moves them back if what follows fails."""
     for source, destination in moves:
         if destination.exists() or destination.is_symlink():
             raise PipelineError(f"{destination} is in the way of {source}: remove or rename one of the two.")
-    done: list[tuple[Path, Path]] = []
-    try:
+    with ExitStack() as undo:
         for source, destination in moves:
             destination.parent.mkdir(exist_ok=True)
             os.rename(source, destination)
-            done.append((source, destination))
+            undo.callback(os.rename, destination, source)
         yield
-    except BaseException:
-        for source, destination in reversed(done):
-            os.rename(destination, source)
-        raise
-
-
-@contextmanager
-def _written(config: ModelsConfig, before: ModelsConfig) -> Iterator[None]:
-    """Writes a config; puts back the one before if what follows fails."""
-    config.write()
-    try:
-        yield
-    except BaseException:
-        before.write()
-        raise
+        undo.pop_all()
 
 
 @contextmanager

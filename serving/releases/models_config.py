@@ -1,10 +1,12 @@
 """`<serving>/models.config`: which versions a server serves, and their labels, as TF Serving reads them.
 
-The messages come from `tensorflow_serving.config`, which does not import TensorFlow.
+The commands own the file: they print it anew from what it says. Settings of a person's stay, comments do not; a file
+without our header is a person's, and is kept beside the new one. The messages do not import TensorFlow.
 """
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -14,15 +16,16 @@ from google.protobuf import text_format
 from tensorflow_serving.config import model_server_config_pb2 as pb
 
 from components.errors import PipelineError
-from serving.releases.config_text import UnreadableText, with_model, with_policy
 
 FILE_NAME = "models.config"
+CONTAINER_FILE_NAME = "models.container.config"  # the same for a server that has the folder mounted at /models
+CONTAINER_FOLDER = "/models"
 STABLE = "stable"
 CANARY = "canary"
 
 _HEADER = """\
-# Which versions the model server serves (TF Serving's ModelServerConfig). mnist-tfx canary, promote and rollback
-# replace model_version_policy and version_labels, and leave everything else as it is.
+# Written by mnist-tfx canary, promote and rollback: which versions the model server serves (TF Serving's
+# ModelServerConfig). Other settings that you add stay; comments do not.
 """
 
 
@@ -71,11 +74,7 @@ class ModelsConfig:
 
     @classmethod
     def read(cls, serving: Path) -> ModelsConfig:
-        """The file of a serving folder.
-
-        Raises:
-            PipelineError: it cannot be read, or TF Serving would not take it.
-        """
+        """The file of a serving folder. Raises PipelineError if it cannot be read, or TF Serving would not take it."""
         path = serving / FILE_NAME
         try:
             text = path.read_text()
@@ -90,69 +89,88 @@ class ModelsConfig:
         """The names of the models it lists."""
         return [entry.name for entry in self.message.model_config_list.config]
 
+    @property
+    def lists_nothing(self) -> bool:
+        """Whether the file is there and names no model, as an editor or a full disk leaves it: no server takes it."""
+        return self.text is not None and not self.models
+
+    @property
+    def kept_as(self) -> Path | None:
+        """Where the file is kept when another takes its place; None where nobody wrote it by hand."""
+        if self.text is None or not self.text.strip() or self.text.startswith(_HEADER):
+            return None
+        names = (f"{FILE_NAME}.by-hand{f'-{number}' if number > 1 else ''}" for number in itertools.count(1))
+        paths = (self.path.with_name(name) for name in names)
+        return next(path for path in paths if not path.exists() or path.read_text(errors="replace") == self.text)
+
     def pin(self, model: str) -> Pin | None:
         """What is pinned for a model; None where its newest version is served (or it is not listed)."""
         return pin_of(self.message, model, str(self.path))
 
+    def newest_served(self, model: str) -> int | None:
+        """How many of the newest versions are served where none is pinned; None for all."""
+        policy = _entry(self.message, model).model_version_policy
+        return None if policy.WhichOneof("policy_choice") == "all" else max(1, policy.latest.num_versions)
+
     def with_pin(self, model: str, pin: Pin | None, models: Iterable[str]) -> ModelsConfig:
-        """The file with another pin for a model, or none.
+        """The file with another pin for a model; None: its newest version is served.
 
-        Args:
-            model: its name.
-            pin: the new pin; None: the newest version is served.
-            models: the models of the serving folder. A server with this file serves what it lists and nothing else, so
-                those that are not in it yet are added, with TF Serving's default policy.
-
-        Raises:
-            PipelineError: a person wrote the file in a form that cannot be edited field by field.
+        A server serves what the file lists and nothing else: those of `models` that it lacks are added.
         """
-        text = _HEADER if self.text is None else self.text
         message = pb.ModelServerConfig()
         message.CopyFrom(self.message)
-        policy = _policy(pin)
-        try:
-            for name in (name for name in models if name not in self.models):
-                base_path = str(self.path.parent / name)
-                entry = pb.ModelConfig(name=name, base_path=base_path, model_platform="tensorflow")
-                message.model_config_list.config.append(entry)
-                text = with_model(text, text_format.MessageToString(entry))
-            for entry in message.model_config_list.config:
-                if entry.name == model:
-                    entry.ClearField("model_version_policy")
-                    entry.ClearField("version_labels")
-                    entry.MergeFrom(policy)
-            text = with_policy(text, lambda body: _name_in(body) == model, text_format.MessageToString(policy))
-            if parse(text, str(self.path)) != message:
-                raise UnreadableText("the edited text does not say what it should")
-        except (UnreadableText, PipelineError) as error:
-            raise PipelineError(
-                f"{self.path} is in a form that this command cannot edit ({error}). Nothing was changed. "
-                f"Write by hand, in the config of {model!r}:\n{text_format.MessageToString(policy)}"
-            ) from error
-        return ModelsConfig(self.path, text, message)
+        entries = message.model_config_list.config
+        for name in models:
+            if name not in self.models:
+                entries.add(name=name, base_path=str(self.path.parent / name), model_platform="tensorflow")
+        [entry] = [entry for entry in entries if entry.name == model]
+        entry.ClearField("model_version_policy")
+        entry.ClearField("version_labels")
+        if pin is not None:
+            entry.model_version_policy.specific.versions.extend(pin.versions)
+            entry.version_labels.update(pin.labels)
+        return ModelsConfig(self.path, _HEADER + text_format.MessageToString(message), message)
 
     def write(self) -> None:
-        """Puts the file in place whole: a reader sees the old or the new one. Without text it is removed."""
-        target = self.path.resolve()
-        if self.text is None:
-            target.unlink(missing_ok=True)
-            return
-        incoming = target.with_name(f".{target.name}.incoming")
-        with open(incoming, "w") as file:
-            file.write(self.text)
-            file.flush()
-            os.fsync(file.fileno())
-        if target.exists():
-            incoming.chmod(target.stat().st_mode & 0o777)
-        os.replace(incoming, target)
+        """Puts the file in place, and its twin for containers; without text both are removed."""
+        present = ModelsConfig.read(self.path.parent)
+        if present.kept_as is not None and present.text is not None and present.text != self.text:
+            present.kept_as.write_text(present.text)
+        in_container = pb.ModelServerConfig()
+        in_container.CopyFrom(self.message)
+        for entry in in_container.model_config_list.config:
+            base_path = Path(entry.base_path)
+            if base_path.is_relative_to(self.path.parent):
+                entry.base_path = str(CONTAINER_FOLDER / base_path.relative_to(self.path.parent))
+            if not entry.HasField("model_version_policy"):
+                entry.model_version_policy.latest.num_versions = 2  # a broken newest one is no outage at a restart
+        twin = None if self.text is None else _HEADER + text_format.MessageToString(in_container)
+        _replace(self.path.with_name(CONTAINER_FILE_NAME), twin)
+        _replace(self.path, self.text)
+
+
+def _replace(path: Path, text: str | None) -> None:
+    """A reader sees the old or the new file whole."""
+    target = path.resolve()
+    if text is None:
+        target.unlink(missing_ok=True)
+        return
+    incoming = target.with_name(f".{target.name}.incoming")
+    with open(incoming, "w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    if target.exists():
+        incoming.chmod(target.stat().st_mode & 0o777)
+    os.replace(incoming, target)
+
+
+def _entry(message: pb.ModelServerConfig, model: str) -> pb.ModelConfig:
+    return next((entry for entry in message.model_config_list.config if entry.name == model), pb.ModelConfig())
 
 
 def parse(text: str, where: str) -> pb.ModelServerConfig:
-    """The message that the text is.
-
-    Raises:
-        PipelineError: it is none, has a `custom_model_config`, or names a model twice.
-    """
+    """The message that the text is. Raises PipelineError where it is none, or TF Serving would not take it."""
     try:
         message = text_format.Parse(text, pb.ModelServerConfig())
     except text_format.ParseError as error:
@@ -169,40 +187,16 @@ def parse(text: str, where: str) -> pb.ModelServerConfig:
 def pin_of(message: pb.ModelServerConfig, model: str, where: str) -> Pin | None:
     """What a config pins for a model; None where it is not listed or the newest version is served.
 
-    Raises:
-        PipelineError: it has labels without versions to pin, or a `specific` without versions.
+    Raises PipelineError where it has labels without versions to pin, or a `specific` without versions.
     """
-    entry = next((entry for entry in message.model_config_list.config if entry.name == model), None)
-    if entry is None:
-        return None
-    policy = entry.model_version_policy
-    if policy.WhichOneof("policy_choice") == "specific" and policy.specific.versions:
-        return Pin(tuple(sorted(set(policy.specific.versions))), dict(sorted(entry.version_labels.items())))
-    if entry.version_labels or policy.WhichOneof("policy_choice") == "specific":
+    entry = _entry(message, model)
+    is_specific = entry.model_version_policy.WhichOneof("policy_choice") == "specific"
+    versions = entry.model_version_policy.specific.versions
+    if is_specific and versions:
+        return Pin(tuple(sorted(set(versions))), dict(sorted(entry.version_labels.items())))
+    if entry.version_labels or is_specific:
         raise PipelineError(
             f"{where}: the labels of {model!r} need a model_version_policy `specific` that has their versions. "
             "Add it, or remove the labels."
         )
     return None
-
-
-def serves_newest_only(message: pb.ModelServerConfig, model: str) -> bool:
-    """Whether the default policy holds for a model: one version, the newest."""
-    for entry in message.model_config_list.config:
-        if entry.name == model:
-            policy = entry.model_version_policy
-            choice = policy.WhichOneof("policy_choice")
-            return choice is None or (choice == "latest" and policy.latest.num_versions <= 1)
-    return True
-
-
-def _policy(pin: Pin | None) -> pb.ModelConfig:
-    policy = pb.ModelConfig()
-    if pin is not None:
-        policy.model_version_policy.specific.versions.extend(pin.versions)
-        policy.version_labels.update(pin.labels)
-    return policy
-
-
-def _name_in(body: str) -> str:
-    return text_format.Parse(body, pb.ModelConfig()).name

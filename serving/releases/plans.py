@@ -11,9 +11,8 @@ from pathlib import Path
 
 from components.errors import PipelineError, UsageError, unknown_name
 from serving.releases import record
-from serving.releases.models_config import STABLE, Pin, serves_newest_only
+from serving.releases.models_config import STABLE, Pin
 from serving.releases.state import ModelState
-from serving.releases.versions import StoredVersion, aside, back
 
 
 @dataclass(frozen=True)
@@ -32,20 +31,40 @@ def rollback(state: ModelState, to: int | None) -> Plan:
 
     Without `to` and with a canary on trial, the canary alone is withdrawn and the stable version stays.
 
-    Raises:
-        PipelineError: there is no version to go back to.
-        UsageError: `to` is unknown or live already.
+    Raises PipelineError where there is no version to go back to, UsageError where `to` is unknown or live already.
     """
-    return _rollback_of_folders(state, to) if state.pin is None else _rollback_of_pin(state, state.pin, to)
+    _check_listed(state)
+    pin = state.pin
+    if pin is None:
+        live = max((version.number for version in state.stored), default=None)
+        older = [number for number in state.whole if live is not None and number < live]
+        fallback = max(older, default=None)
+    else:
+        live = pin.stable
+        usable = [number for number in state.whole if number not in state.withdrawn]
+        fallback = live if pin.canary is not None else record.stable_before(state.releases, live)
+        if fallback not in usable and fallback != live:
+            fallback = max((number for number in usable if number < live), default=None)
+    target = fallback if to is None else to
+    if target is None:
+        nothing = f"no whole version of {state.model} is older than {live}, and the last one is not removed"
+        raise PipelineError(f"{nothing if live is not None else f'{state.model} has no version'}. {_choices(state)}")
+    is_trial = pin is not None and pin.canary is not None
+    if target == live and not is_trial and (pin is not None or target in state.whole):
+        raise UsageError(f"version {target} of {state.model} is live already. {_choices(state)}")
+    if pin is None:
+        return Plan(record.ROLLBACK, live, target, (*_restore(state, target), *_asides(state, target)), None)
+    before = pin.canary if target == live else live
+    moves = _restore(state, target) if target != live else ()
+    return Plan(record.ROLLBACK, before, target, moves, pin.moved(stable=target, canary=None))
 
 
 def canary(state: ModelState, version: int | None) -> Plan:
     """`version` (default: the newest that was not rolled back) is served behind `canary`, beside the stable one.
 
-    Raises:
-        PipelineError: there is no version to try, or the policy in `models.config` is of another kind.
-        UsageError: `version` is unknown or stable already.
+    Raises PipelineError where there is no version to try, UsageError where `version` is unknown or stable already.
     """
+    _check_listed(state)
     pin = _pin_to_start_from(state)
     version = _newest_candidate(state, pin.stable) if version is None else _loadable(state, version)
     if version == pin.stable:
@@ -58,18 +77,15 @@ def canary(state: ModelState, version: int | None) -> Plan:
 def promote(state: ModelState, version: int | None) -> Plan:
     """`version` (default: the canary) becomes stable and stays so until another one is promoted.
 
-    Raises:
-        PipelineError: the policy in `models.config` is of another kind.
-        UsageError: no version was named and there is no canary; `version` is unknown or stable already.
+    Raises UsageError where none was named and there is no canary, or `version` is unknown or stable already.
     """
     pin = _pin_to_start_from(state)
+    version = version if version is not None or state.pin is None else state.pin.canary
     if version is None:
-        if state.pin is None or state.pin.canary is None:
-            raise UsageError(
-                f"{state.model} has no canary to promote. Make one: mnist-tfx canary {state.model}; "
-                f"or name the version to promote. {_choices(state)}"
-            )
-        version = state.pin.canary
+        raise UsageError(
+            f"{state.model} has no canary to promote. Make one: mnist-tfx canary {state.model}; "
+            f"or name the version to promote. {_choices(state)}"
+        )
     version = _loadable(state, version)
     if state.pin is not None and version == pin.stable:
         remedy = f" To withdraw the canary: mnist-tfx rollback {state.model}" if pin.canary is not None else ""
@@ -81,9 +97,7 @@ def follow_latest(state: ModelState) -> Plan:
     """No version is pinned any more: each push goes live at once. What is live now stays so.
 
     Newer versions that were not promoted are moved aside, as by a rollback: a server would take them up.
-
-    Raises:
-        UsageError: the newest version is followed already, or a canary is on trial.
+    Raises UsageError where the newest version is followed already, or a canary is on trial.
     """
     if state.pin is None:
         raise UsageError(f"{state.model} follows its newest version already.")
@@ -96,46 +110,18 @@ def follow_latest(state: ModelState) -> Plan:
     return Plan(record.FOLLOW_LATEST, stable, stable, _asides(state, stable), None)
 
 
-def _rollback_of_folders(state: ModelState, to: int | None) -> Plan:
-    newest = max((version.number for version in state.stored), default=None)
-    if to is None:
-        older = [number for number in state.whole if newest is not None and number < newest]
-        if not older:
-            raise _nothing_before(state, newest)
-        to = older[-1]
-    if to == newest and to in state.whole:
-        raise UsageError(f"version {to} of {state.model} is live already. {_choices(state)}")
-    return Plan(record.ROLLBACK, newest, to, (*_restore(state, to), *_asides(state, to)), None)
-
-
-def _rollback_of_pin(state: ModelState, pin: Pin, to: int | None) -> Plan:
-    if to is None and pin.canary is not None:
-        return Plan(record.ROLLBACK, pin.canary, pin.stable, (), pin.moved(stable=pin.stable, canary=None))
-    if to is None:
-        to = record.stable_before(state.releases, pin.stable)
-        usable = [number for number in state.whole if number not in state.withdrawn]
-        if to not in usable:
-            to = max((number for number in usable if number < pin.stable), default=None)
-        if to is None:
-            raise _nothing_before(state, pin.stable)
-    if to == pin.stable and pin.canary is None:
-        raise UsageError(f"version {to} of {state.model} is live already. {_choices(state)}")
-    before = pin.canary if to == pin.stable else pin.stable
-    return Plan(record.ROLLBACK, before, to, _restore(state, to), pin.moved(stable=to, canary=None))
-
-
-def _nothing_before(state: ModelState, version: int | None) -> PipelineError:
-    if version is None:
-        return PipelineError(f"{state.model} has no version. {_choices(state)}".rstrip())
-    return PipelineError(
-        f"no whole version of {state.model} is older than {version}, and the last one is not removed. "
-        f"{_choices(state)}".rstrip()
-    )
+def _check_listed(state: ModelState) -> None:
+    if state.config.lists_nothing:
+        raise PipelineError(
+            f"{state.config.path} lists no model: what was pinned is lost, and what a running server serves of "
+            f"{state.model} cannot be told from it. Say which version is to be live: mnist-tfx promote {state.model} "
+            f"VERSION. {_choices(state)}"
+        )
 
 
 def _asides(state: ModelState, newest: int) -> tuple[tuple[Path, Path], ...]:
     """Moves what is newer than `newest` aside, the newest last: until then nothing changes for a server."""
-    return tuple((version.path, aside(version)) for version in state.stored if version.number > newest)
+    return tuple((version.path, version.other_place) for version in state.stored if version.number > newest)
 
 
 def _restore(state: ModelState, number: int) -> tuple[tuple[Path, Path], ...]:
@@ -145,7 +131,7 @@ def _restore(state: ModelState, number: int) -> tuple[tuple[Path, Path], ...]:
     found = [version for version in state.rolled_back if version.number == number and version.whole]
     if not found:
         raise _unusable(state, number)
-    return tuple((version.path, back(version)) for version in found)
+    return tuple((version.path, version.other_place) for version in found)
 
 
 def _loadable(state: ModelState, number: int) -> int:
@@ -155,17 +141,17 @@ def _loadable(state: ModelState, number: int) -> int:
 
 
 def _unusable(state: ModelState, number: int) -> UsageError:
-    everything: list[StoredVersion] = [*state.stored, *state.rolled_back]
-    of_it = [version for version in everything if version.number == number]
-    if not of_it:
+    everything = [*state.stored, *state.rolled_back]
+    version = next((version for version in everything if version.number == number), None)
+    if version is None:
         known = {str(version.number) for version in everything if version.whole}
         return unknown_name(f"version of {state.model}", str(number), known)
-    if of_it[0].whole:
-        return UsageError(
-            f"version {number} of {state.model} was rolled back and moved aside. "
-            f"Bring it back: mnist-tfx rollback {state.model} --to {number}"
-        )
-    return UsageError(f"{of_it[0].path} holds no saved_model.pb: no server can load it. {_choices(state)}")
+    if not version.whole:
+        return UsageError(f"{version.path} holds no saved_model.pb: no server can load it. {_choices(state)}")
+    return UsageError(
+        f"version {number} of {state.model} was rolled back and moved aside. "
+        f"Bring it back: mnist-tfx rollback {state.model} --to {number}"
+    )
 
 
 def _newest_candidate(state: ModelState, stable: int) -> int:
@@ -186,9 +172,9 @@ def _pin_to_start_from(state: ModelState) -> Pin:
     """The pin, or one that pins what is live now."""
     if state.pin is not None:
         return state.pin
-    if not serves_newest_only(state.config.message, state.model):
+    if state.config.newest_served(state.model) is None:
         raise PipelineError(
-            f"{state.config.path} gives {state.model} a model_version_policy of its own. "
+            f"{state.config.path} gives {state.model} a model_version_policy of its own, `all`. "
             "This command needs `specific`, or none: remove it from the file first."
         )
     if state.live is None:
@@ -197,8 +183,6 @@ def _pin_to_start_from(state: ModelState) -> Pin:
 
 
 def _choices(state: ModelState) -> str:
-    stored = ", ".join(str(number) for number in state.whole)
-    moved = ", ".join(str(version.number) for version in state.rolled_back if version.whole)
-    return " ".join(
-        text for text, listed in ((f"Stored: {stored}.", stored), (f"Rolled back: {moved}.", moved)) if listed
-    )
+    moved = {version.number for version in state.rolled_back if version.whole}
+    told = [("Stored", state.whole), ("Rolled back", sorted(moved))]
+    return " ".join(f"{what}: {', '.join(map(str, numbers))}." for what, numbers in told if numbers)

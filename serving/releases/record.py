@@ -40,7 +40,8 @@ class Release:
 def read_releases(serving: Path, model: str | None = None) -> list[Release]:
     """Every change, the oldest first, each with its last outcome. Lines that a crash cut off are passed over."""
     releases: dict[str, Release] = {}
-    for line in _lines(serving / FILE_NAME):
+    path = serving / FILE_NAME
+    for line in path.read_text(errors="replace").splitlines() if path.exists() else ():
         try:
             entry = json.loads(line)
             if entry["outcome"] == BEGUN:
@@ -55,7 +56,8 @@ def read_releases(serving: Path, model: str | None = None) -> list[Release]:
 @contextmanager
 def recorded(serving: Path, action: str, model: str, before: int | None, after: int, reason: str) -> Iterator[None]:
     """Records a change around what makes it."""
-    begun = Release(uuid4().hex[:12], _now(), action, model, before, after, _who(), reason, BEGUN)
+    by = f"{_user()}@{socket.gethostname()}"
+    begun = Release(uuid4().hex[:12], _now(), action, model, before, after, by, reason, BEGUN)
     _append(serving, asdict(begun))
     try:
         yield
@@ -84,13 +86,6 @@ def stable_before(releases: Iterable[Release], stable: int) -> int | None:
     return promotions[-1].before if promotions else None
 
 
-def _lines(path: Path) -> list[str]:
-    try:
-        return path.read_text(errors="replace").splitlines()
-    except FileNotFoundError:
-        return []
-
-
 def _append(serving: Path, entry: dict[str, object]) -> None:
     with open(serving / FILE_NAME, "a+b") as file:
         size = file.seek(0, os.SEEK_END)
@@ -101,12 +96,11 @@ def _append(serving: Path, entry: dict[str, object]) -> None:
         os.fsync(file.fileno())
 
 
-def _who() -> str:
+def _user() -> str:
     try:
-        user = getpass.getuser()
+        return getpass.getuser()
     except (KeyError, OSError):  # a container whose user has no name
-        user = f"uid {os.getuid()}"
-    return f"{user}@{socket.gethostname()}"
+        return f"uid {os.getuid()}"
 
 
 def _now() -> str:

@@ -1,155 +1,118 @@
-"""What a running server says of a model, and waiting until it says what was asked for. No TensorFlow."""
+"""What running servers say of a model, and waiting until they say what was asked for. No TensorFlow."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
-from types import TracebackType
-from typing import Any, Self
-
-import grpc
+from contextlib import ExitStack
 
 from components.errors import PipelineError
-from serving.client import messages
-from serving.client.channel import Tls, open_channel
+from serving.client import Client, DeadlineExceeded, Retry, ServingClientError, Tls, Unavailable, VersionStatus
 
-_AVAILABLE = "AVAILABLE"
-_STATES = {number: name for name, number in messages.enum_values("tensorflow.serving.ModelVersionStatus.State").items()}
 _CALL_SECONDS = 5.0
 _POLL_SECONDS = 0.1
 
-
-@dataclass(frozen=True)
-class VersionState:
-    """What a server says of one version: a name of TF Serving's `ModelVersionStatus.State`, and its error if any."""
-
-    state: str
-    error: str = ""
-
-    @property
-    def is_available(self) -> bool:
-        """Whether it answers requests."""
-        return self.state == _AVAILABLE
+States = Mapping[int, VersionStatus]
 
 
 class RunningServer:
-    """The gRPC port of TF Serving, or of our own server."""
+    """One model at the gRPC port of TF Serving, or of our own server."""
 
-    def __init__(self, address: str, tls: Tls | None = None) -> None:
+    def __init__(self, address: str, model: str, tls: Tls | None = None) -> None:
         """Connects at the first call. Raises serving.client.InvalidOption for an address or a file that is none."""
         self.address = address
         self.problem = ""  # of the last call, if it was not answered
-        self._channel = open_channel(address, tls)
+        self._model, self._tls = model, tls
+        self._stack = ExitStack()
+        self._clients: dict[str | None, Client] = {}  # by label
+        self._client(None)
 
-    def states(self, model: str) -> dict[int, VersionState] | None:
-        """By version, ascending; None where nothing answers or the model is unknown: `problem` says which."""
-        request = messages.GetModelStatusRequest(model_spec=messages.ModelSpec(name=model))
-        answer = self._call("ModelService/GetModelStatus", request, messages.GetModelStatusResponse)
-        if answer is None:
-            return None
-        return {
-            one.version: VersionState(_STATES.get(one.state, str(one.state)), one.status.error_message)
-            for one in sorted(answer.model_version_status, key=lambda one: one.version)
-        }
-
-    def labelled(self, model: str, label: str) -> int | None:
-        """The version that a label leads to; None where it leads to none."""
-        spec = messages.ModelSpec(name=model, version_label=label)
-        request = messages.GetModelMetadataRequest(model_spec=spec, metadata_field=["signature_def"])
-        answer = self._call("PredictionService/GetModelMetadata", request, messages.GetModelMetadataResponse)
-        return None if answer is None else int(answer.model_spec.version.value)
-
-    def _call(self, method: str, request: Any, answer: Any) -> Any:
-        call = self._channel.unary_unary(
-            f"/tensorflow.serving.{method}",
-            request_serializer=type(request).SerializeToString,
-            response_deserializer=answer.FromString,
-        )
+    def states(self) -> States | None:
+        """By version; None where nothing answers or the model is unknown: `problem` says which."""
         try:
-            response = call(request, timeout=_CALL_SECONDS)
-        except grpc.RpcError as error:
-            nobody = error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
-            words = error.details() or ""
-            last_words = words.rsplit(": ", 1)[-1]  # gRPC puts the reason behind the addresses it tried
-            self.problem = f"no server answers ({last_words})" if nobody else f"{error.code().name}: {words}"
+            statuses = self._client(None).status()
+        except ServingClientError as error:
+            nobody = isinstance(error, Unavailable | DeadlineExceeded)
+            last_words = error.details.rsplit(": ", 1)[-1]  # gRPC puts the reason behind the addresses it tried
+            code = error.code.name if error.code else type(error).__name__
+            self.problem = f"no server answers ({last_words})" if nobody else f"{code}: {error.details or error}"
             return None
         self.problem = ""
-        return response
+        return {status.version: status for status in statuses}
 
-    def __enter__(self) -> Self:
-        return self
+    def leads_to(self, label: str, version: int) -> bool:
+        """Whether a label leads to a version."""
+        try:
+            return self._client(label).metadata().version == version
+        except ServingClientError:
+            return False
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._channel.close()
+    def _client(self, label: str | None) -> Client:
+        if label not in self._clients:
+            options = {"label": label, "tls": self._tls, "timeout": _CALL_SECONDS, "retry": Retry(attempts=1)}
+            self._clients[label] = self._stack.enter_context(Client(self.address, self._model, **options))
+        return self._clients[label]
 
-
-def available(servers: Sequence[RunningServer], model: str) -> set[int] | None:
-    """The versions that every server which answers has available; None where none answers."""
-    answers = [states for server in servers if (states := server.states(model)) is not None]
-    if not answers:
-        return None
-    return set.intersection(*(_available(states) for states in answers))
-
-
-def wait_available(servers: Sequence[RunningServer], model: str, versions: Collection[int], timeout: float) -> None:
-    """Returns when every server that answers has these versions available.
-
-    Raises:
-        PipelineError: one cannot load them, or it takes longer than `timeout` seconds.
-    """
-    for server in servers:
-        _wait(server, model, versions, timeout, lambda states: set(versions) <= _available(states))
+    def close(self) -> None:
+        """Ends the connections."""
+        self._stack.close()
 
 
-def wait_served(
-    servers: Sequence[RunningServer],
-    model: str,
-    versions: Collection[int],
-    labels: Mapping[str, int],
-    timeout: float,
-) -> None:
-    """Returns when every server that answers has these versions available and no others, under these labels.
+class Followers:
+    """The servers that answer before a change: each is to follow it, also after a restart on the way."""
 
-    Raises:
-        PipelineError: one cannot load them, or it takes longer than `timeout` seconds.
-    """
-    for server in servers:
+    def __init__(self, servers: Sequence[RunningServer], timeout: float) -> None:
+        """Asks each; `timeout` is for each wait, in seconds."""
+        answers = {server: states for server in servers if (states := server.states()) is not None}
+        self.available = set.intersection(*map(_available, answers.values())) if answers else None
+        """The versions that each of them had available before the change; None where there is none of them."""
+        self._last = {server: dict(states) for server, states in answers.items()}
+        self._timeout = timeout
 
-        def is_served(states: Mapping[int, VersionState], server: RunningServer = server) -> bool:
-            return set(versions) == _available(states) and all(
-                server.labelled(model, label) == version for label, version in labels.items()
-            )
+    def wait_available(self, versions: Collection[int]) -> None:
+        """Returns when these versions are available. Raises PipelineError where a server cannot load one in time."""
+        for server in self._last:
+            self._wait(server, versions, lambda states: set(versions) <= _available(states))
 
-        _wait(server, model, versions, timeout, is_served)
+    def wait_served(self, versions: Collection[int], labels: Mapping[str, int]) -> None:
+        """Returns when these versions are available and no others (without labels: no higher one), under these labels."""
+        for server in self._last:
+
+            def is_served(states: States, server: RunningServer = server) -> bool:
+                available = _available(states)
+                if not labels:
+                    return available >= set(versions) and max(available, default=0) == max(versions, default=0)
+                return available == set(versions) and all(server.leads_to(*each) for each in labels.items())
+
+            self._wait(server, versions, is_served)
+
+    def _wait(self, server: RunningServer, versions: Collection[int], is_reached: Callable[[States], bool]) -> None:
+        deadline = time.monotonic() + self._timeout
+        last = self._last[server]
+        while (states := server.states()) is None or not is_reached(states):
+            for version in versions:
+                status = (states or {}).get(version)
+                # What it said before the change, too, is no answer to it: it has not looked again yet.
+                if status is not None and status.error_message and status != last.get(version):
+                    raise PipelineError(
+                        f"the server at {server.address} cannot load version {version}: {status.error_message}"
+                    )
+            if time.monotonic() > deadline:
+                raise PipelineError(self._too_late(server, versions, states))
+            last.clear()
+            last.update(states or {})
+            time.sleep(_POLL_SECONDS)
+
+    def _too_late(self, server: RunningServer, versions: Collection[int], states: States | None) -> str:
+        wanted = ", ".join(map(str, sorted(versions)))
+        words = ", ".join(str(status) for _, status in sorted((states or {}).items()))
+        said = server.problem or words or "it has no version"
+        return (
+            f"after {self._timeout:g} s the server at {server.address} does not serve version {wanted} as the files "
+            f"say: {said}. Does it watch this folder, and poll its models.config? A version that it gave up is tried "
+            "again after a restart. (--no-wait asks no server, --timeout SECONDS waits longer.)"
+        )
 
 
-def _available(states: Mapping[int, VersionState]) -> set[int]:
-    return {version for version, state in states.items() if state.is_available}
-
-
-def _wait(
-    server: RunningServer,
-    model: str,
-    versions: Collection[int],
-    timeout: float,
-    is_reached: Callable[[Mapping[int, VersionState]], bool],
-) -> None:
-    deadline = time.monotonic() + timeout
-    while (states := server.states(model)) is not None and not is_reached(states):
-        for version in sorted(versions):
-            if version in states and states[version].error:
-                raise PipelineError(
-                    f"the server at {server.address} cannot load version {version}: {states[version].error}"
-                )
-        if time.monotonic() > deadline:
-            said = ", ".join(f"{version} {state.state}" for version, state in states.items())
-            wanted = ", ".join(map(str, sorted(versions)))
-            raise PipelineError(
-                f"after {timeout:g} s the server at {server.address} does not serve version {wanted} of {model} as the "
-                f"files say; it has {said or 'no version'}. Does it watch this folder, and poll its models.config? "
-                "(--no-wait asks no server, --timeout SECONDS waits longer.)"
-            )
-        time.sleep(_POLL_SECONDS)
+def _available(states: States) -> set[int]:
+    return {version for version, status in states.items() if status.available}

@@ -49,7 +49,7 @@ class ModelState:
         """The versions a server loads, ascending."""
         if self.pin is not None:
             return [version for version in self.pin.versions if version in self.whole]
-        return self.whole[-1:]
+        return self.whole[-(self.config.newest_served(self.model) or len(self.whole)) :]
 
     def status(self, version: StoredVersion) -> str:
         """One word or two on a version, for a table."""
@@ -71,12 +71,7 @@ class ModelState:
 
 
 def read_state(serving: Path, model: str) -> ModelState:
-    """The state of a model.
-
-    Raises:
-        PipelineError: nothing was pushed yet, or `models.config` cannot be read.
-        UsageError: the model is unknown.
-    """
+    """The state of a model. Raises PipelineError where `models.config` cannot be read, UsageError for an unknown model."""
     folder = model_folder(serving, model)
     config = ModelsConfig.read(serving)
     return ModelState(
@@ -88,63 +83,3 @@ def read_state(serving: Path, model: str) -> ModelState:
         rolled_back=tuple(rolled_back_versions(folder)),
         releases=tuple(read_releases(serving, model)),
     )
-
-
-def notes_on(state: ModelState) -> list[str]:
-    """What a person should know about the state of a model, in sentences."""
-    model, pin = state.model, state.pin
-    notes = []
-    if not state.stored:
-        notes.append(f"{model} has no version that a server could serve.")
-    for version in state.stored:
-        twins = [other.path.name for other in state.stored if other.number == version.number]
-        if len(twins) > 1 and version.path.name == twins[0]:
-            notes.append(f"{' and '.join(twins)} are one and the same version to a server. Remove one.")
-        if not version.whole:
-            notes.append(
-                f"{version.path} holds no saved_model.pb: a copy that was not finished? No server can load it. "
-                "Finish the copy, or remove it."
-            )
-    for version in state.stored:
-        if version.number == state.live:
-            notes += [
-                f"version {version.number} is live, and was pushed with {caution}" for caution in version.cautions
-            ]
-    if state.config.text is not None and model not in state.config.models:
-        notes.append(
-            f"{state.config.path} does not list {model}: a server that reads this file does not serve it. "
-            "The next canary, promote or rollback by label, of any model, adds it."
-        )
-    if pin is not None:
-        notes += _notes_on_pin(state, pin)
-    return notes
-
-
-def _notes_on_pin(state: ModelState, pin: Pin) -> list[str]:
-    model = state.model
-    notes = [
-        f"version {version} is pinned, but is not there or not whole: {state.folder / str(version)}"
-        for version in sorted({*pin.versions, *pin.labels.values()})
-        if version not in state.whole
-    ]
-    notes += [
-        f"the label {label!r} names version {version}, which is not among the versions served."
-        for label, version in pin.labels.items()
-        if version not in pin.versions
-    ]
-    if pin.canary is not None:
-        notes.append(
-            f"requests that name no label or version get version {pin.highest}, the highest one served. "
-            "Clients that want the stable version ask for the label 'stable'."
-        )
-    waiting = [v.number for v in state.stored if state.status(v) == "not promoted"]
-    if waiting:
-        notes.append(
-            f"version {waiting[-1]} is stored, but not served: {pin.stable} is pinned as stable. Try it: "
-            f"mnist-tfx canary {model} {waiting[-1]}; make it live: mnist-tfx promote {model} {waiting[-1]}"
-        )
-    unlabelled = [v for v in pin.versions if v not in pin.labels.values()]
-    if unlabelled and pin.labels:
-        listed = ", ".join(map(str, unlabelled))
-        notes.append(f"served without a label: {listed}. If a canary was broken off, call mnist-tfx canary again.")
-    return notes

@@ -39,6 +39,12 @@ class StoredVersion:
         """Whether it was moved aside, out of a server's sight."""
         return self.path.parent.name == ROLLED_BACK
 
+    @property
+    def other_place(self) -> Path:
+        """Where it goes to be moved aside; where it comes back to, if it was."""
+        parent = self.path.parent
+        return (parent.parent if self.is_rolled_back else parent / ROLLED_BACK) / self.path.name
+
 
 def version_number(name: str) -> int | None:
     """The version that a folder of this name is to a server; None where it is none."""
@@ -53,12 +59,7 @@ def model_names(serving: Path) -> list[str]:
 
 
 def model_folder(serving: Path, model: str) -> Path:
-    """The base path of a model.
-
-    Raises:
-        PipelineError: nothing was pushed yet.
-        UsageError: no model is named so; the message has the nearest name.
-    """
+    """The base path of a model. Raises PipelineError where nothing was pushed yet, UsageError for an unknown model."""
     names = model_names(serving)
     if not names:
         raise PipelineError(f"there is no model in {serving} yet. Make one: mnist-tfx run --dataset mnist")
@@ -69,33 +70,14 @@ def model_folder(serving: Path, model: str) -> Path:
 
 def stored_versions(folder: Path) -> list[StoredVersion]:
     """What a server sees, by number. A file with an integer name is no whole version; TF Serving tries to load it."""
-    return _versions_in(folder)
+    paths = folder.iterdir() if folder.is_dir() else ()
+    numbered = [(number, path) for path in paths if (number := version_number(path.name)) is not None]
+    return [StoredVersion(number, path, _is_whole(path)) for number, path in sorted(numbered)]
 
 
 def rolled_back_versions(folder: Path) -> list[StoredVersion]:
     """What was moved aside, by number."""
-    return _versions_in(folder / ROLLED_BACK)
-
-
-def aside(version: StoredVersion) -> Path:
-    """Where a version goes that no server shall see."""
-    return version.path.parent / ROLLED_BACK / version.path.name
-
-
-def back(version: StoredVersion) -> Path:
-    """Where a version comes back to that was moved aside."""
-    return version.path.parent.parent / version.path.name
-
-
-def _versions_in(folder: Path) -> list[StoredVersion]:
-    if not folder.is_dir():
-        return []
-    found = [
-        StoredVersion(number, path, _is_whole(path))
-        for path in folder.iterdir()
-        if (number := version_number(path.name)) is not None
-    ]
-    return sorted(found, key=lambda version: (version.number, version.path.name))
+    return stored_versions(folder / ROLLED_BACK)
 
 
 def _is_whole(path: Path) -> bool:

@@ -102,6 +102,7 @@ def test_whole_numbers_of_any_type(server: ReferenceServer, connect: MakeClient)
         (np.zeros((32, 32), np.uint8), None, r"\[1, 32, 32, 1\].*uint8 \[\?, 28, 28, 1\]"),
         (np.zeros((2, 28, 28, 3), np.uint8), None, r"\[2, 28, 28, 3\]"),
         (np.zeros(784, np.uint8), None, r"\[784\]"),
+        ([[1, 2], [3]], None, "makes no array: .*inhomogeneous"),
     ],
 )
 def test_images_that_do_not_fit_are_not_sent(
@@ -200,7 +201,13 @@ def test_no_files(server: ReferenceServer, connect: MakeClient) -> None:
 
 @pytest.mark.parametrize(
     ("image", "words"),
-    [("missing.png", "missing.png: No such file"), (b"GIF89a", "neither PNG nor JPEG"), (b"", "begins with nothing")],
+    [
+        ("missing.png", "missing.png: No such file"),
+        (b"GIF89a", "neither PNG nor JPEG"),
+        (b"", "begins with nothing"),
+        ("zero\0byte.png", "neither a path nor"),
+        (3, "neither a path nor"),
+    ],
 )
 def test_files_that_are_no_images_are_not_sent(
     server: ReferenceServer, connect: MakeClient, image: Any, words: str
@@ -241,6 +248,7 @@ def test_run_any_signature(server: ReferenceServer, connect: MakeClient) -> None
         ({"x": np.zeros((1, 2))}, r"'x'.*float32 \[\?, 2\]; got dtype float64"),
         ({"x": np.zeros((1, 3), np.float32)}, r"got shape \[1, 3\]"),
         ({"z": np.zeros(1)}, "unknown: z; missing: x.*x "),
+        ({"x": [[1.0, 2.0], [3.0]]}, "makes no array: .*inhomogeneous"),
     ],
 )
 def test_inputs_that_do_not_fit_are_not_sent(
@@ -331,6 +339,10 @@ def test_answers_that_break_the_contract(server: ReferenceServer, connect: MakeC
     server._outputs = lambda *_: {"labels": np.array([b"a", b"b"], object)}  # type: ignore[method-assign]
     with pytest.raises(MalformedAnswer, match="labels"):
         client.predict(pictures(1))
+    outputs = {"labels": np.array([b"a"], object), "classes": np.array([10]), "probabilities": probabilities_of([1])}
+    server._outputs = lambda *_: outputs  # type: ignore[method-assign]
+    with pytest.raises(MalformedAnswer, match="classes are not among its 10 probabilities"):
+        client.predict(pictures(1))
 
 
 @pytest.mark.parametrize(
@@ -341,6 +353,10 @@ def test_answers_that_break_the_contract(server: ReferenceServer, connect: MakeC
         ({"in_flight": 0}, "in_flight"),
         ({"timeout": 0}, "timeout"),
         ({"model": ""}, "name is empty"),
+        ({"model": "\udc80"}, "cannot be asked for"),
+        ({"version": 2**63}, "cannot be asked for .*64-bit"),
+        ({"version": "3"}, "cannot be asked for"),
+        ({"label": 3}, "cannot be asked for"),
     ],
 )
 def test_options_out_of_range(connect: MakeClient, options: dict[str, Any], words: str) -> None:
@@ -351,8 +367,16 @@ def test_options_out_of_range(connect: MakeClient, options: dict[str, Any], word
 def test_a_closed_client_says_so(server: ReferenceServer) -> None:
     with Client(f"127.0.0.1:{server.port}", MODEL) as client:
         client.predict(pictures(1))
-    with pytest.raises(ServingClientError, match="client is closed"):
-        client.predict(pictures(1))
+    for call in (
+        lambda: client.predict(pictures(1)),
+        lambda: list(client.predict_stream(pictures(1))),
+        lambda: client.classify(b"\xff\xd8\xff"),
+        client.status,
+        client.metadata,
+        lambda: client.wait_ready(1),
+    ):
+        with pytest.raises(ServingClientError, match="client is closed"):
+            call()
 
 
 def test_a_closed_async_client_says_so(server: ReferenceServer) -> None:

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
+import socket
 import threading
 import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import grpc
 import numpy as np
 import pytest
 
 from serving.client import (
+    AsyncClient,
+    Client,
     DeadlineExceeded,
     InvalidInput,
     InvalidOption,
@@ -20,11 +28,11 @@ from serving.client import (
     Tls,
     Unavailable,
 )
-from serving.client.channel import resolve_target
+from serving.client.channel import channel_options, resolve_target
 from tests.fixtures.any_client import MakeClient
 from tests.fixtures.certificates import CertificateAuthority
 from tests.fixtures.dns_server import dns_server
-from tests.fixtures.reference_server import AVAILABLE, LOADING, ReferenceServer, serving
+from tests.fixtures.reference_server import AVAILABLE, LOADING, MODEL, ReferenceServer, serving
 
 IMAGE = np.zeros((28, 28), np.uint8)
 UNAVAILABLE = (grpc.StatusCode.UNAVAILABLE, "The batch scheduling queue is full")
@@ -49,11 +57,35 @@ def test_addresses(address: str, target: str) -> None:
 
 @pytest.mark.parametrize(
     ("address", "words"),
-    [("", "no address"), ("a:1,b:1", "ipv4:"), ("http://serving:8501/", r"Leave out the scheme: serving:8501\.")],
+    [
+        ("", "no address"),
+        ("a:1,b:1", "ipv4:"),
+        ("http://serving:8501/", r"Leave out the scheme: serving:8501\."),
+        ("serving:99999", "1 to 65535"),
+    ],
 )
 def test_what_is_no_address(address: str, words: str) -> None:
     with pytest.raises(InvalidOption, match=words):
         resolve_target(address)
+
+
+@contextmanager
+def started_after(seconds: float, port: int) -> Iterator[None]:
+    """A server that starts in a while, on a port that is free now."""
+    done = threading.Event()
+
+    def start() -> None:
+        if not done.wait(seconds):
+            with serving(port=port):
+                done.wait(30)
+
+    thread = threading.Thread(target=start)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
 
 
 def test_unavailable_is_tried_again(server: ReferenceServer, connect: MakeClient) -> None:
@@ -107,8 +139,125 @@ def test_deadline(server: ReferenceServer, connect: MakeClient) -> None:
     with pytest.raises(DeadlineExceeded) as raised:
         client.predict(IMAGE, timeout=0.05)
     assert raised.value.code is grpc.StatusCode.DEADLINE_EXCEEDED
-    with pytest.raises(InvalidInput, match="timeout"):
-        client.predict(IMAGE, timeout=0)
+
+
+@pytest.mark.parametrize("seconds", [0, -1, float("inf"), float("nan"), 1e10, "soon"])
+def test_what_is_no_timeout(server: ReferenceServer, connect: MakeClient, seconds: Any) -> None:
+    client = connect(server)
+    for call in (lambda: client.predict(IMAGE, timeout=seconds), lambda: client.wait_ready(seconds)):
+        with pytest.raises(InvalidInput, match="a timeout is a number of seconds above 0"):
+            call()
+    with pytest.raises(InvalidOption, match="a timeout is a number of seconds above 0"):
+        connect(server, timeout=seconds)
+
+
+def test_a_timeout_is_for_the_whole_call(server: ReferenceServer, connect: MakeClient) -> None:
+    client = connect(server, batch_size=1, in_flight=1)
+    client.predict(IMAGE)
+    server.delay = 0.1
+    begin = time.monotonic()
+    with pytest.raises(DeadlineExceeded):
+        client.predict(np.zeros((20, 28, 28), np.uint8), timeout=0.5)
+    assert time.monotonic() - begin < 1.5
+    assert sum(len(part) for part in client.predict_stream(np.zeros((7, 28, 28), np.uint8), timeout=0.5)) == 7
+
+
+def test_a_server_that_restarts_is_waited_for(connect: MakeClient) -> None:
+    """Longer than a handful of attempts would last; the second begins while no server is there."""
+    with serving() as first:
+        client = connect(first)
+        client.predict(IMAGE)
+    with started_after(2.5, first.port):
+        assert len(client.predict(IMAGE, timeout=20)) == 1
+
+
+def test_a_server_that_stops_during_a_call_is_waited_for(connect: MakeClient) -> None:
+    with serving() as first:
+        client = connect(first)
+        client.predict(IMAGE)
+        first.delay = 2.0
+        with ThreadPoolExecutor(1) as pool:
+            answer = pool.submit(client.predict, IMAGE, timeout=20)
+            time.sleep(0.3)
+            first.delay = 0.0
+            first.stop()
+            with serving(port=first.port):
+                assert len(answer.result()) == 1
+
+
+def test_closing_ends_a_call_in_words(server: ReferenceServer) -> None:
+    with Client(f"127.0.0.1:{server.port}", MODEL) as client, ThreadPoolExecutor(1) as pool:
+        client.predict(IMAGE)
+        server.delay = 1.0
+        answer = pool.submit(client.predict, IMAGE)
+        time.sleep(0.3)
+        client.close()
+        with pytest.raises(ServingClientError, match="the client is closed"):
+            answer.result()
+
+
+def test_closing_ends_an_asynchronous_call_in_words_and_cancelling_cancels(server: ReferenceServer) -> None:
+    async def run() -> None:
+        client = AsyncClient(f"127.0.0.1:{server.port}", MODEL)
+        await client.predict(IMAGE)
+        server.delay = 1.0
+        cancelled, closed = (asyncio.create_task(client.predict(IMAGE)) for _ in range(2))
+        await asyncio.sleep(0.3)
+        cancelled.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await cancelled
+        await client.close()
+        with pytest.raises(ServingClientError, match="the client is closed"):
+            await closed
+
+    asyncio.run(run())
+
+
+def test_an_asynchronous_client_belongs_to_one_loop(server: ReferenceServer) -> None:
+    client = AsyncClient(f"127.0.0.1:{server.port}", MODEL)
+
+    async def ask() -> None:
+        await client.predict(IMAGE)
+
+    asyncio.run(ask())
+    with pytest.raises(ServingClientError, match="belongs to the event loop of its first call"):
+        asyncio.run(ask())
+
+
+def test_a_proxy_in_the_environment_does_not_get_calls_to_this_machine(
+    server: ReferenceServer, connect: MakeClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as proxy:
+        proxy.settimeout(0.0)
+        monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{proxy.getsockname()[1]}")
+        for name in ("no_proxy", "no_grpc_proxy", "https_proxy", "grpc_proxy"):
+            monkeypatch.delenv(name, raising=False)
+        for host in ("127.0.0.1", "localhost", "dns:///localhost", "ipv4:127.0.0.1"):
+            assert len(connect(f"{host}:{server.port}").predict(IMAGE, timeout=5)) == 1
+        with pytest.raises(BlockingIOError):
+            proxy.accept()
+        with pytest.raises((Unavailable, DeadlineExceeded), match="has http_proxy: calls go through that proxy"):
+            connect("serving.example:8500").predict(IMAGE, timeout=0.5)
+
+
+def test_pings_are_no_more_frequent_than_servers_take() -> None:
+    """Both clocks turned 30 times faster: a server's 5 minutes between pings, of which it lets 2 pass, and ours."""
+    options = dict(channel_options("localhost", None))
+    options["grpc.keepalive_time_ms"] //= 30
+    options["grpc.http2.max_pings_without_data"] = 0  # gRPC would only delay the punishment
+
+    def answer(request: bytes, context: grpc.ServicerContext) -> bytes:
+        time.sleep(7)
+        return request
+
+    handler = grpc.method_handlers_generic_handler("test", {"Call": grpc.unary_unary_rpc_method_handler(answer)})
+    with ThreadPoolExecutor(1) as pool:
+        server = grpc.server(pool, [handler], options=[("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000)])
+        port = server.add_insecure_port("127.0.0.1:0")
+        server.start()
+        with grpc.insecure_channel(f"127.0.0.1:{port}", list(options.items())) as channel:
+            assert channel.unary_unary("/test/Call")(b"a long call", timeout=20) == b"a long call"
+        server.stop(0).wait()
 
 
 def test_no_server(connect: MakeClient) -> None:
@@ -174,20 +323,15 @@ def test_wait_ready(server: ReferenceServer, connect: MakeClient) -> None:
 def test_wait_ready_for_a_server_that_starts_later(connect: MakeClient) -> None:
     with serving() as early:
         port = early.port
-    done = threading.Event()
-
-    def start() -> None:
-        time.sleep(0.3)
-        with serving(port=port):
-            done.wait(10)
-
-    thread = threading.Thread(target=start)
-    thread.start()
-    try:
+    with started_after(0.3, port):
         assert connect(f"127.0.0.1:{port}").wait_ready(10) == 3
-    finally:
-        done.set()
-        thread.join()
+
+
+def test_wait_ready_bridges_a_server_that_does_not_know_the_model_yet(
+    server: ReferenceServer, connect: MakeClient
+) -> None:
+    server.failures.extend([(grpc.StatusCode.NOT_FOUND, "Could not find any versions of model kmnist")] * 3)
+    assert connect(server).wait_ready(10) == 3
 
 
 def test_wait_ready_for_a_label(server: ReferenceServer, connect: MakeClient) -> None:

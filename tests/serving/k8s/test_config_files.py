@@ -14,9 +14,12 @@ import yaml
 from google.protobuf import text_format
 from tensorflow_serving.config.model_server_config_pb2 import ModelServerConfig
 
+from serving.releases import plans
+from serving.releases.apply import release
 from serving.server.config import ServerOptions
 from tests.fixtures.certificates import CertificateAuthority
 from tests.fixtures.manifests import K8S, OVERLAYS, render
+from tests.fixtures.served_home import store
 
 COMPOSE = K8S.parent / "docker-compose.yaml"
 WITH_SSL_CONFIG = K8S / "components" / "mtls" / "with_ssl_config.sh"
@@ -53,7 +56,7 @@ def test_models_config_by_the_official_stub(overlay: str) -> None:
     for model in config.model_config_list.config:
         assert model.model_platform == "tensorflow"
         assert model.base_path == f"/models/{model.name}"
-        assert model.model_version_policy.latest.num_versions == 1
+        assert model.model_version_policy.latest.num_versions == 2, "a broken newest version is no outage at a restart"
 
 
 def test_the_canary_in_the_comment_is_valid_too() -> None:
@@ -143,15 +146,15 @@ def test_compose_serves_as_the_gpu_nodes_do() -> None:
     assert service["image"] == gpu.server["image"]
     assert service["entrypoint"] == gpu.server["command"]
     flags = dict(argument.removeprefix("--").split("=", 1) for argument in service["command"])
+    assert flags.pop("model_config_file_poll_wait_seconds") == "1", "what promote writes is followed"
+    assert flags.pop("model_config_file") == f"${{MODELS_CONFIG:-{gpu.flags['model_config_file']}}}"
     assert flags.items() <= gpu.flags.items()
-    left_out = set(gpu.flags) - set(flags)
+    left_out = set(gpu.flags) - set(flags) - {"model_config_file"}
     assert left_out == {
         # For the kubelet, the pods' drain and what is paid for on a bucket.
         "enable_grpc_healthcheck_service",
         "grpc_channel_arguments",
         "file_system_poll_wait_seconds",
-        "max_num_load_retries",
-        "load_retry_interval_micros",
     }
     assert service["environment"] == {each["name"]: each["value"] for each in gpu.server["env"]}
     assert service["user"].split(":")[0] == str(gpu.pod["spec"]["securityContext"]["runAsUser"])
@@ -168,7 +171,22 @@ def test_compose_mounts_the_files_of_the_config_map() -> None:
     assert mounts.pop("/models") == "${MODELS:-../var/serving}"
     for path, source in mounts.items():
         assert (COMPOSE.parent / source).read_text() == shipped[path]
-    assert compose()["healthcheck"]["test"] == ["CMD", *render("gpu").server["readinessProbe"]["exec"]["command"]]
+    health = compose()["healthcheck"]
+    config = f"${{MODELS_CONFIG:-{render('gpu').flags['model_config_file']}}}"
+    assert health["test"] == ["CMD", *render("gpu").server["readinessProbe"]["exec"]["command"], config]
+    assert "start_interval" not in health, "Docker Engine before 25 does not know it"
+
+
+def test_compose_finds_the_file_that_promote_writes(tmp_path: Path) -> None:
+    store(tmp_path, "mnist", 3, 4)
+    release(tmp_path, "mnist", lambda state: plans.promote(state, 3))
+    [folder] = [
+        path for volume in compose()["volumes"] for source, path, _ in [volume.rsplit(":", 2)] if "MODELS" in source
+    ]
+    [path] = re.findall(r"MODELS_CONFIG=(\S+) docker compose", COMPOSE.read_text())
+    assert Path(path).parent == Path(folder), "in a mounted folder, since each change puts a new file there"
+    [model] = models((tmp_path / Path(path).name).read_text()).model_config_list.config
+    assert (model.base_path, list(model.model_version_policy.specific.versions)) == (f"{folder}/mnist", [3])
 
 
 def test_compose_gives_one_gpu_and_no_more_rights_than_needed() -> None:
@@ -207,6 +225,8 @@ def test_alerts_tell_what_to_do() -> None:
     [group] = render("gpu", "monitoring").one("PrometheusRule")["spec"]["groups"]
     names = [rule["alert"] for rule in group["rules"]]
     assert len(set(names)) == len(names) == 5
+    severities = {rule["alert"]: rule["labels"]["severity"] for rule in group["rules"]}
+    assert severities["TfServingModelLoadFails"] == "critical", "one more, and the next restart is an outage"
     for rule in group["rules"]:
         assert set(rule) <= {"alert", "expr", "for", "labels", "annotations"}
         assert rule["labels"]["severity"] in {"critical", "warning"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import shutil
 import subprocess
@@ -23,11 +24,14 @@ from prometheus_client.parser import text_string_to_metric_families
 from tensorflow_serving.apis.predict_pb2 import PredictRequest, PredictResponse
 from tensorflow_serving.apis.prediction_service_pb2_grpc import PredictionServiceStub
 
+from serving.client import Client
+from serving.releases import plans
+from serving.releases.apply import release
 from serving.server.config import ServerOptions
 from serving.server.flags import FLAGS, add_flags, as_options, given_flags
 from serving.server.main import ModelServer
 from tests.fixtures.certificates import CertificateAuthority
-from tests.fixtures.manifests import K8S, OVERLAYS, Rendered, render
+from tests.fixtures.manifests import K8S, OVERLAYS, Rendered, kustomize, render
 from tests.serving.conftest import wait_until
 
 MODELS = ("fashion_mnist", "mnist")
@@ -135,6 +139,48 @@ def test_serves_both_models_as_configured(overlay: str, models: Path, tmp_path: 
         metrics = metrics_of(server)
     assert ':tensorflow:serving:request_count{model_name="mnist",status="OK"} 9' in metrics
     assert ':tensorflow:serving:request_latency_bucket{model_name="fashion_mnist",API="Predict"' in metrics
+
+
+def test_a_broken_newest_version_is_no_outage_at_the_next_start(models: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "models"
+    shutil.copytree(models, folder)
+    (folder / "mnist" / "2").mkdir()
+    (folder / "mnist" / "2" / "saved_model.pb").write_bytes(b"half a fi")
+    with started(render("gpu"), folder, tmp_path) as server:
+        wait_ready(server, tmp_path)
+        with grpc.insecure_channel(f"127.0.0.1:{server.grpc_port}") as channel:
+            assert predict(channel, "mnist", images(1)).model_spec.version.value == 1
+
+
+def test_a_cluster_takes_the_file_that_promote_writes(models: Path, tmp_path: Path) -> None:
+    """As serving/README.md says it: the pins, a canary and a rollback come by the ConfigMap."""
+    serving = tmp_path / "serving"
+    shutil.copytree(models, serving)
+    shutil.copytree(serving / "mnist" / "1", serving / "mnist" / "2")
+    shutil.copytree(serving / "mnist" / "1", serving / "mnist" / "3")
+    (serving / "mnist" / "3" / "saved_model.pb").write_bytes(b"broken, and pinned by nobody")
+    shutil.copytree(serving / "mnist" / "3", serving / "fashion_mnist" / "3")
+    release(serving, "mnist", lambda state: plans.promote(state, 1))
+    release(serving, "mnist", lambda state: plans.canary(state, 2))
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    shutil.copy(serving / "models.container.config", mine / "models.config")
+    readme = (K8S.parent / "README.md").read_text()
+    [generator] = re.findall(r"```yaml\n(configMapGenerator:.*?)```", readme, re.DOTALL)
+    own = {"apiVersion": "kustomize.config.k8s.io/v1beta1", "kind": "Kustomization"}
+    own["resources"] = [os.path.relpath(K8S / "overlays" / "gpu", mine)]
+    (mine / "kustomization.yaml").write_text(yaml.safe_dump(own | yaml.safe_load(generator)))
+    rendered = Rendered("mine", kustomize(mine))
+    shipped = render("gpu")
+    assert rendered.volumes["config"]["configMap"]["name"] != shipped.volumes["config"]["configMap"]["name"]
+    assert rendered.mounted_files().keys() == shipped.mounted_files().keys()
+    with started(rendered, serving, tmp_path) as server:
+        wait_ready(server, tmp_path)
+        with Client(f"127.0.0.1:{server.grpc_port}", "fashion_mnist") as client:
+            assert client.wait_ready(20) == 1, "nobody pinned it; the version before its broken newest one answers"
+        for label, version in (("stable", 1), ("canary", 2)):
+            with Client(f"127.0.0.1:{server.grpc_port}", "mnist", label=label) as client:
+                assert client.wait_ready(20) == version
 
 
 def queries(rendered: Rendered) -> list[str]:

@@ -9,10 +9,11 @@ from google.protobuf import text_format
 from tensorflow_serving.config.model_server_config_pb2 import ModelConfig, ModelServerConfig
 
 from components.errors import PipelineError, UsageError
+from pipeline.release_view import notes_on
 from serving.releases import plans
 from serving.releases.apply import Released, release
 from serving.releases.models_config import ModelsConfig, Pin
-from serving.releases.state import notes_on, read_state
+from serving.releases.state import read_state
 from tests.fixtures.served_home import seen_by_a_server, store
 
 
@@ -169,18 +170,16 @@ model_config_list: {  # TF Serving reads this
 """
 
 
-def test_what_a_person_wrote_stays(serving: Path) -> None:
+def test_settings_that_a_person_wrote_stay_and_the_file_is_kept(serving: Path) -> None:
     path = serving / "models.config"
     path.write_text(BY_HAND)
     path.chmod(0o640)
-    canary(serving, 4)
+    assert canary(serving, 4).before.config.kept_as == serving / "models.config.by-hand"
+    assert (serving / "models.config.by-hand").read_text() == BY_HAND
     assert pinned(serving) == ([1, 3, 4], {"oldest": 1, "stable": 3, "canary": 4})
     promote(serving)
     assert pinned(serving) == ([1, 4], {"oldest": 1, "stable": 4, "canary": 4})
-    text = path.read_text()
-    for kept in ("# our two models", "{  # TF Serving", "# every version", "# pinned since the incident {", "0.5",
-                 "# as the container sees it", "'fash' \"ion_mnist\""):  # fmt: skip
-        assert kept in text
+    assert path.read_text().startswith("# Written by mnist-tfx canary, promote and rollback")
     assert (entry(serving).base_path, entry(serving).logging_config.sampling_config.sampling_rate) == (
         "/models/mnist",
         0.5,
@@ -189,7 +188,12 @@ def test_what_a_person_wrote_stays(serving: Path) -> None:
     assert path.stat().st_mode & 0o777 == 0o640
     follow_latest(serving)
     assert pinned(serving) == ([], {})
-    assert "# pinned since the incident {" in path.read_text()
+
+    again = BY_HAND.replace("our two models", "the incident is over")
+    path.write_text(again)
+    canary(serving, 4)
+    kept = {one.name: one.read_text() for one in serving.glob("models.config.by-hand*")}
+    assert kept == {"models.config.by-hand": BY_HAND, "models.config.by-hand-2": again}
 
 
 @pytest.mark.parametrize(
@@ -204,13 +208,9 @@ def test_what_a_person_wrote_stays(serving: Path) -> None:
             'model_config_list { config { name: "mnist" version_labels { key: "stable" value: 3 } } }',
             "need a model_version_policy `specific`",
         ),
-        (
-            'model_config_list { config: [{ name: "mnist" base_path: "/m" }] }',
-            "in a form that this command cannot edit",
-        ),
     ],
 )
-def test_a_file_that_cannot_be_edited_is_refused_and_left_alone(serving: Path, text: str, message: str) -> None:
+def test_a_file_that_cannot_be_used_is_refused_and_left_alone(serving: Path, text: str, message: str) -> None:
     (serving / "models.config").write_text(text)
     with pytest.raises(PipelineError, match=message):
         promote(serving, 3)
@@ -218,8 +218,17 @@ def test_a_file_that_cannot_be_edited_is_refused_and_left_alone(serving: Path, t
 
 
 @pytest.mark.parametrize("text", ["", "# nothing yet", "model_config_list {}", "model_config_list {\n}\n"])
-def test_a_file_without_models_gets_them(serving: Path, text: str) -> None:
+def test_a_file_without_models_is_seen_and_only_a_named_version_mends_it(serving: Path, text: str) -> None:
+    """An editor or a full disk leaves it so. What was pinned is lost, and no server takes the file."""
     (serving / "models.config").write_text(text)
+    [note] = [note for note in notes_on(read_state(serving, "mnist")) if "models.config" in note]
+    assert "lists no model. A server that runs keeps what it has" in note
+    for change in (roll_back, canary):
+        with pytest.raises(
+            PipelineError, match=r"lists no model: what was pinned is lost.*promote mnist VERSION\. Sto"
+        ):
+            change(serving)
+    assert (serving / "models.config").read_text() == text
     promote(serving, 3)
     assert pinned(serving) == ([3], {"stable": 3})
     assert entry(serving, "fashion_mnist").model_platform == "tensorflow"
@@ -228,9 +237,22 @@ def test_a_file_without_models_gets_them(serving: Path, text: str) -> None:
 def test_a_plain_rollback_leaves_a_file_of_another_policy_alone(serving: Path) -> None:
     text = 'model_config_list { config { name: "mnist" model_version_policy { latest { num_versions: 2 } } } }'
     (serving / "models.config").write_text(text)
-    roll_back(serving)
+    assert roll_back(serving).after.served == [2, 3]
     assert seen_by_a_server(serving, "mnist") == ["1", "2", "3"]
     assert (serving / "models.config").read_text() == text
+    promote(serving, 2)
+    assert pinned(serving) == ([2], {"stable": 2})
+
+
+def test_a_container_that_mounts_the_folder_has_a_file_of_its_own(serving: Path) -> None:
+    promote(serving, 3)
+    here, there = ((serving / name).read_text() for name in ("models.config", "models.container.config"))
+    assert f'base_path: "{serving}/mnist"' in here
+    assert 'base_path: "/models/mnist"' in there and str(serving) not in there
+    unpinned = text_format.Parse(there, ModelServerConfig()).model_config_list.config[0]
+    assert (unpinned.name, unpinned.model_version_policy.latest.num_versions) == ("fashion_mnist", 2)
+    canary(serving)
+    assert "versions: 4" in (serving / "models.container.config").read_text()
 
 
 def test_a_pin_on_what_is_gone_or_a_model_that_is_not_listed_is_told(serving: Path) -> None:

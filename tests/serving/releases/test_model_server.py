@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -82,6 +84,23 @@ def address(home: Path) -> Iterator[str]:
     server.start()
     yield f"127.0.0.1:{server.grpc_port}"
     server.stop(grace_seconds=1)
+
+
+def test_a_half_copied_canary_is_tried_again_once_it_is_whole(home: Path, address: str) -> None:
+    options = ("--home", home, "--address", address, "--timeout", "20")
+    assert mnist_tfx("promote", "mnist", "3", *options).code == 0
+    shutil.copytree(home / "serving" / "mnist" / "3", home / "serving" / "mnist" / "4")
+    variables = home / "serving" / "mnist" / "4" / "variables"
+    variables.rename(home / "not_copied_yet")
+    for _ in range(2):
+        answer = mnist_tfx("canary", "mnist", *options)
+        assert answer.code == 1
+        assert "cannot load version 4" in answer.err
+        time.sleep(0.5)  # the server sees that the file was put back, as it does before a person's next command
+    (home / "not_copied_yet").rename(variables)
+    answer = mnist_tfx("canary", "mnist", *options)
+    assert answer.code == 0, answer.err
+    assert f"{address}: serves it" in answer.out
 
 
 def test_canary_promote_and_rollback_fail_no_call_and_mix_no_versions(home: Path, address: str) -> None:

@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 
 from components.errors import PipelineError, UsageError
+from pipeline.release_view import notes_on
 from serving.releases import apply, plans
 from serving.releases.apply import Released, release
 from serving.releases.record import FILE_NAME, read_releases
-from serving.releases.state import ModelState, notes_on, read_state
+from serving.releases.state import ModelState, read_state
 from tests.fixtures.served_home import seen_by_a_server, store
 
 

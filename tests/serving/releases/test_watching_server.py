@@ -7,7 +7,9 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -38,7 +40,7 @@ def call(server: WatchingServer, serving: Path, action: str, version: int | None
     def decide(state: ModelState) -> Plan:
         return decisions[action](state, version)
 
-    with RunningServer(server.address) as running:
+    with closing(RunningServer(server.address, "mnist")) as running:
         return release(serving, "mnist", decide, servers=[running], timeout=10)
 
 
@@ -78,10 +80,44 @@ def test_a_version_that_does_not_load_is_no_canary_and_the_file_is_put_back(serv
         assert (serving / "models.config").read_text() == before
         assert read_state(serving, "mnist").releases[-1].outcome == "failed"
 
+        server.await_polls()
+        with pytest.raises(PipelineError, match="cannot load version 4: Op type not registered"):
+            call(server, serving, "canary", 4)
+        server.await_polls()
+        server.unloadable.clear()  # the copy is whole now; the server still tells of the failure
+        call(server, serving, "canary", 4)
+        assert server.history[-1] == (frozenset({3, 4}), {"stable": 3, "canary": 4})
+
+
+def test_a_version_that_failed_once_can_be_rolled_back_to(serving: Path) -> None:
+    with watching(serving, "mnist") as server:
+        call(server, serving, "rollback")
+        server.unloadable.add(3)
+        with pytest.raises(PipelineError, match=r"the rollback to version 3 is made, but .* cannot load version 3"):
+            call(server, serving, "rollback", 3)
+        server.unloadable.clear()
+        call(server, serving, "rollback")
+        server.await_polls()
+        call(server, serving, "rollback", 3)
+        assert server.history[-1] == (frozenset({3}), {})
+
+
+def test_a_server_that_restarts_on_the_way_is_waited_for(serving: Path) -> None:
+    with watching(serving, "mnist", load_seconds=1.0) as server:
+        call(server, serving, "promote", 3)
+        restart = threading.Timer(0.3, server.restart)
+        restart.start()
+        call(server, serving, "canary", 2)
+        restart.join()
+        assert server.history[-1] == (frozenset({2, 3}), {"stable": 3, "canary": 2})
+
 
 def test_a_server_that_does_not_read_the_file_is_told_apart(serving: Path) -> None:
-    with watching(serving, "mnist", reads_config=False) as server, RunningServer(server.address) as running:
-        with pytest.raises(PipelineError, match=r"after 0\.3 s .* it has 3 AVAILABLE\. Does it watch this folder"):
+    with (
+        watching(serving, "mnist", reads_config=False) as server,
+        closing(RunningServer(server.address, "mnist")) as running,
+    ):
+        with pytest.raises(PipelineError, match=r"after 0\.3 s .* say: version 3 is AVAILABLE\. Does it watch this"):
             release(serving, "mnist", lambda state: plans.promote(state, 2), servers=[running], timeout=0.3)
         assert not (serving / "models.config").exists()
         with pytest.raises(PipelineError, match="the promote to version 3 is made, but after"):
