@@ -11,6 +11,7 @@ from typing import Any
 from google.protobuf import text_format
 from tensorflow_serving.config.model_server_config_pb2 import ModelServerConfig
 
+from components.cpus import cpu_count
 from components.errors import UsageError
 from serving.server.config_messages import new_message
 
@@ -28,7 +29,7 @@ class BatchingParameters:
     max_batch_size: int = 1000
     batch_timeout_micros: int = 0
     max_enqueued_batches: int = 10
-    num_batch_threads: int = os.cpu_count() or 1
+    num_batch_threads: int = cpu_count()
     allowed_batch_sizes: tuple[int, ...] = ()
     pad_variable_length_inputs: bool = False
 
@@ -39,7 +40,7 @@ class BatchingParameters:
         More would take turns, and waking them costs: one image through 784-512-512-10 takes 80 us in one thread and
         210 us or more in two; a batch of 64 takes a fifth less CPU time (benchmarks/serving_engine.py).
         """
-        return max(1, (os.cpu_count() or 1) // self.num_batch_threads)
+        return max(1, cpu_count() // self.num_batch_threads)
 
     def __post_init__(self) -> None:
         for name in ("max_batch_size", "max_enqueued_batches", "num_batch_threads"):
