@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from google.protobuf import text_format
-from tensorflow_serving.config.model_server_config_pb2 import ModelServerConfig
+from tensorflow_serving.config.model_server_config_pb2 import TENSORFLOW, ModelServerConfig
 
 from components.cpus import cpu_count
 from components.errors import UsageError
@@ -93,13 +93,18 @@ def check_models(config: ModelServerConfig) -> None:
             raise ValueError(
                 f"Expected model {model.name} to have an absolute path or URI; got base_path()={model.base_path}"
             )
+        policy = model.model_version_policy
+        if policy.WhichOneof("policy_choice") == "specific" and not policy.specific.versions:
+            raise ValueError(f"model {model.name} has the version policy specific, with no version")
+        if not model.model_platform and model.model_type != TENSORFLOW:
+            raise ValueError(
+                "Illegal setting neither ModelServerConfig::model_type (deprecated) nor "
+                f"ModelServerConfig::model_platform, model name is {model.name}: add model_platform: {PLATFORM!r}"
+            )
         if model.model_platform not in ("", PLATFORM):
             raise ValueError(
                 f"model {model.name} has model_platform {model.model_platform!r}; only {PLATFORM!r} is served"
             )
-        policy = model.model_version_policy
-        if policy.WhichOneof("policy_choice") == "specific" and not policy.specific.versions:
-            raise ValueError(f"model {model.name} has the version policy specific, with no version")
 
 
 def single_model(name: str, base_path: str) -> ModelServerConfig:
@@ -118,7 +123,7 @@ def single_model(name: str, base_path: str) -> ModelServerConfig:
 def read_models(path: str) -> ModelServerConfig:
     """Reads a `--model_config_file`. Raises UsageError."""
     config = ModelServerConfig()
-    _read(path, config)
+    read(path, config)
     try:
         check_models(config)
     except ValueError as error:
@@ -128,7 +133,7 @@ def read_models(path: str) -> ModelServerConfig:
 
 def read_batching(path: str) -> BatchingParameters:
     """Reads a `--batching_parameters_file`. Raises UsageError."""
-    message = _read(path, new_message("BatchingParameters"))
+    message = read(path, new_message("BatchingParameters"))
     given: dict[str, Any] = {
         name: getattr(message, name).value
         for name in ("max_batch_size", "batch_timeout_micros", "max_enqueued_batches", "num_batch_threads")
@@ -146,7 +151,7 @@ def read_batching(path: str) -> BatchingParameters:
 
 def read_monitoring(path: str) -> MonitoringConfig:
     """Reads a `--monitoring_config_file`. Raises UsageError."""
-    prometheus = _read(path, new_message("MonitoringConfig")).prometheus_config
+    prometheus = read(path, new_message("MonitoringConfig")).prometheus_config
     where = prometheus.path or PROMETHEUS_PATH
     if not where.startswith("/"):
         raise UsageError(f"{path}: prometheus_config.path is {where!r}; it must begin with '/'.")
@@ -155,7 +160,7 @@ def read_monitoring(path: str) -> MonitoringConfig:
 
 def read_ssl(path: str) -> SslConfig:
     """Reads an `--ssl_config_file`. Raises UsageError."""
-    message = _read(path, new_message("SSLConfig"))
+    message = read(path, new_message("SSLConfig"))
     for name in ("server_key", "server_cert"):
         if "-----BEGIN " not in getattr(message, name):
             raise UsageError(f"{path}: {name} holds no PEM text (the text itself is expected there, not a path).")
@@ -164,7 +169,8 @@ def read_ssl(path: str) -> SslConfig:
     return SslConfig(message.server_key, message.server_cert, message.custom_ca, message.client_verify)
 
 
-def _read(path: str, message: Any) -> Any:
+def read(path: str, message: Any) -> Any:
+    """Reads a file in protobuf's text format into a message, and returns it. Raises UsageError."""
     try:
         return text_format.Parse(Path(path).read_text(), message)
     except OSError as error:

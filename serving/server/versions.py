@@ -24,10 +24,10 @@ class Scan:
 
 
 def scan(model: ModelConfig) -> Scan:
-    """Looks at a model's files."""
+    """Looks at a model's files; raises nothing, for whatever is in the way may be gone at the next look."""
     try:
         found = find_versions(model.base_path)
-    except OSError as error:
+    except Exception as error:  # OSError, but also what TensorFlow makes of a file name that is no UTF-8
         return Scan(None, f"base path {model.base_path} of model {model.name} cannot be read: {error}")
     wanted = wanted_versions(found, model.model_version_policy)
     return Scan(wanted, "" if wanted else f"no version of model {model.name} to serve under {model.base_path}")

@@ -13,7 +13,7 @@ import tensorflow as tf
 from tensorflow_serving.apis.predict_pb2 import PredictRequest
 from tensorflow_serving.apis.prediction_service_pb2_grpc import PredictionServiceStub
 
-from pipeline.commands.serve import models_of
+from pipeline.commands.serve import ServingFolder
 from serving.server.config import ServerOptions
 from serving.server.main import ModelServer
 from tests.fixtures.command import mnist_tfx
@@ -78,7 +78,7 @@ def address(home: Path) -> Iterator[str]:
         model_config_file_poll_wait_seconds=0.1,
         allow_version_labels_for_unavailable_models=True,
     )
-    server = ModelServer(options, source=lambda: models_of(home / "serving"))
+    server = ModelServer(options, source=ServingFolder(home / "serving").models)
     server.start()
     yield f"127.0.0.1:{server.grpc_port}"
     server.stop(grace_seconds=1)

@@ -41,6 +41,7 @@ def test_model_config_file(tmp_path: Path) -> None:
         ('config { base_path: "/m" }', "has no name"),
         ('config { name: "m" base_path: "/m" } config { name: "m" base_path: "/n" }', "listed twice"),
         ('config { name: "m" base_path: "/m" model_platform: "onnx" }', "'onnx'"),
+        ('config { name: "m" base_path: "/m" }', "Illegal setting neither"),
         ('config { name: "m" base_path: "/m" model_version_policy { specific {} } }', "no version"),
     ],
 )
