@@ -59,7 +59,6 @@ class ServerOptions:
     tensorflow_session_parallelism: int = 0
     tensorflow_intra_op_parallelism: int = 0
     per_process_gpu_memory_fraction: float = 0
-    enable_signature_method_name_check: bool = False
     enable_reload_config: bool | None = None
 
     def models(self) -> ModelServerConfig:

@@ -24,7 +24,7 @@ FLAGS: dict[str, tuple[Any, str, str]] = {
     "rest_api_port": (int, "PORT", "REST port (0: none; -1: any free one)"),
     "grpc_socket_path": (str, "FILE", "also answer gRPC on this UNIX socket"),
     "rest_api_timeout_in_ms": (int, "MS", "of a REST request, its arrival included (default 30000)"),
-    "rest_api_enable_cors_support": (_boolean, "BOOL", "let web pages of other origins read REST's answers"),
+    "rest_api_enable_cors_support": (_boolean, "BOOL", "pages of other origins may call the REST port"),
     "model_name": (str, "NAME", "of the model at --model_base_path (default: default)"),
     "model_base_path": (str, "DIR", "the folder of the one model to serve; its subfolders are versions"),
     "model_config_file": (str, "FILE", "ModelServerConfig: several models, version policies, labels"),
@@ -47,12 +47,12 @@ FLAGS: dict[str, tuple[Any, str, str]] = {
     "tensorflow_intra_op_parallelism": (int, "N", "the same; it wins"),
     "per_process_gpu_memory_fraction": (float, "F", "of the GPU's memory, taken at the start"),
     "enable_serialization_as_tensor_content": (_boolean, "BOOL", "outputs as tensor_content, not in typed fields"),
-    "enable_signature_method_name_check": (_boolean, "BOOL", "Classify and Regress ask for a signature's method_name"),
     "version": (_boolean, "BOOL", "tell the version and end"),
 }
 # Name: (type, why our own server need not obey it, or cannot).
 WITHOUT_EFFECT: dict[str, tuple[Any, str]] = {
     "enable_grpc_healthcheck_service": (_boolean, "grpc.health.v1 is always there"),
+    "enable_signature_method_name_check": (_boolean, "a signature's method_name is never checked"),
     "rest_api_num_threads": (int, "the number of threads is fixed"),
     "grpc_max_threads": (int, "the number of threads is fixed"),
     "num_load_threads": (int, "each version is loaded in a thread of its own"),

@@ -83,13 +83,13 @@ class ModelManager:
             return [] if self._stopped else self._unsettled(list(self._configs))
 
     def stop(self, seconds: float) -> None:
-        """Unloads everything, waiting up to so long for the requests that are computed now, and for loads."""
+        """Unloads everything, waiting up to so long for the requests that are computed now; a load is left alone."""
         with self._lock:
             self._stopped = True
             for model in self._models.values():
                 self._loader.do(model.want({}))
             self._changed.notify_all()
-            self._changed.wait_for(self._all_ended, seconds)
+            self._changed.wait_for(self._nothing_loaded, seconds)
         self._factory.close()
 
     def take_over(self, config: ModelServerConfig) -> list[str]:
@@ -249,8 +249,8 @@ class ModelManager:
     def _reconcile(self, version: Version) -> Actions:
         return self._models[version.model].reconcile()
 
-    def _all_ended(self) -> bool:
-        return all(one.state == lifecycle.END for model in self._models.values() for one in model.versions)
+    def _nothing_loaded(self) -> bool:
+        return all(one.servable is None for model in self._models.values() for one in model.versions)
 
 
 class _Hold(AbstractContextManager[Servable]):

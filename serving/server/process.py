@@ -17,15 +17,15 @@ from serving.server.repeating import say
 DRAIN_SECONDS = 20.0
 """So long after SIGTERM the process is gone; Kubernetes kills after 30 seconds."""
 
-_REQUESTS_SECONDS = DRAIN_SECONDS - 2.0
-"""So long those in hand may take of it; the rest is for unloading."""
+_THREADS_SECONDS = 1.0  # for threads that have nothing to do any more
+_REQUESTS_SECONDS = DRAIN_SECONDS - 2 * _THREADS_SECONDS  # for those in hand; then the models are unloaded
 
 
 def run(server: ModelServer) -> int:
     """Serves until a signal comes, from the main thread; returns the exit code.
 
-    SIGTERM drains and gives 0, Ctrl-C (SIGINT) drains and gives 130; a second signal ends the process at once, and so
-    does the end of the drain, if there is something (a load, a computation) that does not end by then.
+    SIGTERM drains and gives 0, Ctrl-C (SIGINT) drains and gives 130; a second signal ends the process at once. What
+    does not end with the drain (a load, a computation) is cut off.
 
     Raises:
         PipelineError: it cannot be started.
@@ -69,14 +69,14 @@ def _stop(server: ModelServer, others: set[threading.Thread], code: int) -> None
 
     An interpreter that ends by itself would wait for some of them, and others would crash it.
     """
-    end = time.monotonic() + DRAIN_SECONDS
     stopper = threading.Thread(target=server.stop, args=(_REQUESTS_SECONDS,), name="stop", daemon=True)
     stopper.start()
-    stopper.join(DRAIN_SECONDS)
+    stopper.join(DRAIN_SECONDS - _THREADS_SECONDS)
+    end = time.monotonic() + _THREADS_SECONDS
     ours = [thread for thread in threading.enumerate() if thread not in others]
     for thread in ours:
         thread.join(max(0.0, end - time.monotonic()))
     if left := [thread.name for thread in ours if thread.is_alive()]:
-        say(f"cut off what has not ended within {DRAIN_SECONDS:g} s: {', '.join(left)}")
+        say(f"cut off, for it did not end: {', '.join(left)}")
         sys.stdout.flush()
         os._exit(code)

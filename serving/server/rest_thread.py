@@ -26,8 +26,9 @@ _TELL_AGAIN_SECONDS = 600.0
 class RestThread:
     """An event loop of its own for the REST port."""
 
-    def __init__(self, server: RestServer) -> None:
+    def __init__(self, server: RestServer, idle_seconds: float = IDLE_SECONDS) -> None:
         self._server = server
+        self._idle_seconds = idle_seconds
         self._loop = asyncio.new_event_loop()
         self._loop.set_exception_handler(self._on_error)
         self._thread = threading.Thread(target=self._loop.run_forever, name="rest-loop", daemon=True)
@@ -43,7 +44,7 @@ class RestThread:
         self._runner = web.AppRunner(
             self._server.application(),
             access_log=None,
-            keepalive_timeout=IDLE_SECONDS,
+            keepalive_timeout=self._idle_seconds,
             shutdown_timeout=_CLOSE_SECONDS,
         )
         await self._runner.setup()
@@ -52,6 +53,8 @@ class RestThread:
 
     def stop(self, grace_seconds: float) -> None:
         """Closes the port, lets the requests in hand finish, ends the loop."""
+        if self._loop.is_closed():
+            return
         if self._thread.ident is not None:
             asyncio.run_coroutine_threadsafe(self._close(grace_seconds), self._loop).result()
             self._loop.call_soon_threadsafe(self._loop.stop)

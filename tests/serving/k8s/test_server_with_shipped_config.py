@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import re
 import shutil
 import subprocess
 import time
 import urllib.request
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,18 +15,13 @@ import grpc
 import numpy as np
 import pytest
 import tensorflow as tf
-import yaml
-from grpc_health.v1 import health_pb2, health_pb2_grpc
-from prometheus_client.parser import text_string_to_metric_families
 from tensorflow_serving.apis.predict_pb2 import PredictRequest, PredictResponse
 from tensorflow_serving.apis.prediction_service_pb2_grpc import PredictionServiceStub
 
 from serving.server.config import ServerOptions
-from serving.server.flags import FLAGS, add_flags, as_options, given_flags
+from serving.server.flags import FLAGS, WITHOUT_EFFECT, add_flags, as_options, given_flags
 from serving.server.main import ModelServer
-from tests.fixtures.certificates import CertificateAuthority
 from tests.fixtures.manifests import K8S, OVERLAYS, Rendered, render
-from tests.serving.conftest import wait_until
 
 MODELS = ("fashion_mnist", "mnist")
 ADAPTER_VALUES = K8S / "components" / "autoscaling" / "prometheus-adapter-values.yaml"
@@ -105,110 +98,5 @@ def images(count: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
-def test_the_deployments_flags_are_known_or_tf_servings_own(overlay: str) -> None:
-    """The ones that our server has no use for: threads of TF Serving's pools, and the GPU."""
-    unknown = set(render(overlay).flags) - set(FLAGS)
-    assert unknown - {"per_process_gpu_memory_fraction"} == {"grpc_max_threads", "num_load_threads"}
-
-
-@pytest.mark.parametrize("overlay", ["cpu", "gpu"])
-def test_serves_both_models_as_configured(overlay: str, models: Path, tmp_path: Path) -> None:
-    rendered = render(overlay)
-    with started(rendered, models, tmp_path) as server, ThreadPoolExecutor(8) as pool:
-        wait_ready(server, tmp_path)
-        with grpc.insecure_channel(f"127.0.0.1:{server.grpc_port}") as channel:
-            # What the liveness probe asks; our server's answer follows the models' states a moment later.
-            health = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(), timeout=20)
-            assert any(answer.status == health_pb2.HealthCheckResponse.SERVING for answer in health)
-            answers = list(pool.map(lambda number: predict(channel, MODELS[number % 2], images(1 + number)), range(16)))
-            for number, answer in enumerate(answers):
-                probabilities = answer.outputs["probabilities"]
-                assert answer.model_spec.version.value == 1
-                assert probabilities.tensor_content, "--enable_serialization_as_tensor_content"
-                np.testing.assert_array_equal(tf.make_ndarray(probabilities), [[0, 1]] * (1 + number))
-            batching = server.options.batching()
-            assert batching is not None
-            assert predict(channel, "mnist", images(batching.max_batch_size)).outputs
-            with pytest.raises(grpc.RpcError) as error:
-                predict(channel, "mnist", images(batching.max_batch_size + 1))
-            assert error.value.code() == grpc.StatusCode.INVALID_ARGUMENT
-        metrics = metrics_of(server)
-    assert ':tensorflow:serving:request_count{model_name="mnist",status="OK"} 9' in metrics
-    assert ':tensorflow:serving:request_latency_bucket{model_name="fashion_mnist",API="Predict"' in metrics
-
-
-def queries(rendered: Rendered) -> list[str]:
-    """The PromQL of the alert rules, and of the metric that the autoscaler reads."""
-    [rule] = yaml.safe_load(ADAPTER_VALUES.read_text())["rules"]["custom"]
-    groups = rendered.one("PrometheusRule")["spec"]["groups"]
-    return [*(one["expr"] for group in groups for one in group["rules"]), rule["seriesQuery"], rule["metricsQuery"]]
-
-
-def test_alerts_and_autoscaler_read_metrics_that_our_server_has_too(models: Path, tmp_path: Path) -> None:
-    rendered = render("cpu", "monitoring", "autoscaling")
-    folder = tmp_path / "models"
-    shutil.copytree(models, folder)
-    (folder / "mnist" / "2").mkdir()  # a version that cannot be loaded
-    with started(rendered, folder, tmp_path) as server, ThreadPoolExecutor(4) as pool:
-        with grpc.insecure_channel(f"127.0.0.1:{server.grpc_port}") as channel:
-            wait_until(lambda: ',status="fail"}' in metrics_of(server), "the version that cannot be loaded")
-            shutil.rmtree(folder / "mnist" / "2")
-            wait_ready(server, tmp_path)
-            list(pool.map(lambda number: predict(channel, MODELS[number % 2], images(1)), range(8)))
-        text = metrics_of(server)
-    labels: dict[str, set[str]] = {}
-    for family in text_string_to_metric_families(text):
-        for sample in family.samples:
-            for name in {sample.name, sample.name.removesuffix("_total")}:  # the parser adds `_total` to counters
-                labels.setdefault(name, set()).update(sample.labels)
-    of_kubernetes = {"namespace", "pod", "job"}
-    read = set()
-    for query in queries(rendered):
-        for name, matchers in re.findall(r"(:tensorflow[\w:]+)\{(.*?)\}", query.replace("<<.LabelMatchers>>", "")):
-            assert name in labels, f"{name} of {query}"
-            asked = set(re.findall(r"(\w+)(?:=~|!=|!~|=)", matchers))
-            grouped = {label.strip() for by in re.findall(r"by \(([\w, ]+)\)", query) for label in by.split(",")}
-            assert (asked | grouped) - of_kubernetes <= labels[name], query
-            read.add(name)
-    assert {
-        ":tensorflow:serving:request_count",
-        ":tensorflow:serving:request_latency_bucket",
-        ":tensorflow:serving:batching_session:queuing_latency_sum",
-        ":tensorflow:serving:batching_session:queuing_latency_count",
-        ":tensorflow:cc:saved_model:load_attempt_count",
-    } == read
-
-
-def test_mtls_lets_in_who_has_a_certificate(models: Path, tmp_path: Path) -> None:
-    authority = CertificateAuthority()
-    server_pair, client_pair = authority.issue("server"), authority.issue("client")
-    secret = tmp_path / "tls"
-    secret.mkdir()
-    for name, pem in {
-        "tls.key": server_pair.key,
-        "tls.crt": server_pair.certificate,
-        "ca.crt": authority.certificate,
-    }.items():
-        (secret / name).write_bytes(pem)
-    rendered = render("gpu", "mtls")
-    ssl_config = tmp_path / "ssl.config"
-    script = K8S / "components" / "mtls" / "with_ssl_config.sh"
-    subprocess.run(["/bin/bash", script, secret, ssl_config, "/bin/true"], check=True)
-    strangers = CertificateAuthority().issue("client")
-    with started(rendered, models, tmp_path, ssl_config) as server:
-        wait_ready(server, tmp_path)
-        address = f"127.0.0.1:{server.grpc_port}"
-        known = grpc.ssl_channel_credentials(authority.certificate, client_pair.key, client_pair.certificate)
-        with grpc.secure_channel(address, known) as channel:
-            assert predict(channel, "mnist", images(1)).outputs
-        for credentials in (
-            grpc.ssl_channel_credentials(authority.certificate),
-            grpc.ssl_channel_credentials(authority.certificate, strangers.key, strangers.certificate),
-        ):
-            with grpc.secure_channel(address, credentials) as channel, pytest.raises(grpc.RpcError) as error:
-                predict(channel, "mnist", images(1))
-            assert error.value.code() == grpc.StatusCode.UNAVAILABLE
-        liveness = rendered.server["livenessProbe"]["exec"]["command"]
-        port = str(server.rest_port)
-        assert subprocess.run([part.replace("8501", port) for part in liveness], timeout=20).returncode == 0
-    assert subprocess.run([part.replace("8501", port) for part in liveness], timeout=20).returncode != 0
+def test_the_deployments_flags_are_known(overlay: str) -> None:
+    assert render(overlay).flags.keys() <= FLAGS.keys() | WITHOUT_EFFECT.keys()
