@@ -18,6 +18,7 @@ _AVAILABLE = "AVAILABLE"
 _STATES = {number: name for name, number in messages.enum_values("tensorflow.serving.ModelVersionStatus.State").items()}
 _CALL_SECONDS = 5.0
 _POLL_SECONDS = 0.1
+_LOOK_SECONDS = 5.0  # in which a server looks at its files again; both look every second unless told otherwise
 
 
 @dataclass(frozen=True)
@@ -137,15 +138,19 @@ def _wait(
     timeout: float,
     is_reached: Callable[[Mapping[int, VersionState]], bool],
 ) -> None:
-    deadline = time.monotonic() + timeout
+    begun = time.monotonic()
+    before: Mapping[int, VersionState] | None = None
     while (states := server.states(model)) is not None and not is_reached(states):
+        before = before or states
+        has_looked = time.monotonic() > begun + _LOOK_SECONDS
         for version in sorted(versions):
-            if version in states and states[version].error:
+            # What it says at first may be from before the change, of files that have been mended since.
+            if version in states and states[version].error and (has_looked or states[version] != before.get(version)):
                 raise PipelineError(
                     f"the server at {server.address} cannot load version {version}: {states[version].error}"
                 )
-        if time.monotonic() > deadline:
-            said = ", ".join(f"{version} {state.state}" for version, state in states.items())
+        if time.monotonic() > begun + timeout:
+            said = ", ".join(f"{version} {state.state} {state.error}".rstrip() for version, state in states.items())
             wanted = ", ".join(map(str, sorted(versions)))
             raise PipelineError(
                 f"after {timeout:g} s the server at {server.address} does not serve version {wanted} of {model} as the "

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -107,3 +110,32 @@ def test_canary_promote_and_rollback_fail_no_call_and_mix_no_versions(home: Path
     assert (stable.errors, canary.errors) == ([], [])
     assert stable.answered == [2, 3, 2, 3, 2]
     assert canary.answered == [1, 3, 2]
+
+
+def test_a_canary_that_failed_once_goes_live_when_it_is_mended(home: Path, tmp_path: Path) -> None:
+    """The server still tells of the failure when the command looks; it has not looked at the files again yet."""
+    options = ServerOptions(
+        port=0,
+        file_system_poll_wait_seconds=0.5,
+        model_config_file_poll_wait_seconds=0.5,
+        allow_version_labels_for_unavailable_models=True,
+        max_num_load_retries=0,
+    )
+    server = ModelServer(options, source=ServingFolder(home / "serving").models)
+    server.start()
+    try:
+        address = ("--home", home, "--address", f"127.0.0.1:{server.grpc_port}", "--timeout", "20")
+        assert mnist_tfx("promote", "mnist", "2", *address).code == 0
+        for command, version in (("canary", 4), ("promote", 5)):
+            export(tmp_path, version)
+            half = home / "serving" / "mnist" / str(version)
+            shutil.copytree(tmp_path / str(version), half)
+            os.truncate(half / "saved_model.pb", 1000)
+            failed = mnist_tfx(command, "mnist", str(version), *address)
+            assert failed.code == 1 and f"cannot load version {version}" in failed.err, failed
+            shutil.copytree(tmp_path / str(version), half, dirs_exist_ok=True)
+            time.sleep(1)  # the server has taken back what the command took back
+            mended = mnist_tfx(command, "mnist", str(version), *address)
+            assert mended.code == 0, mended.err
+    finally:
+        server.stop(1)
