@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import os
 import re
 import statistics
 import sys
@@ -24,6 +23,7 @@ from typing import Any
 
 from benchmarks import measure
 from benchmarks.our_pipeline import COMMAND
+from components.cpus import cpu_count
 from components.settings import OF_OPTIMIZERS
 from pipeline.home import Home
 from pipeline.recipes import MAIN_DATASETS, Recipe, load_recipe, recipe_files
@@ -144,7 +144,7 @@ def train(dataset: str, name: str, seed: int, home: Home) -> Result:
         round(log["seconds"], 1),
         len(log["history"]),
         log["best_epoch"],
-        os.cpu_count() or 1,
+        cpu_count(),
     )
 
 

@@ -34,6 +34,7 @@ from benchmarks import serving_codec, serving_report, serving_rollover, serving_
 from benchmarks.serving_load import Answers, Generator
 from benchmarks.serving_report import BATCH, CONCURRENCY, figures
 from benchmarks.serving_servers import CannotRun, EngineAlone, Server
+from components.cpus import cpu_count
 from pipeline.home import Home
 
 _TOLERANCE = 1e-4  # between the servers' probabilities: NumPy and TensorFlow sum in different orders
@@ -79,7 +80,7 @@ def side_by_side(servers: Mapping[str, Server], plan: Plan) -> dict[str, dict[in
 
 def batches(server: Server, engine: EngineAlone, plan: Plan) -> dict[str, list[float]]:
     """Images a second in each round, in requests of BATCH: through the server, and the engine alone."""
-    cores = os.cpu_count() or 1
+    cores = cpu_count()
     found: dict[str, list[float]] = defaultdict(list)
     with Generator(server.method(BATCH)) as generator:
         generator.run(max(CONCURRENCY), 1.0)

@@ -15,6 +15,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from components.augmentation import augment
+from components.cpus import cpu_count
 from components.errors import PipelineError
 from components.features import IMAGE, LABEL
 from components.preprocessing import Normalization, decode_images
@@ -22,7 +23,7 @@ from components.settings import AugmentationSettings
 
 _DECODE_BATCH = 256
 _MEMORY_BYTES = 256 * 2**20  # beyond this, decoded images lie on the disk: memory does not grow with the data
-_PARALLEL = os.cpu_count() or 1
+_PARALLEL = cpu_count()
 _PREFETCH_BATCHES = 8
 _FEATURES = {IMAGE: tf.io.FixedLenFeature([], tf.string), LABEL: tf.io.FixedLenFeature([], tf.int64)}
 

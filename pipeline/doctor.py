@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from components.cpus import cpu_count
 from components.datasets.packages import missing_tool
 from components.datasets.prepared import load_prepared
 from components.datasets.published import DATASETS, PACKAGES, TFDS_FILE
@@ -98,7 +99,7 @@ def check_memory() -> Check:
 
 def check_cores() -> Check:
     """Cores that a run could use."""
-    cores = machine.cores()
+    cores = cpu_count()
     if cores > 1:
         return Check("cores", "ok", str(cores))
     return Check("cores", "warn", "1", "A run works, but slowly: give this machine or container two cores or more.")

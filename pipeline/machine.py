@@ -1,4 +1,4 @@
-"""Facts about this machine: C libraries, memory, cores, GPUs. Imports no TensorFlow."""
+"""Facts about this machine: C libraries, memory, GPUs. Imports no TensorFlow."""
 
 from __future__ import annotations
 
@@ -49,11 +49,6 @@ def memory_mib() -> tuple[int, int]:
             continue
         total, available = min(total, limit), max(0, min(available, limit - usage))
     return total, available
-
-
-def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def nvidia_gpus() -> list[str]:

@@ -10,6 +10,7 @@ import apache_beam as beam
 import numpy as np
 import tensorflow as tf
 
+from components.cpus import cpu_count
 from components.data_gate.findings import Finding
 from components.features import IMAGE
 
@@ -64,7 +65,7 @@ class CheckImages(beam.DoFn):
         """Reads with tf.data, which decodes in C++ on all cores; images that are absent are the schema's matter."""
         images = tf.data.TFRecordDataset(file.path, compression_type="GZIP").batch(512).map(_parse)
         # Whole batches at a time: a third of the time of one by one. Which images are bad is asked only if any is.
-        shapes = images.map(_shapes, num_parallel_calls=os.cpu_count() or 1)
+        shapes = images.map(_shapes, num_parallel_calls=cpu_count())
         try:
             good = all((batch == self._expected).all() for batch in shapes.as_numpy_iterator())
         except tf.errors.InvalidArgumentError:

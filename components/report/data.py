@@ -14,6 +14,7 @@ import tensorflow as tf
 from tensorflow_metadata.proto.v0 import schema_pb2, statistics_pb2
 from tfx.utils import io_utils
 
+from components.cpus import cpu_count
 from components.data_gate.comparisons import Comparison, skew_comparisons
 from components.data_gate.executor import REPORT, read_anomalies, read_statistics
 from components.data_gate.findings import comparison_findings
@@ -118,7 +119,7 @@ def _intensity(files: tuple[str, ...], image_shape: tuple[int, int, int]) -> tup
 
     records = tf.data.TFRecordDataset(files, compression_type="GZIP").batch(_BATCH)
     total, images = np.zeros(256, np.uint64), 0
-    counted = records.map(count, num_parallel_calls=os.cpu_count() or 1).ignore_errors()
+    counted = records.map(count, num_parallel_calls=cpu_count()).ignore_errors()
     for values, number in counted.as_numpy_iterator():
         total += values.astype(np.uint64)
         images += int(number)

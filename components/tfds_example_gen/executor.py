@@ -18,6 +18,7 @@ from tfx.dsl.components.base.base_beam_executor import BaseBeamExecutor
 from tfx.proto import example_gen_pb2
 from tfx.types import Artifact, artifact_utils
 
+from components.cpus import cpu_count
 from components.datasets.prepared import PreparedDataset, load_prepared
 from components.errors import DataRejected, UsageError
 from components.features import IMAGE, LABEL, SPLITS
@@ -172,9 +173,7 @@ def _read_config() -> tfds.ReadConfig:
     options = tf.data.Options()
     options.autotune.enabled = False
     options.experimental_optimization.map_fusion = True  # TFDS parses an example in one map and decodes it in the next
-    return tfds.ReadConfig(
-        interleave_cycle_length=1, num_parallel_calls_for_decode=2 * (os.cpu_count() or 1), options=options
-    )
+    return tfds.ReadConfig(interleave_cycle_length=1, num_parallel_calls_for_decode=2 * cpu_count(), options=options)
 
 
 def _folder(dataset: PreparedDataset) -> str:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from components.errors import PipelineError, UsageError
 from pipeline.home import Home
-from serving.server.flags import add_flags, as_command_line, as_options, given_flags
+from serving.server.flags import add_flags, as_command_line, as_options, given_flags, own_flags, tell_version
 from serving.server.startup import load_libraries
 
 if TYPE_CHECKING:
@@ -22,7 +22,6 @@ SUMMARY = "serve the pushed models over gRPC and REST, as TF Serving does"
 EXAMPLE = "mnist-tfx serve"
 
 BINARY = "tensorflow_model_server"
-_LOOPBACK = "127.0.0.1"
 _CONFIG_NAME = "models.config"
 _MODEL_FLAGS = ("model_name", "model_base_path", "model_config_file")
 
@@ -43,10 +42,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"auto: {BINARY} if it is on the PATH, else our own server (default: auto)",
     )
     parser.add_argument(
-        "--host",
-        help=f"the address our own server listens on (default: {_LOOPBACK}); {BINARY} always listens on all",
-    )
-    parser.add_argument(
         "--demo",
         action="store_true",
         help="serve a page beside the models, on the REST port: draw a digit or drop an image, and see the answer",
@@ -56,27 +51,30 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Serves until a signal; or turns into `tensorflow_model_server`."""
-    given = {"port": 8500, "rest_api_port": 8501} | given_flags(args)
+    given, own = {"port": 8500, "rest_api_port": 8501} | given_flags(args), own_flags(args)
     if args.demo and args.engine == BINARY:
         raise UsageError(f"--demo is a page of our own server: {BINARY} serves none. Add --engine python.")
     if args.demo and not given["rest_api_port"]:
         raise UsageError("--demo is on the REST port, which --rest_api_port 0 switches off: leave one of them out.")
-    if args.engine == BINARY or (args.engine == "auto" and args.host is None and not args.demo):
+    if args.engine == BINARY or (args.engine == "auto" and not own and not args.demo):
         binary = shutil.which(BINARY)
         if binary is not None:
-            return _become(binary, args, given)
+            return _become(binary, args, given, own)
         if args.engine == BINARY:
             raise UsageError(f"{BINARY} is not on the PATH. Install TF Serving, or leave out --engine.")
-    return _serve(args, given)
+    return _serve(args, given, own)
 
 
-def _serve(args: argparse.Namespace, given: dict[str, Any]) -> int:
+def _serve(args: argparse.Namespace, given: dict[str, Any], own: dict[str, Any]) -> int:
+    if given.pop("version", False):
+        return tell_version()
     load_libraries()
     from serving.server.config import MonitoringConfig, ServerOptions
-    from serving.server.main import ModelServer, run
+    from serving.server.main import ModelServer
+    from serving.server.process import run
 
     # What TF Serving leaves off unless told, a user of this command expects: metrics, and the speed of batching.
-    options = ServerOptions(host=args.host or _LOOPBACK, **as_options({"enable_batching": True} | given))
+    options = ServerOptions(**own, **as_options({"enable_batching": True} | given))
     monitoring = MonitoringConfig(enable=True) if not options.monitoring_config_file else None
     if any(flag in given for flag in _MODEL_FLAGS):
         server = ModelServer(options, monitoring=monitoring, demo=args.demo)
@@ -87,52 +85,76 @@ def _serve(args: argparse.Namespace, given: dict[str, Any]) -> int:
             allow_version_labels_for_unavailable_models=True,  # the file was written while a server had them
             model_config_file_poll_wait_seconds=options.model_config_file_poll_wait_seconds or 1,
         )
-        server = ModelServer(options, source=lambda: models_of(serving), monitoring=monitoring, demo=args.demo)
+        server = ModelServer(options, source=ServingFolder(serving).models, monitoring=monitoring, demo=args.demo)
     return run(server)
 
 
-def models_of(serving: Path) -> ModelServerConfig:
-    """What a serving folder holds: as its models.config says, else the newest version of each of its models.
+class ServingFolder:
+    """What a serving folder holds, asked again and again: what is live stays so when the folder has a bad moment."""
 
-    Raises:
-        PipelineError: there is no model in it, or the file cannot be used.
-    """
-    from tensorflow_serving.config.model_server_config_pb2 import ModelServerConfig
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._config = folder / _CONFIG_NAME
+        self._had_config = False
+        self._names: list[str] = []
 
-    from serving.server.config_files import read_models
+    def models(self) -> ModelServerConfig:
+        """As its models.config says, else the newest version of each of its models.
 
-    if (serving / _CONFIG_NAME).exists():
-        return read_models(str(serving / _CONFIG_NAME))
-    models = ModelServerConfig()
-    for name in _model_names(serving):
-        models.model_config_list.config.add(name=name, base_path=str(serving / name), model_platform="tensorflow")
-    if not models.model_config_list.config:
-        raise PipelineError(
-            f"no model has been pushed to {serving} yet. Make one with: make run (or: mnist-tfx run --dataset mnist)"
-        )
-    return models
+        Raises:
+            PipelineError: there is no model in it, the file cannot be used, or the folder cannot be read.
+        """
+        from tensorflow_serving.config.model_server_config_pb2 import ModelServerConfig
+
+        from serving.server.config_files import read_models
+
+        if self._config.exists():
+            self._had_config = True
+            return read_models(str(self._config))
+        if self._had_config:  # editors write a file anew, and for a moment there is none
+            self._had_config = False
+            raise PipelineError(f"{self._config} is gone. If it stays so, the newest version of each model is served")
+        models = ModelServerConfig()
+        self._names = self._found()
+        for name in self._names:
+            base_path = str(self._folder / name)
+            models.model_config_list.config.add(name=name, base_path=base_path, model_platform="tensorflow")
+        if not self._names:
+            raise PipelineError(
+                f"no model has been pushed to {self._folder} yet. Make one with: make run (or: mnist-tfx run --dataset "
+                "mnist)"
+            )
+        return models
+
+    def _found(self) -> list[str]:
+        """Folders with at least one version; one that cannot be read is a model if it was one before."""
+        try:
+            folders = sorted(self._folder.iterdir()) if self._folder.exists() else []
+        except OSError as error:
+            raise PipelineError(f"{self._folder} cannot be read: {error.strerror}") from error
+        return [folder.name for folder in folders if self._is_model(folder)]
+
+    def _is_model(self, folder: Path) -> bool:
+        try:
+            return folder.is_dir() and any(version.name.isdecimal() for version in folder.iterdir())
+        except OSError:  # such as lost+found, which only root may read
+            return folder.name in self._names
 
 
-def _model_names(serving: Path) -> list[str]:
-    """Folders with at least one version."""
-    if not serving.is_dir():
-        return []
-    return sorted(
-        folder.name
-        for folder in serving.iterdir()
-        if folder.is_dir() and any(version.name.isdecimal() for version in folder.iterdir())
-    )
-
-
-def _become(binary: str, args: argparse.Namespace, given: dict[str, Any]) -> int:
+def _become(binary: str, args: argparse.Namespace, given: dict[str, Any], own: dict[str, Any]) -> int:
     """Replaces this process by TF Serving's server, with the same flags."""
-    if args.host is not None:
-        raise UsageError(f"--host is for our own server: {BINARY} listens on all addresses. Add --engine python.")
-    if not any(flag in given for flag in _MODEL_FLAGS):
+    for flag in own:
+        raise UsageError(
+            f"--{flag} is for our own server: {BINARY} listens on all addresses, and takes each list of models that a "
+            "client sends it. Add --engine python."
+        )
+    if given.get("version"):
+        given = {"version": True}
+    elif not any(flag in given for flag in _MODEL_FLAGS):
         from google.protobuf import text_format
 
         serving = Home.resolve(args.home).serving_root
-        models = models_of(serving)
+        models = ServingFolder(serving).models()
         config = serving / _CONFIG_NAME
         if not config.exists():
             config = serving / ".tensorflow_model_server.config"

@@ -6,23 +6,26 @@ import argparse
 import sys
 
 from components.errors import PipelineError
-from serving.server.flags import add_flags, as_options, given_flags
+from serving.server.flags import add_flags, as_options, given_flags, own_flags, tell_version
 from serving.server.startup import load_libraries
 
 
 def main() -> int:
     """Serves until a signal; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m serving.server", description=__doc__)
-    parser.add_argument("--host", default="127.0.0.1", help="the address to listen on (default: loopback)")
     add_flags(parser)
     args = parser.parse_args()
+    given = given_flags(args)
+    if given.pop("version", False):
+        return tell_version()
 
     load_libraries()
     from serving.server.config import ServerOptions
-    from serving.server.main import ModelServer, run
+    from serving.server.main import ModelServer
+    from serving.server.process import run
 
     try:
-        return run(ModelServer(ServerOptions(host=args.host, **as_options(given_flags(args)))))
+        return run(ModelServer(ServerOptions(**own_flags(args), **as_options(given))))
     except PipelineError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code

@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import grpc
+from tensorflow.core.protobuf.config_pb2 import ConfigProto
 from tensorflow_serving.config.model_server_config_pb2 import ModelServerConfig
 
 from components.errors import UsageError
 from serving.server import config_files
 from serving.server.config_files import BatchingParameters, MonitoringConfig, SslConfig
+from serving.server.listening import is_loopback
 
-__all__ = ["BatchingParameters", "MonitoringConfig", "ServerOptions", "SslConfig"]
+__all__ = ["BatchingParameters", "LoadOptions", "MonitoringConfig", "ServerOptions", "SslConfig"]
+
+
+@dataclass(frozen=True)
+class LoadOptions:
+    """How versions are loaded."""
+
+    session: ConfigProto | None = None
+    tags: tuple[str, ...] = ("serve",)
+    warm_up: bool = True
+    warm_up_iterations: int = 1
 
 
 @dataclass(frozen=True)
@@ -22,6 +36,7 @@ class ServerOptions:
     grpc_socket_path: str = ""
     rest_api_port: int = 0
     rest_api_timeout_in_ms: int = 30_000
+    rest_api_enable_cors_support: bool = False
     model_name: str = "default"
     model_base_path: str = ""
     model_config_file: str = ""
@@ -36,6 +51,15 @@ class ServerOptions:
     max_num_load_retries: int = 5
     load_retry_interval_micros: int = 60_000_000
     enable_serialization_as_tensor_content: bool = False
+    use_alts_credentials: bool = False
+    saved_model_tags: str = "serve"
+    enable_model_warmup: bool = True
+    num_request_iterations_for_warmup: int = 0
+    tensorflow_session_config_file: str = ""
+    tensorflow_session_parallelism: int = 0
+    tensorflow_intra_op_parallelism: int = 0
+    per_process_gpu_memory_fraction: float = 0
+    enable_reload_config: bool | None = None
 
     def models(self) -> ModelServerConfig:
         """The models of `model_config_file`, or of `model_name` and `model_base_path`. Raises UsageError."""
@@ -62,8 +86,61 @@ class ServerOptions:
         return config_files.read_monitoring(self.monitoring_config_file)
 
     def ssl(self) -> SslConfig | None:
-        """The TLS settings; None where the port is insecure. Raises UsageError."""
+        """The TLS settings; None where there are none. Raises UsageError."""
         return config_files.read_ssl(self.ssl_config_file) if self.ssl_config_file else None
+
+    def credentials(self) -> grpc.ServerCredentials | None:
+        """Of the gRPC port and the UNIX socket; None where they are open to all. Raises UsageError."""
+        ssl = self.ssl()
+        if self.use_alts_credentials:
+            if ssl is not None:
+                raise UsageError("Either --use_alts_credentials or --ssl_config_file: leave one of them out.")
+            return grpc.alts_server_credentials()
+        if ssl is None:
+            return None
+        return grpc.ssl_server_credentials(
+            [(ssl.server_key.encode(), ssl.server_cert.encode())],
+            root_certificates=ssl.custom_ca.encode() or None,
+            require_client_auth=ssl.client_verify,
+        )
+
+    def reload_refused(self, addresses: Sequence[str]) -> str:
+        """Why clients at these addresses may not replace the list of models; empty where they may. Raises UsageError.
+
+        Who may, decides what everybody is served: beyond this machine that takes a certificate, or the user's word.
+        """
+        if self.enable_reload_config is False:
+            return "HandleReloadConfigRequest is switched off by --enable_reload_config=false"
+        ssl = self.ssl()
+        has_tcp = self.port or not self.grpc_socket_path
+        if (
+            self.enable_reload_config
+            or self.use_alts_credentials
+            or (ssl and ssl.client_verify)
+            or not has_tcp
+            or is_loopback(addresses)
+        ):
+            return ""
+        return (
+            "HandleReloadConfigRequest is off where the server listens beyond loopback without mutual TLS "
+            "(--ssl_config_file with client_verify); --enable_reload_config switches it on"
+        )
+
+    def loading(self) -> LoadOptions:
+        """How versions are loaded. Raises UsageError."""
+        session = ConfigProto()
+        if self.tensorflow_session_config_file:
+            config_files.read(self.tensorflow_session_config_file, session)
+        if threads := self.tensorflow_intra_op_parallelism or self.tensorflow_session_parallelism:
+            session.intra_op_parallelism_threads = threads
+        if self.per_process_gpu_memory_fraction:
+            session.gpu_options.per_process_gpu_memory_fraction = self.per_process_gpu_memory_fraction
+        return LoadOptions(
+            session=session,
+            tags=tuple(filter(None, self.saved_model_tags.split(","))),
+            warm_up=self.enable_model_warmup,
+            warm_up_iterations=max(1, self.num_request_iterations_for_warmup),
+        )
 
     def channel_arguments(self) -> list[tuple[str, str | int]]:
         """`grpc_channel_arguments` ("key=value,key=value") as gRPC takes them, integers as such. Raises UsageError."""

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from google.protobuf import text_format
-from tensorflow_serving.config.model_server_config_pb2 import ModelServerConfig
+from tensorflow_serving.config.model_server_config_pb2 import TENSORFLOW, ModelServerConfig
 
+from components.cpus import cpu_count
 from components.errors import UsageError
 from serving.server.config_messages import new_message
 
@@ -28,7 +29,7 @@ class BatchingParameters:
     max_batch_size: int = 1000
     batch_timeout_micros: int = 0
     max_enqueued_batches: int = 10
-    num_batch_threads: int = os.cpu_count() or 1
+    num_batch_threads: int = cpu_count()
     allowed_batch_sizes: tuple[int, ...] = ()
     pad_variable_length_inputs: bool = False
 
@@ -39,7 +40,7 @@ class BatchingParameters:
         More would take turns, and waking them costs: one image through 784-512-512-10 takes 80 us in one thread and
         210 us or more in two; a batch of 64 takes a fifth less CPU time (benchmarks/serving_engine.py).
         """
-        return max(1, (os.cpu_count() or 1) // self.num_batch_threads)
+        return max(1, cpu_count() // self.num_batch_threads)
 
     def __post_init__(self) -> None:
         for name in ("max_batch_size", "max_enqueued_batches", "num_batch_threads"):
@@ -92,13 +93,18 @@ def check_models(config: ModelServerConfig) -> None:
             raise ValueError(
                 f"Expected model {model.name} to have an absolute path or URI; got base_path()={model.base_path}"
             )
+        policy = model.model_version_policy
+        if policy.WhichOneof("policy_choice") == "specific" and not policy.specific.versions:
+            raise ValueError(f"model {model.name} has the version policy specific, with no version")
+        if not model.model_platform and model.model_type != TENSORFLOW:
+            raise ValueError(
+                "Illegal setting neither ModelServerConfig::model_type (deprecated) nor "
+                f"ModelServerConfig::model_platform, model name is {model.name}: add model_platform: {PLATFORM!r}"
+            )
         if model.model_platform not in ("", PLATFORM):
             raise ValueError(
                 f"model {model.name} has model_platform {model.model_platform!r}; only {PLATFORM!r} is served"
             )
-        policy = model.model_version_policy
-        if policy.WhichOneof("policy_choice") == "specific" and not policy.specific.versions:
-            raise ValueError(f"model {model.name} has the version policy specific, with no version")
 
 
 def single_model(name: str, base_path: str) -> ModelServerConfig:
@@ -117,7 +123,7 @@ def single_model(name: str, base_path: str) -> ModelServerConfig:
 def read_models(path: str) -> ModelServerConfig:
     """Reads a `--model_config_file`. Raises UsageError."""
     config = ModelServerConfig()
-    _read(path, config)
+    read(path, config)
     try:
         check_models(config)
     except ValueError as error:
@@ -127,7 +133,7 @@ def read_models(path: str) -> ModelServerConfig:
 
 def read_batching(path: str) -> BatchingParameters:
     """Reads a `--batching_parameters_file`. Raises UsageError."""
-    message = _read(path, new_message("BatchingParameters"))
+    message = read(path, new_message("BatchingParameters"))
     given: dict[str, Any] = {
         name: getattr(message, name).value
         for name in ("max_batch_size", "batch_timeout_micros", "max_enqueued_batches", "num_batch_threads")
@@ -145,7 +151,7 @@ def read_batching(path: str) -> BatchingParameters:
 
 def read_monitoring(path: str) -> MonitoringConfig:
     """Reads a `--monitoring_config_file`. Raises UsageError."""
-    prometheus = _read(path, new_message("MonitoringConfig")).prometheus_config
+    prometheus = read(path, new_message("MonitoringConfig")).prometheus_config
     where = prometheus.path or PROMETHEUS_PATH
     if not where.startswith("/"):
         raise UsageError(f"{path}: prometheus_config.path is {where!r}; it must begin with '/'.")
@@ -154,7 +160,7 @@ def read_monitoring(path: str) -> MonitoringConfig:
 
 def read_ssl(path: str) -> SslConfig:
     """Reads an `--ssl_config_file`. Raises UsageError."""
-    message = _read(path, new_message("SSLConfig"))
+    message = read(path, new_message("SSLConfig"))
     for name in ("server_key", "server_cert"):
         if "-----BEGIN " not in getattr(message, name):
             raise UsageError(f"{path}: {name} holds no PEM text (the text itself is expected there, not a path).")
@@ -163,7 +169,8 @@ def read_ssl(path: str) -> SslConfig:
     return SslConfig(message.server_key, message.server_cert, message.custom_ca, message.client_verify)
 
 
-def _read(path: str, message: Any) -> Any:
+def read(path: str, message: Any) -> Any:
+    """Reads a file in protobuf's text format into a message, and returns it. Raises UsageError."""
     try:
         return text_format.Parse(Path(path).read_text(), message)
     except OSError as error:

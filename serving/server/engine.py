@@ -38,13 +38,17 @@ class Engine:
     longer than computing it. Concurrent calls run side by side.
     """
 
-    def __init__(self, path: str, threads: int = 0) -> None:
-        """Loads a SavedModel, with the tag "serve".
+    def __init__(
+        self, path: str, threads: int = 0, session: tf.compat.v1.ConfigProto | None = None, tags: Sequence[str] = (TAG,)
+    ) -> None:
+        """Loads a SavedModel.
 
         Args:
             path: its folder.
             threads: over how many threads one large operation spreads; 0: all cores. TensorFlow has one pool for this,
                 so in a process the first engine's number counts.
+            session: settings of the session; they win over ours.
+            tags: those of the meta graph to load.
 
         Raises:
             ServingError: it cannot be loaded.
@@ -56,13 +60,14 @@ class Engine:
             )
         config = tf.compat.v1.ConfigProto(allow_soft_placement=True, intra_op_parallelism_threads=threads)
         config.gpu_options.allow_growth = True  # two versions share a GPU during a swap
+        config.MergeFrom(session or tf.compat.v1.ConfigProto())
         self._session = tf.compat.v1.Session(graph=tf.Graph(), config=config)
         try:
             with self._session.graph.as_default():
-                meta_graph = tf.compat.v1.saved_model.load(self._session, [TAG], path)
+                meta_graph = tf.compat.v1.saved_model.load(self._session, list(tags), path)
         except Exception as error:
             self._session.close()
-            raise _load_error(path, error) from error
+            raise _load_error(path, tags, error) from error
         self.signatures: Mapping[str, SignatureDef] = {
             name: signature for name, signature in meta_graph.signature_def.items() if name not in _INIT_SIGNATURES
         }
@@ -143,14 +148,14 @@ class Engine:
         return call
 
 
-def _load_error(path: str, error: Exception) -> ServingError:
+def _load_error(path: str, tags: Sequence[str], error: Exception) -> ServingError:
     if isinstance(error, tf.errors.OpError):
         return _op_error(error)
     if isinstance(error, RuntimeError) and "MetaGraphDef" in str(error):
         return ServingError(
             grpc.StatusCode.NOT_FOUND,
-            f"Could not find meta graph def matching supplied tags: {{ {TAG} }}. To inspect available tag-sets in the "
-            f"SavedModel, please use the SavedModel CLI: `saved_model_cli show --dir {path}`",
+            f"Could not find meta graph def matching supplied tags: {{ {' '.join(tags)} }}. To inspect available "
+            f"tag-sets in the SavedModel, please use the SavedModel CLI: `saved_model_cli show --dir {path}`",
         )
     return ServingError(grpc.StatusCode.INTERNAL, f"{path} cannot be loaded: {error}")
 

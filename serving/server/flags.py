@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterable, Mapping
+from importlib.metadata import version
 from typing import Any
 
 _FALSE = ("false", "0", "no", "f", "n")
@@ -16,12 +18,13 @@ def _boolean(text: str) -> bool:
     raise argparse.ArgumentTypeError(f"{text!r} is neither true nor false")
 
 
-# Name: (type, metavar, help). The names are fields of `ServerOptions`, but for those in `_NO_EFFECT`.
+# Name: (type, metavar, help). These are all flags of TF Serving 2.20; the names are fields of `ServerOptions`.
 FLAGS: dict[str, tuple[Any, str, str]] = {
-    "port": (int, "PORT", "gRPC port (default 8500; 0: any free one)"),
+    "port": (int, "PORT", "gRPC port (default 8500; 0: none beside --grpc_socket_path, else any; -1: any free one)"),
     "rest_api_port": (int, "PORT", "REST port (0: none; -1: any free one)"),
     "grpc_socket_path": (str, "FILE", "also answer gRPC on this UNIX socket"),
     "rest_api_timeout_in_ms": (int, "MS", "of a REST request, its arrival included (default 30000)"),
+    "rest_api_enable_cors_support": (_boolean, "BOOL", "pages of other origins may call the REST port"),
     "model_name": (str, "NAME", "of the model at --model_base_path (default: default)"),
     "model_base_path": (str, "DIR", "the folder of the one model to serve; its subfolders are versions"),
     "model_config_file": (str, "FILE", "ModelServerConfig: several models, version policies, labels"),
@@ -31,36 +34,94 @@ FLAGS: dict[str, tuple[Any, str, str]] = {
     "monitoring_config_file": (str, "FILE", "MonitoringConfig: Prometheus metrics on the REST port"),
     "enable_batching": (_boolean, "BOOL", "compute requests together"),
     "batching_parameters_file": (str, "FILE", "BatchingParameters"),
-    "ssl_config_file": (str, "FILE", "SSLConfig: TLS or mutual TLS on the gRPC port"),
+    "ssl_config_file": (str, "FILE", "SSLConfig: TLS or mutual TLS for gRPC"),
+    "use_alts_credentials": (_boolean, "BOOL", "Google's ALTS for gRPC, on its machines"),
     "grpc_channel_arguments": (str, "K=V,...", "for gRPC, such as grpc.max_receive_message_length=134217728"),
     "max_num_load_retries": (int, "N", "how often a version that does not load is tried again (default 5)"),
     "load_retry_interval_micros": (int, "US", "how long to wait in between (default 60000000)"),
+    "saved_model_tags": (str, "TAG,...", "of the meta graph to load (default: serve)"),
+    "enable_model_warmup": (_boolean, "BOOL", "replay a version's warm-up requests before it serves (default true)"),
+    "num_request_iterations_for_warmup": (int, "N", "how often each is replayed (default 1)"),
+    "tensorflow_session_config_file": (str, "FILE", "TensorFlow's ConfigProto"),
+    "tensorflow_session_parallelism": (int, "N", "threads that one large operation spreads over"),
+    "tensorflow_intra_op_parallelism": (int, "N", "the same; it wins"),
+    "per_process_gpu_memory_fraction": (float, "F", "of the GPU's memory, taken at the start"),
     "enable_serialization_as_tensor_content": (_boolean, "BOOL", "outputs as tensor_content, not in typed fields"),
-    "enable_grpc_healthcheck_service": (_boolean, "BOOL", "accepted; our server always has grpc.health.v1"),
+    "version": (_boolean, "BOOL", "tell the version and end"),
 }
-_NO_EFFECT = ("enable_grpc_healthcheck_service",)
+# Name: (type, why our own server need not obey it, or cannot).
+WITHOUT_EFFECT: dict[str, tuple[Any, str]] = {
+    "enable_grpc_healthcheck_service": (_boolean, "grpc.health.v1 is always there"),
+    "enable_signature_method_name_check": (_boolean, "a signature's method_name is never checked"),
+    "rest_api_num_threads": (int, "the number of threads is fixed"),
+    "grpc_max_threads": (int, "the number of threads is fixed"),
+    "num_load_threads": (int, "each version is loaded in a thread of its own"),
+    "num_unload_threads": (int, "each version is unloaded in a thread of its own"),
+    "tensorflow_inter_op_parallelism": (int, "the operations of a request run one after the other"),
+    "enable_per_model_batching_parameters": (_boolean, "--batching_parameters_file is for all models"),
+    "flush_filesystem_caches": (_boolean, "the system's caches are left alone"),
+    "remove_unused_fields_from_bundle_metagraph": (_boolean, "the meta graph is not kept"),
+    "platform_config_file": (str, "there is no platform but TensorFlow"),
+    "thread_pool_factory_config_file": (str, "there are no other thread pools"),
+    "prefer_tflite_model": (_boolean, "there is no TensorFlow Lite"),
+    "num_tflite_pools": (int, "there is no TensorFlow Lite"),
+    "num_tflite_interpreters_per_pool": (int, "there is no TensorFlow Lite"),
+    "xla_cpu_compilation_enabled": (_boolean, "TensorFlow's own settings hold"),
+    "xla_gpu_compilation_enabled": (_boolean, "TensorFlow's own settings hold"),
+    "mixed_precision": (str, "models compute in the types that they were saved with"),
+    "skip_initialize_tpu": (_boolean, "TPUs are not used"),
+    "enable_profiler": (_boolean, "there is no profiler service"),
+}
+_OWN: dict[str, tuple[Any, str, str]] = {
+    "host": (str, "HOST", "the name or address that our own server listens on (default 127.0.0.1; 0.0.0.0: all)"),
+    "enable_reload_config": (
+        _boolean,
+        "BOOL",
+        "whether clients of our own server may replace its list of models by HandleReloadConfigRequest (default: they "
+        "may where it listens on loopback only, or with mutual TLS)",
+    ),
+}
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
-    """Declares all of them; one that is not given is None."""
-    for name, (kind, metavar, text) in FLAGS.items():
+    """Declares all of them, and those of our own server; one that is not given is None."""
+    no_effect = {name: (kind, "X", f"without effect here: {why}") for name, (kind, why) in WITHOUT_EFFECT.items()}
+    for name, (kind, metavar, text) in (_OWN | FLAGS | no_effect).items():
         optional: dict[str, Any] = {"nargs": "?", "const": True} if kind is _boolean else {}
         parser.add_argument(f"--{name}", type=kind, metavar=metavar, help=text, **optional)
 
 
 def given_flags(args: argparse.Namespace) -> dict[str, Any]:
-    """The flags that the command line gave."""
-    return {name: getattr(args, name) for name in FLAGS if getattr(args, name) is not None}
+    """TF Serving's flags that the command line gave."""
+    return _given(args, FLAGS | WITHOUT_EFFECT)
+
+
+def own_flags(args: argparse.Namespace) -> dict[str, Any]:
+    """Our own server's flags that the command line gave."""
+    return _given(args, _OWN)
 
 
 def as_options(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Arguments of `ServerOptions`."""
-    return {name: value for name, value in given.items() if name not in _NO_EFFECT}
+    """Arguments of `ServerOptions`; tells on stderr of those that have no effect."""
+    for name in given:
+        if name in WITHOUT_EFFECT:
+            print(f"--{name} has no effect in this server: {WITHOUT_EFFECT[name][1]}", file=sys.stderr)
+    return {name: value for name, value in given.items() if name not in WITHOUT_EFFECT}
 
 
 def as_command_line(given: Mapping[str, Any]) -> list[str]:
     """The flags as `tensorflow_model_server` takes them."""
     return [f"--{name}={_text(value)}" for name, value in given.items()]
+
+
+def tell_version() -> int:
+    """What `--version` asks for; returns the exit code."""
+    print(f"mnist-tfx model server: {version('mnist-tfx')}\nTensorFlow Library: {version('tensorflow')}")
+    return 0
+
+
+def _given(args: argparse.Namespace, names: Iterable[str]) -> dict[str, Any]:
+    return {name: getattr(args, name) for name in names if getattr(args, name) is not None}
 
 
 def _text(value: Any) -> str:

@@ -31,8 +31,7 @@ class Version:
     state: ModelVersionStatus.State = START
     wanted: bool = True
     attempts: int = 0  # loads begun
-    retry_at: float | None = None  # `time.monotonic()` of the next attempt; the state stays LOADING until then
-    error: ServingError | None = None  # of the last attempt
+    error: ServingError | None = None  # of the last attempt; the state stays LOADING until the next
     servable: Servable | None = None  # while AVAILABLE and UNLOADING
     holders: int = 0  # requests that use the servable
 
@@ -80,8 +79,6 @@ class Model:
                 version.wanted = False
             elif version.state != END:
                 version.wanted = wanted
-            if version.retry_at is not None and not wanted:
-                version.state, version.retry_at = END, None
         for number, path in sorted(self.wanted.items(), reverse=True):
             if not any(one.number == number and one.path == path and self._occupies(one) for one in self.versions):
                 version = Version(self.name, number, path)
@@ -113,13 +110,6 @@ class Model:
                     f"available for inference (label {label!r}). Load the version first, then label it; a label that "
                     "is new may go first with --allow_version_labels_for_unavailable_models",
                 )
-
-    def due(self, now: float) -> list[Version]:
-        """The versions whose load is to be tried again now; each is told once."""
-        due = [version for version in self.versions if version.retry_at is not None and version.retry_at <= now]
-        for version in due:
-            version.retry_at = None
-        return due
 
     def statuses(self) -> list[ModelVersionStatus]:
         """Of each version, newest first."""

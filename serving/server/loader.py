@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 
 import grpc
 
@@ -17,11 +15,13 @@ from serving.server.servable import Servable
 
 logger = logging.getLogger(__name__)
 
-LOAD_THREADS = 2
-
 
 class Loader:
-    """Carries out what `Model.reconcile` asks for, and asks again after each step."""
+    """Carries out what `Model.reconcile` asks for, and asks again after each step.
+
+    Each version has a thread of its own, from its first attempt to its last: a load that hangs, as on a dead network
+    mount, keeps nobody waiting. The threads are daemons, for the same reason.
+    """
 
     def __init__(
         self,
@@ -35,60 +35,57 @@ class Loader:
         """Starts no thread yet.
 
         Args:
-            load: makes the servable of a version, in one of the loader's threads; any exception is a failed load.
+            load: makes the servable of a version; any exception is a failed load.
             reconcile: called with the lock held after the version's state changed.
             changed: the lock of all versions; notified of each change.
             max_retries: attempts after the first.
-            retry_seconds: time between attempts; `Model.due` tells when it is over.
+            retry_seconds: time between attempts.
         """
         self._load_servable = load
         self._reconcile = reconcile
         self._changed = changed
         self._max_retries = max_retries
         self._retry_seconds = retry_seconds
-        self._threads = ThreadPoolExecutor(LOAD_THREADS, thread_name_prefix="load")
-        self._closed = False
 
     def do(self, actions: Actions) -> None:
-        """Begins loads and unloads. The lock is held, here and in the next two."""
+        """Begins loads and unloads. The lock is held."""
         for version in actions.load:
-            self.load(version)
+            self._begin(self._load, version)
         for version in actions.unload:
             self.unload(version)
 
-    def load(self, version: Version) -> None:
-        """Begins an attempt to load a version."""
-        self._submit(self._load, version)
-
     def unload(self, version: Version) -> None:
-        """Begins to unload a version that nobody holds."""
-        self._submit(self._unload, version)
+        """Begins to unload a version that nobody holds. The lock is held."""
+        self._begin(self._unload, version)
 
-    def close(self) -> None:
-        """Begins nothing more, and waits for what is being done."""
-        with self._changed:
-            self._closed = True
-        self._threads.shutdown(cancel_futures=True)
-
-    def _submit(self, job: Callable[[Version], None], version: Version) -> None:
-        if not self._closed:
-            self._threads.submit(self._guarded, job, version)
-
-    def _guarded(self, job: Callable[[Version], None], version: Version) -> None:
-        try:
-            job(version)
-        except Exception:
-            logger.exception("version %d of model %s: unforeseen error", version.number, version.model)
+    def _begin(self, job: Callable[[Version], None], version: Version) -> None:
+        name = f"{job.__name__.strip('_')} {version.model} {version.number}"
+        threading.Thread(target=job, args=(version,), name=name, daemon=True).start()
 
     def _load(self, version: Version) -> None:
+        while self._begins_attempt(version):
+            logger.info("loading version %d of model %s from %s", version.number, version.model, version.path)
+            self._attempt(version)
+
+    def _begins_attempt(self, version: Version) -> bool:
+        """Whether the version is to be loaded (again); if not, it gets the state that it stays in."""
         with self._changed:
-            if not version.wanted:
+            if again := version.servable is None and version.wanted and version.attempts <= self._max_retries:
+                version.state = lifecycle.LOADING
+                version.attempts += 1
+            elif version.servable is None:
                 version.state = lifecycle.END
-                self._changed.notify_all()
-                return
-            version.state = lifecycle.LOADING
-            version.attempts += 1
-        logger.info("loading version %d of model %s from %s", version.number, version.model, version.path)
+            elif version.wanted:
+                version.state = lifecycle.AVAILABLE
+                logger.info("version %d of model %s is available", version.number, version.model)
+            else:
+                version.state = lifecycle.UNLOADING
+                self.unload(version)
+            self._tell(version)
+            return again
+
+    def _attempt(self, version: Version) -> None:
+        """Loads; after a failure, waits until it is time for the next attempt, if there is one."""
         servable, error = None, None
         try:
             servable = self._load_servable(version)
@@ -98,31 +95,27 @@ class Loader:
             error = ServingError(grpc.StatusCode.INTERNAL, f"{type(raised).__name__}: {raised}")
         with self._changed:
             version.servable, version.error = servable, error
-            if error is not None:
-                self._failed(version, error)
-            elif version.wanted:
-                version.state = lifecycle.AVAILABLE
-                logger.info("version %d of model %s is available", version.number, version.model)
-            else:
-                version.state = lifecycle.UNLOADING
-                self.unload(version)
-            self.do(self._reconcile(version))
-            self._changed.notify_all()
-
-    def _failed(self, version: Version, error: ServingError) -> None:
-        again = version.wanted and version.attempts <= self._max_retries
-        if again:
-            version.retry_at = time.monotonic() + self._retry_seconds
-        else:
-            version.state = lifecycle.END
-        plan = f"next attempt in {self._retry_seconds:g} s" if again else "given up"
-        logger.warning("version %d of model %s failed to load (%s): %s", version.number, version.model, plan, error)
+            if error is None:
+                return
+            again = version.wanted and version.attempts <= self._max_retries
+            plan = f"next attempt in {self._retry_seconds:g} s" if again else "given up"
+            logger.warning("version %d of model %s failed to load (%s): %s", version.number, version.model, plan, error)
+            if again:
+                self._tell(version)
+                self._changed.wait_for(lambda: not version.wanted, self._retry_seconds)
 
     def _unload(self, version: Version) -> None:
-        if version.servable is not None:
-            version.servable.close()
+        try:
+            if version.servable is not None:
+                version.servable.close()
+        except Exception:
+            logger.exception("version %d of model %s: unforeseen error", version.number, version.model)
         logger.info("version %d of model %s is unloaded", version.number, version.model)
         with self._changed:
             version.servable, version.state = None, lifecycle.END
-            self.do(self._reconcile(version))
-            self._changed.notify_all()
+            self._tell(version)
+
+    def _tell(self, version: Version) -> None:
+        """The lock is held."""
+        self.do(self._reconcile(version))
+        self._changed.notify_all()

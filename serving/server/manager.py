@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from contextlib import AbstractContextManager
 from types import TracebackType
 
@@ -13,7 +12,7 @@ from tensorflow_serving.apis.get_model_status_pb2 import ModelVersionStatus
 from tensorflow_serving.config.model_server_config_pb2 import ModelConfig, ModelServerConfig
 
 from serving.server import lifecycle
-from serving.server.config import BatchingParameters
+from serving.server.config import BatchingParameters, LoadOptions
 from serving.server.config_files import check_models
 from serving.server.errors import ServingError
 from serving.server.lifecycle import Actions, Model, Version
@@ -25,9 +24,6 @@ from serving.server.versions import scan
 
 logger = logging.getLogger(__name__)
 
-STOP_SECONDS = 10.0
-"""How long `stop` waits for requests that still hold a servable."""
-
 
 class ModelManager:
     """The models of a config and their versions. All methods may be called from many threads at once."""
@@ -38,10 +34,12 @@ class ModelManager:
         *,
         metrics: Metrics,
         batching: BatchingParameters | None,
+        loading: LoadOptions | None = None,
         poll_seconds: float = 1.0,
         max_load_retries: int = 5,
         load_retry_seconds: float = 60.0,
         allow_labels_for_unavailable: bool = False,
+        reload_refused: str = "",
     ) -> None:
         """Takes a config; nothing happens before `start`.
 
@@ -49,19 +47,20 @@ class ModelManager:
             models: the models to serve.
             metrics: hears of loads, warm-ups and batches.
             batching: how requests are joined; None computes each by itself.
+            loading: how versions are loaded.
             poll_seconds: how often the files are looked at; 0: only at the start and at a reload.
             max_load_retries: attempts after the first for a version that fails to load.
             load_retry_seconds: time between them.
             allow_labels_for_unavailable: labels may name versions that are not loaded yet.
+            reload_refused: why clients may not replace the list; empty where they may.
         """
         self._config = models
         self._poll_seconds = poll_seconds
         self._allow_labels = allow_labels_for_unavailable
-        self._factory = ServableFactory(batching, metrics)
+        self._reload_refused = reload_refused
+        self._factory = ServableFactory(batching, metrics, loading or LoadOptions())
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
-        self._poll_lock = threading.Lock()  # one poll at a time; taken before `_lock`
-        self._reload_lock = threading.Lock()
         self._models: dict[str, Model] = {}
         self._configs: dict[str, ModelConfig] = {}
         self._loader = Loader(
@@ -71,42 +70,86 @@ class ModelManager:
             max_retries=max_load_retries,
             retry_seconds=load_retry_seconds,
         )
-        self._poller = threading.Thread(target=self._poll_loop, name="poll", daemon=True)
-        self._stopped = threading.Event()
+        self._stopped = False
 
     def start(self) -> None:
-        """Does the first poll and begins the first loads. Raises ServingError for a config that cannot be served."""
-        self._apply(self._config)
-        self._poll()
-        self._poller.start()
+        """Begins to look for versions, and to load them. Raises ServingError for a config that cannot be served."""
+        self.take_over(self._config)
 
-    def stop(self) -> None:
-        """Unloads everything, waiting up to `STOP_SECONDS` for the requests that are computed now."""
-        self._stopped.set()
+    def wait_loaded(self, timeout: float | None) -> list[str]:
+        """Waits until each model serves or has failed once, or the manager stops; returns those still waited for."""
         with self._lock:
+            self._changed.wait_for(lambda: self._stopped or not self._unsettled(list(self._configs)), timeout)
+            return [] if self._stopped else self._unsettled(list(self._configs))
+
+    def stop(self, seconds: float) -> None:
+        """Unloads everything, waiting up to so long for the requests that are computed now; a load is left alone."""
+        with self._lock:
+            self._stopped = True
             for model in self._models.values():
                 self._loader.do(model.want({}))
             self._changed.notify_all()
-            self._changed.wait_for(self._all_ended, timeout=STOP_SECONDS)
-        if self._poller.is_alive():
-            self._poller.join(STOP_SECONDS)  # it may hang in a file system
-        self._loader.close()
+            self._changed.wait_for(self._nothing_loaded, seconds)
         self._factory.close()
 
-    def reload(self, models: ModelServerConfig) -> None:
-        """Replaces the whole list of models, and waits until each new one serves or has failed once.
+    def take_over(self, config: ModelServerConfig) -> list[str]:
+        """Replaces the whole list of models, and returns the names of those that are new.
+
+        What is new is loaded from now on, what is not listed any more is unloaded.
 
         Raises:
-            ServingError: INVALID_ARGUMENT or FAILED_PRECONDITION for a list that cannot be served (the old one stays),
-                UNKNOWN where a new model did not become available (the new list stays, and is tried again).
+            ServingError: INVALID_ARGUMENT or FAILED_PRECONDITION for a list that cannot be served; the old one stays.
         """
-        with self._reload_lock:
-            with self._lock:
-                known = set(self._configs)
-            self._apply(models)
-            self._poll()
-            new = [model.name for model in models.model_config_list.config if model.name not in known]
-            failed = self._wait_for_first_loads(new)
+        try:
+            check_models(config)
+        except ValueError as error:
+            raise ServingError(grpc.StatusCode.INVALID_ARGUMENT, str(error)) from None
+        with self._lock:
+            if config.WhichOneof("config") is None:  # an empty file, as a full disk leaves it, is no order to unload
+                if self._configs:
+                    raise ServingError(
+                        grpc.StatusCode.FAILED_PRECONDITION,
+                        "Cannot transition to requested config. It is only legal to transition from one "
+                        "ModelConfigList to another: it is empty. What is served stays "
+                        "(model_config_list {} serves nothing)",
+                    )
+                return []
+            listed = config.model_config_list.config
+            for one in listed:
+                model = self._models.get(one.name) or Model(one.name)
+                model.check_labels(one.version_labels, allow_unavailable=self._allow_labels)
+            before, self._configs = self._configs, {}
+            for one in listed:
+                model = self._models.setdefault(one.name, Model(one.name))
+                model.labels = dict(one.version_labels)
+                known = before.get(one.name)
+                self._configs[one.name] = known if known == one else one
+            for name in before.keys() - self._configs.keys():
+                model = self._models[name]
+                model.labels, model.scanned = {}, False
+                self._loader.do(model.want({}))
+            for name, one in self._configs.items():
+                if one is not before.get(name):
+                    threading.Thread(target=self._follow, args=(one,), name=f"poll {name}", daemon=True).start()
+            self._changed.notify_all()
+            return [name for name in self._configs if name not in before]
+
+    def reload(self, models: ModelServerConfig, timeout: float | None = None) -> None:
+        """Replaces the whole list of models for a client, and waits until each new one serves or has failed once.
+
+        Raises:
+            ServingError: PERMISSION_DENIED where clients may not; as `take_over` does; UNKNOWN where a new model did
+                not become available, DEADLINE_EXCEEDED after `timeout` seconds (the new list then stays, and what it
+                lists is tried again).
+        """
+        if self._reload_refused:
+            raise ServingError(grpc.StatusCode.PERMISSION_DENIED, self._reload_refused)
+        new = self.take_over(models)
+        with self._lock:
+            if not self._changed.wait_for(lambda: self._stopped or not self._unsettled(new), timeout):
+                words = f"Still loading: {{{', '.join(self._unsettled(new))}}}"
+                raise ServingError(grpc.StatusCode.DEADLINE_EXCEEDED, words)
+            failed = [self._failure(self._models[name]) for name in new if not self._models[name].available]
         if failed:
             raise ServingError(
                 grpc.StatusCode.UNKNOWN, f"Some models did not become available: {{{', '.join(failed)}}}"
@@ -166,77 +209,48 @@ class ModelManager:
             if not version.holders and version.state == lifecycle.UNLOADING:
                 self._loader.unload(version)
 
-    # The config.
-
-    def _apply(self, config: ModelServerConfig) -> None:
-        """Takes a list of models over, or raises ServingError and changes nothing."""
-        try:
-            check_models(config)
-        except ValueError as error:
-            raise ServingError(grpc.StatusCode.INVALID_ARGUMENT, str(error)) from None
-        with self._lock:
-            for one in config.model_config_list.config:
-                model = self._models.get(one.name) or Model(one.name)
-                model.check_labels(one.version_labels, allow_unavailable=self._allow_labels)
-            self._configs = {one.name: one for one in config.model_config_list.config}
-            for name, one in self._configs.items():
-                model = self._models.setdefault(name, Model(name))
-                model.labels = dict(one.version_labels)
-            for name, model in self._models.items():
-                if name not in self._configs:
-                    model.labels, model.scanned = {}, False
-                    self._loader.do(model.want({}))
-
-    def _wait_for_first_loads(self, names: list[str]) -> list[str]:
-        """The models among `names` of which no version is available after the first attempt, with the reason."""
-        with self._lock:
-            models = [self._models[name] for name in names]
-            self._changed.wait_for(lambda: self._stopped.is_set() or all(model.settled for model in models))
-            failed: list[str] = []
-            for model in models:
-                if not model.available:
-                    errors = [version.error.message for version in model.versions if version.error]
-                    failed.append(f"{model.name}: {(errors or [model.problem or 'it has no versions'])[-1]}")
-            return failed
-
     # Polling.
 
-    def _poll_loop(self) -> None:
-        """Polls the files, and begins retries when they are due."""
-        next_poll = time.monotonic() + self._poll_seconds
-        while not self._stopped.is_set():
-            with self._lock:
-                retries = [one.retry_at for model in self._models.values() for one in model.versions if one.retry_at]
-                wakes = retries + ([next_poll] if self._poll_seconds > 0 else [])
-                self._changed.wait(max(0.0, min(wakes) - time.monotonic()) if wakes else None)
-                for version in [due for model in self._models.values() for due in model.due(time.monotonic())]:
-                    self._loader.load(version)
-            if self._poll_seconds > 0 and time.monotonic() >= next_poll and not self._stopped.is_set():
-                self._poll()
-                next_poll = time.monotonic() + self._poll_seconds
+    def _follow(self, config: ModelConfig) -> None:
+        """Looks for versions of a model again and again, until its config is replaced.
 
-    def _poll(self) -> None:
-        with self._poll_lock:
+        Each model has a thread for this: a file system that hangs keeps back only what lies on it.
+        """
+        while True:
+            seen = scan(config)
             with self._lock:
-                configs = dict(self._configs)
-            for name, config in configs.items():
-                seen = scan(config)
-                with self._lock:
-                    if self._configs.get(name) is not config or self._stopped.is_set():
-                        continue  # replaced meanwhile
-                    model = self._models[name]
-                    if seen.problem and seen.problem != model.problem:
-                        logger.warning("%s", seen.problem)
-                    model.problem, model.scanned = seen.problem, True
-                    if seen.wanted is not None:  # a base path that is missing keeps the versions in hand
-                        self._loader.do(model.want(seen.wanted))
-                    self._changed.notify_all()
+                if self._is_over(config):
+                    return
+                model = self._models[config.name]
+                if seen.problem and seen.problem != model.problem:
+                    logger.warning("%s", seen.problem)
+                model.problem, model.scanned = seen.problem, True
+                if seen.wanted is not None:  # a base path that is missing keeps the versions in hand
+                    self._loader.do(model.want(seen.wanted))
+                self._changed.notify_all()
+                self._changed.wait_for(
+                    lambda: self._is_over(config), self._poll_seconds if self._poll_seconds > 0 else None
+                )
+                if self._is_over(config):
+                    return
+
+    # The lock is held.
+
+    def _is_over(self, config: ModelConfig) -> bool:
+        return self._stopped or self._configs.get(config.name) is not config
+
+    def _unsettled(self, names: list[str]) -> list[str]:
+        return [name for name in names if name in self._configs and not self._models[name].settled]
+
+    def _failure(self, model: Model) -> str:
+        errors = [version.error.message for version in model.versions if version.error]
+        return f"{model.name}: {(errors or [model.problem or 'it has no versions'])[-1]}"
 
     def _reconcile(self, version: Version) -> Actions:
         return self._models[version.model].reconcile()
 
-    def _all_ended(self) -> bool:
-        return all(one.state == lifecycle.END for model in self._models.values() for one in model.versions)
+    def _nothing_loaded(self) -> bool:
+        return all(one.servable is None for model in self._models.values() for one in model.versions)
 
 
 class _Hold(AbstractContextManager[Servable]):

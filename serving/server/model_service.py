@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 from tensorflow_serving.apis import get_model_status_pb2, model_management_pb2, status_pb2
 
 from serving.server.manager import ModelManager
@@ -27,13 +29,16 @@ def status(
 
 
 def reload(
-    manager: ModelManager, request: model_management_pb2.ReloadConfigRequest
+    manager: ModelManager, request: model_management_pb2.ReloadConfigRequest, deadline: float | None
 ) -> model_management_pb2.ReloadConfigResponse:
-    """Replaces the whole list of models. Raises ServingError, and leaves the list as it was."""
+    """Replaces the whole list of models, and waits for them until the deadline (`time.monotonic()` seconds).
+
+    Raises ServingError, as `ModelManager.reload` does.
+    """
     if request.config.WhichOneof("config") != "model_config_list":
         raise invalid(
             "ServerModelConfig type not supported by HandleReloadConfigRequest. Only ModelConfigList is currently "
             "supported"
         )
-    manager.reload(request.config)
+    manager.reload(request.config, None if deadline is None else max(0.0, deadline - time.monotonic()))
     return model_management_pb2.ReloadConfigResponse(status=status_pb2.StatusProto())

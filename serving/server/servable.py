@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections.abc import Sequence
@@ -13,6 +12,7 @@ from typing import Protocol
 import grpc
 import numpy as np
 
+from components.cpus import cpu_count
 from serving.server.batching import Batcher
 from serving.server.engine import Engine
 from serving.server.errors import ServingError
@@ -26,7 +26,7 @@ class Pool:
     """Computes requests one by one, for `submit` without batching. Shared by all models."""
 
     def __init__(self) -> None:
-        self._executor = ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="compute")
+        self._executor = ThreadPoolExecutor(cpu_count(), thread_name_prefix="compute")
         self._room = threading.Semaphore(MAX_WAITING)
 
     def submit(

@@ -8,7 +8,7 @@ import time
 import grpc
 
 from serving.server.batching import Batcher
-from serving.server.config import BatchingParameters
+from serving.server.config import BatchingParameters, LoadOptions
 from serving.server.engine import Engine
 from serving.server.errors import ServingError
 from serving.server.lifecycle import Version
@@ -22,9 +22,10 @@ logger = logging.getLogger(__name__)
 class ServableFactory:
     """Makes servables, and owns the threads that they compute in."""
 
-    def __init__(self, batching: BatchingParameters | None, metrics: Metrics) -> None:
+    def __init__(self, batching: BatchingParameters | None, metrics: Metrics, loading: LoadOptions) -> None:
         """`batching`: how requests are joined; None computes each by itself."""
         self._metrics = metrics
+        self._loading = loading
         self._batcher = Batcher(batching, metrics) if batching else None
         self._engine_threads = batching.threads_per_batch if batching else 0
         self._pool = Pool()
@@ -52,18 +53,20 @@ class ServableFactory:
         start = time.perf_counter()
         loaded = False
         try:
-            engine = Engine(path, self._engine_threads)
+            engine = Engine(path, self._engine_threads, self._loading.session, self._loading.tags)
             loaded = True
         finally:
             self._metrics.load_attempt(path, time.perf_counter() - start, loaded=loaded)
         return engine
 
     def _warm_up(self, servable: Servable, path: str) -> int:
+        if not self._loading.warm_up:
+            return 0
         start = time.perf_counter()
         code = grpc.StatusCode.OK
         count = 0
         try:
-            count = warm_up(servable, path)
+            count = warm_up(servable, path, self._loading.warm_up_iterations)
         except ServingError as error:
             code = error.code
             raise

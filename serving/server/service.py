@@ -25,7 +25,6 @@ from tensorflow_serving.apis import (
 
 from serving.server import model_service, predict
 from serving.server.calls import Calls, as_serving_error, check_deadline
-from serving.server.config import SslConfig
 from serving.server.errors import ServingError
 from serving.server.fast_predict import FastPredict
 
@@ -54,6 +53,8 @@ class GrpcServer:
             "grpc.max_receive_message_length": MAX_MESSAGE_BYTES,
             "grpc.max_send_message_length": -1,
             "grpc.so_reuseport": 0,  # two servers on one port would each get some of the requests
+            "grpc.max_connection_idle_ms": 10 * 60_000,  # the client connects again when it has something to ask
+            "grpc.keepalive_time_ms": 5 * 60_000,  # a client that went without a word leaves no descriptor behind
         }
         self._server = grpc.server(
             self._pool,
@@ -68,15 +69,10 @@ class GrpcServer:
         self._server.add_generic_rpc_handlers(tuple(_handlers(calls)))
         self._fast = FastPredict(self._server, calls, self._pool, MAX_CONCURRENT_RPCS)
 
-    def listen(self, address: str, ssl: SslConfig | None = None) -> int:
+    def listen(self, address: str, credentials: grpc.ServerCredentials | None = None) -> int:
         """Binds an address ("host:port", "unix:path"); returns the port. Raises RuntimeError where it cannot."""
-        if ssl is None:
+        if credentials is None:
             return self._server.add_insecure_port(address)
-        credentials = grpc.ssl_server_credentials(
-            [(ssl.server_key.encode(), ssl.server_cert.encode())],
-            root_certificates=ssl.custom_ca.encode() or None,
-            require_client_auth=ssl.client_verify,
-        )
         return self._server.add_secure_port(address, credentials)
 
     def start(self) -> None:
@@ -146,7 +142,7 @@ def _handlers(calls: Calls) -> list[grpc.GenericRpcHandler]:
             ),
             "HandleReloadConfigRequest": (
                 model_management_pb2.ReloadConfigRequest,
-                lambda r, _: model_service.reload(manager, r),
+                lambda r, deadline: model_service.reload(manager, r, deadline),
             ),
         },
     }

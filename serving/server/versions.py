@@ -24,10 +24,10 @@ class Scan:
 
 
 def scan(model: ModelConfig) -> Scan:
-    """Looks at a model's files."""
+    """Looks at a model's files; raises nothing, for whatever is in the way may be gone at the next look."""
     try:
         found = find_versions(model.base_path)
-    except OSError as error:
+    except Exception as error:  # an OSError, or what nobody foresaw
         return Scan(None, f"base path {model.base_path} of model {model.name} cannot be read: {error}")
     wanted = wanted_versions(found, model.model_version_policy)
     return Scan(wanted, "" if wanted else f"no version of model {model.name} to serve under {model.base_path}")
@@ -46,6 +46,8 @@ def find_versions(base_path: str) -> dict[int, str]:
         names = tf.io.gfile.listdir(base_path)
     except tf.errors.OpError as error:
         raise OSError(error.message) from error
+    except UnicodeDecodeError:  # a name that is no UTF-8 must not hide the others
+        names = os.listdir(base_path)
     versions: dict[int, str] = {}
     for name in sorted(name.rstrip("/") for name in names):
         if not (name.isascii() and name.isdecimal() and int(name) <= _INT64_MAX):

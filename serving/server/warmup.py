@@ -32,8 +32,8 @@ class _Candidate:
         return nullcontext(self._servable)
 
 
-def warm_up(servable: Servable, path: str) -> int:
-    """Replays the warm-up records of the SavedModel at `path`; returns how many there were (0 without a file).
+def warm_up(servable: Servable, path: str, iterations: int = 1) -> int:
+    """Replays each warm-up record of the SavedModel at `path`, so often; returns how many there are (0: no file).
 
     Raises:
         ServingError: a record is damaged or fails, or there are more than `MAX_RECORDS`.
@@ -50,7 +50,9 @@ def warm_up(servable: Servable, path: str) -> int:
                 f"Number of warmup records exceeds the maximum ({MAX_RECORDS}) at {file}",
             )
         try:
-            _replay(servable, PredictionLog.FromString(record))
+            log = PredictionLog.FromString(record)
+            for _ in range(iterations):
+                _replay(servable, log)
         except DecodeError as error:
             raise ServingError(
                 grpc.StatusCode.INVALID_ARGUMENT, f"Failed to parse warmup record {count} from {file}: {error}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import time
 from pathlib import Path
@@ -14,6 +13,7 @@ import tensorflow as tf
 
 from components import training_data
 from components.augmentation import augment
+from components.cpus import cpu_count
 from components.errors import PipelineError
 from components.settings import AugmentationSettings
 from components.training_data import DecodedExamples, TrainingInput, evaluation_batches
@@ -151,5 +151,5 @@ def test_waiting_for_a_slow_reader_is_counted_and_training_is_not() -> None:
     slow_reader = waited(read_seconds=0.2, train_seconds=0.0)
     slow_training = waited(read_seconds=0.0, train_seconds=0.2)
     # As many batches are read at once as there are cores.
-    assert slow_reader > 0.9 * 8 * 0.2 / (os.cpu_count() or 1)
+    assert slow_reader > 0.9 * 8 * 0.2 / cpu_count()
     assert slow_training < slow_reader / 2

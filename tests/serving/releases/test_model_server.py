@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import threading
 import time
@@ -15,7 +16,7 @@ import tensorflow as tf
 from tensorflow_serving.apis.predict_pb2 import PredictRequest
 from tensorflow_serving.apis.prediction_service_pb2_grpc import PredictionServiceStub
 
-from pipeline.commands.serve import models_of
+from pipeline.commands.serve import ServingFolder
 from serving.server.config import ServerOptions
 from serving.server.main import ModelServer
 from tests.fixtures.command import mnist_tfx
@@ -80,7 +81,7 @@ def address(home: Path) -> Iterator[str]:
         model_config_file_poll_wait_seconds=0.1,
         allow_version_labels_for_unavailable_models=True,
     )
-    server = ModelServer(options, source=lambda: models_of(home / "serving"))
+    server = ModelServer(options, source=ServingFolder(home / "serving").models)
     server.start()
     yield f"127.0.0.1:{server.grpc_port}"
     server.stop(grace_seconds=1)
@@ -126,3 +127,32 @@ def test_canary_promote_and_rollback_fail_no_call_and_mix_no_versions(home: Path
     assert (stable.errors, canary.errors) == ([], [])
     assert stable.answered == [2, 3, 2, 3, 2]
     assert canary.answered == [1, 3, 2]
+
+
+def test_a_canary_that_failed_once_goes_live_when_it_is_mended(home: Path, tmp_path: Path) -> None:
+    """The server still tells of the failure when the command looks; it has not looked at the files again yet."""
+    options = ServerOptions(
+        port=0,
+        file_system_poll_wait_seconds=0.5,
+        model_config_file_poll_wait_seconds=0.5,
+        allow_version_labels_for_unavailable_models=True,
+        max_num_load_retries=0,
+    )
+    server = ModelServer(options, source=ServingFolder(home / "serving").models)
+    server.start()
+    try:
+        address = ("--home", home, "--address", f"127.0.0.1:{server.grpc_port}", "--timeout", "20")
+        assert mnist_tfx("promote", "mnist", "2", *address).code == 0
+        for command, version in (("canary", 4), ("promote", 5)):
+            export(tmp_path, version)
+            half = home / "serving" / "mnist" / str(version)
+            shutil.copytree(tmp_path / str(version), half)
+            os.truncate(half / "saved_model.pb", 1000)
+            failed = mnist_tfx(command, "mnist", str(version), *address)
+            assert failed.code == 1 and f"cannot load version {version}" in failed.err, failed
+            shutil.copytree(tmp_path / str(version), half, dirs_exist_ok=True)
+            time.sleep(1)  # the server has taken back what the command took back
+            mended = mnist_tfx(command, "mnist", str(version), *address)
+            assert mended.code == 0, mended.err
+    finally:
+        server.stop(1)

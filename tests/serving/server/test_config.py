@@ -1,10 +1,10 @@
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
 
+from components.cpus import cpu_count
 from components.errors import UsageError
 from serving.server.config import BatchingParameters, MonitoringConfig, ServerOptions
 
@@ -41,6 +41,7 @@ def test_model_config_file(tmp_path: Path) -> None:
         ('config { base_path: "/m" }', "has no name"),
         ('config { name: "m" base_path: "/m" } config { name: "m" base_path: "/n" }', "listed twice"),
         ('config { name: "m" base_path: "/m" model_platform: "onnx" }', "'onnx'"),
+        ('config { name: "m" base_path: "/m" }', "Illegal setting neither"),
         ('config { name: "m" base_path: "/m" model_version_policy { specific {} } }', "no version"),
     ],
 )
@@ -95,7 +96,7 @@ def test_batching_parameters_file(tmp_path: Path) -> None:
 
 
 def test_batches_that_are_computed_at_once_share_the_cores() -> None:
-    cores = os.cpu_count() or 1
+    cores = cpu_count()
     assert BatchingParameters(num_batch_threads=1).threads_per_batch == cores
     assert BatchingParameters(num_batch_threads=cores).threads_per_batch == 1
     assert BatchingParameters(num_batch_threads=4 * cores).threads_per_batch == 1

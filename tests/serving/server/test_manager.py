@@ -65,11 +65,13 @@ def begin(base: Path) -> Iterator[Begin]:
 
     yield start
     for manager in managers:
-        manager.stop()
+        manager.stop(10)
 
 
 def models(base: Path, more: str = "", name: str = "m") -> ModelServerConfig:
-    text = f'model_config_list {{ config {{ name: "{name}" base_path: "{base}" {more} }} }}'
+    text = (
+        f'model_config_list {{ config {{ name: "{name}" base_path: "{base}" model_platform: "tensorflow" {more} }} }}'
+    )
     return text_format.Parse(text, ModelServerConfig())
 
 
@@ -363,7 +365,7 @@ def test_stop_waits_for_requests_and_unloads(begin: Begin, push) -> None:
     wait_states(manager, {1: AVAILABLE})
     held = manager.acquire("m")
     servable = held.__enter__()
-    stopper = threading.Thread(target=manager.stop)
+    stopper = threading.Thread(target=manager.stop, args=(10,))
     stopper.start()
     wait_states(manager, {1: UNLOADING})
     assert servable.run("serving_default", {"x": ROW}, ["factor"])["factor"].tolist() == [1.0]

@@ -21,7 +21,9 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from tensorflow_serving.apis.prediction_service_pb2_grpc import PredictionServiceStub
 
+from serving.server.flags import FLAGS, WITHOUT_EFFECT
 from tests.fixtures.command import mnist_tfx
+from tests.fixtures.ordinary_user import ORDINARY
 from tests.fixtures.server_process import server_processes
 from tests.serving.conftest import PATIENCE_SECONDS, predict_request, scale_request, wait_until
 
@@ -37,7 +39,7 @@ class Command:
 
     def __init__(self, *arguments: str | Path) -> None:
         self.process = subprocess.Popen(
-            [*MNIST_TFX, "serve", *map(str, arguments)], cwd=CHECKOUT, stderr=subprocess.PIPE, text=True
+            [*ORDINARY, *MNIST_TFX, "serve", *map(str, arguments)], cwd=CHECKOUT, stderr=subprocess.PIPE, text=True
         )
         self.lines: list[str] = []
         self._reader = threading.Thread(target=self._read)
@@ -92,6 +94,7 @@ def home(served_models: Path, tmp_path: Path) -> Path:
 
 def test_a_home_is_served_followed_and_drained(home: Path, served_models: Path) -> None:
     """Start, a new model, models.config, SIGTERM: one process, for each start takes seconds."""
+    (home / "serving" / "lost+found").mkdir(mode=0)  # on a fresh ext4 volume, for root alone
     with serving("--home", home) as command:
         command.wait_for("scale: version 3 is AVAILABLE at gRPC 127.0.0.1:")
         command.wait_for("slow: version 1 is AVAILABLE")
@@ -119,6 +122,13 @@ def test_a_home_is_served_followed_and_drained(home: Path, served_models: Path) 
             (home / "serving" / "models.config").write_text("model_config_list {\n  config { nonsense: 1 } }")
             command.wait_for("error: the new list of models is not taken over")
             assert "2:" in command.said.rpartition("not taken over")[2]
+
+            (home / "serving" / "models.config").unlink()  # as an editor does, for a moment
+            command.wait_for("models.config is gone")
+            assert label_works(stub)
+            (home / "serving" / "models.config").write_text("")
+            command.wait_for("It is only legal to transition from one ModelConfigList")
+            assert label_works(stub)
 
             watched = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
             assert next(watched).status == health_pb2.HealthCheckResponse.SERVING
@@ -237,9 +247,20 @@ def test_tf_serving_takes_over_with_the_same_flags(tf_serving: Path, home: Path)
     assert "--model_config_file_poll_wait_seconds=1" in flags
 
 
+def test_tf_serving_gets_all_of_its_flags(tf_serving: Path) -> None:
+    values = {str: "x", int: "3", float: "2"}
+    kinds = {name: entry[0] for name, entry in (FLAGS | WITHOUT_EFFECT).items() if name != "version"}
+    given = [f"--{name}={values.get(kind, 'true')}" for name, kind in kinds.items()]
+    assert sorted(flags_given(*given)) == sorted(given)
+    assert len(given) == 47  # and --version: as many as tensorflow_serving/model_servers/main.cc of 2.20 has
+    assert flags_given("--version") == ["--version=true"]
+
+
 def test_the_engine_can_be_chosen(tf_serving: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     answer = mnist_tfx("serve", "--home", home, "--engine=tensorflow_model_server", "--host=127.0.0.1")
     assert answer.code == 2 and "--host" in answer.err
+    answer = mnist_tfx("serve", "--home", home, "--engine=tensorflow_model_server", "--enable_reload_config=false")
+    assert answer.code == 2 and "--enable_reload_config" in answer.err
     tf_serving.unlink()
     answer = mnist_tfx("serve", "--home", home, "--engine=tensorflow_model_server")
     assert answer.code == 2 and "not on the PATH" in answer.err

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import socket
 import threading
 from collections.abc import Iterator
@@ -34,7 +33,6 @@ from components.errors import PipelineError
 from serving.server import fast_predict, service
 from serving.server.config import ServerOptions
 from serving.server.main import ModelServer
-from tests.fixtures.certificates import CertificateAuthority
 from tests.serving.conftest import Running, predict_request, refused, running, scale_request, wait_until
 
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
@@ -429,40 +427,6 @@ def test_both_ways_to_predict_answer_alike(
             one.prediction.Predict(scale_request(version=7))
         with refused(grpc.StatusCode.RESOURCE_EXHAUSTED):
             one.prediction.Predict(predict_request("scale", {"x": np.zeros((6_000_000, 3), np.float32)}))
-
-
-def test_mutual_tls_and_a_unix_socket(served_models: Path, tmp_path: Path) -> None:
-    authority = CertificateAuthority()
-    server, client = authority.issue("server"), authority.issue("client")
-    config = tmp_path / "ssl.config"
-    pems = {"server_key": server.key, "server_cert": server.certificate, "custom_ca": authority.certificate}
-    lines = [f"{field}: {json.dumps(pem.decode())}" for field, pem in pems.items()]
-    config.write_text("\n".join([*lines, "client_verify: true"]))
-    unix = tmp_path / "grpc.sock"
-    options = ServerOptions(
-        port=0,
-        grpc_socket_path=str(unix),
-        model_name="scale",
-        model_base_path=str(served_models / "scale"),
-        ssl_config_file=str(config),
-    )
-    running_server = ModelServer(options)
-    running_server.start()
-    try:
-        address = f"localhost:{running_server.grpc_port}"
-        with grpc.insecure_channel(f"unix:{unix}") as channel:
-            wait_until(
-                lambda: Running(running_server, channel, None, None).is_serving(),  # type: ignore[arg-type]
-                "the model",
-            )
-        known = grpc.ssl_channel_credentials(authority.certificate, client.key, client.certificate)
-        with grpc.secure_channel(address, known) as channel:
-            assert PredictionServiceStub(channel).Predict(scale_request()).model_spec.version.value == 3
-        stranger = grpc.ssl_channel_credentials(authority.certificate)
-        with grpc.secure_channel(address, stranger) as channel, refused(grpc.StatusCode.UNAVAILABLE):
-            PredictionServiceStub(channel).Predict(scale_request())
-    finally:
-        running_server.stop(1)
 
 
 def test_a_port_in_use(served_models: Path) -> None:
