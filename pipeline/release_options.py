@@ -57,11 +57,8 @@ def open_servers(stack: ExitStack, args: argparse.Namespace, model: str) -> list
     from serving.releases.servers import RunningServer
 
     try:
-        tls = tls_of(args)
-        return [
-            stack.enter_context(closing(RunningServer(address, model, tls)))
-            for address in args.address or [DEFAULT_ADDRESS]
-        ]
+        tls, addresses = tls_of(args), args.address or [DEFAULT_ADDRESS]
+        return [stack.enter_context(closing(RunningServer(address, model, tls))) for address in addresses]
     except InvalidOption as error:
         raise UsageError(str(error)) from error
 

@@ -108,6 +108,25 @@ def status_json(state: ModelState, runs: Mapping[tuple[str, str], str], answers:
     }
 
 
+def status_of(state: ModelState, version: StoredVersion) -> str:
+    """One word or two on a version."""
+    if version.is_rolled_back:
+        return "rolled back"
+    if not version.whole:
+        return "incomplete"
+    if version.number == state.live:
+        return "live"
+    if state.pin is None:
+        return "stored"
+    if version.number == state.pin.canary:
+        return "canary"
+    if version.number in state.pin.versions:
+        return "served"
+    if version.number in state.withdrawn:
+        return "rolled back"
+    return "not promoted" if version.number > state.pin.stable else "stored"
+
+
 def notes_on(state: ModelState) -> list[str]:
     """What a person should know about the state of a model, in sentences."""
     model, pin, config = state.model, state.pin, state.config
@@ -155,7 +174,7 @@ def _notes_on_pin(state: ModelState, pin: Pin) -> list[str]:
             f"requests that name no label or version get version {pin.highest}, the highest one served. "
             "Clients that want the stable version ask for the label 'stable'."
         )
-    waiting = [version.number for version in state.stored if state.status(version) == "not promoted"]
+    waiting = [version.number for version in state.stored if status_of(state, version) == "not promoted"]
     if waiting:
         notes.append(
             f"version {waiting[-1]} is stored, but not served: {pin.stable} is pinned as stable. Try it: "
@@ -200,7 +219,7 @@ def _rows(state: ModelState, runs: Mapping[tuple[str, str], str], answers: list[
         return {
             "version": version.number,
             "folder": version.path.name,
-            "status": state.status(version),
+            "status": status_of(state, version),
             "labels": [label for label, number in labels.items() if number == version.number],
             "run": runs.get((state.model, str(version.number))),
             "servers": {

@@ -109,8 +109,10 @@ class ModelsConfig:
 
     def newest_served(self, model: str) -> int | None:
         """How many of the newest versions are served where none is pinned; None for all."""
-        policy = _entry(self.message, model).model_version_policy
-        return None if policy.WhichOneof("policy_choice") == "all" else max(1, policy.latest.num_versions)
+        policies = [one.model_version_policy for one in self.message.model_config_list.config if one.name == model]
+        if any(policy.WhichOneof("policy_choice") == "all" for policy in policies):
+            return None
+        return max([1, *(policy.latest.num_versions for policy in policies)])
 
     def with_pin(self, model: str, pin: Pin | None, models: Iterable[str]) -> ModelsConfig:
         """The file with another pin for a model; None: its newest version is served.
@@ -165,10 +167,6 @@ def _replace(path: Path, text: str | None) -> None:
     os.replace(incoming, target)
 
 
-def _entry(message: pb.ModelServerConfig, model: str) -> pb.ModelConfig:
-    return next((entry for entry in message.model_config_list.config if entry.name == model), pb.ModelConfig())
-
-
 def parse(text: str, where: str) -> pb.ModelServerConfig:
     """The message that the text is. Raises PipelineError where it is none, or TF Serving would not take it."""
     try:
@@ -189,7 +187,7 @@ def pin_of(message: pb.ModelServerConfig, model: str, where: str) -> Pin | None:
 
     Raises PipelineError where it has labels without versions to pin, or a `specific` without versions.
     """
-    entry = _entry(message, model)
+    entry = next((entry for entry in message.model_config_list.config if entry.name == model), pb.ModelConfig())
     is_specific = entry.model_version_policy.WhichOneof("policy_choice") == "specific"
     versions = entry.model_version_policy.specific.versions
     if is_specific and versions:

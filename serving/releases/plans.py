@@ -126,29 +126,24 @@ def _asides(state: ModelState, newest: int) -> tuple[tuple[Path, Path], ...]:
 
 def _restore(state: ModelState, number: int) -> tuple[tuple[Path, Path], ...]:
     """Brings a version back that was moved aside; nothing to do for one that is in its place."""
-    if number in state.whole:
-        return ()
     found = [version for version in state.rolled_back if version.number == number and version.whole]
-    if not found:
-        raise _unusable(state, number)
-    return tuple((version.path, version.other_place) for version in found)
+    if number not in state.whole and not found:
+        _loadable(state, number)
+    return () if number in state.whole else tuple((version.path, version.other_place) for version in found)
 
 
 def _loadable(state: ModelState, number: int) -> int:
+    """The number, if a server finds that version and can load it. Raises UsageError."""
     if number in state.whole:
         return number
-    raise _unusable(state, number)
-
-
-def _unusable(state: ModelState, number: int) -> UsageError:
     everything = [*state.stored, *state.rolled_back]
     version = next((version for version in everything if version.number == number), None)
     if version is None:
         known = {str(version.number) for version in everything if version.whole}
-        return unknown_name(f"version of {state.model}", str(number), known)
+        raise unknown_name(f"version of {state.model}", str(number), known)
     if not version.whole:
-        return UsageError(f"{version.path} holds no saved_model.pb: no server can load it. {_choices(state)}")
-    return UsageError(
+        raise UsageError(f"{version.path} holds no saved_model.pb: no server can load it. {_choices(state)}")
+    raise UsageError(
         f"version {number} of {state.model} was rolled back and moved aside. "
         f"Bring it back: mnist-tfx rollback {state.model} --to {number}"
     )

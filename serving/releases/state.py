@@ -7,7 +7,7 @@ from pathlib import Path
 
 from serving.releases.models_config import ModelsConfig, Pin
 from serving.releases.record import Release, read_releases, withdrawn_versions
-from serving.releases.versions import StoredVersion, model_folder, rolled_back_versions, stored_versions
+from serving.releases.versions import ROLLED_BACK, StoredVersion, model_folder, stored_versions
 
 
 @dataclass(frozen=True)
@@ -51,27 +51,9 @@ class ModelState:
             return [version for version in self.pin.versions if version in self.whole]
         return self.whole[-(self.config.newest_served(self.model) or len(self.whole)) :]
 
-    def status(self, version: StoredVersion) -> str:
-        """One word or two on a version, for a table."""
-        if version.is_rolled_back:
-            return "rolled back"
-        if not version.whole:
-            return "incomplete"
-        if version.number == self.live:
-            return "live"
-        if self.pin is None:
-            return "stored"
-        if version.number == self.pin.canary:
-            return "canary"
-        if version.number in self.pin.versions:
-            return "served"
-        if version.number in self.withdrawn:
-            return "rolled back"
-        return "not promoted" if version.number > self.pin.stable else "stored"
-
 
 def read_state(serving: Path, model: str) -> ModelState:
-    """The state of a model. Raises PipelineError where `models.config` cannot be read, UsageError for an unknown model."""
+    """Raises PipelineError where `models.config` cannot be read, UsageError for an unknown model."""
     folder = model_folder(serving, model)
     config = ModelsConfig.read(serving)
     return ModelState(
@@ -80,6 +62,6 @@ def read_state(serving: Path, model: str) -> ModelState:
         config=config,
         pin=config.pin(model),
         stored=tuple(stored_versions(folder)),
-        rolled_back=tuple(rolled_back_versions(folder)),
+        rolled_back=tuple(stored_versions(folder / ROLLED_BACK)),
         releases=tuple(read_releases(serving, model)),
     )

@@ -75,10 +75,5 @@ def stored_versions(folder: Path) -> list[StoredVersion]:
     return [StoredVersion(number, path, _is_whole(path)) for number, path in sorted(numbered)]
 
 
-def rolled_back_versions(folder: Path) -> list[StoredVersion]:
-    """What was moved aside, by number."""
-    return stored_versions(folder / ROLLED_BACK)
-
-
 def _is_whole(path: Path) -> bool:
     return any((path / name).is_file() and (path / name).stat().st_size > 0 for name in _GRAPHS)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from components.errors import PipelineError, UsageError
-from pipeline.release_view import notes_on
+from pipeline.release_view import notes_on, status_of
 from serving.releases import apply, plans
 from serving.releases.apply import Released, release
 from serving.releases.record import FILE_NAME, read_releases
@@ -24,7 +24,7 @@ def roll_back(serving: Path, to: int | None = None, reason: str = "") -> Release
 
 
 def statuses(state: ModelState) -> dict[str, str]:
-    return {version.path.name: state.status(version) for version in (*state.stored, *state.rolled_back)}
+    return {version.path.name: status_of(state, version) for version in (*state.stored, *state.rolled_back)}
 
 
 def test_the_newest_version_goes_aside_whole_and_comes_back(tmp_path: Path) -> None:
