@@ -22,6 +22,7 @@ FLAGS: dict[str, tuple[Any, str, str]] = {
     "rest_api_port": (int, "PORT", "REST port (0: none; -1: any free one)"),
     "grpc_socket_path": (str, "FILE", "also answer gRPC on this UNIX socket"),
     "rest_api_timeout_in_ms": (int, "MS", "of a REST request, its arrival included (default 30000)"),
+    "rest_api_enable_cors_support": (_boolean, "BOOL", "pages of other origins may call the REST port"),
     "model_name": (str, "NAME", "of the model at --model_base_path (default: default)"),
     "model_base_path": (str, "DIR", "the folder of the one model to serve; its subfolders are versions"),
     "model_config_file": (str, "FILE", "ModelServerConfig: several models, version policies, labels"),

@@ -83,6 +83,7 @@ class ModelServer:
                 calls,
                 timeout_seconds=options.rest_api_timeout_in_ms / 1000,
                 metrics_path=monitoring.path if monitoring.enable else None,
+                cors=options.rest_api_enable_cors_support,
                 demo=demo_pages(self.manager, self._base_paths) if demo else None,
             )
         )
@@ -237,7 +238,7 @@ class _RestThread:
         return asyncio.run_coroutine_threadsafe(self._listen(host, port), self._loop).result()
 
     async def _listen(self, host: str, port: int) -> int:
-        self._runner = web.AppRunner(self._server.application(), access_log=None, shutdown_timeout=_CLOSE_SECONDS)
+        self._runner = self._server.runner(_CLOSE_SECONDS)
         await self._runner.setup()
         site = web.TCPSite(self._runner, host, port)
         await site.start()
