@@ -130,7 +130,7 @@ def _run(servable: Servable, task: _Task, given: input_pb2.Input, deadline: floa
     examples = _serialized(given)
     inputs = np.empty(len(examples), object)
     inputs[:] = examples
-    return servable.submit(task.signature_name, {_INPUT: inputs}, task.outputs, deadline).result()
+    return servable.run(task.signature_name, {_INPUT: inputs}, task.outputs, deadline)
 
 
 def count_examples(given: input_pb2.Input) -> int:

@@ -143,9 +143,8 @@ class RestServer:
         except TimeoutError:
             words = "Timed out: the request took longer than --rest_api_timeout_in_ms."
             failure = ServingError(grpc.StatusCode.DEADLINE_EXCEEDED, words)
-        except ConnectionError:  # nobody is there to be answered
+        except ConnectionError:
             failure = ServingError(grpc.StatusCode.CANCELLED, "the client went away")
-            raise
         except (HttpProcessingError, web.RequestPayloadError) as error:
             failure = invalid(f"the body is no HTTP: {error}")
         except Exception as error:

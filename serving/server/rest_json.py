@@ -49,7 +49,7 @@ _SHORT_FLOATS = (np.dtype(np.float32), np.dtype(np.float16), np.dtype(ml_dtypes.
 
 _WHITE_SPACE = dict.fromkeys(map(ord, " \t\n\v\f\r"))
 _BASE64 = re.compile("[A-Za-z0-9+/]*")
-_SURROGATE = re.compile(r"\\u[dD][89abAB]", re.ASCII)
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]", re.ASCII)
 
 
 def read_predict(

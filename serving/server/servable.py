@@ -95,6 +95,16 @@ class Servable:
         self._engine.check(signature_name, inputs, outputs)
         return self._computers[signature_name].submit(self._engine, signature_name, inputs, outputs, deadline)
 
+    def run(
+        self,
+        signature_name: str,
+        inputs: Mapping[str, np.ndarray],
+        outputs: Sequence[str],
+        deadline: float | None = None,
+    ) -> dict[str, np.ndarray]:
+        """The same, and waits."""
+        return self.submit(signature_name, inputs, outputs, deadline).result()
+
     def close(self) -> None:
         """Frees the model's memory. Nobody may hold the servable."""
         self._engine.close()
