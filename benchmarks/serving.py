@@ -1,6 +1,6 @@
 """Our model server beside an unbatched one and MLServer; its client; a rollover under load. Same machine, one run.
 
-    .venv/bin/python -m benchmarks.serving [--home DIR] [--quick] [--json]
+    .venv/bin/python -m benchmarks.serving [--hostile] [--home DIR] [--quick] [--json]
 
 The model is 784-512-512-10, the newest that was pushed for mnist. Each server is a process of its own; they and the
 load generator share the cores and take turns in rounds, so that noise hits all alike. Every figure is the median of the
@@ -9,6 +9,8 @@ rounds; a ratio is the median of the rounds' ratios.
 ours       `mnist-tfx serve` with its defaults: dynamic batching
 unbatched  grpcio's server with a thread pool around our engine (benchmarks/serving_unbatched.py)
 MLServer   the same weights in NumPy, over the V2 protocol, with its fastest settings (benchmarks/serving_servers.py)
+
+With --hostile instead: what innocent callers meet beside each kind of attack (benchmarks/serving_hostile.py).
 
 MLServer lives in .tools/mlserver, which the first run makes. Exits with 1 where an aim is missed.
 """
@@ -30,7 +32,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import serving_codec, serving_report, serving_rollover, serving_servers
+from benchmarks import serving_codec, serving_hostile, serving_report, serving_rollover, serving_servers
 from benchmarks.serving_load import Answers, Generator
 from benchmarks.serving_report import BATCH, CONCURRENCY, figures
 from benchmarks.serving_servers import CannotRun, EngineAlone, Server
@@ -46,9 +48,10 @@ class Plan:
 
     rounds: int
     seconds: float  # of each measurement in a round
+    attack_seconds: float
 
 
-FULL, QUICK = Plan(8, 2.0), Plan(2, 1.0)
+FULL, QUICK = Plan(8, 2.0, 10.0), Plan(2, 1.0, 3.0)
 
 
 def check_agreement(servers: Mapping[str, Server]) -> None:
@@ -135,6 +138,12 @@ def run(version: Path, work: Path, plan: Plan) -> dict[str, Any]:
     }
 
 
+def attacked(version: Path, work: Path, plan: Plan) -> dict[str, Any]:
+    """Measures what attacks do to others. Raises CannotRun."""
+    found = serving_hostile.measure(version, work, plan.attack_seconds, say)
+    return {"hostile": [asdict(one) for one in found], "aims": serving_hostile.aims(found)}
+
+
 def say(words: str) -> None:
     """Progress, on stderr."""
     print(f"{words} ...", file=sys.stderr, flush=True)
@@ -144,19 +153,24 @@ def main() -> int:
     """Measures and prints; 0 where all aims are met."""
     parser = argparse.ArgumentParser(description="Compare our model server with an unbatched one and with MLServer.")
     parser.add_argument("--home", metavar="DIR", help="a home with a model of mnist (default: as for mnist-tfx)")
+    parser.add_argument("--hostile", action="store_true", help="attack our server instead")
     parser.add_argument("--quick", action="store_true", help="two short rounds instead of eight")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of tables")
     args = parser.parse_args()
     version = serving_servers.newest_model(Home.resolve(args.home))
     with tempfile.TemporaryDirectory(prefix="mnist-tfx-benchmark-") as work:
         try:
-            result = run(version, Path(work), QUICK if args.quick else FULL)
+            plan = QUICK if args.quick else FULL
+            result = (attacked if args.hostile else run)(version, Path(work), plan)
         except CannotRun as error:
             print(error, file=sys.stderr)
             return 1
     if args.json:
         told = [asdict(aim) | {"met": aim.met} for aim in result["aims"]]
         print(json.dumps(result | {"aims": told}, indent=2))
+    elif args.hostile:
+        serving_hostile.show([serving_hostile.Suffered(**one) for one in result["hostile"]])
+        serving_report.show_aims(result["aims"])
     else:
         serving_report.show(result)
     return 0 if all(aim.met for aim in result["aims"]) else 1

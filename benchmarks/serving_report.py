@@ -115,8 +115,13 @@ def show(result: Mapping[str, Any]) -> None:
         f"({rollover['load_seconds']:.1f} s) {rollover['loading_p99'] * 1e3:.1f}, "
         f"in the second around the swap {rollover['swap_p99'] * 1e3:.1f}"
     )
+    show_aims(result["aims"])
+
+
+def show_aims(found: Iterable[Aim]) -> None:
+    """Prints what should hold, and whether it does."""
     print(f"\n{'aims':66} {'measured':>9} {'aim':>8}")
-    for aim in result["aims"]:
+    for aim in found:
         print(
             f"  {aim.what:64} {aim.value:9.2f} {f'{aim.relation} {aim.limit:g}':>8}  {'met' if aim.met else 'MISSED'}"
         )

@@ -8,6 +8,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -44,6 +45,7 @@ class Server:
     address: str
     process: subprocess.Popen[str]
     speaks_v2: bool = False
+    rest: str = ""
 
     def method(self, batch: int) -> Method:
         """The method that classifies, with requests of `batch` images of noise."""
@@ -101,8 +103,14 @@ def ours(base_path: Path, log: Path) -> Iterator[Server]:
         assert process.stderr is not None
         for line in process.stderr:
             lines.write(line)
-            if match := re.search(r"is AVAILABLE at gRPC ([\d.]+:\d+)", line):
-                yield Server(match.group(1), process)
+            if match := re.search(r"is AVAILABLE at gRPC ([\d.]+:\d+), REST http://([\d.]+:\d+)", line):
+                drain = threading.Thread(target=shutil.copyfileobj, args=(process.stderr, lines), daemon=True)
+                drain.start()  # a full pipe would stop the server
+                try:
+                    yield Server(match.group(1), process, rest=match.group(2))
+                finally:
+                    process.kill()
+                    drain.join()
                 return
         raise CannotRun(f"mnist-tfx serve ended; {log} has what it said")
 

@@ -18,7 +18,7 @@ import tensorflow as tf
 from tensorflow.core.protobuf.config_pb2 import CallableOptions
 from tensorflow.core.protobuf.meta_graph_pb2 import SignatureDef
 
-from serving.server.errors import ServingError
+from serving.server.errors import ServingError, invalid
 from serving.server.tensors import enum_of, type_name
 
 logger = logging.getLogger(__name__)
@@ -93,18 +93,16 @@ class Engine:
         known_outputs = self.signatures[signature_name].outputs
         for output in outputs:
             if output not in known_outputs:
-                raise _invalid(f"output tensor alias not found in signature: {output}")
+                raise invalid(f"output tensor alias not found in signature: {output}")
         if len(inputs) != len(feeds) or any(key not in inputs for key, _ in feeds):
             raise _wrong_keys(inputs, [key for key, _ in feeds])
         for position, (key, expected) in enumerate(feeds):
             try:
                 given = enum_of(inputs[key].dtype)
             except ValueError as error:
-                raise _invalid(f"{key}: {error}") from None
+                raise invalid(f"{key}: {error}") from None
             if given != expected:
-                raise _invalid(
-                    f"Expects arg[{position}] to be {type_name(expected)} but {type_name(given)} is provided"
-                )
+                raise invalid(f"Expects arg[{position}] to be {type_name(expected)} but {type_name(given)} is provided")
 
     def run(
         self, signature_name: str, inputs: Mapping[str, np.ndarray], outputs: Sequence[str]
@@ -120,7 +118,7 @@ class Engine:
         except tf.errors.OpError as error:
             raise _op_error(error) from error
         except (TypeError, ValueError, RuntimeError) as error:
-            raise _invalid(str(error)) from error
+            raise invalid(str(error)) from error
         computed = dict(zip(names, values, strict=True))
         return {name: computed[name] for name in outputs}
 
@@ -164,14 +162,10 @@ def _op_error(error: tf.errors.OpError) -> ServingError:
     return ServingError(_CODES.get(error.error_code, grpc.StatusCode.UNKNOWN), error.message)
 
 
-def _invalid(message: str) -> ServingError:
-    return ServingError(grpc.StatusCode.INVALID_ARGUMENT, message)
-
-
 def _wrong_keys(inputs: Mapping[str, np.ndarray], expected: Sequence[str]) -> ServingError:
     extra = ",".join(sorted(set(inputs) - set(expected)))
     missing = ",".join(sorted(set(expected) - set(inputs)))
-    return _invalid(
+    return invalid(
         f"input size does not match signature: {len(inputs)}!={len(expected)} len({{{','.join(sorted(inputs))}}}) != "
         f"len({{{','.join(expected)}}}). Sent extra: {{{extra}}}. Missing but required: {{{missing}}}."
     )

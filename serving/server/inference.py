@@ -12,9 +12,10 @@ from tensorflow.core.framework import types_pb2
 from tensorflow.core.protobuf.meta_graph_pb2 import SignatureDef
 from tensorflow_serving.apis import classification_pb2, inference_pb2, input_pb2, regression_pb2
 
-from serving.server.errors import ServingError
-from serving.server.predict import DEFAULT_SIGNATURE, acquire, fill_spec, invalid, spec_of
+from serving.server.errors import ServingError, invalid
+from serving.server.predict import DEFAULT_SIGNATURE, acquire, fill_spec, spec_of
 from serving.server.servable import Servable, Servables
+from serving.server.tensors import enum_of, type_name
 
 CLASSIFY_METHOD = "tensorflow/serving/classify"
 REGRESS_METHOD = "tensorflow/serving/regress"
@@ -79,8 +80,6 @@ def multi_inference(
                     grpc.StatusCode.UNIMPLEMENTED, f"Unsupported signature method_name: {one.method_name}"
                 )
             tasks.append(_task(servable, name, one.method_name))
-        if len({servable.signatures[task.signature_name].inputs[_INPUT].name for task in tasks}) > 1:
-            raise invalid("Input tensor must be the same for all Signatures.")
         for task in tasks:
             arrays = _run(servable, task, request.input, deadline)
             result = answer.results.add()
@@ -99,10 +98,10 @@ def _task(servable: Servable, signature_name: str, method: str) -> _Task:
     if signature is None:
         raise invalid(f"No signature was found with the name: {name}")
     kind = "classification" if method == CLASSIFY_METHOD else "regression"
-    if signature.method_name != method:
-        raise invalid(f"Expected {kind} signature method_name to be {method}. Was: {signature.method_name}")
-    if len(signature.inputs) != 1 or _INPUT not in signature.inputs:
-        raise invalid(f"Expected one input Tensor, {_INPUT!r}, in the {kind} signature {name!r}.")
+    if len(signature.inputs) != 1:
+        raise invalid("Expected one input Tensor.")
+    if _INPUT not in signature.inputs:
+        raise invalid(f"No {kind} inputs found in SignatureDef: {name} has {sorted(signature.inputs)}, not {_INPUT!r}")
     outputs = _classify_outputs(signature) if method == CLASSIFY_METHOD else _regress_outputs(signature)
     return _Task(name, method, outputs)
 
@@ -111,23 +110,19 @@ def _classify_outputs(signature: SignatureDef) -> tuple[str, ...]:
     if len(signature.outputs) not in (1, 2):
         raise invalid(f"Expected one or two output Tensors, found {len(signature.outputs)}")
     outputs = tuple(name for name in (_CLASSES, _SCORES) if name in signature.outputs)
-    if len(outputs) != len(signature.outputs):
+    if not outputs:
         raise invalid(
-            f'Expected classification signature outputs to be "{_CLASSES}" and "{_SCORES}", or one of them. '
-            f"Was: {', '.join(sorted(signature.outputs))}"
+            f'Expected classification signature outputs to contain at least one of "{_CLASSES}" or "{_SCORES}". '
+            f"Signature has: {', '.join(sorted(signature.outputs))}"
         )
-    expected = {_CLASSES: types_pb2.DT_STRING, _SCORES: types_pb2.DT_FLOAT}
-    for name in outputs:
-        if signature.outputs[name].dtype != expected[name]:
-            raise invalid(f"Expected {name} Tensor of {types_pb2.DataType.Name(expected[name])}.")
     return outputs
 
 
 def _regress_outputs(signature: SignatureDef) -> tuple[str, ...]:
-    if list(signature.outputs) != [_REGRESSIONS]:
+    if len(signature.outputs) != 1:
         raise invalid("Expected one output Tensor.")
-    if signature.outputs[_REGRESSIONS].dtype != types_pb2.DT_FLOAT:
-        raise invalid("Expected output Tensor of DT_FLOAT.")
+    if _REGRESSIONS not in signature.outputs:
+        raise invalid(f"No regression outputs found in SignatureDef: it has {', '.join(signature.outputs)}")
     return (_REGRESSIONS,)
 
 
@@ -167,6 +162,7 @@ def _fill_classifications(
     for name, array in arrays.items():
         if array.ndim != 2:
             raise invalid(f"Expected Tensor shape: [batch_size num_classes], but got {list(array.shape)} for {name}")
+        _check_type(name, array, types_pb2.DT_STRING if name == _CLASSES else types_pb2.DT_FLOAT)
         _check_rows(array, examples)
     classes, scores = arrays.get(_CLASSES), arrays.get(_SCORES)
     if classes is not None and scores is not None and classes.shape != scores.shape:
@@ -190,9 +186,16 @@ def _fill_regressions(result: regression_pb2.RegressionResult, arrays: dict[str,
         raise invalid(
             f"Expected output Tensor shape to be either [batch_size] or [batch_size, 1] but got {list(values.shape)}"
         )
+    _check_type(_REGRESSIONS, values, types_pb2.DT_FLOAT)
     _check_rows(values, examples)
     for value in values.reshape(-1).tolist():
         result.regressions.add(value=value)
+
+
+def _check_type(name: str, array: np.ndarray, expected: int) -> None:
+    given = enum_of(array.dtype)
+    if given != expected:
+        raise invalid(f"Expected {name} Tensor of {type_name(expected)}. Got: {type_name(given)}")
 
 
 def _check_rows(array: np.ndarray, examples: int) -> None:

@@ -83,6 +83,7 @@ class ModelServer:
                 calls,
                 timeout_seconds=options.rest_api_timeout_in_ms / 1000,
                 metrics_path=monitoring.path if monitoring.enable else None,
+                cors=options.rest_api_enable_cors_support,
                 demo=demo_pages(self.manager, self._base_paths) if demo else None,
             )
         )

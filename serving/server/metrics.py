@@ -50,18 +50,19 @@ class Metrics:
         self._load_latency = Counter(f"{_SAVED_MODEL}load_latency", ("model_path",))
         self._warmup_latency = Histogram(f"{_SERVING}model_warmup_latency", ("model_path", "status"), LATENCY_BUCKETS)
 
-    def request(self, model: str, api: str, entrypoint: str, status: str, seconds: float) -> None:
+    def request(self, model: str, api: str, entrypoint: str, status: str, seconds: float | None) -> None:
         """A request was answered.
 
         Args:
             model: its model's name; one that is served, or empty: a client must not be able to make up series.
-            api: "Predict", "Classify", "Regress" or "MultiInference".
+            api: "Predict", "Classify" or "Regress"; over REST in small letters, and empty for what else is asked there.
             entrypoint: "GRPC" or "REST".
             status: the status code's name.
-            seconds: from the request's arrival to its answer.
+            seconds: from the request's arrival to its answer; None if it failed.
         """
         self._request_count.add((model, status))
-        self._request_latency.observe((model, api, entrypoint), seconds * 1e6)
+        if seconds is not None:
+            self._request_latency.observe((model, api, entrypoint), seconds * 1e6)
 
     def runtime(self, model: str, api: str, seconds: float) -> None:
         """A request was computed; `seconds` it waited for its batch and for the computation."""

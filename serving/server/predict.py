@@ -1,25 +1,141 @@
-"""Predict and GetModelMetadata, as plain functions from message to message; no gRPC and no HTTP in here."""
+"""Predict and GetModelMetadata, from message to message; no gRPC and no HTTP in here."""
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 
 import grpc
 import numpy as np
 from google.protobuf.message import Message
+from tensorflow.core.framework import types_pb2
 from tensorflow_serving.apis import get_model_metadata_pb2, model_pb2, predict_pb2
 
-from serving.server.errors import ServingError
+from serving.server.errors import ServingError, as_serving_error, check_deadline, invalid
+from serving.server.replies import Reply
+from serving.server.rows import check_rows
 from serving.server.servable import Servable, Servables
 from serving.server.tensors import decode_tensor, encode_tensor
 
 DEFAULT_SIGNATURE = "serving_default"
 SIGNATURE_DEF_FIELD = "signature_def"
 
+Arrays = Mapping[str, np.ndarray]
 
-def invalid(message: str) -> ServingError:
-    """INVALID_ARGUMENT with a message."""
-    return ServingError(grpc.StatusCode.INVALID_ARGUMENT, message)
+
+@dataclass(frozen=True, slots=True)
+class Predicted:
+    """What came out, and of which servable."""
+
+    model: str
+    version: int
+    signature_name: str
+    arrays: Arrays
+    seconds: float
+    """In the queue and in the computation."""
+
+
+Read = Callable[[Servable], tuple[str, Arrays, Sequence[str]]]
+"""Which signature is asked, its inputs by name, and the outputs that are wanted. Raises ServingError."""
+
+
+def submit(servables: Servables, spec: model_pb2.ModelSpec, read: Read, deadline: float | None, reply: Reply) -> None:
+    """Computes a Predict request without waiting; the one way to do it. The servable is held until it is done.
+
+    Args:
+        servables: all models.
+        spec: which one.
+        read: decodes the request; may take its time, in this thread.
+        deadline: `time.monotonic()` seconds.
+        reply: gets `Predicted`, perhaps before this returns.
+    """
+    held = None
+    try:
+        check_deadline(deadline)
+        entered = acquire(servables, spec)
+        servable = entered.__enter__()
+        held = entered
+        name, inputs, outputs = read(servable)
+        start = time.perf_counter()
+        future = servable.submit(name, inputs, outputs, deadline)
+    except Exception as error:
+        if held is not None:
+            held.__exit__(None, None, None)
+        reply(None, as_serving_error(error))
+        return
+
+    def computed(done: Future[dict[str, np.ndarray]]) -> None:
+        held.__exit__(None, None, None)
+        error = done.exception()
+        if error is not None:
+            reply(None, as_serving_error(error))
+        else:
+            seconds = time.perf_counter() - start
+            reply(Predicted(servable.name, servable.version, name, done.result(), seconds), None)
+
+    future.add_done_callback(computed)
+
+
+def submit_request(
+    servables: Servables, request: predict_pb2.PredictRequest, deadline: float | None, reply: Reply
+) -> None:
+    """The same for gRPC's message."""
+
+    def read(servable: Servable) -> tuple[str, Arrays, Sequence[str]]:
+        name = spec.signature_name or DEFAULT_SIGNATURE
+        signature = servable.signatures.get(name)
+        if signature is None:
+            raise ServingError(grpc.StatusCode.FAILED_PRECONDITION, f'Serving signature key "{name}" not found.')
+        return name, _decode(request, servable, name, signature), _wanted(request.output_filter, signature.outputs)
+
+    try:
+        spec = spec_of(request)
+    except ServingError as error:
+        reply(None, error)
+        return
+    submit(servables, spec, read, deadline, reply)
+
+
+def is_heavy(request: predict_pb2.PredictRequest) -> bool:
+    """Whether decoding takes long: many strings, or many numbers that are not one piece of bytes."""
+    return not all(tensor.tensor_content and tensor.dtype != types_pb2.DT_STRING for tensor in request.inputs.values())
+
+
+def response(predicted: Predicted, as_content: bool) -> predict_pb2.PredictResponse:
+    """The answer as a message, with the resolved model_spec. Raises ServingError."""
+    answer = predict_pb2.PredictResponse()
+    answer.model_spec.name = predicted.model
+    answer.model_spec.version.value = predicted.version
+    answer.model_spec.signature_name = predicted.signature_name
+    for name, array in predicted.arrays.items():
+        try:
+            answer.outputs[name].CopyFrom(encode_tensor(array, as_content))
+        except ValueError as error:
+            raise ServingError(grpc.StatusCode.INTERNAL, f"output {name} cannot be sent: {error}") from error
+    return answer
+
+
+def metadata(
+    servables: Servables, request: get_model_metadata_pb2.GetModelMetadataRequest
+) -> get_model_metadata_pb2.GetModelMetadataResponse:
+    """The signatures of a servable. Raises ServingError."""
+    spec = spec_of(request)
+    if not request.metadata_field:
+        raise invalid("GetModelMetadataRequest must specify at least one metadata_field")
+    for field in request.metadata_field:
+        if field != SIGNATURE_DEF_FIELD:
+            raise invalid(f"Metadata field {field} is not supported")
+    answer = get_model_metadata_pb2.GetModelMetadataResponse()
+    with acquire(servables, spec) as servable:
+        fill_spec(answer.model_spec, servable)
+        signatures = get_model_metadata_pb2.SignatureDefMap()
+        for name, signature in servable.signatures.items():
+            signatures.signature_def[name].CopyFrom(signature)
+    answer.metadata[SIGNATURE_DEF_FIELD].Pack(signatures)
+    return answer
 
 
 def spec_of(request: Message) -> model_pb2.ModelSpec:
@@ -49,75 +165,6 @@ def fill_spec(spec: model_pb2.ModelSpec, servable: Servable, signature_name: str
     spec.signature_name = signature_name
 
 
-class Prediction:
-    """A Predict request, decoded. It holds its servable until `release`."""
-
-    def __init__(self, servables: Servables, request: predict_pb2.PredictRequest) -> None:
-        """Raises ServingError, and holds nothing then."""
-        spec = spec_of(request)
-        self._held = acquire(servables, spec)
-        self.servable = self._held.__enter__()
-        try:
-            self.signature_name = spec.signature_name or DEFAULT_SIGNATURE
-            signature = self.servable.signatures.get(self.signature_name)
-            if signature is None:
-                raise ServingError(
-                    grpc.StatusCode.FAILED_PRECONDITION, f'Serving signature key "{self.signature_name}" not found.'
-                )
-            self.outputs = _wanted(request.output_filter, signature.outputs)
-            self.inputs = _decode(request, signature)
-        except BaseException:
-            self.release()
-            raise
-
-    def release(self) -> None:
-        """Lets go of the servable; to be called once."""
-        self._held.__exit__(None, None, None)
-
-    def response(self, arrays: dict[str, np.ndarray], as_content: bool) -> predict_pb2.PredictResponse:
-        """The answer, with the resolved model_spec. Raises ServingError."""
-        answer = predict_pb2.PredictResponse()
-        fill_spec(answer.model_spec, self.servable, self.signature_name)
-        for name, array in arrays.items():
-            try:
-                answer.outputs[name].CopyFrom(encode_tensor(array, as_content))
-            except ValueError as error:
-                raise ServingError(grpc.StatusCode.INTERNAL, f"output {name} cannot be sent: {error}") from error
-        return answer
-
-
-def predict(
-    servables: Servables, request: predict_pb2.PredictRequest, deadline: float | None, *, as_content: bool = False
-) -> predict_pb2.PredictResponse:
-    """Computes a request and waits for it. `deadline`: `time.monotonic()` seconds. Raises ServingError."""
-    prediction = Prediction(servables, request)
-    try:
-        arrays = prediction.servable.run(prediction.signature_name, prediction.inputs, prediction.outputs, deadline)
-        return prediction.response(arrays, as_content)
-    finally:
-        prediction.release()
-
-
-def metadata(
-    servables: Servables, request: get_model_metadata_pb2.GetModelMetadataRequest
-) -> get_model_metadata_pb2.GetModelMetadataResponse:
-    """The signatures of a servable. Raises ServingError."""
-    spec = spec_of(request)
-    if not request.metadata_field:
-        raise invalid("GetModelMetadataRequest must specify at least one metadata_field")
-    for field in request.metadata_field:
-        if field != SIGNATURE_DEF_FIELD:
-            raise invalid(f"Metadata field {field} is not supported")
-    answer = get_model_metadata_pb2.GetModelMetadataResponse()
-    with acquire(servables, spec) as servable:
-        fill_spec(answer.model_spec, servable)
-        signatures = get_model_metadata_pb2.SignatureDefMap()
-        for name, signature in servable.signatures.items():
-            signatures.signature_def[name].CopyFrom(signature)
-    answer.metadata[SIGNATURE_DEF_FIELD].Pack(signatures)
-    return answer
-
-
 def _wanted(output_filter, outputs) -> tuple[str, ...]:  # type: ignore[no-untyped-def]
     """The outputs to compute: those of the filter, or all."""
     if not output_filter:
@@ -135,7 +182,9 @@ def _wanted(output_filter, outputs) -> tuple[str, ...]:  # type: ignore[no-untyp
     return tuple(wanted)
 
 
-def _decode(request: predict_pb2.PredictRequest, signature) -> dict[str, np.ndarray]:  # type: ignore[no-untyped-def]
+def _decode(  # type: ignore[no-untyped-def]
+    request: predict_pb2.PredictRequest, servable: Servable, name: str, signature
+) -> dict[str, np.ndarray]:
     """The request's tensors, and the signature's defaults for those that are not sent."""
     known = signature.inputs
     inputs: dict[str, np.ndarray] = {}
@@ -147,8 +196,11 @@ def _decode(request: predict_pb2.PredictRequest, signature) -> dict[str, np.ndar
             f"len({{{','.join(sorted(request.inputs))}}}) != len({{{','.join(sorted(known))}}}). "
             f"Sent extra: {{{','.join(sorted(extra))}}}. Missing but required: {{{','.join(sorted(missing))}}}."
         )
+    most = servable.max_rows(name)
     for key in known:
         tensor = request.inputs[key] if key in request.inputs else signature.defaults[key]
+        if tensor.tensor_shape.dim:
+            check_rows(tensor.tensor_shape.dim[0].size, most)
         try:
             inputs[key] = decode_tensor(tensor)
         except ValueError as error:

@@ -6,45 +6,47 @@ import asyncio
 import logging
 import re
 import time
-from collections.abc import Awaitable, Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import unquote
 
 import grpc
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 from google.protobuf.json_format import MessageToDict
 from tensorflow_serving.apis import (
     classification_pb2,
     get_model_metadata_pb2,
     get_model_status_pb2,
+    input_pb2,
     model_pb2,
     regression_pb2,
 )
 
-from serving.server import model_service, predict, rest_json
-from serving.server.calls import Calls, as_serving_error
-from serving.server.errors import ServingError
+from serving.server import limits, model_service, predict, replies, rest_json
+from serving.server.calls import Calls
+from serving.server.errors import ServingError, TooLargeError, as_serving_error, invalid
+from serving.server.json_reader import Reader
 from serving.server.prometheus import CONTENT_TYPE
-
-logger = logging.getLogger(__name__)
-
-MAX_BODY_BYTES = 32 * 2**20
-"""Of a request, unpacked; a larger one is 413."""
-
-MAX_BODIES_BYTES = 256 * 2**20
-"""Of all bodies in hand; more is 429."""
-
-MAX_CONCURRENT_REQUESTS = 256
-"""One more is 503."""
+from serving.server.servable import Servable
 
 DEMO_PATH = "/demo/"
 
-_THREADS = 16  # each computes one request at a time
+_THREADS = 16  # for what is not Predict
+_MAX_DIGITS = 19  # of an int64
 
 _MODEL_PATH = re.compile(
     r"(?i:/v1/models)/(?P<name>[^/:]+)(?:/(?i:versions)/(?P<version>\d+)|/(?i:labels)/(?P<label>[^/:]+))?"
-    r"(?:(?P<metadata>/(?i:metadata))|:(?P<method>(?i:predict|classify|regress)))?"
+    r"(?:(?P<metadata>/(?i:metadata))|:(?P<method>(?i:predict|classify|regress)))?",
+    re.ASCII,
 )
+_CORS = {
+    "Access-Control-Allow-Origin": "*",
+    "Access-Control-Allow-Methods": "POST, GET",
+    "Access-Control-Allow-Headers": "Content-Type",
+}
 _HTTP_STATUS = {
     grpc.StatusCode.OK: 200,
     grpc.StatusCode.CANCELLED: 499,
@@ -69,7 +71,13 @@ class RestServer:
     """The HTTP handlers over `Calls`."""
 
     def __init__(
-        self, calls: Calls, *, timeout_seconds: float, metrics_path: str | None, demo: web.Application | None = None
+        self,
+        calls: Calls,
+        *,
+        timeout_seconds: float,
+        metrics_path: str | None,
+        cors: bool = False,
+        demo: web.Application | None = None,
     ) -> None:
         """Takes what answers the calls.
 
@@ -77,23 +85,34 @@ class RestServer:
             calls: the models.
             timeout_seconds: of a request, its body's arrival included.
             metrics_path: None for no metrics.
+            cors: pages from elsewhere may call.
             demo: a page to serve beside the models.
         """
         self._calls = calls
         self._demo = demo
         self._timeout = timeout_seconds
         self._metrics_path = metrics_path
+        self._headers = _CORS if cors else {}
         self._in_hand = 0
-        self._bodies_bytes = 0
+        self._answering = 0
+        self._bodies = _Bodies()
         self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="rest")
+        self._one_by_one = ThreadPoolExecutor(1, thread_name_prefix="rest-large")
+        self._reader = Reader()  # used in that thread only
 
-    def application(self) -> web.Application:
-        """The aiohttp application."""
-        application = web.Application(client_max_size=MAX_BODY_BYTES)
+    def runner(self, **timeouts: float) -> web.AppRunner:
+        """The application, for an event loop; `timeouts` are aiohttp's, in seconds."""
+        application = web.Application()
         if self._demo is not None:
             application.add_subapp(DEMO_PATH, self._demo)
         application.router.add_route("*", "/{path:.*}", self._handle)
-        return application
+        return web.AppRunner(
+            application,
+            access_log=None,
+            logger=_logger_without_bad_requests(),
+            auto_decompress=False,  # which would be done in the event loop, and before it is known how large it is
+            **timeouts,
+        )
 
     async def finish(self, grace_seconds: float) -> None:
         """Waits until no request is in hand, but no longer than that."""
@@ -104,129 +123,252 @@ class RestServer:
     def close(self) -> None:
         """Ends the threads; no request may be in hand."""
         self._pool.shutdown(wait=False, cancel_futures=True)
+        self._one_by_one.submit(self._reader.close)
+        self._one_by_one.shutdown(wait=False)
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
-        if request.path == self._metrics_path and request.method in ("GET", "HEAD"):
+        path = request.rel_url.raw_path
+        if path == self._metrics_path and request.method in ("GET", "HEAD"):
             return web.Response(body=self._calls.metrics.text().encode(), headers={"Content-Type": CONTENT_TYPE})
-        if not request.path.lower().startswith("/v1/"):
-            return _error(404, f"Not Found: {request.path}")
-        if self._in_hand >= MAX_CONCURRENT_REQUESTS:
-            return _error(503, f"more than {MAX_CONCURRENT_REQUESTS} requests in hand, try again later")
+        if not path.lower().startswith("/v1/"):
+            return self._error(404, f"Not Found: {path}")
+        start = time.perf_counter()
+        asked = _Asked()
+        failure: ServingError | None = None
         self._in_hand += 1
         try:
             async with asyncio.timeout(self._timeout):
-                return await self._answer(request)
+                body = await self._answer(request, path, asked)
+            return web.Response(body=body, content_type="application/json", headers=self._headers)
         except TimeoutError:
-            return _error(504, "Timed out: the request took longer than --rest_api_timeout_in_ms.")
-        except web.HTTPRequestEntityTooLarge:
-            return _error(413, f"the body is larger than {MAX_BODY_BYTES // 2**20} MiB")
-        except web.HTTPException as error:
-            return _error(error.status, error.reason)
-        except (ConnectionError, asyncio.CancelledError):
-            raise
+            words = "Timed out: the request took longer than --rest_api_timeout_in_ms."
+            failure = ServingError(grpc.StatusCode.DEADLINE_EXCEEDED, words)
+        except ConnectionError:
+            failure = ServingError(grpc.StatusCode.CANCELLED, "the client went away")
+        except (HttpProcessingError, web.RequestPayloadError) as error:
+            failure = invalid(f"the body is no HTTP: {error}")
         except Exception as error:
             failure = as_serving_error(error)
-            return _error(_HTTP_STATUS.get(failure.code, 500), failure.message)
         finally:
             self._in_hand -= 1
+            self._calls.count(asked.method, "REST", asked.spec.name, start, failure)
+        status = 413 if isinstance(failure, TooLargeError) else _HTTP_STATUS.get(failure.code, 500)
+        return self._error(status, failure.message)
 
-    async def _answer(self, request: web.Request) -> web.Response:
-        match = _MODEL_PATH.fullmatch(request.path)
+    def _error(self, status: int, message: str) -> web.Response:
+        body = rest_json.dumps({"error": message})
+        return web.Response(status=status, body=body, content_type="application/json", headers=self._headers)
+
+    async def _answer(self, request: web.Request, path: str, asked: _Asked) -> bytes:
+        if request.method == "OPTIONS":  # what a browser asks before it lets a page of another origin call
+            if re.search("https?://", request.headers.get("Origin", "")):
+                return b""
+            raise ServingError(grpc.StatusCode.FAILED_PRECONDITION, "Origin header is missing in CORS preflight")
+        match = _MODEL_PATH.fullmatch(path)
         method = (match["method"] or "").lower() if match else ""
         if match is None or request.method != ("POST" if method else "GET"):
-            raise predict.invalid(f"Malformed request: {request.method} {request.path}")
-        spec = _spec(match)
+            raise invalid(f"Malformed request: {request.method} {path}")
+        asked.spec, asked.method = _spec(match), method
         if not method:
             show = self._metadata if match["metadata"] else self._status
-            return await self._in_thread(lambda: show(spec))
-        respond = {"predict": self._predict, "classify": self._classify, "regress": self._regress}[method]
+            return await _in(self._pool, show, asked.spec)
         deadline = time.monotonic() + self._timeout
-        return await self._with_body(request, lambda body: respond(spec, body, deadline))
+        with _Body(self._bodies) as body:
+            await body.read(request)
+            if self._answering >= limits.MAX_REQUESTS:
+                raise ServingError(grpc.StatusCode.UNAVAILABLE, "too many requests in hand, try again later")
+            self._answering += 1
+            try:
+                respond = self._predict if method == "predict" else self._infer
+                return await respond(asked, bytes(body.data), body.encoding, deadline)
+            finally:
+                self._answering -= 1
 
-    async def _with_body(self, request: web.Request, respond: Callable[[bytes], bytes]) -> web.Response:
-        """Reads the body and answers it in a thread; all bodies in hand together are bounded."""
-        claimed = request.content_length
-        packed = request.headers.get("Content-Encoding", "identity").lower() != "identity"
-        size = MAX_BODY_BYTES if claimed is None or packed else claimed
-        if size > MAX_BODY_BYTES:
-            raise web.HTTPRequestEntityTooLarge(MAX_BODY_BYTES, size)
-        if self._bodies_bytes + size > MAX_BODIES_BYTES:
-            raise ServingError(grpc.StatusCode.RESOURCE_EXHAUSTED, "too many large requests in hand, try again later")
-        self._bodies_bytes += size
-        try:
-            body = await request.read()
-            return await self._in_thread(lambda: respond(body))
-        finally:
-            self._bodies_bytes -= size
+    async def _json(self, large: bool, deadline: float, function: str, *arguments: Any) -> Any:
+        """Calls a function of `rest_json`."""
+        if large:
+            return await _in(self._one_by_one, self._reader.call, deadline, function, *arguments)
+        return _read_small(deadline, function, *arguments)
 
-    def _in_thread(self, answer: Callable[[], bytes]) -> Awaitable[web.Response]:
-        async def wait() -> web.Response:
-            body = await asyncio.get_running_loop().run_in_executor(self._pool, answer)
-            return web.Response(body=body, content_type="application/json")
+    async def _predict(self, asked: _Asked, body: bytes, encoding: str, deadline: float) -> bytes:
+        large = _is_large(body, encoding)
+        in_rows: list[bool] = []
 
-        return wait()
+        def read(servable: Servable) -> tuple[str, predict.Arrays, tuple[str, ...]]:
+            signatures = {
+                name: ({key: info.dtype for key, info in signature.inputs.items()}, servable.max_rows(name))
+                for name, signature in servable.signatures.items()
+            }
+            call = self._reader.call if large else _read_small
+            name, arrays, rows = call(deadline, "read_predict", body, encoding, signatures)
+            in_rows.append(rows)
+            return name, arrays, tuple(servable.signatures[name].outputs)
+
+        def submit() -> Future[Any]:
+            manager = self._calls.manager
+            return replies.future(lambda reply: predict.submit(manager, asked.spec, read, deadline, reply))
+
+        computing = await _in(self._one_by_one, submit) if large else submit()
+        predicted = await asyncio.wrap_future(computing)
+        self._calls.metrics.runtime(asked.spec.name, "Predict", predicted.seconds)
+        large = sum(array.size for array in predicted.arrays.values()) > limits.LARGE_ANSWER_VALUES
+        answer: bytes = await self._json(large, deadline, "write_predict", predicted.arrays, in_rows[0])
+        return answer
+
+    async def _infer(self, asked: _Asked, body: bytes, encoding: str, deadline: float) -> bytes:
+        large = _is_large(body, encoding)
+        name, serialized = await self._json(large, deadline, "read_examples", body, encoding)
+        asked.spec.signature_name = name
+        given = input_pb2.Input.FromString(serialized)
+        if asked.method == "classify":
+            request: Any = classification_pb2.ClassificationRequest(model_spec=asked.spec, input=given)
+            answer = await _in(self._pool, self._calls.infer, "Classify", request, deadline)
+            return rest_json.dumps(rest_json.classify_answer(answer.result))
+        request = regression_pb2.RegressionRequest(model_spec=asked.spec, input=given)
+        answer = await _in(self._pool, self._calls.infer, "Regress", request, deadline)
+        return rest_json.dumps(rest_json.regress_answer(answer.result))
 
     # In threads of the pool.
-
-    def _predict(self, spec: model_pb2.ModelSpec, body: bytes, deadline: float) -> bytes:
-        def compute() -> dict[str, Any]:
-            document = rest_json.parse_object(body)
-            name = rest_json.signature_name(document) or predict.DEFAULT_SIGNATURE
-            with predict.acquire(self._calls.manager, spec) as servable:
-                signature = servable.signatures.get(name)
-                if signature is None:
-                    raise predict.invalid(f'Serving signature name: "{name}" not found in signature def')
-                if not signature.inputs:
-                    raise predict.invalid(f"Failed to get input map for signature: {name}")
-                inputs, rows = rest_json.predict_inputs(document, signature.inputs)
-                outputs = servable.run(name, inputs, tuple(signature.outputs), deadline)
-                return rest_json.predict_answer(outputs, rows=rows)
-
-        return rest_json.dumps(self._calls.counted("Predict", "REST", spec.name, compute))
-
-    def _classify(self, spec: model_pb2.ModelSpec, body: bytes, deadline: float) -> bytes:
-        request = classification_pb2.ClassificationRequest(model_spec=spec)
-        _fill_examples(request, body)
-        return rest_json.dumps(rest_json.classify_answer(self._calls.classify(request, deadline, "REST").result))
-
-    def _regress(self, spec: model_pb2.ModelSpec, body: bytes, deadline: float) -> bytes:
-        request = regression_pb2.RegressionRequest(model_spec=spec)
-        _fill_examples(request, body)
-        return rest_json.dumps(rest_json.regress_answer(self._calls.regress(request, deadline, "REST").result))
 
     def _status(self, spec: model_pb2.ModelSpec) -> bytes:
         request = get_model_status_pb2.GetModelStatusRequest(model_spec=spec)
         return rest_json.dumps(_as_dict(model_service.status(self._calls.manager, request)))
 
     def _metadata(self, spec: model_pb2.ModelSpec) -> bytes:
-        field = predict.SIGNATURE_DEF_FIELD
-        request = get_model_metadata_pb2.GetModelMetadataRequest(model_spec=spec, metadata_field=[field])
+        name = predict.SIGNATURE_DEF_FIELD
+        request = get_model_metadata_pb2.GetModelMetadataRequest(model_spec=spec, metadata_field=[name])
         answer = predict.metadata(self._calls.manager, request)
         signatures = get_model_metadata_pb2.SignatureDefMap()
-        answer.metadata[field].Unpack(signatures)
-        return rest_json.dumps({"model_spec": _as_dict(answer.model_spec), "metadata": {field: _as_dict(signatures)}})
+        answer.metadata[name].Unpack(signatures)
+        return rest_json.dumps({"model_spec": _as_dict(answer.model_spec), "metadata": {name: _as_dict(signatures)}})
+
+
+@dataclass
+class _Asked:
+    """What a request turns out to ask; empty until that is known."""
+
+    spec: model_pb2.ModelSpec = field(default_factory=model_pb2.ModelSpec)
+    method: str = ""
+
+
+class _Bodies:
+    """The bodies that are arriving, the oldest first, and what all in hand take."""
+
+    def __init__(self) -> None:
+        self.arriving: dict[_Body, None] = {}
+        self.held_bytes = 0
+
+    def make_room(self, newcomer: _Body) -> None:
+        """Gives up the slowest sender for another one. Raises ServingError where none is slow."""
+        longest_ago = time.monotonic() - limits.SLOW_SECONDS
+        for body in self.arriving:
+            if body is not newcomer and body.began < longest_ago and body.give_up():
+                return
+        raise ServingError(grpc.StatusCode.UNAVAILABLE, "too many large requests in hand, try again later")
+
+
+class _Body:
+    """One body. What has arrived of it is charged, if that is large, until it is left as a context."""
+
+    def __init__(self, bodies: _Bodies) -> None:
+        self.data = bytearray()
+        self.encoding = ""
+        self.began = time.monotonic()
+        self._bodies = bodies
+        self._charged = 0
+        self._patience: asyncio.Timeout | None = None
+        self._given_up = False
+
+    def __enter__(self) -> _Body:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._charge(0)
+
+    async def read(self, request: web.Request) -> None:
+        """Reads it whole. Raises ServingError."""
+        self.encoding = request.headers.get("Content-Encoding", "").strip().lower()
+        self._check_size(request.content_length or 0)
+        bodies, loop = self._bodies, asyncio.get_running_loop()
+        if len(bodies.arriving) >= limits.MAX_REQUESTS:
+            bodies.make_room(self)
+        bodies.arriving[self] = None
+        try:
+            async with asyncio.timeout(limits.BODY_STALL_SECONDS) as self._patience:
+                async for piece in request.content.iter_any():
+                    self._patience.reschedule(loop.time() + limits.BODY_STALL_SECONDS)
+                    self.data += piece
+                    self._check_size(len(self.data))
+                    if len(self.data) >= limits.LARGE_BODY_BYTES:
+                        self._charge(len(self.data))
+                    if bodies.held_bytes > limits.MAX_BODIES_BYTES:
+                        bodies.make_room(self)
+        except TimeoutError:
+            if self._given_up:
+                raise ServingError(grpc.StatusCode.UNAVAILABLE, "given up for others: the body came slowly") from None
+            words = f"no more of the body came in {limits.BODY_STALL_SECONDS:g} s"
+            raise ServingError(grpc.StatusCode.DEADLINE_EXCEEDED, words) from None
+        finally:
+            bodies.arriving.pop(self, None)
+
+    def give_up(self) -> bool:
+        """Ends the reading; whether that had not been done before."""
+        if self._given_up or self._patience is None:
+            return False
+        self._given_up = True
+        self._patience.reschedule(asyncio.get_running_loop().time())
+        self._charge(0)
+        self.data = bytearray()
+        return True
+
+    def _charge(self, size: int) -> None:
+        self._bodies.held_bytes += size - self._charged
+        self._charged = size
+
+    def _check_size(self, size: int) -> None:
+        if size > limits.MAX_BODY_BYTES:
+            raise TooLargeError(f"the body is larger than {limits.MAX_BODY_BYTES // 2**20} MiB")
+
+
+def _logger_without_bad_requests() -> logging.Logger:
+    """For aiohttp, which logs a stack trace for whatever is no HTTP: a client could fill the disk with them."""
+
+    def is_ours(record: logging.LogRecord) -> bool:
+        return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
+
+    logger = logging.Logger(f"{__name__}.http")
+    logger.parent = logging.getLogger(__name__)
+    logger.addFilter(is_ours)
+    return logger
+
+
+async def _in(executor: Executor, function: Callable[..., Any], *arguments: Any) -> Any:
+    return await asyncio.get_running_loop().run_in_executor(executor, function, *arguments)
+
+
+def _is_large(body: bytes, encoding: str) -> bool:
+    return len(body) >= limits.LARGE_BODY_BYTES or encoding not in ("", "identity")
+
+
+def _read_small(_deadline: float, function: str, *arguments: Any) -> Any:
+    return getattr(rest_json, function)(*arguments)
 
 
 def _spec(match: re.Match[str]) -> model_pb2.ModelSpec:
-    spec = model_pb2.ModelSpec(name=match["name"])
+    spec = model_pb2.ModelSpec()
+    try:
+        spec.name = unquote(match["name"], errors="strict")
+        if match["label"]:
+            spec.version_label = unquote(match["label"], errors="strict")
+    except ValueError as error:
+        raise invalid(f"Failed to decode model name or label: {match[0]}") from error
     if match["version"]:
-        if int(match["version"]) >= 2**63:
-            raise predict.invalid(f"Failed to convert version: {match['version']} to numeric.")
-        spec.version.value = int(match["version"])
-    elif match["label"]:
-        spec.version_label = match["label"]
+        digits = match["version"].lstrip("0") or "0"
+        if len(digits) > _MAX_DIGITS or int(digits) >= 2**63:
+            raise invalid(f"Failed to convert version: {match['version']} to numeric.")
+        spec.version.value = int(digits)
     return spec
-
-
-def _fill_examples(request: Any, body: bytes) -> None:
-    document = rest_json.parse_object(body)
-    request.model_spec.signature_name = rest_json.signature_name(document)
-    request.input.CopyFrom(rest_json.examples(document))
 
 
 def _as_dict(message: Any) -> dict[str, Any]:
     return MessageToDict(message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True)
-
-
-def _error(status: int, message: str) -> web.Response:
-    return web.Response(status=status, body=rest_json.dumps({"error": message}), content_type="application/json")

@@ -6,8 +6,9 @@ https://www.tensorflow.org/tfx/serving/api_rest describes the format.
 from __future__ import annotations
 
 import base64
-import binascii
 import json
+import re
+import zlib
 from collections.abc import Iterable, Mapping
 from itertools import chain
 from typing import Any
@@ -16,12 +17,16 @@ import ml_dtypes
 import numpy as np
 from tensorflow.core.example.example_pb2 import Example
 from tensorflow.core.framework import types_pb2
-from tensorflow.core.protobuf.meta_graph_pb2 import TensorInfo
 from tensorflow_serving.apis import classification_pb2, input_pb2, regression_pb2
 
-from serving.server.predict import invalid
+from serving.server.errors import TooLargeError, invalid
+from serving.server.limits import MAX_BODY_BYTES, MAX_JSON_DEPTH, MAX_JSON_VALUES
+from serving.server.rows import check_rows
 
-Inputs = Mapping[str, TensorInfo]
+Inputs = Mapping[str, int]
+"""A signature's inputs, with the `DataType` of each."""
+
+DEFAULT_SIGNATURE = "serving_default"
 
 _NUMBERS: dict[int, tuple[Any, frozenset[type]]] = {
     types_pb2.DT_FLOAT: (np.float32, frozenset({float, int})),
@@ -42,12 +47,58 @@ _KINDS = {bool: "Bool", int: "Number", float: "Number", str: "String", list: "Ar
 _SHORT_FLOATS = (np.dtype(np.float32), np.dtype(np.float16), np.dtype(ml_dtypes.bfloat16))
 
 
-def parse_object(body: bytes) -> dict[str, Any]:
-    """The object that a body must be; NaN, Infinity and -Infinity are numbers. Raises ServingError."""
+_WHITE_SPACE = dict.fromkeys(map(ord, " \t\n\v\f\r"))
+_BASE64 = re.compile("[A-Za-z0-9+/]*")
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]", re.ASCII)
+
+
+def read_predict(
+    body: bytes, encoding: str, signatures: Mapping[str, tuple[Inputs, int | None]]
+) -> tuple[str, dict[str, np.ndarray], bool]:
+    """The signature that a predict request asks, its arrays, and whether it is in rows. Raises ServingError.
+
+    Args:
+        body: as it came.
+        encoding: its Content-Encoding.
+        signatures: the inputs of each, and how many rows it takes at most (None: any number).
+    """
+    document = _parse(body, encoding)
+    name = _signature_name(document) or DEFAULT_SIGNATURE
+    if name not in signatures:
+        raise invalid(f'Serving signature name: "{name}" not found in signature def')
+    inputs, most = signatures[name]
+    if not inputs:
+        raise invalid(f"Failed to get input map for signature: {name}")
+    rows, columns = "instances" in document, "inputs" in document
+    if rows and columns:
+        raise invalid("Not formatted correctly expecting only one of 'inputs' or 'instances' keys to exist")
+    if rows:
+        return name, _from_instances(document["instances"], inputs, most), True
+    if columns:
+        return name, _from_columns(document["inputs"], inputs, most), False
+    raise invalid("Missing 'inputs' or 'instances' key")
+
+
+def read_examples(body: bytes, encoding: str) -> tuple[str, bytes]:
+    """The signature that a classify or regress request names, if any, and its `Input`. Raises ServingError."""
+    document = _parse(body, encoding)
+    return _signature_name(document), _examples(document).SerializeToString()
+
+
+def _parse(body: bytes, encoding: str) -> dict[str, Any]:
+    """The object that a body must be; NaN, Infinity and -Infinity are numbers."""
+    body = _unpacked(body, encoding)
     if not body:
         raise invalid("JSON Parse error: The document is empty")
+    if body.count(b",") + body.count(b"[") + body.count(b"{") > MAX_JSON_VALUES:
+        raise TooLargeError(f"the body holds more than {MAX_JSON_VALUES} values")
     try:
-        value = json.loads(body)
+        text = body.decode("utf-8-sig")
+        value = json.loads(text)
+        if _SURROGATE.search(text):
+            json.dumps(value, ensure_ascii=False).encode()  # pairs have become one character each
+    except UnicodeEncodeError as error:
+        raise invalid("JSON Parse error: The surrogate pair in string is invalid.") from error
     except (ValueError, RecursionError) as error:
         raise invalid(f"JSON Parse error: {error}") from error
     if not isinstance(value, dict):
@@ -55,28 +106,36 @@ def parse_object(body: bytes) -> dict[str, Any]:
     return value
 
 
-def signature_name(document: Mapping[str, Any]) -> str:
-    """The optional `signature_name`. Raises ServingError."""
+def _unpacked(body: bytes, encoding: str) -> bytes:
+    if encoding in ("", "identity"):
+        return body
+    if encoding not in ("gzip", "x-gzip", "deflate"):
+        raise invalid(f"Content-Encoding {encoding!r} is not supported: send gzip, deflate or none")
+    unpacker = zlib.decompressobj(zlib.MAX_WBITS | 32)  # either's header
+    try:
+        unpacked = unpacker.decompress(body, MAX_BODY_BYTES + 1)
+    except zlib.error as error:
+        raise invalid(f"the body is not {encoding}, as its Content-Encoding says: {error}") from error
+    if len(unpacked) > MAX_BODY_BYTES:
+        raise TooLargeError(f"the body, unpacked, is larger than {MAX_BODY_BYTES // 2**20} MiB")
+    if not unpacker.eof:
+        raise invalid(f"the body is not {encoding}, as its Content-Encoding says: it is cut off")
+    return unpacked
+
+
+def _signature_name(document: Mapping[str, Any]) -> str:
     name = document.get("signature_name", "")
     if not isinstance(name, str):
         raise invalid("'signature_name' key must be a string value.")
     return name
 
 
-def predict_inputs(document: Mapping[str, Any], inputs: Inputs) -> tuple[dict[str, np.ndarray], bool]:
-    """The arrays of a predict request, and whether it is in rows (`instances`; else `inputs`). Raises ServingError."""
-    rows, columns = "instances" in document, "inputs" in document
-    if rows and columns:
-        raise invalid("Not formatted correctly expecting only one of 'inputs' or 'instances' keys to exist")
-    if rows:
-        return _from_instances(document["instances"], inputs), True
-    if columns:
-        return _from_columns(document["inputs"], inputs), False
-    raise invalid("Missing 'inputs' or 'instances' key")
-
-
-def predict_answer(arrays: Mapping[str, np.ndarray], *, rows: bool) -> dict[str, Any]:
+def write_predict(arrays: Mapping[str, np.ndarray], rows: bool) -> bytes:
     """The answer: `predictions`, one entry for each row, or `outputs`. Raises ServingError."""
+    return dumps(_predict_answer(arrays, rows))
+
+
+def _predict_answer(arrays: Mapping[str, np.ndarray], rows: bool) -> dict[str, Any]:
     values = {name: to_json(name, array) for name, array in arrays.items()}
     if not rows:
         return {"outputs": next(iter(values.values())) if len(values) == 1 else values}
@@ -89,8 +148,7 @@ def predict_answer(arrays: Mapping[str, np.ndarray], *, rows: bool) -> dict[str,
     return {"predictions": [dict(zip(values, row, strict=True)) for row in zip(*values.values(), strict=True)]}
 
 
-def examples(document: Mapping[str, Any]) -> input_pb2.Input:
-    """The examples of a classify or regress request, with their common `context`. Raises ServingError."""
+def _examples(document: Mapping[str, Any]) -> input_pb2.Input:
     listed = document.get("examples")
     if not isinstance(listed, list) or not listed:
         raise invalid("When method is classify or regress, key 'examples' is expected and must be a non-empty list.")
@@ -157,24 +215,26 @@ def _short(value: float) -> float:
 
 
 def _is_base64(value: Any) -> bool:
-    return isinstance(value, dict) and len(value) == 1 and "b64" in value
+    """`{"b64": "..."}`; what has no string there is an object of an input that is named b64."""
+    return isinstance(value, dict) and len(value) == 1 and isinstance(value.get("b64"), str)
 
 
-def _decode_base64(value: Mapping[str, Any]) -> bytes:
-    text = value["b64"]
-    if not isinstance(text, str):
-        raise invalid("JSON Value: 'b64' must be a string.")
-    try:
-        return base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError) as error:
-        raise invalid("JSON Value: unable to base64 decode the value of 'b64'.") from error
+def _decode_base64(text: str) -> bytes:
+    """As absl's `Base64Unescape`: white space anywhere; `=` or `.` at the end, as many as there must be or none."""
+    packed = text.translate(_WHITE_SPACE)
+    data = packed.rstrip("=.")
+    padding = -len(data) % 4
+    if padding == 3 or len(packed) - len(data) not in (0, padding) or not _BASE64.fullmatch(data):
+        raise invalid("Unable to base64 decode")
+    return base64.b64decode(data + "=" * padding)
 
 
-def _from_instances(instances: Any, inputs: Inputs) -> dict[str, np.ndarray]:
+def _from_instances(instances: Any, inputs: Inputs, most: int | None) -> dict[str, np.ndarray]:
     if not isinstance(instances, list):
         raise invalid("Expecting 'instances' to be a list/array")
     if not instances:
         raise invalid("No values in 'instances' array")
+    check_rows(len(instances), most)
     named = isinstance(instances[0], dict) and not _is_base64(instances[0])
     if not named:
         if len(inputs) > 1:
@@ -182,8 +242,8 @@ def _from_instances(instances: Any, inputs: Inputs) -> dict[str, np.ndarray]:
                 "instances is a plain list, but expecting list of objects as multiple input tensors required: "
                 f"{', '.join(sorted(inputs))}"
             )
-        (name, info), *_ = inputs.items()
-        return {name: _array(name, info, instances)}
+        (name, data_type), *_ = inputs.items()
+        return {name: _array(name, data_type, instances)}
     columns: dict[str, list[Any]] = {name: [] for name in inputs}
     for index, instance in enumerate(instances):
         if not isinstance(instance, dict) or instance.keys() != columns.keys():
@@ -196,36 +256,37 @@ def _from_instances(instances: Any, inputs: Inputs) -> dict[str, np.ndarray]:
     return {name: _array(name, inputs[name], column) for name, column in columns.items()}
 
 
-def _from_columns(value: Any, inputs: Inputs) -> dict[str, np.ndarray]:
+def _from_columns(value: Any, inputs: Inputs, most: int | None) -> dict[str, np.ndarray]:
     if not isinstance(value, dict) or _is_base64(value):
         if len(inputs) > 1:
             raise invalid(
                 "inputs is a plain value/list, but expecting an object as multiple input tensors required: "
                 f"{', '.join(sorted(inputs))}"
             )
-        (name, info), *_ = inputs.items()
-        return {name: _array(name, info, value)}
+        value = {next(iter(inputs)): value}
     for name in inputs:
         if name not in value:
             raise invalid(f"Missing named input: {name} in 'inputs' object.")
-    return {name: _array(name, info, value[name]) for name, info in inputs.items()}
+        if isinstance(value[name], list):
+            check_rows(len(value[name]), most)
+    return {name: _array(name, data_type, value[name]) for name, data_type in inputs.items()}
 
 
-def _array(name: str, info: TensorInfo, value: Any) -> np.ndarray:
+def _array(name: str, data_type: int, value: Any) -> np.ndarray:
     """A dense array of nested lists, of the signature's type. Raises ServingError."""
     flat, shape = _flatten(name, value)
-    if info.dtype == types_pb2.DT_STRING:
+    if data_type == types_pb2.DT_STRING:
         strings = np.empty(len(flat), object)
         strings[:] = [_string(name, leaf) for leaf in flat]
         return strings.reshape(shape)
-    if info.dtype not in _NUMBERS:
-        raise invalid(f"input {name} is of type {types_pb2.DataType.Name(info.dtype)}, which JSON cannot carry")
-    dtype, allowed = _NUMBERS[info.dtype]
+    if data_type not in _NUMBERS:
+        raise invalid(f"input {name} is of type {types_pb2.DataType.Name(data_type)}, which JSON cannot carry")
+    dtype, allowed = _NUMBERS[data_type]
     wrong = set(map(type, flat)) - allowed
     if wrong:
         raise invalid(
             f"JSON Value of input {name}, Type: {_KINDS.get(wrong.pop(), 'Null')} is not of expected type: "
-            f"{types_pb2.DataType.Name(info.dtype).removeprefix('DT_').lower()}"
+            f"{types_pb2.DataType.Name(data_type).removeprefix('DT_').lower()}"
         )
     try:
         with np.errstate(over="ignore"):  # beyond a float32 is Infinity
@@ -243,6 +304,8 @@ def _flatten(name: str, value: Any) -> tuple[list[Any], tuple[int, ...]]:
         if any(not isinstance(item, list) or len(item) != size for item in level):
             raise invalid(f"input {name}: lists of different sizes or depths at level {len(shape)}")
         shape.append(size)
+        if len(shape) > MAX_JSON_DEPTH:
+            raise invalid(f"input {name}: lists nested deeper than {MAX_JSON_DEPTH} levels")
         level = list(chain.from_iterable(level))
     if not level:
         shape = shape or [0]
@@ -251,9 +314,11 @@ def _flatten(name: str, value: Any) -> tuple[list[Any], tuple[int, ...]]:
 
 def _string(name: str, leaf: Any) -> bytes:
     if isinstance(leaf, str):
-        return leaf.encode("utf-8", "surrogatepass")
+        return leaf.encode()
     if _is_base64(leaf):
-        return _decode_base64(leaf)
+        return _decode_base64(leaf["b64"])
+    if isinstance(leaf, dict):
+        raise invalid(f"JSON Value of input {name}: an object that is not formatted correctly for base64 data")
     raise invalid(f"JSON Value of input {name}, Type: {_KINDS.get(type(leaf), 'Null')} is not of expected type: string")
 
 
@@ -274,9 +339,9 @@ def _fill_feature(feature: Any, name: str, values: Iterable[Any]) -> None:
         elif isinstance(value, float):
             kind = "float_list"
         elif isinstance(value, str):
-            kind, plain = "bytes_list", value.encode("utf-8", "surrogatepass")
+            kind, plain = "bytes_list", value.encode()
         elif _is_base64(value):
-            kind, plain = "bytes_list", _decode_base64(value)
+            kind, plain = "bytes_list", _decode_base64(value["b64"])
         else:
             raise invalid(f"Feature: {name} has element with unexpected JSON type: {_KINDS.get(type(value), 'Null')}")
         present = feature.WhichOneof("kind")

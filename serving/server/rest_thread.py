@@ -41,12 +41,7 @@ class RestThread:
         asyncio.run_coroutine_threadsafe(self._serve(sockets), self._loop).result()
 
     async def _serve(self, sockets: Sequence[socket]) -> None:
-        self._runner = web.AppRunner(
-            self._server.application(),
-            access_log=None,
-            keepalive_timeout=self._idle_seconds,
-            shutdown_timeout=_CLOSE_SECONDS,
-        )
+        self._runner = self._server.runner(keepalive_timeout=self._idle_seconds, shutdown_timeout=_CLOSE_SECONDS)
         await self._runner.setup()
         for one in sockets:
             await web.SockSite(self._runner, one).start()

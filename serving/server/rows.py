@@ -8,7 +8,7 @@ import grpc
 import numpy as np
 from tensorflow.core.protobuf.meta_graph_pb2 import SignatureDef
 
-from serving.server.errors import ServingError
+from serving.server.errors import ServingError, invalid
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -33,11 +33,17 @@ def count_rows(inputs: Arrays) -> int:
     rows = -1
     for array in inputs.values():
         if array.ndim == 0:
-            raise _invalid("Batching Run() input tensors must have at least one dimension")
+            raise invalid("Batching Run() input tensors must have at least one dimension")
         if rows not in (-1, len(array)):
-            raise _invalid("Batching Run() input tensors must have equal 0th-dimension size")
+            raise invalid("Batching Run() input tensors must have equal 0th-dimension size")
         rows = len(array)
     return rows
+
+
+def check_rows(rows: int, limit: int | None) -> None:
+    """Raises ServingError for a request of more rows than a batch may have."""
+    if limit is not None and rows > limit:
+        raise invalid(f"Task size {rows} is larger than maximum input batch size {limit}")
 
 
 def join(parts: Sequence[Arrays], rows: int, pad_lengths: bool) -> dict[str, np.ndarray]:
@@ -90,7 +96,7 @@ def _pad_lengths(arrays: list[np.ndarray]) -> list[np.ndarray]:
         return arrays
     padded_size = sum(len(array) for array in arrays) * int(np.prod(lengths, dtype=object))
     if padded_size > _MAX_GROWTH * sum(array.size for array in arrays):
-        raise _invalid("inputs of too different lengths to be padded into one batch")
+        raise invalid("inputs of too different lengths to be padded into one batch")
     return [_pad(array, lengths) for array in arrays]
 
 
@@ -98,11 +104,7 @@ def _pad(array: np.ndarray, lengths: tuple[int, ...]) -> np.ndarray:
     if array.shape[1:] == lengths:
         return array
     if not array.size:
-        raise _invalid("Got empty tensor in batch of non-empty tensors.")
+        raise invalid("Got empty tensor in batch of non-empty tensors.")
     padded = np.full((len(array), *lengths), array.flat[0], array.dtype)
     padded[tuple(slice(size) for size in array.shape)] = array
     return padded
-
-
-def _invalid(message: str) -> ServingError:
-    return ServingError(grpc.StatusCode.INVALID_ARGUMENT, message)

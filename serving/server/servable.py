@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import threading
-import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from typing import Protocol
@@ -15,7 +14,7 @@ import numpy as np
 from components.cpus import cpu_count
 from serving.server.batching import Batcher
 from serving.server.engine import Engine
-from serving.server.errors import ServingError
+from serving.server.errors import ServingError, check_deadline
 from serving.server.rows import is_batchable
 
 MAX_WAITING = 1000
@@ -23,7 +22,9 @@ MAX_WAITING = 1000
 
 
 class Pool:
-    """Computes requests one by one, for `submit` without batching. Shared by all models."""
+    """Computes requests one by one, where there is no batching. Shared by all models."""
+
+    max_rows = None
 
     def __init__(self) -> None:
         self._executor = ThreadPoolExecutor(cpu_count(), thread_name_prefix="compute")
@@ -32,15 +33,20 @@ class Pool:
     def submit(
         self,
         engine: Engine,
-        signature_name: str,
-        inputs: dict[str, np.ndarray],
+        signature: str,
+        inputs: Mapping[str, np.ndarray],
         outputs: Sequence[str],
-        deadline: float | None,
+        deadline: float | None = None,
     ) -> Future[dict[str, np.ndarray]]:
-        """Computes a request. Raises ServingError where too many wait."""
+        """As `Batcher.submit`. Raises ServingError where too many wait."""
+
+        def compute() -> dict[str, np.ndarray]:
+            check_deadline(deadline)
+            return engine.run(signature, inputs, outputs)
+
         if not self._room.acquire(blocking=False):
             raise ServingError(grpc.StatusCode.UNAVAILABLE, f"{MAX_WAITING} requests are waiting already")
-        future = self._executor.submit(run_alone, engine, signature_name, inputs, outputs, deadline)
+        future = self._executor.submit(compute)
         future.add_done_callback(lambda _: self._room.release())
         return future
 
@@ -57,19 +63,25 @@ class Servable:
         self.version = version
         self.signatures = engine.signatures
         self._engine = engine
-        self._pool = pool
-        self._batchers = {
-            key: batcher for key, signature in engine.signatures.items() if batcher and is_batchable(signature)
+        self._computers: dict[str, Batcher | Pool] = {
+            key: batcher if batcher and is_batchable(signature) else pool
+            for key, signature in engine.signatures.items()
         }
 
-    def run(
+    def max_rows(self, signature_name: str) -> int | None:
+        """The rows that a request to a known signature may have; None without a limit."""
+        return self._computers[signature_name].max_rows
+
+    def submit(
         self,
         signature_name: str,
-        inputs: dict[str, np.ndarray],
+        inputs: Mapping[str, np.ndarray],
         outputs: Sequence[str],
         deadline: float | None = None,
-    ) -> dict[str, np.ndarray]:
+    ) -> Future[dict[str, np.ndarray]]:
         """Computes `outputs`, with other requests in one batch if batching is on and the signature has rows.
+
+        The servable must be held (`ModelManager.acquire`) until the future is done.
 
         Args:
             signature_name: key of `signatures`.
@@ -78,28 +90,20 @@ class Servable:
             deadline: `time.monotonic()` seconds. A request that is not begun by then is not computed.
 
         Raises:
-            ServingError: with TF Serving's codes and words.
+            ServingError: with TF Serving's codes and words: at once, or by the future.
         """
         self._engine.check(signature_name, inputs, outputs)
-        batcher = self._batchers.get(signature_name)
-        if batcher is None:
-            return run_alone(self._engine, signature_name, inputs, outputs, deadline)
-        return batcher.run(self._engine, signature_name, inputs, outputs, deadline)
+        return self._computers[signature_name].submit(self._engine, signature_name, inputs, outputs, deadline)
 
-    def submit(
+    def run(
         self,
         signature_name: str,
-        inputs: dict[str, np.ndarray],
+        inputs: Mapping[str, np.ndarray],
         outputs: Sequence[str],
         deadline: float | None = None,
-    ) -> Future[dict[str, np.ndarray]]:
-        """The same without waiting: what is wrong at once is raised, the rest is in the future.
-
-        The servable must be held (`ModelManager.acquire`) until the future is done.
-        """
-        self._engine.check(signature_name, inputs, outputs)
-        batcher = self._batchers.get(signature_name)
-        return (batcher or self._pool).submit(self._engine, signature_name, inputs, outputs, deadline)
+    ) -> dict[str, np.ndarray]:
+        """The same, and waits."""
+        return self.submit(signature_name, inputs, outputs, deadline).result()
 
     def close(self) -> None:
         """Frees the model's memory. Nobody may hold the servable."""
@@ -114,12 +118,3 @@ class Servables(Protocol):
     ) -> AbstractContextManager[Servable]:
         """The servable of a version, of a label, or the latest; entering the context raises ServingError."""
         ...
-
-
-def run_alone(
-    engine: Engine, signature_name: str, inputs: dict[str, np.ndarray], outputs: Sequence[str], deadline: float | None
-) -> dict[str, np.ndarray]:
-    """Computes a checked request by itself, unless its deadline has passed. Raises ServingError."""
-    if deadline is not None and deadline <= time.monotonic():
-        raise ServingError(grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded")
-    return engine.run(signature_name, inputs, outputs)

@@ -15,10 +15,14 @@ import numpy as np
 from tensorflow.core.framework import types_pb2
 from tensorflow.core.framework.tensor_pb2 import TensorProto
 
+from serving.server.limits import MAX_PARTS
+
 MAX_REPEATED_BYTES = 16 * 2**20
 """A message may hold fewer values than its shape: the last one is repeated, up to an array of this size."""
 
-MAX_RANK = 254  # TensorFlow's own limit
+MAX_RANK = 64  # NumPy's own limit
+
+_PIECE = 2**16
 
 # Of each type: its array, the typed field that holds it, and the array of what the field holds.
 _TYPES: dict[int, tuple[Any, str, Any]] = {
@@ -143,7 +147,7 @@ def _decode_strings(proto: TensorProto, shape: tuple[int, ...], count: int) -> n
 
 def _split_strings(content: bytes, count: int) -> list[bytes]:
     """`tensor_content` of strings: the varint lengths of all, then the bytes of all."""
-    if count > len(content):
+    if count > min(len(content), MAX_PARTS):
         raise ValueError(f"tensor_content has {len(content)} bytes; it cannot hold {count} strings")
     lengths: list[int] = []
     at = 0
@@ -171,7 +175,9 @@ def _split_strings(content: bytes, count: int) -> list[bytes]:
 def _decode_typed_field(proto: TensorProto, dtype: np.dtype, shape: tuple[int, ...], count: int) -> np.ndarray:
     _, field, wire_dtype = _TYPES[proto.dtype]
     numbers = getattr(proto, field)
-    values = np.fromiter(numbers, wire_dtype, len(numbers))
+    values = np.empty(len(numbers), wire_dtype)
+    for start in range(0, len(numbers), _PIECE):  # in pieces: others compute in between
+        values[start : start + _PIECE] = numbers[start : start + _PIECE]
     if proto.dtype in _COMPLEX:
         if len(values) % 2:
             raise ValueError(f"{field} has {len(values)} numbers; complex values are pairs")

@@ -11,7 +11,7 @@ import tensorflow as tf
 from google.protobuf.message import DecodeError
 from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
 
-from serving.server import inference, predict
+from serving.server import inference, predict, replies
 from serving.server.errors import ServingError
 from serving.server.servable import Servable
 
@@ -74,7 +74,8 @@ def _replay(servable: Servable, log: PredictionLog) -> None:
     kind = log.WhichOneof("log_type")
     if kind == "predict_log":
         log.predict_log.request.model_spec.name = servable.name
-        predict.predict(candidate, log.predict_log.request, None)
+        request = log.predict_log.request
+        replies.future(lambda reply: predict.submit_request(candidate, request, None, reply)).result()
     elif kind == "classify_log":
         log.classify_log.request.model_spec.name = servable.name
         inference.classify(candidate, log.classify_log.request, None)

@@ -20,7 +20,12 @@ from tensorflow_serving.apis.prediction_service_pb2_grpc import PredictionServic
 
 from serving.server.config import ServerOptions
 from serving.server.main import ModelServer
-from tests.fixtures.front_models import write_examples_model, write_mixed_model, write_slow_model
+from tests.fixtures.front_models import (
+    write_examples_model,
+    write_inference_model,
+    write_mixed_model,
+    write_slow_model,
+)
 from tests.fixtures.saved_models import write_counter_model, write_scale_model
 
 PATIENCE_SECONDS = 60.0
@@ -108,7 +113,7 @@ def refused(code: grpc.StatusCode) -> Iterator[list[str]]:
 
 @pytest.fixture(scope="session")
 def served_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folders of models: scale (versions 2 and 3, factors 2 and 3), counter, slow, mixed and examples (version 1)."""
+    """Folders of models: scale (versions 2 and 3, factors 2 and 3), counter, slow, mixed, examples, inference (1)."""
     root = tmp_path_factory.mktemp("served")
     for factor in (2, 3):
         write_scale_model(root / "scale" / str(factor), factor)
@@ -116,6 +121,7 @@ def served_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_slow_model(root / "slow" / "1")
     write_mixed_model(root / "mixed" / "1")
     write_examples_model(root / "examples" / "1")
+    write_inference_model(root / "inference" / "1")
     return root
 
 
@@ -131,6 +137,7 @@ model_config_list {{
   config {{ name: "counter" base_path: "{root}/counter" model_platform: "tensorflow" }}
   config {{ name: "mixed" base_path: "{root}/mixed" model_platform: "tensorflow" }}
   config {{ name: "examples" base_path: "{root}/examples" model_platform: "tensorflow" }}
+  config {{ name: "team/ä: inference" base_path: "{root}/inference" model_platform: "tensorflow" }}
 }}
 """
 

@@ -70,8 +70,7 @@ def calls_of(engine: Engine) -> int:
 
 
 @pytest.mark.parametrize("parameters", [{}, {"max_batch_size": 64, "allowed_batch_sizes": (8, 64)}], ids=str)
-@pytest.mark.parametrize("way", ["run", "submit"])
-def test_rows_have_the_same_bits_alone_and_among_others(dense: Engine, make: Make, way: str, parameters: dict) -> None:
+def test_rows_have_the_same_bits_alone_and_among_others(dense: Engine, make: Make, parameters: dict) -> None:
     batcher = make(num_batch_threads=1, batch_timeout_micros=500, **parameters)
     x = floats(300, WIDTH)
     expected = rows_of(dense, x, "probabilities")
@@ -80,8 +79,7 @@ def test_rows_have_the_same_bits_alone_and_among_others(dense: Engine, make: Mak
 
     def one(start: int, size: int) -> np.ndarray:
         arguments = (dense, "serving_default", {"x": x[start : start + size]}, ["probabilities"])
-        answer = batcher.run(*arguments) if way == "run" else batcher.submit(*arguments).result(30)
-        return answer["probabilities"]
+        return batcher.submit(*arguments).result(30)["probabilities"]
 
     alone = [one(start, size) for start, size in zip(starts, sizes, strict=True)]
     with ThreadPoolExecutor(16) as pool:
@@ -100,15 +98,6 @@ def test_requests_share_an_execution_and_each_gets_its_rows(counter: Engine, mak
     assert [answer["rows"].tolist() for answer in answers] == [[4], [4, 4], [4]]
 
 
-def test_waiting_threads_share_an_execution_too(counter: Engine, make: Make) -> None:
-    batcher = make(max_batch_size=4, batch_timeout_micros=MINUTE)
-    arguments = (counter, "serving_default", {"x": np.zeros((1, 2), np.float32)}, ["calls", "rows"])
-    with ThreadPoolExecutor(8) as pool:
-        answers = [future.result(30) for future in [pool.submit(batcher.run, *arguments) for _ in range(8)]]
-    assert sorted(int(answer["calls"][0]) for answer in answers) == [0] * 4 + [1] * 4
-    assert {int(answer["rows"][0]) for answer in answers} == {4}
-
-
 def test_a_batch_is_padded_to_an_allowed_size(counter: Engine, make: Make) -> None:
     batcher = make(max_batch_size=8, allowed_batch_sizes=(4, 8))
     for rows, padded in ((1, 4), (4, 4), (5, 8)):
@@ -118,7 +107,7 @@ def test_a_batch_is_padded_to_an_allowed_size(counter: Engine, make: Make) -> No
 
 def test_an_empty_request_is_answered_with_no_rows(dense: Engine, counter: Engine, make: Make) -> None:
     batcher = make(max_batch_size=2, batch_timeout_micros=1000, allowed_batch_sizes=(2,))
-    alone = batcher.run(dense, "serving_default", {"x": floats(0, WIDTH)}, ["probabilities"])
+    alone = submit(batcher, dense, floats(0, WIDTH), ["probabilities"]).result(30)
     assert alone["probabilities"].shape == (0, 10)
     futures = [submit(batcher, counter, np.zeros((rows, 1), np.float32), ["rows"]) for rows in (0, 2)]
     assert [len(future.result(30)["rows"]) for future in futures] == [0, 2]
@@ -156,10 +145,9 @@ def test_a_bad_request_does_not_fail_its_neighbours(counter: Engine, make: Make)
 def test_a_full_queue_is_unavailable_and_what_is_in_it_is_answered(counter: Engine, make: Make) -> None:
     batcher = make(max_batch_size=2, batch_timeout_micros=MINUTE, max_enqueued_batches=2)
     futures = [submit(batcher, counter, np.zeros((1, width), np.float32), ["rows"]) for width in (3, 4)]
-    for way in (batcher.run, batcher.submit):
-        with pytest.raises(ServingError, match="queue to which this task was submitted is full") as caught:
-            way(counter, "serving_default", {"x": np.zeros((1, 5), np.float32)}, ["rows"])
-        assert caught.value.code == grpc.StatusCode.UNAVAILABLE
+    with pytest.raises(ServingError, match="queue to which this task was submitted is full") as caught:
+        submit(batcher, counter, np.zeros((1, 5), np.float32), ["rows"])
+    assert caught.value.code == grpc.StatusCode.UNAVAILABLE
     futures += [submit(batcher, counter, np.zeros((1, width), np.float32), ["rows"]) for width in (3, 4)]
     assert [future.result(30)["rows"].tolist() for future in futures] == [[2]] * 4
     submit(batcher, counter, np.zeros((2, 5), np.float32), ["rows"]).result(30)
@@ -174,33 +162,32 @@ def test_a_full_queue_is_unavailable_and_what_is_in_it_is_answered(counter: Engi
 )
 def test_what_cannot_be_batched(counter: Engine, make: Make, x: np.ndarray, words: str) -> None:
     with pytest.raises(ServingError, match=words) as caught:
-        make(max_batch_size=2).run(counter, "serving_default", {"x": np.asarray(x)}, ["rows"])
+        make(max_batch_size=2).submit(counter, "serving_default", {"x": np.asarray(x)}, ["rows"])
     assert caught.value.code == grpc.StatusCode.INVALID_ARGUMENT
 
 
 def test_inputs_of_different_sizes(counter: Engine, make: Make) -> None:
     with pytest.raises(ServingError, match="equal 0th-dimension size"):
-        make().run(counter, "serving_default", {"x": np.zeros((2, 1)), "y": np.zeros((3, 1))}, ["rows"])
+        make().submit(counter, "serving_default", {"x": np.zeros((2, 1)), "y": np.zeros((3, 1))}, ["rows"])
 
 
 def test_an_expired_request_is_not_computed(counter: Engine, make: Make) -> None:
     batcher = make()
-    arguments = (counter, "serving_default", {"x": np.zeros((1, 1), np.float32)}, ["calls"], time.monotonic() - 1)
-    with pytest.raises(ServingError) as run:
-        batcher.run(*arguments)
-    with pytest.raises(ServingError) as submitted:
-        batcher.submit(*arguments).result(30)
-    assert {run.value.code, submitted.value.code} == {grpc.StatusCode.DEADLINE_EXCEEDED}
+    with pytest.raises(ServingError) as caught:
+        submit(batcher, counter, np.zeros((1, 1), np.float32), ["calls"], time.monotonic() - 1).result(30)
+    assert caught.value.code == grpc.StatusCode.DEADLINE_EXCEEDED
     assert calls_of(counter) == 0
 
 
 def test_a_request_that_expires_in_the_queue_is_not_computed(counter: Engine, make: Make) -> None:
     batcher = make(max_batch_size=2, batch_timeout_micros=MINUTE)
-    bad = {"x": np.full((1, 1), -1, np.float32)}  # computed, it would fail the batch, and the other be computed again
-    with pytest.raises(ServingError) as caught:
-        batcher.run(counter, "serving_default", bad, ["calls"], time.monotonic() + 0.05)
-    assert caught.value.code == grpc.StatusCode.DEADLINE_EXCEEDED
+    bad = np.full((1, 1), -1, np.float32)  # computed, it would fail the batch, and the other be computed again
+    expired = submit(batcher, counter, bad, ["calls"], time.monotonic() + 0.05)
+    time.sleep(0.06)
     neighbour = submit(batcher, counter, np.zeros((1, 1), np.float32), ["calls"])
+    with pytest.raises(ServingError) as caught:
+        expired.result(30)
+    assert caught.value.code == grpc.StatusCode.DEADLINE_EXCEEDED
     assert neighbour.result(30)["calls"].tolist() == [0]
 
 
@@ -219,8 +206,8 @@ def test_a_cancelled_request_is_not_computed(counter: Engine, make: Make) -> Non
     assert other.result(30)["calls"].tolist() == [0]
 
 
-def test_no_slot_is_lost_and_nobody_waits_forever(dense: Engine, counter: Engine, make: Make) -> None:
-    """Both ways in, errors, deadlines and full queues at once; afterwards everything is at rest."""
+def test_no_thread_is_lost_and_nobody_waits_forever(dense: Engine, counter: Engine, make: Make) -> None:
+    """Errors, deadlines and full queues at once; afterwards everything is at rest."""
     threads = 2
     batcher = make(max_batch_size=8, batch_timeout_micros=200, max_enqueued_batches=3, num_batch_threads=threads)
     outcomes: list[str] = []
@@ -236,7 +223,7 @@ def test_no_slot_is_lost_and_nobody_waits_forever(dense: Engine, counter: Engine
                 engine, x, output = counter, np.full((1, chance.randint(1, 2)), value, np.float32), "rows"
             arguments = (engine, "serving_default", {"x": x}, [output], deadline)
             try:
-                answer = batcher.run(*arguments) if chance.random() < 0.5 else batcher.submit(*arguments).result(60)
+                answer = batcher.submit(*arguments).result(60)
                 outcomes.append("ok" if len(answer[output]) == len(x) else "wrong size")
             except ServingError as error:
                 outcomes.append(error.code.name)

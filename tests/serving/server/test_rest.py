@@ -8,12 +8,18 @@ import http.client
 import json
 import math
 import socket
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from serving.server import rest
-from tests.serving.conftest import Running
+from serving.server import limits
+from serving.server.config import ServerOptions
+from tests.serving.conftest import Running, running, wait_until
 
 A64 = base64.b64encode(b"a").decode()
 
@@ -22,7 +28,7 @@ def ask(running: Running, method: str, path: str, body: Any = None, **headers: s
     """The HTTP status and the parsed answer; a body that is not bytes is sent as JSON."""
     connection = http.client.HTTPConnection("127.0.0.1", running.server.rest_port, timeout=30)
     try:
-        payload = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
+        payload = body if isinstance(body, bytes | Iterator) or body is None else json.dumps(body).encode()
         connection.request(method, path, payload, headers)
         response = connection.getresponse()
         assert response.headers.get_content_type() == "application/json"
@@ -150,7 +156,7 @@ def test_status_and_metadata(model_server: Running) -> None:
             "/v1/models/mixed:predict",
             {"instances": [{"numbers": [1, 2], "words": {"b64": "?"}}]},
             400,
-            "unable to base64 decode",
+            "Unable to base64 decode",
         ),
         (
             "POST",
@@ -162,7 +168,7 @@ def test_status_and_metadata(model_server: Running) -> None:
         ("POST", "/v1/models/examples:classify", {"examples": []}, 400, "non-empty list"),
         ("POST", "/v1/models/examples:classify", {"examples": [{"x": [[1]]}]}, 400, "unexpected JSON type"),
         ("POST", "/v1/models/examples:classify", {"examples": [{"x": [1, 1.5]}]}, 400, "expecting type: int64"),
-        ("POST", "/v1/models/scale:classify", {"examples": [{"x": 1.0}]}, 400, "method_name to be"),
+        ("POST", "/v1/models/scale:classify", {"examples": [{"x": 1.0}]}, 400, "No classification inputs"),
     ],
 )
 def test_errors(model_server: Running, method: str, path: str, body: Any, code: int, words: str) -> None:
@@ -181,14 +187,14 @@ def test_a_packed_body(model_server: Running) -> None:
     body = gzip.compress(json.dumps({"instances": [[1, 1, 1]]}).encode())
     headers = {"Content-Encoding": "gzip"}
     assert ask(model_server, "POST", "/v1/models/scale:predict", body, **headers)[0] == 200
-    bomb = gzip.compress(b" " * (rest.MAX_BODY_BYTES + 1))
+    bomb = gzip.compress(b" " * (limits.MAX_BODY_BYTES + 1))
     code, answer = ask(model_server, "POST", "/v1/models/scale:predict", bomb, **headers)
     assert code == 413 and "larger than" in answer["error"]
 
 
 def test_a_body_over_the_limit_is_not_read(model_server: Running) -> None:
     with socket.create_connection(("127.0.0.1", model_server.server.rest_port), timeout=30) as connection:
-        size = rest.MAX_BODY_BYTES + 1
+        size = limits.MAX_BODY_BYTES + 1
         connection.sendall(
             f"POST /v1/models/scale:predict HTTP/1.1\r\nHost: x\r\nContent-Length: {size}\r\n\r\n".encode()
         )
@@ -203,15 +209,207 @@ def test_a_slow_sender_is_given_up(model_server: Running, monkeypatch: pytest.Mo
 
 
 def test_too_many_requests(model_server: Running, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rest, "MAX_CONCURRENT_REQUESTS", 0)
-    assert ask(model_server, "GET", "/v1/models/scale")[0] == 503
-    monkeypatch.undo()
-    monkeypatch.setattr(rest, "MAX_BODIES_BYTES", 10)
-    assert predict(model_server, "scale", {"instances": [[1, 1, 1]]})[0] == 429
+    monkeypatch.setattr(limits, "MAX_REQUESTS", 0)
+    code, answer = predict(model_server, "scale", {"instances": [[1, 1, 1]]})
+    assert code == 503 and "too many" in answer["error"]
 
 
-def test_bytes_that_are_no_http(model_server: Running) -> None:
+@contextmanager
+def stalled(running: Running, count: int, sent: bytes) -> Iterator[list[socket.socket]]:
+    """Connections that send the beginning of a large body, and no more."""
+    head = f"POST /v1/models/scale:predict HTTP/1.1\r\nHost: x\r\nContent-Length: {limits.MAX_BODY_BYTES}\r\n\r\n"
+    with ExitStack() as stack:
+        sockets = []
+        for _ in range(count):
+            one = stack.enter_context(socket.create_connection(("127.0.0.1", running.server.rest_port), timeout=30))
+            one.sendall(head.encode() + sent)
+            sockets.append(one)
+        yield sockets
+
+
+def test_bodies_that_stall_stop_nobody(model_server: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What has arrived is charged, not what was announced; where that is too much, the slowest goes."""
+    monkeypatch.setattr(limits, "MAX_BODIES_BYTES", 16 * 120_000 + 50_000)
+    monkeypatch.setattr(limits, "SLOW_SECONDS", 0.2)
+    bodies = model_server.server._rest._server._bodies
+    large = {"instances": [[1, 2, 3]] * 100 + [[1, 2, 3.0 + 1e-7]] * 6000}
+    with stalled(model_server, 16, b"[" * 120_000) as sockets:
+        wait_until(lambda: bodies.held_bytes >= 16 * 120_000, "their bodies")
+        assert predict(model_server, "scale", {"instances": [[1, 1, 1]]})[0] == 200
+        time.sleep(0.25)
+        assert predict(model_server, "scale", large)[0] == 400  # 6,100 rows, which was read
+        assert sockets[0].recv(100).startswith(b"HTTP/1.1 503 ")
+    wait_until(lambda: (bodies.held_bytes, bodies.arriving) == (0, {}), "all to be over")
+
+
+def test_a_body_that_stalls_is_given_up_by_itself(model_server: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "BODY_STALL_SECONDS", 0.2)
+    with stalled(model_server, 1, b"{") as [one]:
+        answer = one.recv(1000)
+        assert answer.startswith(b"HTTP/1.1 504 ") and b"no more of the body" in answer
+
+
+def test_a_body_in_pieces_is_not_charged_in_advance(model_server: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "MAX_BODIES_BYTES", 10)
+    for encoding in ({}, {"Content-Encoding": "gzip"}):
+        body = json.dumps({"instances": [[1, 1, 1]]}).encode()
+        pieces = iter([gzip.compress(body) if encoding else body])  # without a length
+        assert ask(model_server, "POST", "/v1/models/scale:predict", pieces, **encoding)[0] == 200
+
+
+def test_a_large_body_is_read_in_another_process(model_server: Running) -> None:
+    """The answer is the same; one that unpacks to millions of lists is refused, at nobody's expense."""
+    rows = [[number / 7, 2, 3] for number in range(1000)]
+    body = gzip.compress(json.dumps({"inputs": rows}).encode() + b" " * 100_000)
+    headers = {"Content-Encoding": "gzip"}
+    code, answer = ask(model_server, "POST", "/v1/models/scale:predict", body, **headers)
+    assert code == 200 and answer["outputs"]["y"][7] == [3, 6, 9]
+    bomb = gzip.compress(b'{"instances": [' + b"[]," * (limits.MAX_BODY_BYTES // 3 - 10) + b"[]]}")
+    assert len(bomb) < 2**16
+    assert ask(model_server, "POST", "/v1/models/scale:predict", bomb, **headers)[0] == 413
+    bomb = gzip.compress(b'{"instances": [' + b"[]," * 1_500_000 + b"[]]}")
+    with ThreadPoolExecutor(2) as pool:
+        bombs = [pool.submit(ask, model_server, "POST", "/v1/models/scale:predict", bomb, **headers) for _ in "ab"]
+        worst = 0.0
+        while not all(one.done() for one in bombs):
+            begin = time.monotonic()
+            assert predict(model_server, "scale", {"instances": [[1, 1, 1]]})[0] == 200
+            worst = max(worst, time.monotonic() - begin)
+    assert {one.result()[0] for one in bombs} == {400}  # more rows than a batch takes
+    assert worst < 0.5
+
+
+def test_a_reading_process_that_dies_is_replaced(model_server: Running) -> None:
+    body = json.dumps({"instances": [[1.25, 2, 3]] * 900}).encode() + b" " * 100_000
+    for _ in range(2):
+        assert ask(model_server, "POST", "/v1/models/scale:predict", body)[0] == 200
+        process = model_server.server._rest._server._reader._process
+        assert process is not None
+        process.kill()
+        process.wait()
+        assert ask(model_server, "POST", "/v1/models/scale:predict", body)[0] in (200, 413)
+
+
+def test_large_examples(model_server: Running) -> None:
+    body = {"signature_name": "regress", "examples": [{"x": float(number)} for number in range(900)]}
+    code, answer = ask(model_server, "POST", "/v1/models/examples:regress", json.dumps(body).encode() + b" " * 100_000)
+    assert code == 200 and answer["results"][899] == 1799
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("YWI=", b"ab"),
+        ("YWI", b"ab"),
+        ("YWI.", b"ab"),
+        (" Y W\nI\t= ", b"ab"),
+        ("YW==", b"a"),
+        ("YQ", b"a"),
+        ("YWJj", b"abc"),
+        ("", b""),
+        ("+/+/", b"\xfb\xff\xbf"),
+        ("YWI==", None),
+        ("YWJj=", None),
+        ("YWJjZ", None),
+        ("YW=I", None),
+        ("-_-_", None),
+        ("YWJ\u00e4", None),
+        ("YWI\u0000", None),
+    ],
+)
+def test_base64_as_absl_reads_it(model_server: Running, text: str, expected: bytes | None) -> None:
+    body = {"inputs": {"numbers": [[1, 2]], "words": [{"b64": text}]}}
+    code, answer = predict(model_server, "mixed", body)
+    if expected is None:
+        assert code == 400 and answer["error"] == "Unable to base64 decode"
+    else:
+        assert code == 200
+        assert answer["outputs"]["word_bytes"] == [{"b64": base64.b64encode(expected).decode()}]
+
+
+NAME = "team%2F%C3%A4%3a%20inference"
+
+
+def test_an_input_named_b64_and_a_name_that_is_escaped(model_server: Running) -> None:
+    body = {"signature_name": "base64", "instances": [{"b64": 2.5}, {"b64": 1}]}
+    assert predict(model_server, NAME, body) == (200, {"predictions": [5, 2]})
+    body = {"signature_name": "base64", "inputs": {"b64": [2.5]}}
+    assert predict(model_server, NAME, body) == (200, {"outputs": [5]})
+    assert ask(model_server, "GET", f"/v1/models/{NAME}/versions/1")[0] == 200
+    body = {"signature_name": "classify", "examples": [{"x": 0.25}]}
+    code, answer = ask(model_server, "POST", f"/v1/models/{NAME}:classify", body)
+    assert (code, answer) == (200, {"results": [[["", 0.25], ["", 0.75]]]})
+
+
+def nested(depth: int) -> bytes:
+    return b'{"inputs": ' + b"[" * depth + b"1" + b"]" * depth + b"}"
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "headers", "code", "words"),
+    [
+        ("scale:predict", nested(100), {}, 400, "nested deeper than 64 levels"),
+        ("scale:predict", nested(30_000), {}, 400, "JSON Parse error"),
+        ("scale:predict", nested(100_000), {}, 400, "JSON Parse error"),
+        ("scale:predict", b"{}", {"Content-Encoding": "gzip"}, 400, "the body is not gzip"),
+        ("scale:predict", gzip.compress(b"{}")[:-4], {"Content-Encoding": "gzip"}, 400, "cut off"),
+        ("scale:predict", b"{}", {"Content-Encoding": "br"}, 400, "Content-Encoding 'br' is not supported"),
+        ("scale/versions/" + "9" * 5000 + ":predict", b"{}", {}, 400, "Failed to convert version"),
+        ("scale/versions/%D9%A3:predict", b"{}", {}, 400, "Malformed request"),
+        ("sc%FFale:predict", b"{}", {}, 400, "Failed to decode model name"),
+        ("scale:predict", b'{"instances": [' + b"9" * 5000 + b"]}", {}, 400, "JSON Parse error"),
+        ("scale:predict", b'{"signature_name": "\\ud800", "inputs": 1}', {}, 400, "surrogate"),
+        ("mixed:predict", b'{"inputs": {"numbers": [[1, 2]], "words": ["\\udc00"]}}', {}, 400, "surrogate"),
+        ("examples:classify", b'{"examples": [{"\\ud83d": 1}]}', {}, 400, "surrogate"),
+        ("mixed:predict", b'{"inputs": {"words": ["\xed\xa0\x80"]}}', {}, 400, "JSON Parse error"),
+        ("scale:predict", b'{"inputs": "\\ud83d\\ude00"}', {}, 400, "not of expected type: float"),
+        ("mixed:predict", b'{"inputs": {"numbers": [[1, 2]], "words": [{"b64": 1}]}}', {}, 400, "for base64 data"),
+    ],
+)
+def test_what_a_client_got_wrong_is_told(
+    model_server: Running,
+    caplog: pytest.LogCaptureFixture,
+    path: str,
+    body: bytes,
+    headers: dict[str, str],
+    code: int,
+    words: str,
+) -> None:
+    answered, answer = ask(model_server, "POST", f"/v1/models/{path}", body, **headers)
+    assert answered == code, answer
+    assert words in answer["error"] and "Traceback" not in caplog.text
+
+
+def test_pages_of_other_origins(served_models: Path) -> None:
+    scale = {"model_name": "scale", "model_base_path": str(served_models / "scale")}
+    for cors in (True, False):
+        options = ServerOptions(port=0, rest_api_port=-1, rest_api_enable_cors_support=cors, **scale)
+        with running(options) as one:
+            for method, origin, code in (("GET", "", 200), ("OPTIONS", "https://page", 200), ("OPTIONS", "", 400)):
+                connection = http.client.HTTPConnection("127.0.0.1", one.server.rest_port, timeout=30)
+                connection.request(method, "/v1/models/scale", headers={"Origin": origin} if origin else {})
+                response = connection.getresponse()
+                response.read()
+                assert response.status == code
+                assert response.headers.get("Access-Control-Allow-Origin") == ("*" if cors else None)
+                connection.close()
+
+
+def test_a_connection_that_closes_half_way(model_server: Running, caplog: pytest.LogCaptureFixture) -> None:
+    bodies = model_server.server._rest._server._bodies
+    with stalled(model_server, 3, b"[" * 100_000):
+        wait_until(lambda: len(bodies.arriving) == 3, "their bodies")
+    wait_until(lambda: (bodies.held_bytes, bodies.arriving) == (0, {}), "all to be over")
+    assert model_server.server._rest._server._in_hand == 0
+    assert not caplog.records
+
+
+def test_bytes_that_are_no_http(model_server: Running, caplog: pytest.LogCaptureFixture) -> None:
+    with socket.create_connection(("127.0.0.1", model_server.server.rest_port), timeout=30) as connection:
+        connection.sendall(b"POST /v1/models/scale:predict HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nno size")
+        assert b" 400 Bad Request" in connection.recv(100)
     with socket.create_connection(("127.0.0.1", model_server.server.rest_port), timeout=30) as connection:
         connection.sendall(b"\x00\xff not http\r\n\r\n")
         assert connection.recv(100).startswith(b"HTTP/1.0 400") or connection.recv(100) == b""
     assert ask(model_server, "GET", "/v1/models/scale")[0] == 200
+    assert not caplog.records  # or a client could fill the disk

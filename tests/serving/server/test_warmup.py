@@ -80,7 +80,7 @@ def test_records_of_a_classification_need_such_a_signature(servable: Servable, p
     log = PredictionLog()
     log.classify_log.request.input.example_list.examples.add()
     write(path, [log.SerializeToString()])
-    with pytest.raises(ServingError, match="Expected classification signature"):
+    with pytest.raises(ServingError, match="No classification inputs found"):
         warm_up(servable, str(path))
 
 
