@@ -100,7 +100,7 @@ class RestServer:
         self._one_by_one = ThreadPoolExecutor(1, thread_name_prefix="rest-large")
         self._reader = Reader()  # used in that thread only
 
-    def runner(self, **timeouts: float) -> web.AppRunner:
+    def runner(self, **timeouts: Any) -> web.AppRunner:
         """The application, for an event loop; `timeouts` are aiohttp's, in seconds."""
         application = web.Application()
         if self._demo is not None:
