@@ -135,7 +135,8 @@ def test_serves_both_models_as_configured(overlay: str, models: Path, tmp_path: 
                 predict(channel, "mnist", images(batching.max_batch_size + 1))
             assert error.value.code() == grpc.StatusCode.INVALID_ARGUMENT
         metrics = metrics_of(server)
-    assert ':tensorflow:serving:request_count{model_name="mnist",status="OK"} 9' in metrics
+    served = ':tensorflow:serving:request_latency_count{model_name="mnist",API="Predict",entrypoint="GRPC"} 9'
+    assert served in metrics
     assert ':tensorflow:serving:request_latency_bucket{model_name="fashion_mnist",API="Predict"' in metrics
 
 

@@ -39,7 +39,11 @@ def test_model_config_file(tmp_path: Path) -> None:
         ('config { name: "m" base_path: "models/m" }', "absolute path or URI; got base_path()=models/m"),
         ('config { name: "m" }', "absolute path or URI; got base_path()="),
         ('config { base_path: "/m" }', "has no name"),
-        ('config { name: "m" base_path: "/m" } config { name: "m" base_path: "/n" }', "listed twice"),
+        (
+            'config { name: "m" base_path: "/m" model_platform: "tensorflow" } '
+            'config { name: "m" base_path: "/n" model_platform: "tensorflow" }',
+            "twice",
+        ),
         ('config { name: "m" base_path: "/m" model_platform: "onnx" }', "'onnx'"),
         ('config { name: "m" base_path: "/m" }', "Illegal setting neither"),
         ('config { name: "m" base_path: "/m" model_version_policy { specific {} } }', "no version"),

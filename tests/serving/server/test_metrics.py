@@ -19,7 +19,7 @@ from tensorflow_serving.apis.inference_pb2 import MultiInferenceRequest
 from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
 
 from serving.server.batching import Batcher
-from serving.server.config import BatchingParameters, ServerOptions
+from serving.server.config import BatchingParameters, LoadOptions, ServerOptions
 from serving.server.engine import Engine
 from serving.server.errors import ServingError
 from serving.server.lifecycle import Version
@@ -162,7 +162,7 @@ def test_batches_are_counted_and_their_waits_timed(served_models: Path) -> None:
 
 def test_loads_and_warm_ups_are_counted_and_timed(tmp_path: Path) -> None:
     metrics = Metrics()
-    factory = ServableFactory(None, metrics)
+    factory = ServableFactory(None, metrics, LoadOptions())
     good, cold, bad = (str(tmp_path / name) for name in ("good", "cold", "bad"))
     for path in (good, cold):
         write_counter_model(Path(path))

@@ -350,7 +350,6 @@ def test_cancelled_and_abandoned_calls_leave_nothing_behind(model_server: Runnin
 
 def test_clients_that_stall_are_given_up(served_models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One stops in the middle of requests and takes no answers; that is noticed, and nobody waits for it."""
-    monkeypatch.setattr(limits, "STALL_SECONDS", 0.5)
     options = ServerOptions(port=0, model_name="scale", model_base_path=str(served_models / "scale"))
     large = predict_request("scale", {"x": np.zeros((500_000, 3), np.float32)})
     with running(options) as one, stalling_proxy(one.server.grpc_port) as (port, stall):
@@ -361,6 +360,7 @@ def test_clients_that_stall_are_given_up(served_models: Path, monkeypatch: pytes
             stall.set()
             calls = [stub.Predict.future(large) for _ in range(4)]
             wait_until(lambda: len(receiving) == 4, "its requests")
+            monkeypatch.setattr(limits, "STALL_SECONDS", 0.5)
             assert one.prediction.Predict(scale_request(), timeout=0.4).model_spec.version.value == 3
             wait_until(lambda: at_rest(one), "its calls to be given up")
             for call in calls:
