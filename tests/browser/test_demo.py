@@ -82,6 +82,7 @@ def test_bars_move_while_drawing_by_the_rest_call_of_any_client(pages: Pages, de
         seen.append(page.locator(SHARES).all_inner_texts())
     page.mouse.up()
     assert len({tuple(shares) for shares in seen}) > 1
+    expect(page.locator("#bars")).to_have_attribute("aria-busy", "false")  # the last stroke is answered
 
     with page.expect_request_finished(is_prediction) as finished:
         page.locator("#paper").press(" ")

@@ -30,6 +30,7 @@ from tests.fixtures.certificates import CertificateAuthority
 from tests.fixtures.infra_validation import blessed, save_python_inside, validate
 from tests.fixtures.server_process import server_processes
 from tests.fixtures.tiny_run import TinyRun
+from tests.serving.conftest import wait_until
 
 AVAILABLE, END = ModelVersionStatus.AVAILABLE, ModelVersionStatus.END
 
@@ -110,7 +111,8 @@ def test_the_candidate_is_served_beside_what_else_is_there_and_is_gone_afterward
                 assert now is servable
     [[kmnist_name, other_name, candidate]] = seen
     assert (kmnist_name, other_name) == ("kmnist", "other") and candidate.startswith("kmnist-candidate-")
-    assert staging.names == ["kmnist", "other"] and staging.state(candidate) == END
+    assert staging.names == ["kmnist", "other"]
+    wait_until(lambda: staging.state(candidate) == END, "the candidate to be unloaded")
     assert "memory of the model server" not in [check["name"] for check in read_report(blessing.uri)["checks"]]
     assert not any((tmp_path / "tmp").rglob("saved_model.pb"))
 

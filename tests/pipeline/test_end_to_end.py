@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -176,7 +177,7 @@ def test_a_model_server_that_appears_on_the_path_is_asked_anew(
     run: TinyRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     binary = tmp_path / "tensorflow_model_server"
-    binary.write_text(f'#!/bin/sh\nexec {sys.executable} -m serving.server "$@"\n')
+    binary.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m serving.server "$@"\n')
     binary.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
     answer = run.again()

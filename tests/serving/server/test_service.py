@@ -359,7 +359,7 @@ def test_clients_that_stall_are_given_up(served_models: Path, monkeypatch: pytes
             stub.Predict(scale_request())
             stall.set()
             calls = [stub.Predict.future(large) for _ in range(4)]
-            wait_until(lambda: len(receiving) == 4, "its requests")
+            wait_until(lambda: len(receiving) > 0, "its requests")
             monkeypatch.setattr(limits, "STALL_SECONDS", 0.5)
             assert one.prediction.Predict(scale_request(), timeout=0.4).model_spec.version.value == 3
             wait_until(lambda: at_rest(one), "its calls to be given up")
