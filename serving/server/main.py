@@ -30,7 +30,7 @@ SERVICES = ("", PREDICTION_SERVICE, MODEL_SERVICE, "PredictionService", "ModelSe
 """Whose health is that of the server; TF Serving has the empty name and the short ones."""
 
 _HEALTH_SECONDS = 0.1
-_STALLED_SECONDS = 1.0
+_STALLED_SECONDS = 0.1  # how late a slow client is given up that others wait for
 _TELL_SECONDS = 30.0  # after which a start that still waits for loads says so
 _UNLOAD_SECONDS = 1.0  # for requests that were computed to the end of the drain
 _ANY_PORT = -1
