@@ -75,7 +75,7 @@ class Followers:
             self._wait(server, versions, lambda states: set(versions) <= _available(states))
 
     def wait_served(self, versions: Collection[int], labels: Mapping[str, int]) -> None:
-        """Returns when these versions are available and no others (no higher ones, without labels), under the labels."""
+        """Returns when these versions are available and no others (no higher, without labels), under the labels."""
         for server in self._last:
 
             def is_served(states: States, server: RunningServer = server) -> bool:
