@@ -71,7 +71,7 @@ def release(
         raise PipelineError(f"cannot change {error.filename or serving}: {error.strerror}") from error
     after = read_state(serving, model)
     try:
-        followers.wait_served(after.served, after.pin.labels if after.pin is not None else {})
+        followers.wait(after.served, after.pin.labels if after.pin is not None else {})
     except PipelineError as error:
         raise PipelineError(f"the {plan.action} to version {plan.after} is made, but {error}") from error
     return Released(plan, state, after)
@@ -81,12 +81,12 @@ def _make(plan: Plan, state: ModelState, followers: Followers) -> None:
     with _moved(plan.moves):
         if plan.pin == state.pin:
             return
-        names, now = model_names(state.serving), followers.available
+        names, now = model_names(state.folder.parent), followers.available
         labelled = set(plan.pin.labels.values()) if plan.pin is not None else set()
         try:
             if plan.pin is not None and now is not None and not labelled <= now:
                 state.config.with_pin(state.model, _bridge(state, plan.pin, now), names).write()
-                followers.wait_available(labelled)
+                followers.wait(labelled)
             state.config.with_pin(state.model, plan.pin, names).write()
         except BaseException:
             state.config.write()

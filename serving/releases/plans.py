@@ -167,11 +167,6 @@ def _pin_to_start_from(state: ModelState) -> Pin:
     """The pin, or one that pins what is live now."""
     if state.pin is not None:
         return state.pin
-    if state.config.newest_served(state.model) is None:
-        raise PipelineError(
-            f"{state.config.path} gives {state.model} a model_version_policy of its own, `all`. "
-            "This command needs `specific`, or none: remove it from the file first."
-        )
     if state.live is None:
         raise PipelineError(f"{state.model} has no version that a server could load. Push one with mnist-tfx run.")
     return Pin((state.live,), {STABLE: state.live})

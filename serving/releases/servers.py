@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack
 
 from components.errors import PipelineError
@@ -69,49 +69,44 @@ class Followers:
         self._last = {server: dict(states) for server, states in answers.items()}
         self._timeout = timeout
 
-    def wait_available(self, versions: Collection[int]) -> None:
-        """Returns when these versions are available. Raises PipelineError where a server cannot load one in time."""
-        for server in self._last:
-            self._wait(server, versions, lambda states: set(versions) <= _available(states))
+    def wait(self, versions: Collection[int], labels: Mapping[str, int] | None = None) -> None:
+        """Returns when these versions are available; with `labels`, also under these and no others.
 
-    def wait_served(self, versions: Collection[int], labels: Mapping[str, int]) -> None:
-        """Returns when these versions are available and no others (no higher ones, without labels), under labels."""
-        for server in self._last:
+        Where no label is in use, older versions may be served beside them, but no newer one.
 
-            def is_served(states: States, server: RunningServer = server) -> bool:
-                available = _available(states)
-                if not labels:
-                    return available >= set(versions) and max(available, default=0) == max(versions, default=0)
-                return available == set(versions) and all(server.leads_to(*each) for each in labels.items())
-
-            self._wait(server, versions, is_served)
-
-    def _wait(self, server: RunningServer, versions: Collection[int], is_reached: Callable[[States], bool]) -> None:
-        deadline = time.monotonic() + self._timeout
-        last = self._last[server]
-        while (states := server.states()) is None or not is_reached(states):
-            for version in versions:
-                status = (states or {}).get(version)
-                # What it said before the change, too, is no answer to it: it has not looked again yet.
-                if status is not None and status.error_message and status != last.get(version):
+        Raises:
+            PipelineError: a server cannot load one, or takes longer than the timeout.
+        """
+        for server, last in self._last.items():
+            deadline = time.monotonic() + self._timeout
+            while (states := server.states()) is None or not _is_reached(server, states, set(versions), labels):
+                for version in versions:
+                    status = (states or {}).get(version)
+                    # What it said before the change, too, is no answer to it: it has not looked again yet.
+                    if status is not None and status.error_message and status != last.get(version):
+                        raise PipelineError(
+                            f"the server at {server.address} cannot load version {version}: {status.error_message}"
+                        )
+                if time.monotonic() > deadline:
+                    words = ", ".join(str(status) for _, status in sorted((states or {}).items()))
                     raise PipelineError(
-                        f"the server at {server.address} cannot load version {version}: {status.error_message}"
+                        f"after {self._timeout:g} s the server at {server.address} does not serve version "
+                        f"{', '.join(map(str, sorted(versions)))} as the files say: "
+                        f"{server.problem or words or 'it has no version'}. Does it watch this folder, and poll its "
+                        "models.config? A version that it gave up is tried again after a restart. (--no-wait asks no "
+                        "server, --timeout SECONDS waits longer.)"
                     )
-            if time.monotonic() > deadline:
-                raise PipelineError(self._too_late(server, versions, states))
-            last.clear()
-            last.update(states or {})
-            time.sleep(_POLL_SECONDS)
+                last.clear()
+                last.update(states or {})
+                time.sleep(_POLL_SECONDS)
 
-    def _too_late(self, server: RunningServer, versions: Collection[int], states: States | None) -> str:
-        wanted = ", ".join(map(str, sorted(versions)))
-        words = ", ".join(str(status) for _, status in sorted((states or {}).items()))
-        said = server.problem or words or "it has no version"
-        return (
-            f"after {self._timeout:g} s the server at {server.address} does not serve version {wanted} as the files "
-            f"say: {said}. Does it watch this folder, and poll its models.config? A version that it gave up is tried "
-            "again after a restart. (--no-wait asks no server, --timeout SECONDS waits longer.)"
-        )
+
+def _is_reached(server: RunningServer, states: States, wanted: set[int], labels: Mapping[str, int] | None) -> bool:
+    available = _available(states)
+    if not labels:
+        is_newest = max(available, default=None) == max(wanted, default=None)
+        return wanted <= available and (labels is None or is_newest)
+    return wanted == available and all(server.leads_to(label, version) for label, version in labels.items())
 
 
 def _available(states: States) -> set[int]:

@@ -23,11 +23,6 @@ class ModelState:
     releases: tuple[Release, ...]  # the oldest first
 
     @property
-    def serving(self) -> Path:
-        """The folder of all models."""
-        return self.folder.parent
-
-    @property
     def whole(self) -> list[int]:
         """The versions that a server can load, ascending."""
         return sorted({version.number for version in self.stored if version.whole})

@@ -203,7 +203,6 @@ def test_settings_that_a_person_wrote_stay_and_the_file_is_kept(serving: Path) -
         ("no: text proto", "is no ModelServerConfig"),
         ("custom_model_config { }", "has a custom_model_config"),
         ('model_config_list { config { name: "mnist" } config { name: "mnist" } }', "lists a model twice: mnist"),
-        ('model_config_list { config { name: "mnist" model_version_policy { all {} } } }', "a model_version_policy of"),
         (
             'model_config_list { config { name: "mnist" version_labels { key: "stable" value: 3 } } }',
             "need a model_version_policy `specific`",
@@ -242,6 +241,15 @@ def test_a_plain_rollback_leaves_a_file_of_another_policy_alone(serving: Path) -
     assert (serving / "models.config").read_text() == text
     promote(serving, 2)
     assert pinned(serving) == ([2], {"stable": 2})
+
+
+def test_a_promotion_takes_the_place_of_a_policy_that_serves_all(serving: Path) -> None:
+    text = 'model_config_list { config { name: "mnist" model_version_policy { all {} } } }'
+    (serving / "models.config").write_text(text)
+    assert read_state(serving, "mnist").served == [1, 2, 3, 4]
+    promote(serving, 2)
+    assert pinned(serving) == ([2], {"stable": 2})
+    assert (serving / "models.config.by-hand").read_text() == text
 
 
 def test_a_container_that_mounts_the_folder_has_a_file_of_its_own(serving: Path) -> None:
