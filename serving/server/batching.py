@@ -112,7 +112,7 @@ class Batcher:
 
     def _add(self, task: _Task, engine: Engine, signature: str, outputs: tuple[str, ...]) -> bool:
         """Puts a request into a batch; returns whether a thread should look: one is due, or is to be waited for."""
-        limit = self.max_rows
+        limit = self._parameters.execution_rows
         key = (engine, signature, outputs, self._form(task.inputs))
         batch = self._open.get(key)
         look = False
@@ -211,15 +211,26 @@ class Batcher:
 
     def _run(self, batch: _Batch, tasks: Sequence[_Task]) -> list[Outputs]:
         sizes = [task.rows for task in tasks]
+        total, limit = sum(sizes), self._parameters.execution_rows
+        if total > limit:  # one large request, alone in its batch
+            inputs = tasks[0].inputs
+            parts = [{name: a[at : at + limit] for name, a in inputs.items()} for at in range(0, total, limit)]
+            done = [self._execute(batch, [part], [min(limit, total - n * limit)]) for n, part in enumerate(parts)]
+            return [{name: np.concatenate([part[name] for [part] in done]) for name in batch.outputs}]
+        return self._execute(batch, [task.inputs for task in tasks], sizes)
+
+    def _execute(
+        self, batch: _Batch, inputs: Sequence[Mapping[str, np.ndarray]], sizes: Sequence[int]
+    ) -> list[Outputs]:
         rows = self._padded(sum(sizes))
-        joined = join([task.inputs for task in tasks], rows, self._parameters.pad_variable_length_inputs)
+        joined = join(inputs, rows, self._parameters.pad_variable_length_inputs)
         self._metrics.batch_processed(rows, rows - sum(sizes))
         return split(batch.engine.run(batch.signature, joined, batch.outputs), sizes, rows)
 
     def _padded(self, rows: int) -> int:
         if not rows:
             return 0
-        rows = max(rows, min(2, self.max_rows))  # see the module's text
+        rows = max(rows, min(2, self._parameters.execution_rows))  # see the module's text
         return next((size for size in self._parameters.allowed_batch_sizes if size >= rows), rows)
 
 

@@ -32,6 +32,13 @@ class BatchingParameters:
     num_batch_threads: int = cpu_count()
     allowed_batch_sizes: tuple[int, ...] = ()
     pad_variable_length_inputs: bool = False
+    enable_large_batch_splitting: bool = False
+    max_execution_batch_size: int = 0  # with splitting; 0: as max_batch_size
+
+    @property
+    def execution_rows(self) -> int:
+        """The most rows that are computed at once; a larger request, of up to `max_batch_size`, is split."""
+        return (self.enable_large_batch_splitting and self.max_execution_batch_size) or self.max_batch_size
 
     @property
     def threads_per_batch(self) -> int:
@@ -43,7 +50,7 @@ class BatchingParameters:
         return max(1, cpu_count() // self.num_batch_threads)
 
     def __post_init__(self) -> None:
-        for name in ("max_batch_size", "max_enqueued_batches", "num_batch_threads"):
+        for name in ("max_batch_size", "max_enqueued_batches", "num_batch_threads", "execution_rows"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
         if self.batch_timeout_micros < 0:
@@ -51,9 +58,15 @@ class BatchingParameters:
         sizes = self.allowed_batch_sizes
         if sizes and (sizes[0] < 1 or any(a >= b for a, b in itertools.pairwise(sizes))):
             raise ValueError(f"allowed_batch_sizes {list(sizes)} must be positive and increase")
-        if sizes and sizes[-1] != self.max_batch_size:
+        if self.execution_rows > self.max_batch_size:
             raise ValueError(
-                f"the last of allowed_batch_sizes is {sizes[-1]}; it must equal max_batch_size, {self.max_batch_size}"
+                f"max_execution_batch_size is {self.execution_rows}; it must not exceed max_batch_size, "
+                f"{self.max_batch_size}"
+            )
+        if sizes and sizes[-1] != self.execution_rows:
+            limit = "max_execution_batch_size" if self.enable_large_batch_splitting else "max_batch_size"
+            raise ValueError(
+                f"the last of allowed_batch_sizes is {sizes[-1]}; it must equal {limit}, {self.execution_rows}"
             )
 
 
@@ -136,7 +149,14 @@ def read_batching(path: str) -> BatchingParameters:
     message = read(path, new_message("BatchingParameters"))
     given: dict[str, Any] = {
         name: getattr(message, name).value
-        for name in ("max_batch_size", "batch_timeout_micros", "max_enqueued_batches", "num_batch_threads")
+        for name in (
+            "max_batch_size",
+            "batch_timeout_micros",
+            "max_enqueued_batches",
+            "num_batch_threads",
+            "enable_large_batch_splitting",
+            "max_execution_batch_size",
+        )
         if message.HasField(name)
     }
     try:

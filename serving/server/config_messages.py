@@ -21,6 +21,8 @@ _MESSAGES: dict[str, dict[str, int | str]] = {
         "batch_timeout_micros": _INT64_VALUE,
         "max_enqueued_batches": _INT64_VALUE,
         "num_batch_threads": _INT64_VALUE,
+        "enable_large_batch_splitting": ".google.protobuf.BoolValue",
+        "max_execution_batch_size": _INT64_VALUE,
         "thread_pool_name": ".google.protobuf.StringValue",
         "allowed_batch_sizes": _Field.TYPE_INT64,
         "pad_variable_length_inputs": _Field.TYPE_BOOL,

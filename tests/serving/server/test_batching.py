@@ -245,3 +245,13 @@ def test_signatures_without_rows_are_not_batchable(models: Path) -> None:
     signatures = Engine(str(models / "text")).signatures
     assert is_batchable(signatures["serving_default"])
     assert not is_batchable(signatures["whole"])
+
+
+def test_a_large_request_is_computed_in_parts(counter: Engine, make: Make) -> None:
+    batcher = make(max_batch_size=20, enable_large_batch_splitting=True, max_execution_batch_size=8)
+    before = calls_of(counter)
+    answer = submit(batcher, counter, np.zeros((20, 1), np.float32), ["rows"]).result(30)
+    assert answer["rows"].tolist() == [8] * 16 + [4] * 4
+    assert calls_of(counter) == before + 4
+    with pytest.raises(ServingError, match="larger than maximum input batch size 20"):
+        submit(batcher, counter, np.zeros((21, 1), np.float32), ["rows"])

@@ -99,6 +99,15 @@ def test_batching_parameters_file(tmp_path: Path) -> None:
     )
 
 
+def test_rows_that_are_computed_at_once() -> None:
+    assert BatchingParameters(max_batch_size=64, max_execution_batch_size=32).execution_rows == 64  # without splitting
+    assert BatchingParameters(max_batch_size=64, enable_large_batch_splitting=True).execution_rows == 64
+    split = BatchingParameters(
+        max_batch_size=64, enable_large_batch_splitting=True, max_execution_batch_size=32, allowed_batch_sizes=(8, 32)
+    )
+    assert split.execution_rows == 32
+
+
 def test_batches_that_are_computed_at_once_share_the_cores() -> None:
     cores = cpu_count()
     assert BatchingParameters(num_batch_threads=1).threads_per_batch == cores
@@ -115,6 +124,16 @@ def test_batches_that_are_computed_at_once_share_the_cores() -> None:
         ("max_batch_size { value: 64 } allowed_batch_sizes: 32", "must equal max_batch_size, 64"),
         ("max_batch_size { value: 8 } allowed_batch_sizes: [16, 8]", "increase"),
         ("max_batch_size: 64", "1:17"),
+        (
+            "max_batch_size { value: 64 } allowed_batch_sizes: 64 enable_large_batch_splitting { value: true } "
+            "max_execution_batch_size { value: 32 }",
+            "must equal max_execution_batch_size, 32",
+        ),
+        (
+            "max_batch_size { value: 64 } enable_large_batch_splitting { value: true } "
+            "max_execution_batch_size { value: 128 }",
+            "must not exceed max_batch_size, 64",
+        ),
     ],
 )
 def test_batching_parameters_that_tf_serving_refuses(tmp_path: Path, text: str, words: str) -> None:
