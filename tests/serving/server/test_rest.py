@@ -270,13 +270,12 @@ def test_a_large_body_is_read_in_another_process(model_server: Running) -> None:
     bomb = gzip.compress(b'{"instances": [' + b"[]," * 1_500_000 + b"[]]}")
     with ThreadPoolExecutor(2) as pool:
         bombs = [pool.submit(ask, model_server, "POST", "/v1/models/scale:predict", bomb, **headers) for _ in "ab"]
-        worst = 0.0
+        answered = 0
         while not all(one.done() for one in bombs):
-            begin = time.monotonic()
             assert predict(model_server, "scale", {"instances": [[1, 1, 1]]})[0] == 200
-            worst = max(worst, time.monotonic() - begin)
+            answered += 1
     assert {one.result()[0] for one in bombs} == {400}  # more rows than a batch takes
-    assert worst < 0.5
+    assert answered > 4, "others were held up until the large bodies were read"
 
 
 def test_a_reading_process_that_dies_is_replaced(model_server: Running) -> None:
