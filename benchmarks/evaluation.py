@@ -22,7 +22,7 @@ from tfx_bsl.tfxio import tf_example_record
 from components.beam_arguments import beam_arguments
 from components.evaluation import evaluation_config
 from components.settings import BeamSettings, EvaluationSettings
-from pipeline.home import Home
+from pipeline.running.home import Home
 from pipeline.schemas import SCHEMAS
 
 _CLASSES = 10

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks import measure
-from pipeline.home import Home
+from pipeline.running.home import Home
 
 COMMAND = Path(sys.executable).with_name("mnist-tfx")
 

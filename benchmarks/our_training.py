@@ -1,4 +1,4 @@
-"""The Trainer's own training (`components.training.train`) on arrays, for `benchmarks.training`.
+"""The Trainer's own training (`components.trainer.training.train`) on arrays, for `benchmarks.training`.
 
     .venv/bin/python -m benchmarks.our_training --data MNIST.npz
 
@@ -14,10 +14,10 @@ import tempfile
 
 import numpy as np
 
-from components.preprocessing import Normalization
-from components.trainer_config import TrainerConfig
-from components.training import train
-from components.training_data import DecodedExamples
+from components.trainer.config import TrainerConfig
+from components.trainer.training import train
+from components.trainer.training_data import DecodedExamples
+from components.transform.preprocessing import Normalization
 from pipeline.recipes import load_recipe
 
 

@@ -20,8 +20,8 @@ import numpy.typing as npt
 
 from benchmarks import v2_protocol
 from benchmarks.serving_load import Method
-from components.features import METADATA_PATH
-from pipeline.home import CHECKOUT, Home
+from contract.names import METADATA_PATH
+from pipeline.running.home import CHECKOUT, Home
 from serving.client import messages, tensors
 
 MODEL = "mnist"

@@ -14,11 +14,11 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipeline.home import CHECKOUT
+from pipeline.running.home import CHECKOUT
 
 _REPEATS = 5
 _IMPORTS = """
-from pipeline.loading import collector_paused
+from pipeline.running.loading import collector_paused
 with collector_paused():  # as `mnist-tfx run` does
     import pipeline.local_run
 """

@@ -26,7 +26,7 @@ import numpy.typing as npt
 
 from benchmarks import measure
 from components.datasets.prepare import prepare
-from pipeline.home import CHECKOUT, Home
+from pipeline.running.home import CHECKOUT, Home
 
 _PARTS = ("race", "switches", "input")
 _TARGETS = {"mnist": 0.98, "fashion_mnist": 0.88}

@@ -11,12 +11,12 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from components.dense import build_model
-from components.optimization import make_optimizer
-from components.preprocessing import Normalization
 from components.settings import AugmentationSettings, ModelSettings, TrainingSettings
-from components.soft_targets import SoftTargetsClassifier
-from components.training_data import DecodedExamples, TrainingInput
+from components.trainer.dense import build_model
+from components.trainer.optimization import make_optimizer
+from components.trainer.soft_targets import SoftTargetsClassifier
+from components.trainer.training_data import DecodedExamples, TrainingInput
+from components.transform.preprocessing import Normalization
 
 _SHAPE = (28, 28, 1)
 _CLASSES = 10

@@ -1,7 +1,12 @@
-"""The steps of the pipeline."""
+"""The steps of the pipeline, a folder each: the component (its interface), its executor, and the work in plain functions.
+
+Imports `contract`, and the client of `serving` to try a server; nothing that runs a pipeline. Start with `settings`,
+which all share, or with `trainer`.
+"""
 
 from __future__ import annotations
 
+import importlib
 from typing import Any
 
 
@@ -11,11 +16,9 @@ def __getattr__(name: str) -> Any:
     Not imported before it is asked for: TFX would come along with every module of this package.
     """
     if name == "DataBlessing":
-        from components.data_gate.component import DataBlessing
-        from components.report.artifact import make_known
-
+        # By name, so that no step's version has the data gate in it (`components.code_version`).
         # The one moment at which a container runs our code before it looks for the classes of its outputs: the report,
         # whose class is not found by its type's name, has a DataBlessing among its inputs.
-        make_known()
-        return DataBlessing
+        importlib.import_module("components.report.artifact").make_known()
+        return importlib.import_module("components.data_gate.component").DataBlessing
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

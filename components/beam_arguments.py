@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from components.errors import UsageError
 from components.settings import BeamSettings
+from contract.errors import UsageError
 
 
 def beam_arguments(beam: BeamSettings, component: str = "") -> list[str]:

@@ -1,23 +1,22 @@
-"""What version of our own code runs, with which libraries.
+"""What version of our own code a step runs, with which libraries.
 
 TFX's cache key holds a component's name and parameters but not its source, so an edited `preprocessing_fn`, or another
-TensorFlow, would be answered from the cache. Each of our components therefore takes this version as a parameter, and
-`pipeline.dag` gives it to TFX's.
+TensorFlow, would be answered from the cache. `pipeline.dag` therefore gives each component this version, as a flag of
+its executor: that is part of the key (tfx/orchestration/portable/cache_utils.py, get_cache_context).
 """
 
 from __future__ import annotations
 
+import ast
 import functools
 import hashlib
 import importlib.metadata
 import platform
-from collections.abc import Iterable
+from collections.abc import Iterator
 from pathlib import Path
 
-_ROOT = Path(__file__).resolve().parent
-_REPORT = _ROOT / "report"
-# The infra validator runs the server and the client, the Pusher reads and writes what the releases know.
-_SERVING = [_ROOT.parent / "serving" / folder for folder in ("client", "releases", "server")]
+_ROOT = Path(__file__).resolve().parent.parent
+_TEMPLATES = "templates"  # a folder of a package whose files count as the package's source
 # What computes, checks, or decides how it is written down.
 _PACKAGES = (
     "apache-beam",
@@ -46,28 +45,69 @@ def package_versions() -> dict[str, str]:
 
 
 @functools.cache
-def code_version() -> str:
-    """The first 12 hex digits of a SHA-256 over `components/`, what it uses of `serving/`, and the packages' versions.
+def code_version(*modules: str) -> str:
+    """The first 12 hex digits of a SHA-256 over modules, all of ours that they import, and the packages' versions.
 
-    Without those of the report: it reads what others make, and nothing is made of it.
+    What a module says counts, not how it looks: comments and layout do not. Modules that are not ours count by their
+    package's version alone. Without modules: the version of all steps together.
     """
-    own = (path for path in _ROOT.rglob("*.py") if not path.is_relative_to(_REPORT))
-    return _digest([*own, *_of_serving()])
+    modules = modules or tuple(sorted(_steps()))
+    digest = hashlib.sha256(repr(sorted(package_versions().items())).encode())
+    for module in sorted(imported_modules(*modules)):
+        digest.update(f"{module}\0{_content(module)}\0".encode())
+    return digest.hexdigest()[:12]
 
 
 @functools.cache
-def report_version() -> str:
-    """The same with the report's sources and templates: another look is another report."""
-    templates = (path for path in _REPORT.rglob("*") if path.suffix not in ("", ".py", ".pyc") and path.is_file())
-    return _digest([*_ROOT.rglob("*.py"), *_of_serving(), *templates])
+def imported_modules(*modules: str) -> frozenset[str]:
+    """Those of the modules that are ours, with all of ours that they import, directly or by others; at any depth."""
+    found: set[str] = set()
+    waiting = {module for module in modules if _file(module)}
+    while waiting:
+        found |= waiting
+        waiting = {imported for module in waiting for imported in _imports(module)} - found
+    return frozenset(found)
 
 
-def _of_serving() -> Iterable[Path]:
-    return (path for folder in _SERVING for path in folder.rglob("*.py"))
+def _steps() -> Iterator[str]:
+    for path in Path(__file__).parent.rglob("*.py"):
+        yield ".".join(path.relative_to(_ROOT).with_suffix("").parts).removesuffix(".__init__")
 
 
-def _digest(paths: Iterable[Path]) -> str:
-    digest = hashlib.sha256(repr(sorted(package_versions().items())).encode())
-    for path in sorted(paths):
-        digest.update(path.relative_to(_ROOT.parent).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
-    return digest.hexdigest()[:12]
+def _file(module: str) -> Path | None:
+    """The source of a module; None where it is not ours."""
+    path = _ROOT.joinpath(*module.split("."))
+    return next((file for file in (path.with_suffix(".py"), path / "__init__.py") if file.is_file()), None)
+
+
+@functools.cache
+def _tree(module: str) -> ast.Module:
+    file = _file(module)
+    assert file is not None
+    return ast.parse(file.read_bytes())
+
+
+@functools.cache
+def _content(module: str) -> str:
+    file = _file(module)
+    assert file is not None
+    templates = sorted(path for path in (file.parent / _TEMPLATES).rglob("*") if path.is_file())
+    beside = templates if file.name == "__init__.py" else []
+    return "\0".join([ast.dump(_tree(module)), *(path.read_text() for path in beside)])
+
+
+@functools.cache
+def _imports(module: str) -> frozenset[str]:
+    """Our modules that a module names in its import statements, and the packages around them."""
+    named = set(_named(_tree(module)))
+    around = {name.rpartition(".")[0] for name in named | {module}}
+    return frozenset(name for name in named | around if name and _file(name))
+
+
+def _named(tree: ast.AST) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)

@@ -6,8 +6,8 @@ from typing import Any
 
 from tensorflow_model_analysis.proto import config_pb2
 
-from components.features import LABEL, PROBABILITIES, SERVING_DEFAULT
 from components.settings import EvaluationSettings
+from contract.names import LABEL, PROBABILITIES, SERVING_DEFAULT
 
 CANDIDATE, BASELINE = "candidate", "baseline"
 ACCURACY = "accuracy"

@@ -9,7 +9,7 @@ import tensorflow_model_analysis as tfma
 from tensorflow_model_analysis.proto import validation_result_pb2
 
 from components.evaluation import ACCURACY, BASELINE, CANDIDATE
-from components.features import LABEL
+from contract.names import LABEL
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from components.errors import PipelineError
+from contract.errors import PipelineError
 from kubeflow.ir import CompiledPipeline, read_compiled
 from kubeflow.profiles import Target
 from kubeflow.rules import RULES, Breach, Rule

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from components.errors import UsageError
 from components.settings import BeamSettings
+from contract.errors import UsageError
 from kubeflow.check import check_file
 from kubeflow.machines import Resources
 from kubeflow.profiles import Profile, VertexProfile
-from pipeline.home import Home
 from pipeline.recipes import Recipe
+from pipeline.running.home import Home
 from pipeline.schemas import curated_schema, schema_digest
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ def _job(dataset: PreparedDataset, recipe: Recipe, profile: Profile) -> dict[str
     from tfx.dsl.components.base.base_component import BaseComponent
     from tfx.orchestration.kubeflow.v2.kubeflow_v2_dag_runner import KubeflowV2DagRunner, KubeflowV2DagRunnerConfig
 
-    from components.cache_key import SurroundingsDriver
+    from components.live.driver import SurroundingsDriver
     from components.report.component import Report
     from pipeline.dag import create_pipeline
 
@@ -129,7 +129,10 @@ def _job(dataset: PreparedDataset, recipe: Recipe, profile: Profile) -> dict[str
     config = KubeflowV2DagRunnerConfig(default_image=profile.image, use_pipeline_spec_2_1=True)
     job = dict(KubeflowV2DagRunner(config).run(pipeline, write_out=False))
     job["pipelineSpec"]["defaultPipelineRoot"] = paths.pipeline_root
+    executors = job["pipelineSpec"]["deploymentSpec"]["executors"]
     for component in pipeline.components:
+        if "container" in (executor := executors[f"{component.id}_executor"]):  # TFX leaves the flags out of it
+            executor["container"]["args"] += component.executor_spec.extra_flags
         # The backend runs no drivers, by which a local cache knows what is live; and a report is of its run.
         if issubclass(component.driver_class, SurroundingsDriver) or isinstance(component, Report):
             job["pipelineSpec"]["root"]["dag"]["tasks"][component.id].pop("cachingOptions", None)

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from components.disk import disk_error
-from components.errors import PipelineError
-from pipeline.home import Home
+from contract.errors import PipelineError
+from pipeline.running.home import Home
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer

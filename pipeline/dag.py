@@ -25,17 +25,30 @@ from components.beam_arguments import beam_arguments
 from components.code_version import code_version
 from components.data_gate.component import DataGate
 from components.datasets.prepared import PreparedDataset
-from components.errors import unknown_name
 from components.evaluation import evaluation_config
-from components.features import EVAL, TEST, TRAIN
 from components.infra_validator.component import InfraValidator
 from components.pusher.component import Pusher
 from components.report.component import Report
 from components.settings import BeamSettings
 from components.tfds_example_gen.component import TfdsExampleGen
-from components.trainer_config import TrainerConfig
-from pipeline.recipe_name import recipe_name
+from components.trainer.config import TrainerConfig
+from contract.errors import unknown_name
+from contract.names import EVAL, TEST, TRAIN
 from pipeline.recipes import Recipe
+from pipeline.recipes.name import recipe_name
+
+# Our modules that TFX's components are told to call.
+_PREPROCESSING = "components.transform.preprocessing"
+_TUNER_FN = "components.tuner.search"
+_RUN_FN = "components.trainer.run_fn"
+# Those that a component runs and does not import itself, by its id: they are part of its cache key.
+_CALLED = {
+    "Transform": (_PREPROCESSING,),
+    "Tuner": (_TUNER_FN,),
+    "Trainer": (_RUN_FN,),
+    "Evaluator": ("components.tfma_metrics",),
+    "InfraValidator": ("serving.server.__main__",),
+}
 
 
 @dataclass(frozen=True)
@@ -101,11 +114,10 @@ def create_pipeline(
     transform = Transform(
         examples=examples.outputs["examples"],
         schema=schema.outputs["schema"],
-        preprocessing_fn="components.preprocessing.preprocessing_fn",
+        preprocessing_fn=f"{_PREPROCESSING}.preprocessing_fn",
         custom_config={
             "transform": recipe.transform.model_dump_json(),
             "image_shape": list(recipe.data.image_shape),
-            "code_version": code_version(),
         },
         splits_config=transform_pb2.SplitsConfig(analyze=[TRAIN]),
         materialize=False,  # the Trainer decodes once and caches as uint8: a quarter of the floats' size
@@ -117,7 +129,7 @@ def create_pipeline(
     tuner = None
     if config.tuner:
         tuner = Tuner(
-            tuner_fn="components.tuner.search.tuner_fn",
+            tuner_fn=f"{_TUNER_FN}.tuner_fn",
             examples=examples.outputs["examples"],
             transform_graph=transform.outputs["transform_graph"],
             custom_config=config.to_json(),
@@ -126,7 +138,7 @@ def create_pipeline(
         )
         components.append(tuner)
     trainer = Trainer(
-        run_fn="components.trainer.run_fn",
+        run_fn=f"{_RUN_FN}.run_fn",
         examples=examples.outputs["examples"],
         transform_graph=transform.outputs["transform_graph"],
         hyperparameters=tuner.outputs["best_hyperparameters"] if tuner else None,
@@ -189,8 +201,8 @@ def create_pipeline(
     )
     components += [evaluator, infra_validator, push, report]
     for component in components:
-        # Part of the cache key, also that of TFX's own components, which take no such parameter.
-        component.executor_spec.add_extra_flags([f"--code_version={code_version()}"])
+        version = code_version(type(component).__module__, *_CALLED.get(component.id, ()))
+        component.executor_spec.add_extra_flags([f"--code_version={version}"])
     _set_beam_arguments(components, recipe.beam)
     return Pipeline(
         pipeline_name=dataset.name.replace("_", "-"),
@@ -225,7 +237,7 @@ def trainer_config(recipe: Recipe, dataset: PreparedDataset, paths: Paths) -> Tr
         training=recipe.training,
         augmentation=recipe.augmentation,
         distillation=recipe.distillation,
-        code_version=code_version(),
+        code_version=code_version(_RUN_FN),
         backup_dir=paths.training_backup,
         tuner=recipe.tuner if recipe.tuner.tune else None,
     )

@@ -11,10 +11,10 @@ from pathlib import Path
 import ml_metadata as mlmd
 from ml_metadata.proto import metadata_store_pb2 as pb
 
-from components.errors import DataRejected, ModelRejected, UsageError, unknown_name
+from contract.errors import DataRejected, ModelRejected, UsageError, unknown_name
 from pipeline import run_record
-from pipeline.home import Home
 from pipeline.metadata_store import open_store
+from pipeline.running.home import Home
 
 LATEST = "latest"  # what `load_run` takes for the newest run
 

@@ -9,22 +9,22 @@ from pathlib import Path
 from tfx.orchestration.pipeline import Pipeline
 from tfx.types import Artifact
 
-from components import remedies
 from components.datasets.prepared import PreparedDataset
-from components.errors import PipelineError
 from components.evaluation_result import read_quality
 from components.infra_validator.local_server import foreign_server
 from components.infra_validator.report import failed_checks
-from components.trainer_config import TrainerConfig
+from components.trainer.config import TrainerConfig
+from contract import remedies
+from contract.errors import PipelineError
 from pipeline.dag import Paths, create_pipeline, trainer_config
-from pipeline.describe import describer
-from pipeline.home import Home
-from pipeline.live import make_observer
-from pipeline.local_runner import RunResult, run_pipeline
-from pipeline.log_capture import output_to
 from pipeline.outcome import Outcome, Quality
 from pipeline.recipes import Recipe
 from pipeline.run_plan import make_plan
+from pipeline.running.describe import describer
+from pipeline.running.home import Home
+from pipeline.running.live_view import make_observer
+from pipeline.running.local_runner import RunResult, run_pipeline
+from pipeline.running.log_capture import output_to
 from pipeline.schemas import snapshot_schema
 
 

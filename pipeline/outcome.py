@@ -9,8 +9,8 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from components import remedies
-from components.errors import ModelRejected, PipelineError
+from contract import remedies
+from contract.errors import ModelRejected, PipelineError
 
 
 @dataclass(frozen=True)

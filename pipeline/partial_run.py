@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from components.errors import UsageError
-from pipeline.home import Home
+from contract.errors import UsageError
+from pipeline.running.home import Home
 
 if TYPE_CHECKING:
     from tfx.types import Artifact
 
     from components.datasets.prepared import PreparedDataset
-    from components.trainer_config import TrainerConfig
+    from components.trainer.config import TrainerConfig
     from pipeline.recipes import Recipe
 
 
@@ -60,8 +60,8 @@ def check_plot_argument(output: str | None) -> None:
 def prepare_dataset(recipe: Recipe, home: Home) -> PreparedDataset:
     """The recipe's dataset, fetched or made if need be, with its progress on stderr."""
     from components.datasets.prepare import prepare
-    from pipeline.log_capture import output_to
-    from pipeline.progress import shown_progress
+    from pipeline.running.data_progress import shown_progress
+    from pipeline.running.log_capture import output_to
 
     settings = recipe.data
     with shown_progress(settings.dataset) as progress, output_to(home.root / "data.log"):
@@ -77,10 +77,10 @@ def run_until(component: str, recipe: Recipe, home: Home, *, enable_cache: bool 
         PipelineError: a component failed.
         KeyboardInterrupt: the user stopped it.
     """
-    from pipeline.loading import collector_paused
-    from pipeline.log_capture import output_to
     from pipeline.metadata_store import open_store
     from pipeline.run_id import claim_run_id
+    from pipeline.running.loading import collector_paused
+    from pipeline.running.log_capture import output_to
 
     open_store(home.metadata_db)  # a damaged one is known before anything is fetched
     dataset = prepare_dataset(recipe, home)

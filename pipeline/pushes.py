@@ -6,7 +6,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from components.errors import PipelineError
+from contract.errors import PipelineError
 from pipeline import run_record
 from pipeline.metadata_store import open_store
 

@@ -11,9 +11,9 @@ from typing import Any
 
 from components.code_version import code_version, package_versions
 from components.datasets.prepared import PreparedDataset
-from pipeline.home import CHECKOUT
-from pipeline.recipe_name import recipe_name
 from pipeline.recipes import Recipe
+from pipeline.recipes.name import recipe_name
+from pipeline.running.home import CHECKOUT
 
 _FILE = "plan.json"  # in the run's folder
 

@@ -9,14 +9,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from components.errors import PipelineError, UsageError
 from components.report.collect import collect
 from components.report.content import IndexRow, ReportContent
 from components.report.make import make_report
 from components.report.sources import Sources
+from contract.errors import PipelineError, UsageError
 from pipeline.history import list_runs, load_run
-from pipeline.home import Home
 from pipeline.run_sources import sources_of
+from pipeline.running.home import Home
 
 _LOGGER = logging.getLogger(__name__)
 INDEX = "index.html"

@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 
-from components import remedies
-from components.errors import DataRejected
 from components.report.content import ArtifactRow, ExecutionRow, Failure, Outcome
 from components.report.sources import Sources
+from contract import remedies
+from contract.errors import DataRejected
 from pipeline import run_record
 from pipeline.history import ArtifactRecord, ExecutionRecord, RunDetail
-from pipeline.home import Home
 from pipeline.run_plan import RunPlan, read_plan
+from pipeline.running.home import Home
 
 
 def sources_of(detail: RunDetail, home: Home) -> Sources:

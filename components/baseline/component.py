@@ -14,7 +14,6 @@ from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionP
 from tfx.types.standard_artifacts import Model
 
 from components.baseline.executor import Driver, Executor
-from components.code_version import code_version
 
 
 class BaselineSpec(ComponentSpec):
@@ -22,7 +21,6 @@ class BaselineSpec(ComponentSpec):
 
     PARAMETERS = {
         "serving_dir": ExecutionParameter(type=str),
-        "code_version": ExecutionParameter(type=str),
     }
     INPUTS = {"model": ChannelParameter(type=Model)}
     OUTPUTS = {"baseline": ChannelParameter(type=Model)}
@@ -49,7 +47,6 @@ class Baseline(BaseComponent):
             spec=BaselineSpec(
                 model=model,
                 serving_dir=str(serving_dir),
-                code_version=code_version(),
                 baseline=OutputChannel(Model, self, "baseline"),
             )
         )

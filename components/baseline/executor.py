@@ -9,8 +9,8 @@ from tfx.dsl.components.base.base_executor import BaseExecutor
 from tfx.types import Artifact, artifact_utils
 from tfx.utils import io_utils, path_utils
 
-from components.cache_key import SurroundingsDriver
-from components.served_model import baseline_version
+from components.live.driver import SurroundingsDriver
+from components.live.model import baseline_version
 
 
 class Executor(BaseExecutor):

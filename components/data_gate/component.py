@@ -15,7 +15,6 @@ from tfx.types.channel import BaseChannel, OutputChannel
 from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionParameter
 from tfx.types.standard_artifacts import ExampleAnomalies, Examples, ExampleStatistics, Schema
 
-from components.code_version import code_version
 from components.data_gate.executor import Driver, Executor
 
 
@@ -35,7 +34,6 @@ class DataGateSpec(ComponentSpec):
         "image_shape": ExecutionParameter(type=str),  # JSON: [height, width, channels]
         "serving_dir": ExecutionParameter(type=str),
         "drift_reference": ExecutionParameter(type=str),
-        "code_version": ExecutionParameter(type=str),
     }
     INPUTS = {
         "examples": ChannelParameter(type=Examples),
@@ -87,7 +85,6 @@ class DataGate(BaseBeamComponent):
                 image_shape=str(list(image_shape)),
                 serving_dir=serving_dir,
                 drift_reference=drift_reference,
-                code_version=code_version(),
                 blessing=OutputChannel(DataBlessing, self, "blessing"),
             )
         )

@@ -16,13 +16,13 @@ from tfx.dsl.components.base.base_beam_executor import BaseBeamExecutor
 from tfx.types import Artifact, artifact_utils
 from tfx.utils import io_utils
 
-from components.cache_key import SurroundingsDriver
 from components.data_gate.comparisons import Statistics, drift_comparisons, skew_comparisons
 from components.data_gate.findings import Finding, anomaly_findings, comparison_findings
 from components.data_gate.images import CheckImages, ImageFile
-from components.errors import DataRejected
-from components.features import DATA_STATISTICS_PATH
-from components.served_model import live_version
+from components.live.driver import SurroundingsDriver
+from components.live.model import live_version
+from contract.errors import DataRejected
+from contract.names import DATA_STATISTICS_PATH
 
 # In the DataBlessing: {"dataset", "examples": {split: count}, "compared_with_live": bool, "distances": [...] (see
 # `comparisons.Comparison.distances`)}

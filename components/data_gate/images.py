@@ -10,9 +10,9 @@ import apache_beam as beam
 import numpy as np
 import tensorflow as tf
 
-from components.cpus import cpu_count
 from components.data_gate.findings import Finding
-from components.features import IMAGE
+from contract.cpus import cpu_count
+from contract.names import IMAGE
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from components.datasets.idx import IdxDataset, IdxSplit
 from components.datasets.prepared import check_name, image_and_label
 from components.datasets.progress import Progress
 from components.datasets.published import DATASETS, IDX_FILES
-from components.errors import UsageError, unknown_name
+from contract.errors import UsageError, unknown_name
 
 # A class of TFDS, which is not typed: a subclass of tfds.core.DatasetBuilder.
 BuilderClass = Any

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from components.datasets.published import IDX_FILES, TEST_IMAGES, TEST_LABELS, TRAIN_IMAGES, TRAIN_LABELS
-from components.errors import DataRejected, UsageError
+from contract.errors import DataRejected, UsageError
 
 _CHUNK = 1 << 20
 _IMAGE_SIDE = 28  # TFDS's MNIST builder reads no other size

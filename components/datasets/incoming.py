@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from components.datasets.progress import Progress
-from components.errors import PipelineError
+from contract.errors import PipelineError
 
 _PREFIX = ".incoming-"
 # TFDS's own runs in this data_dir take no lock of ours; what none has touched for a day is taken for dead.

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from components.datasets.errors import SourceUnavailable
-from components.errors import DataRejected
+from contract.errors import DataRejected
 
 _TIMEOUT_S = 300
 

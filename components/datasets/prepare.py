@@ -26,7 +26,7 @@ from components.datasets.progress import Progress, silent
 from components.datasets.published import IDX_FILES, PACKAGES, SHA256
 from components.datasets.reachable import unreachable_reason
 from components.disk import disk_error
-from components.errors import DataRejected, PipelineError, UsageError
+from contract.errors import DataRejected, PipelineError, UsageError
 
 _LOGGER = logging.getLogger(__name__)
 

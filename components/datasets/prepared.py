@@ -12,7 +12,7 @@ from etils import epath
 
 from components.datasets.errors import NotPrepared
 from components.datasets.fingerprint import FRAME_BYTES, fingerprint
-from components.errors import UsageError
+from contract.errors import UsageError
 
 _VERSION = re.compile(r"\d+\.\d+\.\d+")
 _NAME = re.compile(r"[a-z0-9_]+(/[\w.+-]*\w)?")  # a TFDS builder, or builder/configuration

@@ -14,7 +14,7 @@ from pathlib import Path
 from components.datasets.packages import missing_tool
 from components.datasets.published import DATASETS, PACKAGES, TFDS_FILE
 from components.datasets.reachable import unreachable_reason
-from components.errors import PipelineError
+from contract.errors import PipelineError
 
 
 def require_sources(wanted: Iterable[tuple[str, str | None]], data_dir: Path) -> None:

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from components.features import CLASSES, LABELS, PROBABILITIES
 from components.settings import InfraSettings
+from contract.names import CLASSES, LABELS, PROBABILITIES
 
 Outputs = dict[str, npt.NDArray[Any]]
 

@@ -12,7 +12,6 @@ from tfx.types.channel import BaseChannel, OutputChannel
 from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionParameter
 from tfx.types.standard_artifacts import Examples, InfraBlessing, Model
 
-from components.code_version import code_version
 from components.infra_validator.executor import Executor
 from components.settings import InfraSettings
 
@@ -24,7 +23,6 @@ class InfraValidatorSpec(ComponentSpec):
         "settings": ExecutionParameter(type=str),  # JSON of `InfraSettings`
         "model_name": ExecutionParameter(type=str),
         "model_server": ExecutionParameter(type=str),  # only for the cache key
-        "code_version": ExecutionParameter(type=str),
     }
     INPUTS = {"model": ChannelParameter(type=Model), "examples": ChannelParameter(type=Examples)}
     OUTPUTS = {"blessing": ChannelParameter(type=InfraBlessing)}
@@ -61,7 +59,6 @@ class InfraValidator(BaseComponent):
                 settings=settings.model_dump_json(),
                 model_name=model_name,
                 model_server=model_server,
-                code_version=code_version(),
                 blessing=OutputChannel(InfraBlessing, self, "blessing"),
             )
         )

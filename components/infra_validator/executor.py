@@ -14,7 +14,6 @@ from tfx.dsl.components.base.base_executor import BaseExecutor
 from tfx.types import Artifact, artifact_utils
 from tfx.utils import io_utils, path_utils
 
-from components.features import IMAGES, TEST
 from components.infra_validator import checks
 from components.infra_validator.checks import Check
 from components.infra_validator.local_server import local_server
@@ -23,6 +22,7 @@ from components.infra_validator.report import write_report
 from components.infra_validator.requests import Request, read_requests, write_warmup
 from components.infra_validator.staging_server import staging_server
 from components.settings import InfraSettings
+from contract.names import IMAGES, TEST
 from serving.client import ServingClientError
 
 _LATENCY_REQUESTS = 100

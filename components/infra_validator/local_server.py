@@ -13,9 +13,9 @@ from pathlib import Path
 
 import psutil
 
-from components.errors import PipelineError
 from components.infra_validator.model_server import ModelServer, ServerFailed
 from components.settings import InfraSettings
+from contract.errors import PipelineError
 
 _TF_SERVING = "tensorflow_model_server"
 _LOG_LINES = 5

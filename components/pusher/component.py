@@ -14,7 +14,6 @@ from tfx.types.channel import BaseChannel, OutputChannel
 from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionParameter
 from tfx.types.standard_artifacts import ExampleStatistics, InfraBlessing, ModelBlessing, PushedModel
 
-from components.code_version import code_version
 from components.pusher.executor import Driver, Executor
 
 
@@ -26,7 +25,6 @@ class PusherSpec(ComponentSpec):
         "withheld": ExecutionParameter(type=str),
         "baseline": ExecutionParameter(type=str),
         "drift_reference": ExecutionParameter(type=str),
-        "code_version": ExecutionParameter(type=str),
     }
     INPUTS = {
         "model_blessing": ChannelParameter(type=ModelBlessing),
@@ -78,7 +76,6 @@ class Pusher(BaseComponent):
                 withheld=withheld,
                 baseline=baseline,
                 drift_reference=drift_reference,
-                code_version=code_version(),
                 pushed_model=OutputChannel(PushedModel, self, "pushed_model"),
             )
         )

@@ -13,11 +13,11 @@ from tfx.components.pusher import executor as tfx_pusher
 from tfx.types import Artifact, artifact_utils
 from tfx.utils import io_utils
 
-from components.cache_key import SurroundingsDriver
-from components.features import DATA_STATISTICS_PATH, PUSH_RECORD_PATH
+from components.live.driver import SurroundingsDriver
+from components.live.model import is_same_model, rolled_back_versions, stored_versions
 from components.pusher import NOT_PUSHED, PUSHED
 from components.pusher.publish import publish
-from components.served_model import is_same_model, rolled_back_versions, stored_versions
+from contract.names import DATA_STATISTICS_PATH, PUSH_RECORD_PATH
 
 _CHECKS = ("baseline", "drift_reference")  # parameters that tell what the model had to pass
 

@@ -15,7 +15,6 @@ from typing import Any, TypeVar
 import tensorflow as tf
 from tfx.utils import path_utils
 
-from components.features import TEST
 from components.report.content import Lineage, LookAtIt, Quality, ReportContent
 from components.report.data import collect_data, example_files
 from components.report.look import disagreement, look_at
@@ -24,6 +23,7 @@ from components.report.serving import collect_serving
 from components.report.sources import Sources
 from components.report.training import collect_training
 from components.report.verdict import collect_verdict
+from contract.names import TEST
 
 _LOGGER = logging.getLogger(__name__)
 _Section = TypeVar("_Section")

@@ -15,7 +15,6 @@ from tfx.types import standard_artifacts
 from tfx.types.channel import BaseChannel, OutputChannel
 from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionParameter
 
-from components.code_version import report_version
 from components.data_gate.component import DataBlessing
 from components.report.artifact import HTML
 from components.report.executor import Executor
@@ -30,7 +29,6 @@ class ReportSpec(ComponentSpec):
         "data_fingerprint": ExecutionParameter(type=str),
         "recipe_name": ExecutionParameter(type=str),
         "recipe": ExecutionParameter(type=str),  # JSON
-        "report_version": ExecutionParameter(type=str),
     }
     INPUTS = {
         "examples": ChannelParameter(type=standard_artifacts.Examples),
@@ -86,7 +84,6 @@ class Report(BaseComponent):
                 data_fingerprint=data_fingerprint,
                 recipe_name=recipe_name,
                 recipe=json.dumps(recipe, sort_keys=True),
-                report_version=report_version(),
                 report=OutputChannel(HTML, self, "report"),
             )
         )

@@ -14,14 +14,14 @@ import tensorflow as tf
 from tensorflow_metadata.proto.v0 import schema_pb2, statistics_pb2
 from tfx.utils import io_utils
 
-from components.cpus import cpu_count
 from components.data_gate.comparisons import Comparison, skew_comparisons
 from components.data_gate.executor import REPORT, read_anomalies, read_statistics
 from components.data_gate.findings import comparison_findings
-from components.features import IMAGE, LABEL, SPLITS, TRAIN
-from components.preprocessing import decode_images
 from components.report.content import Data, Distance, Finding, Sample, SplitData
 from components.report.sources import Sources
+from components.transform.preprocessing import decode_images
+from contract.cpus import cpu_count
+from contract.names import IMAGE, LABEL, SPLITS, TRAIN
 
 _SAMPLES = 25
 _SAMPLED_FROM = 500  # the first examples of split train

@@ -12,10 +12,10 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from components.export import read_weights
-from components.features import EXAMPLES, IMAGE, LABEL, PROBABILITIES, SERVING_DEFAULT
-from components.preprocessing import decode_images
 from components.report.content import Filter, LookAtIt, LookedAt
+from components.trainer.export import read_weights
+from components.transform.preprocessing import decode_images
+from contract.names import EXAMPLES, IMAGE, LABEL, PROBABILITIES, SERVING_DEFAULT
 
 _SHOWN = 24
 _FILTERS = 64

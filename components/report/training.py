@@ -16,7 +16,7 @@ _EPOCH_FIELDS = tuple(field.name for field in dataclasses.fields(Epoch))
 
 
 def collect_training(model_uri: str, recipe: Mapping[str, Any]) -> Training:
-    """Reads `training.json` (see `components.trainer`) from the root of the Model artifact."""
+    """Reads `training.json` (see `components.trainer.run_fn`) from the root of the Model artifact."""
     with tf.io.gfile.GFile(os.path.join(model_uri, "training.json")) as file:
         log = json.load(file)
     return Training(

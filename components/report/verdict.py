@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from components import remedies
 from components.infra_validator.checks import Check
 from components.report.content import Failure, Gate, Outcome, Quality, Serving, Verdict
 from components.report.sources import Sources
+from contract import remedies
 
 _HEADLINES: dict[Outcome, str] = {
     "not pushed": "The run is complete, and nothing was pushed.",

@@ -13,7 +13,6 @@ from tfx.types.channel import OutputChannel
 from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionParameter
 from tfx.types.standard_artifacts import Examples
 
-from components.code_version import code_version
 from components.settings import Splits
 from components.tfds_example_gen.executor import Executor
 
@@ -28,7 +27,6 @@ class TfdsExampleGenSpec(ComponentSpec):
         "data_dir": ExecutionParameter(type=str),
         "splits": ExecutionParameter(type=str),  # JSON: split -> TFDS slicing notation
         "shards": ExecutionParameter(type=int),
-        "code_version": ExecutionParameter(type=str),
     }
     INPUTS: dict[str, ChannelParameter] = {}
     OUTPUTS = {"examples": ChannelParameter(type=Examples)}
@@ -65,7 +63,6 @@ class TfdsExampleGen(BaseBeamComponent):
                 data_dir=str(data_dir),
                 splits=splits.model_dump_json(),
                 shards=shards,
-                code_version=code_version(),
                 examples=OutputChannel(Examples, self, "examples"),
             )
         )

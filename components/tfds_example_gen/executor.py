@@ -18,11 +18,11 @@ from tfx.dsl.components.base.base_beam_executor import BaseBeamExecutor
 from tfx.proto import example_gen_pb2
 from tfx.types import Artifact, artifact_utils
 
-from components.cpus import cpu_count
 from components.datasets.prepared import PreparedDataset, load_prepared
-from components.errors import DataRejected, UsageError
-from components.features import IMAGE, LABEL, SPLITS
 from components.settings import Splits
+from contract.cpus import cpu_count
+from contract.errors import DataRejected, UsageError
+from contract.names import IMAGE, LABEL, SPLITS
 
 _READ_BATCH = 512
 # PNG bytes hardly compress: the lowest level keeps TFX's standard format at the least cost.

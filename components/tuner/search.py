@@ -20,19 +20,19 @@ from keras_tuner.errors import FailedTrialError, FatalError
 from tfx.components.trainer.fn_args_utils import FnArgs
 from tfx.components.tuner.component import TunerFnResult
 
-from components.errors import PipelineError
-from components.fn_args import trainer_config
-from components.preprocessing import Normalization
 from components.settings import DistillationSettings
-from components.trainer_config import TrainerConfig, identity_digest
-from components.training import train
-from components.training_data import decode_examples
+from components.trainer.config import TrainerConfig, identity_digest
+from components.trainer.fn_args import trainer_config
+from components.trainer.training import train
+from components.trainer.training_data import decode_examples
+from components.transform.preprocessing import Normalization
 from components.tuner.hyperparameters import EPOCHS, settings_found, with_settings
 from components.tuner.oracles import BayesianOptimizationOracle, HyperbandOracle
 from components.tuner.results import short
 from components.tuner.settings import TunerSettings
 from components.tuner.space import search_space
 from components.whole_files import write_whole
+from contract.errors import PipelineError
 
 _PROGRESS = logging.getLogger("mnist_tfx.progress")
 _MILESTONE = {"milestone": True}  # a line that is shown however short a time ago another one was

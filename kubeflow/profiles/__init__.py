@@ -9,8 +9,8 @@ from typing import Annotated, Literal, TypeAlias
 
 from pydantic import AfterValidator, Field, field_validator
 
-from components.errors import UsageError, unknown_name
 from components.settings import BeamSettings, Section
+from contract.errors import UsageError, unknown_name
 from kubeflow.machines import KubeflowMachine, VertexMachine
 from pipeline.settings_files import SettingsReader, read_toml
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from components.errors import PipelineError
+from contract.errors import PipelineError
 from kubeflow.remote.platform import Unreachable
 
 PAUSES_SECONDS = (0.5, 2.0)  # before the second and the third attempt

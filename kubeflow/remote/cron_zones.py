@@ -7,7 +7,7 @@ from dataclasses import replace
 from datetime import datetime, time, timedelta
 from zoneinfo import ZoneInfo
 
-from components.errors import UsageError
+from contract.errors import UsageError
 from kubeflow.remote.cron import Cron, moments_of
 
 _DAYS_LOOKED_AT = 400  # every change of the clocks that recurs is within a year

@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from components.errors import DataRejected, ModelRejected, PipelineError
 from components.pusher import NOT_PUSHED, PUSHED
+from contract.errors import DataRejected, ModelRejected, PipelineError
 from kubeflow.remote.platform import Job, Platform, RunState, Submitted, TaskPhase, TaskState, Unreachable
-from pipeline.live import make_observer
+from pipeline.running.live_view import make_observer
 
 _PATIENCE_SECONDS = 600.0  # that a platform may be unreachable while we only watch
 _GATE, _EVALUATOR, _INFRA, _PUSHER = "DataGate", "Evaluator", "InfraValidator", "Pusher"

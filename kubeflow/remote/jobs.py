@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 from kubeflow.ir import read_content
 from kubeflow.profiles import Profile
 from kubeflow.remote.platform import Job
-from pipeline.home import Home
-from pipeline.log_capture import output_to
 from pipeline.recipes import Recipe
+from pipeline.running.home import Home
+from pipeline.running.log_capture import output_to
 
 if TYPE_CHECKING:
     from kubeflow.compile import Upload

@@ -10,7 +10,7 @@ from typing import Any
 
 import kfp_server_api
 
-from components.errors import PipelineError
+from contract.errors import PipelineError
 from kubeflow.profiles import KubeflowProfile
 from kubeflow.remote.attempts import make_once, read
 from kubeflow.remote.kfp_access import KubeflowAccess, equals

@@ -11,7 +11,7 @@ from typing import Any
 import kfp_server_api
 import urllib3
 
-from components.errors import PipelineError, UsageError
+from contract.errors import PipelineError, UsageError
 from kubeflow.profiles import KubeflowProfile
 from kubeflow.remote.attempts import Taken, read
 from kubeflow.remote.platform import Unreachable

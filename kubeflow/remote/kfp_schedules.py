@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 
 import kfp_server_api
 
-from components.errors import UsageError
+from contract.errors import UsageError
 from kubeflow.remote.attempts import make_once, read
 from kubeflow.remote.kfp_access import KubeflowAccess
 from kubeflow.remote.kfp_uploads import KubeflowUploads

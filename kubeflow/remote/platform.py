@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, TypeAlias
 from zoneinfo import ZoneInfo
 
-from components.errors import PipelineError, UsageError, unknown_name
+from contract.errors import PipelineError, UsageError, unknown_name
 from kubeflow.remote.cron import Cron
 
 MANAGED_BY = "mnist-tfx"  # marks what this program made, where a platform keeps marks

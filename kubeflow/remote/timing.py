@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from components.errors import UsageError
+from contract.errors import UsageError
 from kubeflow.profiles import KubeflowProfile, Profile
 from kubeflow.remote.cron import parse_timezone
 from kubeflow.remote.cron_zones import for_clock, six_fields

@@ -17,7 +17,7 @@ from google.cloud.aiplatform_v1.services.pipeline_service.transports.grpc import
 from google.cloud.aiplatform_v1.services.schedule_service import ScheduleServiceClient
 from google.cloud.aiplatform_v1.services.schedule_service.transports.grpc import ScheduleServiceGrpcTransport
 
-from components.errors import PipelineError, UsageError
+from contract.errors import PipelineError, UsageError
 from kubeflow.profiles import VertexProfile
 from kubeflow.remote.attempts import Taken
 from kubeflow.remote.platform import Unreachable

@@ -7,8 +7,8 @@ import json
 import sys
 from typing import TYPE_CHECKING, Any
 
-from components.errors import UsageError
-from pipeline.server_access import add_server_arguments, add_version_arguments, connected, positive
+from contract.errors import UsageError
+from pipeline.commands.options.server import add_server_arguments, add_version_arguments, connected, positive
 
 if TYPE_CHECKING:
     from serving.client import Client

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from pipeline.release_options import add_release_arguments, make_release
+from pipeline.commands.options.release import add_release_arguments, make_release
 
 if TYPE_CHECKING:
     from serving.releases.plans import Plan

@@ -8,9 +8,9 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from components.errors import UsageError
-from pipeline.home import Home
-from pipeline.remote_options import add_pipeline_arguments, add_target_arguments, read_profile
+from contract.errors import UsageError
+from pipeline.commands.options.remote import add_pipeline_arguments, add_target_arguments, read_profile
+from pipeline.running.home import Home
 
 if TYPE_CHECKING:
     from kubeflow.compile import Upload
@@ -64,8 +64,8 @@ def _check(path: Path, args: argparse.Namespace) -> int:
 
 
 def _compile(output: Path, args: argparse.Namespace) -> int:
-    from pipeline.log_capture import output_to
     from pipeline.recipes import load_recipe
+    from pipeline.running.log_capture import output_to
 
     profile = read_profile(args)
     recipe = load_recipe(args.dataset, args.recipe, args.set)
@@ -81,7 +81,7 @@ def _compile(output: Path, args: argparse.Namespace) -> int:
     if not args.run_local:
         _report(output, needed, as_json=args.json)
         return 0
-    from kubeflow.run_local import LOG, run_folder, run_local
+    from kubeflow.local.run import LOG, run_folder, run_local
     from pipeline.outcome_report import report_outcomes
 
     local = Path(args.run_local).resolve()

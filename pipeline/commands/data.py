@@ -9,8 +9,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from components.errors import UsageError
-from pipeline.home import Home
+from contract.errors import UsageError
+from pipeline.running.home import Home
 
 if TYPE_CHECKING:
     from components.datasets.prepared import PreparedDataset
@@ -81,8 +81,8 @@ def _prepare(name: str, data_dir: Path, source: Path | None) -> dict[str, Any]:
     from components.datasets.errors import NotPrepared
     from components.datasets.prepare import prepare
     from components.datasets.prepared import load_prepared
-    from pipeline.log_capture import output_to
-    from pipeline.progress import shown_progress
+    from pipeline.running.data_progress import shown_progress
+    from pipeline.running.log_capture import output_to
 
     start = time.monotonic()
     try:

@@ -8,11 +8,11 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from components.errors import PipelineError, UsageError
 from components.range_test import MAX_RATE, MIN_RATE, STEPS
-from pipeline.home import Home
+from contract.errors import PipelineError, UsageError
+from pipeline.commands.options.recipe import add_recipe_arguments
 from pipeline.partial_run import add_plot_argument, check_plot_argument
-from pipeline.recipe_options import add_recipe_arguments
+from pipeline.running.home import Home
 
 if TYPE_CHECKING:
     from components.range_test.curve import Curve
@@ -63,17 +63,17 @@ def run(args: argparse.Namespace) -> int:
 def _measure(made: PartialRun, min_rate: float, max_rate: float, steps: int) -> Curve:
     import tempfile
 
-    from pipeline.log_capture import output_to
+    from pipeline.running.log_capture import output_to
 
     with output_to(made.log_file), tempfile.TemporaryDirectory(prefix="decoded-") as cache_dir:
         import tensorflow_transform as tft
         from tfx.types import artifact_utils
         from tfx.utils import io_utils
 
-        from components.features import TRAIN
-        from components.preprocessing import Normalization
         from components.range_test.run import measure_curve
-        from components.training_data import decode_examples
+        from components.trainer.training_data import decode_examples
+        from components.transform.preprocessing import Normalization
+        from contract.names import TRAIN
 
         [graph] = made.outputs["Transform"]["transform_graph"]
         shape = made.config.image_shape
@@ -86,7 +86,7 @@ def _measure(made: PartialRun, min_rate: float, max_rate: float, steps: int) -> 
 def _report(args: argparse.Namespace, curve: Curve, plot: Path) -> int:
     """Prints what the curve suggests; the plot is drawn in any case, to see why it suggests nothing."""
     from components.range_test.curve import RULE, suggest
-    from pipeline.plots import plot_range_test
+    from pipeline.commands.plots import plot_range_test
 
     error = suggestion = None
     try:

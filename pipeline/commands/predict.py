@@ -11,11 +11,11 @@ from dataclasses import asdict
 from io import BufferedReader
 from typing import TYPE_CHECKING, cast
 
-from components.errors import UsageError
-from components.features import METADATA_PATH
-from pipeline.home import Home
-from pipeline.server_access import add_server_arguments, add_version_arguments, connected, positive
-from serving.releases.versions import stored_versions
+from contract.errors import UsageError
+from contract.names import METADATA_PATH
+from contract.versions import stored_versions
+from pipeline.commands.options.server import add_server_arguments, add_version_arguments, connected, positive
+from pipeline.running.home import Home
 
 if TYPE_CHECKING:
     from serving.client import Classification, Client

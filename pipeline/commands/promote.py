@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from components.errors import UsageError
-from pipeline.release_options import add_release_arguments, make_release
+from contract.errors import UsageError
+from pipeline.commands.options.release import add_release_arguments, make_release
 
 if TYPE_CHECKING:
     from serving.releases.plans import Plan

@@ -6,8 +6,8 @@ import argparse
 import json
 from pathlib import Path
 
-from components.errors import PipelineError, UsageError
-from pipeline.home import Home
+from contract.errors import PipelineError, UsageError
+from pipeline.running.home import Home
 
 SUMMARY = "Make the HTML report of a run, or of two runs beside each other."
 EXAMPLE = "mnist-tfx report latest"
@@ -30,8 +30,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Prints the path of the file, or a JSON object, to standard output."""
     from pipeline.history import load_run
-    from pipeline.loading import collector_paused
-    from pipeline.log_capture import output_to
+    from pipeline.running.loading import collector_paused
+    from pipeline.running.log_capture import output_to
 
     if (args.run_id is None) == (args.compare is None):
         raise UsageError("name one run, or two with --compare. `mnist-tfx runs` lists them.")

@@ -6,8 +6,8 @@ import argparse
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from pipeline.home import Home
-from pipeline.recipe_options import add_recipe_arguments
+from pipeline.commands.options.recipe import add_recipe_arguments
+from pipeline.running.home import Home
 
 if TYPE_CHECKING:
     from components.datasets.prepared import PreparedDataset
@@ -60,9 +60,9 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _run_one(recipe: Recipe, dataset: PreparedDataset, home: Home, *, enable_cache: bool) -> Outcome:
-    from pipeline.loading import collector_paused
-    from pipeline.log_capture import output_to
     from pipeline.run_id import claim_run_id
+    from pipeline.running.loading import collector_paused
+    from pipeline.running.log_capture import output_to
 
     run_id = claim_run_id(home.runs(dataset.name), dataset.name)
     log_file = home.log(dataset.name, run_id)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 
-from pipeline.home import Home
+from pipeline.running.home import Home
 
 SUMMARY = "List past runs with their verdicts."
 EXAMPLE = "mnist-tfx runs --dataset mnist"

@@ -10,14 +10,14 @@ from datetime import UTC, datetime
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from pipeline.home import Home
-from pipeline.remote_options import (
+from pipeline.commands.options.remote import (
     add_pipeline_arguments,
     add_request_arguments,
     add_target_arguments,
     open_platform,
     read_profile,
 )
+from pipeline.running.home import Home
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -163,7 +163,7 @@ def _next_runs(timing: Timing, now: datetime) -> list[datetime]:
 
 def _runs_of(schedule: Schedule) -> list[datetime]:
     """The next runs of an active schedule; none where its cron expression is not of our kind."""
-    from components.errors import UsageError
+    from contract.errors import UsageError
     from kubeflow.remote.cron import parse_cron, parse_timezone
     from kubeflow.remote.platform import Timing
 

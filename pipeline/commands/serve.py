@@ -10,8 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from components.errors import PipelineError, UsageError
-from pipeline.home import Home
+from contract.errors import PipelineError, UsageError
+from pipeline.running.home import Home
 from serving.server.flags import add_flags, as_command_line, as_options, given_flags, own_flags, tell_version
 from serving.server.startup import load_libraries
 

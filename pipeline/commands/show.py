@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 
-from pipeline.home import Home
+from pipeline.running.home import Home
 
 SUMMARY = "Show one run: its executions, artifacts and parameters, and why it failed."
 EXAMPLE = "mnist-tfx show latest"

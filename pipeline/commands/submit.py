@@ -7,8 +7,7 @@ import json
 import sys
 from typing import TYPE_CHECKING, Any
 
-from pipeline.home import Home
-from pipeline.remote_options import (
+from pipeline.commands.options.remote import (
     add_pipeline_arguments,
     add_request_arguments,
     add_target_arguments,
@@ -16,6 +15,7 @@ from pipeline.remote_options import (
     read_profile,
     seconds,
 )
+from pipeline.running.home import Home
 
 if TYPE_CHECKING:
     from kubeflow.remote.follow import Verdict

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.home import Home
+from pipeline.commands.options.recipe import add_recipe_arguments
 from pipeline.partial_run import add_plot_argument, check_plot_argument
-from pipeline.recipe_options import add_recipe_arguments
+from pipeline.running.home import Home
 
 if TYPE_CHECKING:
     from components.tuner.results import TrialResult
@@ -45,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
             _forget(home, args.dataset)
         made = run_until("Tuner", recipe, home, enable_cache=not args.anew)
     from components.tuner.results import read_trials
-    from pipeline.plots import plot_trials
+    from pipeline.commands.plots import plot_trials
 
     trials = read_trials(made.outputs["Tuner"])
     plot = Path(args.output) if args.output else made.folder / "trials.png"

@@ -8,7 +8,6 @@ from typing import Any
 
 from pydantic import model_validator
 
-from components.errors import UsageError, unknown_name
 from components.settings import (
     OF_OPTIMIZERS,
     AugmentationSettings,
@@ -24,6 +23,7 @@ from components.settings import (
     TransformSettings,
 )
 from components.tuner.settings import Choice, TunerSettings, needed_optimizers
+from contract.errors import UsageError, unknown_name
 from pipeline.settings_files import SettingsReader, read_toml, setting_keys
 
 _FOLDER = Path(__file__).resolve().parent

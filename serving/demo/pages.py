@@ -15,7 +15,7 @@ import tensorflow as tf
 from aiohttp import web
 from tensorflow.core.protobuf.meta_graph_pb2 import SignatureDef
 
-from components.features import METADATA_PATH
+from contract.names import METADATA_PATH
 from serving.server.errors import ServingError
 from serving.server.manager import ModelManager
 from serving.server.versions import find_versions

@@ -9,9 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from components.errors import PipelineError, UsageError, unknown_name
+from contract.errors import PipelineError, UsageError, unknown_name
+from contract.models_config import STABLE, Pin
 from serving.releases import record
-from serving.releases.models_config import STABLE, Pin
 from serving.releases.state import ModelState
 
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack
 
-from components.errors import PipelineError
+from contract.errors import PipelineError
 from serving.client import Client, DeadlineExceeded, Retry, ServingClientError, Tls, Unavailable, VersionStatus
 
 _CALL_SECONDS = 5.0

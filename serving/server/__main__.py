@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from components.errors import PipelineError
+from contract.errors import PipelineError
 from serving.server.flags import add_flags, as_options, given_flags, own_flags, tell_version
 from serving.server.startup import load_libraries
 

@@ -9,7 +9,7 @@ import grpc
 from tensorflow.core.protobuf.config_pb2 import ConfigProto
 from tensorflow_serving.config.model_server_config_pb2 import ModelServerConfig
 
-from components.errors import UsageError
+from contract.errors import UsageError
 from serving.server import config_files
 from serving.server.config_files import BatchingParameters, MonitoringConfig, SslConfig
 from serving.server.listening import is_loopback

@@ -11,8 +11,8 @@ from typing import Any
 from google.protobuf import text_format
 from tensorflow_serving.config.model_server_config_pb2 import TENSORFLOW, ModelServerConfig
 
-from components.cpus import cpu_count
-from components.errors import UsageError
+from contract.cpus import cpu_count
+from contract.errors import UsageError
 from serving.server.config_messages import new_message
 
 PLATFORM = "tensorflow"

@@ -7,7 +7,7 @@ import ipaddress
 import socket
 from collections.abc import Sequence
 
-from components.errors import PipelineError
+from contract.errors import PipelineError
 
 ALL_ADDRESSES = "::"
 _WILDCARDS = ("", "*", "0.0.0.0", ALL_ADDRESSES)

@@ -10,7 +10,7 @@ from contextlib import suppress
 from tensorflow_serving.apis.get_model_status_pb2 import ModelVersionStatus
 from tensorflow_serving.config.model_server_config_pb2 import ModelServerConfig
 
-from components.errors import PipelineError, UsageError
+from contract.errors import PipelineError, UsageError
 from serving.demo.pages import application as demo_pages
 from serving.server.calls import Calls
 from serving.server.config import MonitoringConfig, ServerOptions

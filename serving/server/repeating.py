@@ -6,7 +6,7 @@ import sys
 import threading
 from collections.abc import Callable
 
-from components.errors import PipelineError
+from contract.errors import PipelineError
 from serving.server.errors import ServingError
 
 

@@ -11,7 +11,7 @@ from typing import Protocol
 import grpc
 import numpy as np
 
-from components.cpus import cpu_count
+from contract.cpus import cpu_count
 from serving.server.batching import Batcher
 from serving.server.engine import Engine
 from serving.server.errors import ServingError, check_deadline

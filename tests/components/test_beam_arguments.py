@@ -8,8 +8,8 @@ import pytest
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from components.beam_arguments import beam_arguments
-from components.errors import UsageError
 from components.settings import BeamSettings
+from contract.errors import UsageError
 
 DATAFLOW = {
     "runner": "dataflow",

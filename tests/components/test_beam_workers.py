@@ -16,11 +16,11 @@ from components.beam_arguments import beam_arguments
 from components.data_gate.component import DataBlessing
 from components.data_gate.executor import Executor as DataGate
 from components.datasets.prepared import PreparedDataset
-from components.errors import DataRejected
-from components.features import SPLITS
 from components.settings import BeamSettings, Splits
 from components.tfds_example_gen.component import TfdsExampleGen
 from components.tfds_example_gen.executor import Executor as ExampleGen
+from contract.errors import DataRejected
+from contract.names import SPLITS
 from tests.fixtures.beam_cluster import beam_cluster
 from tests.fixtures.executors import artifact
 from tests.fixtures.tiny_run import SPLIT_SIZES, TinyRun

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -15,64 +16,85 @@ from tfx.orchestration.local import runner_utils
 from components.code_version import code_version
 from components.datasets.prepared import PreparedDataset
 from pipeline.dag import Paths, create_pipeline
-from pipeline.home import CHECKOUT
 from pipeline.recipes import Recipe
+from pipeline.running.home import CHECKOUT
 
 
 @pytest.fixture(scope="module")
 def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Our code in another folder."""
     folder = tmp_path_factory.mktemp("copy")
-    for package in ("components", "serving"):
+    for package in ("components", "contract", "serving"):
         shutil.copytree(CHECKOUT / package, folder / package, ignore=shutil.ignore_patterns("__pycache__"))
     return folder
 
 
-def version_in(folder: Path, name: str = "code_version") -> str:
-    """What a process says that finds our code in `folder`."""
-    code = f"from components.code_version import {name}; print({name}())"
+STEPS = {
+    "ExampleGen": "components.tfds_example_gen.component",
+    "DataGate": "components.data_gate.component",
+    "Transform": "components.transform.preprocessing",
+    "Trainer": "components.trainer.run_fn",
+    "InfraValidator": "components.infra_validator.component",
+    "server": "serving.server.__main__",
+    "Pusher": "components.pusher.component",
+    "Report": "components.report.component",
+}
+
+
+def versions_in(folder: Path) -> dict[str, str]:
+    """What a process says of each step that finds our code in `folder`."""
+    code = f"from components.code_version import code_version as v; [print(v(m)) for m in {[*STEPS.values()]}]"
     found = subprocess.run(
         [sys.executable, "-c", code], cwd=folder, env={**os.environ, "PYTHONPATH": str(folder)}, capture_output=True
     )
     assert found.returncode == 0, found.stderr
-    return found.stdout.decode().strip()
+    return dict(zip(STEPS, found.stdout.decode().split(), strict=True))
+
+
+HERE = {step: code_version(module) for step, module in STEPS.items()}
 
 
 def test_the_same_code_elsewhere_is_the_same_version(copy: Path) -> None:
-    assert version_in(copy) == code_version()
+    assert versions_in(copy) == HERE
 
 
 @pytest.mark.parametrize(
-    ("path", "counts"),
+    ("path", "edit", "changes"),
     [
-        ("components/training.py", True),
-        ("components/infra_validator/checks.py", True),
-        ("serving/server/engine.py", True),
-        ("serving/client/tensors.py", True),
-        ("serving/releases/models_config.py", True),
-        ("components/report/verdict.py", False),
-        ("serving/demo/pages.py", False),
+        ("components/trainer/training.py", "\nx = 1\n", {"Trainer"}),
+        ("components/trainer/training.py", "\n# a comment\n\n", set()),
+        ("components/transform/preprocessing.py", "\nx = 1\n", {"InfraValidator", "Report", "Trainer", "Transform"}),
+        ("components/infra_validator/model_server.py", "\nx = 1\n", {"InfraValidator"}),
+        ("serving/server/engine.py", "\nx = 1\n", {"server"}),
+        ("serving/client/tensors.py", "\nx = 1\n", {"InfraValidator"}),
+        ("contract/models_config.py", "\nx = 1\n", {"DataGate", "InfraValidator", "Pusher", "Report"}),
+        ("components/report/verdict.py", "\nx = 1\n", {"Report"}),
+        ("components/report/page/templates/style.css", "\n", {"Report"}),
+        ("serving/demo/page/demo.js", "\n", set()),
     ],
 )
-def test_an_edit_is_another_version_where_it_can_change_an_answer(copy: Path, path: str, counts: bool) -> None:
+def test_an_edit_is_another_version_of_the_steps_that_run_it(
+    copy: Path, path: str, edit: str, changes: set[str]
+) -> None:
     source = copy / path
     before = source.read_text()
-    source.write_text(before + "\n")
+    source.write_text(before + edit)
     try:
-        assert (version_in(copy) != code_version()) == counts
+        found = versions_in(copy)
     finally:
         source.write_text(before)
+    assert {step for step in STEPS if found[step] != HERE[step]} == changes
 
 
-def test_an_upgraded_library_is_another_version(copy: Path) -> None:
+def test_an_upgraded_library_is_another_version_of_every_step(copy: Path) -> None:
     upgraded = copy / "tensorflow_model_analysis-99.0.dist-info"
     upgraded.mkdir()
     (upgraded / "METADATA").write_text("Metadata-Version: 2.1\nName: tensorflow-model-analysis\nVersion: 99.0\n")
     try:
-        assert version_in(copy) != code_version()
-        assert version_in(copy, "report_version") != version_in(copy)
+        found = versions_in(copy)
     finally:
         shutil.rmtree(upgraded)
+    assert not {step for step in STEPS if found[step] == HERE[step]}
 
 
 def test_every_component_has_it_in_its_key_those_of_tfx_too(tiny: PreparedDataset, tiny_recipe: Recipe) -> None:
@@ -81,5 +103,10 @@ def test_every_component_has_it_in_its_key_those_of_tfx_too(tiny: PreparedDatase
     deployment = runner_utils.extract_local_deployment_config(compiled)
     nodes = [entry.pipeline_node.node_info.id for entry in compiled.nodes]
     assert {"StatisticsGen", "Evaluator", "Trainer", "Pusher"} <= set(nodes)
-    for node in nodes:  # TFX hashes this message (tfx/orchestration/portable/cache_utils.py, get_cache_context)
-        assert code_version() in str(runner_utils.extract_executor_spec(deployment, node)), node
+    flags = {  # TFX hashes this message (tfx/orchestration/portable/cache_utils.py, get_cache_context)
+        node: re.search("--code_version=([0-9a-f]{12})", str(runner_utils.extract_executor_spec(deployment, node)))
+        for node in nodes
+    }
+    assert all(flags.values())
+    assert flags["StatisticsGen"][1] == code_version("tfx")  # the libraries alone
+    assert flags["Trainer"][1] == code_version("components.trainer.run_fn")

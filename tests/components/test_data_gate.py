@@ -28,8 +28,8 @@ from tfx.types.standard_artifacts import ExampleAnomalies, Examples, ExampleStat
 from components.data_gate.component import DataBlessing
 from components.data_gate.executor import REPORT, Driver
 from components.data_gate.executor import Executor as DataGate
-from components.errors import DataRejected
-from components.features import DATA_STATISTICS_PATH
+from contract.errors import DataRejected
+from contract.names import DATA_STATISTICS_PATH
 from pipeline.schemas import SCHEMAS
 from tests.fixtures.executors import artifact, context
 from tests.fixtures.tiny_dataset import draw_examples

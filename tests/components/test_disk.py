@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from components.disk import disk_error
-from components.errors import DataRejected
+from contract.errors import DataRejected
 from tests.fixtures.small_disk import small_disk
 
 

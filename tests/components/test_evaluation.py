@@ -21,13 +21,13 @@ from tfx.types.standard_artifacts import Examples, Model, ModelBlessing, ModelEv
 from tfx.utils import proto_utils
 
 from components.datasets.prepared import PreparedDataset
-from components.dense import build_model
 from components.evaluation import evaluation_config
 from components.evaluation_result import Quality, read_quality
-from components.export import ServingModule, export_model
-from components.preprocessing import Normalization
 from components.settings import EvaluationSettings, ModelSettings
 from components.tfma_metrics import CALIBRATION_BINS
+from components.trainer.dense import build_model
+from components.trainer.export import ServingModule, export_model
+from components.transform.preprocessing import Normalization
 from tests.fixtures.executors import artifact, context
 from tests.fixtures.tiny_run import TinyRun, decode, read_split
 

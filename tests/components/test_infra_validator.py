@@ -18,7 +18,6 @@ import pytest
 import tensorflow as tf
 from tensorflow_serving.apis import prediction_log_pb2
 
-from components.errors import PipelineError
 from components.infra_validator import executor, model_server
 from components.infra_validator.checks import Check, Outputs, answer_checks
 from components.infra_validator.local_server import foreign_server
@@ -26,6 +25,7 @@ from components.infra_validator.model_server import ModelServer
 from components.infra_validator.report import failed_checks, read_report
 from components.infra_validator.requests import Request
 from components.settings import InfraSettings
+from contract.errors import PipelineError
 from tests.fixtures.infra_validation import blessed, save_python_inside, validate
 from tests.fixtures.server_process import CHECKOUT
 from tests.fixtures.tiny_run import TinyRun

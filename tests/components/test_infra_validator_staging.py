@@ -15,7 +15,6 @@ import pytest
 from pydantic import ValidationError
 from tensorflow_serving.apis.get_model_status_pb2 import ModelVersionStatus
 
-from components.errors import PipelineError
 from components.infra_validator import executor
 from components.infra_validator import staging_server as module
 from components.infra_validator.model_server import ModelServer as Validated
@@ -23,6 +22,7 @@ from components.infra_validator.report import failed_checks, read_report
 from components.infra_validator.requests import Request
 from components.infra_validator.staging_server import staging_server
 from components.settings import InfraSettings
+from contract.errors import PipelineError
 from serving.client import Client, Tls
 from serving.server.config import ServerOptions
 from serving.server.main import ModelServer

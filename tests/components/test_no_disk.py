@@ -19,12 +19,12 @@ from tfx.types import artifact_utils
 from tfx.types.artifact import Artifact
 from tfx.types.standard_artifacts import Examples, InfraBlessing, Model, ModelRun, TransformGraph
 
-from components.export import read_metadata
-from components.features import SPLITS
 from components.infra_validator.executor import Executor as InfraValidator
 from components.infra_validator.report import failed_checks
 from components.settings import InfraSettings
-from components.trainer import TRAINING_LOG
+from components.trainer.export import read_metadata
+from components.trainer.run_fn import TRAINING_LOG
+from contract.names import SPLITS
 from kubeflow.ir import read_compiled
 from tests.fixtures.compiled import GOLDEN, GOLDEN_FILES
 from tests.fixtures.tiny_run import TinyRun

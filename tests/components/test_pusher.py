@@ -20,7 +20,7 @@ from tfx.types.standard_artifacts import ExampleStatistics, InfraBlessing, Model
 
 from components.pusher.executor import Driver, Executor
 from components.pusher.publish import publish
-from serving.releases.versions import stored_versions
+from contract.versions import stored_versions
 from tests.fixtures.executors import artifact, context
 from tests.fixtures.object_store import object_store
 from tests.fixtures.tiny_run import TinyRun

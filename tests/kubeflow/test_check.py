@@ -14,7 +14,7 @@ import pytest
 import yaml
 from hypothesis import strategies as st
 
-from components.errors import UsageError
+from contract.errors import UsageError
 from kubeflow.check import BrokenRules, check, check_file
 from kubeflow.ir import parse_compiled, read_compiled
 from kubeflow.profiles import Target

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from components.datasets.prepared import PreparedDataset
-from components.errors import UsageError
+from contract.errors import UsageError
 from kubeflow.check import BrokenRules
 from kubeflow.compile import Upload, cluster_paths, compile_prepared, uploads
 from kubeflow.ir import CompiledPipeline, read_compiled

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from components.errors import UsageError
+from contract.errors import UsageError
 from kubeflow.remote.cron import parse_cron, parse_timezone
 from kubeflow.remote.cron_zones import clock_changes, for_clock, six_fields
 

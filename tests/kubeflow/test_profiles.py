@@ -8,7 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from components.beam_arguments import beam_arguments
-from components.errors import UsageError
+from contract.errors import UsageError
 from kubeflow.machines import Resources
 from kubeflow.profiles import KubeflowProfile, VertexProfile, load_profile, profile_files
 

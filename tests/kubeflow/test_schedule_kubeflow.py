@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from components.datasets.prepared import PreparedDataset
-from components.errors import PipelineError, UsageError
+from contract.errors import PipelineError, UsageError
 from kubeflow.remote import attempts
 from kubeflow.remote.cron import parse_cron
 from kubeflow.remote.kfp import KubeflowPlatform

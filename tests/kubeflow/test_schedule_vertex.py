@@ -12,7 +12,7 @@ from google.cloud.aiplatform_v1 import types
 from grpc import StatusCode as Code
 
 from components.datasets.prepared import PreparedDataset
-from components.errors import PipelineError, UsageError
+from contract.errors import PipelineError, UsageError
 from kubeflow.remote import attempts
 from kubeflow.remote.cron import parse_cron
 from kubeflow.remote.platform import Job, Timing, Unreachable, find_schedule

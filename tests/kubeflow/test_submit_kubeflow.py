@@ -104,7 +104,7 @@ def test_nothing_but_failures(server: KubeflowServer, platform: KubeflowPlatform
             state("FAILED", task("datagate", "FAILED", "exit status 1", pod="gate")),
             {"gate": "Traceback\ncomponents.errors.DataRejected: rejected kmnist: 1 anomaly\n  train: image: bad"},
             3,
-            "the data gate rejected kmnist:\n  components.errors.DataRejected: rejected kmnist: 1 anomaly\n    train",
+            "the data gate rejected kmnist:\n  contract.errors.DataRejected: rejected kmnist: 1 anomaly\n    train",
         ),
         (
             state("FAILED", task("datagate", "FAILED", "ImagePullBackOff", pod="gate")),

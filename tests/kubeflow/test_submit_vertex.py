@@ -19,7 +19,7 @@ from google.protobuf import json_format, struct_pb2
 from grpc import StatusCode as Code
 
 from components.datasets.prepared import PreparedDataset
-from components.errors import PipelineError
+from contract.errors import PipelineError
 from kubeflow.remote import attempts, follow
 from kubeflow.remote.platform import Job, Unreachable
 from kubeflow.remote.vertex import VertexPlatform
@@ -207,7 +207,7 @@ def test_wait_for_success(server: VertexServer, submit: Submit) -> None:
         (
             state("FAILED", task("DataGate", "FAILED", error=REJECTED)),
             3,
-            "the data gate rejected kmnist:\n  components.errors.DataRejected: the data gate rejected kmnist: 1 an",
+            "the data gate rejected kmnist:\n  contract.errors.DataRejected: the data gate rejected kmnist: 1 an",
         ),
         (
             state("FAILED", task("DataGate", "FAILED", error="exited with a non-zero status of 137")),

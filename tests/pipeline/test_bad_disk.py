@@ -14,10 +14,10 @@ import pytest
 
 from components.datasets.prepared import PreparedDataset
 from pipeline.history import list_runs
-from pipeline.home import CHECKOUT
-from pipeline.live import PlainLines
-from pipeline.local_runner import run_pipeline
-from pipeline.log_capture import lost_from
+from pipeline.running.home import CHECKOUT
+from pipeline.running.live_view import PlainLines
+from pipeline.running.local_runner import run_pipeline
+from pipeline.running.log_capture import lost_from
 from tests.fixtures.run_process import COMMAND, cached, run_process
 from tests.fixtures.small_disk import SmallDisk, small_disk
 from tests.pipeline.small_pipelines import NODE_IDS, describe, small_pipeline

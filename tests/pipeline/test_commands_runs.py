@@ -10,7 +10,7 @@ from types import ModuleType
 
 import pytest
 
-from components.errors import PipelineError, UsageError
+from contract.errors import PipelineError, UsageError
 from pipeline.commands import runs, show
 from tests.pipeline.small_pipelines import run_small_pipeline
 

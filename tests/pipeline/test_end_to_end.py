@@ -17,9 +17,9 @@ import pytest
 
 import pipeline.schemas
 from components.datasets.prepared import PreparedDataset
-from components.trainer import TRAINING_LOG
+from components.trainer.run_fn import TRAINING_LOG
 from pipeline.history import LATEST, load_run
-from pipeline.home import CHECKOUT, Home
+from pipeline.running.home import CHECKOUT, Home
 from tests.fixtures.command import Answer, mnist_tfx
 from tests.fixtures.tiny_run import RECIPE_TOML, TinyRun, run_tiny
 

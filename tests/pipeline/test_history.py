@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from components.errors import PipelineError, UsageError
+from contract.errors import PipelineError, UsageError
 from pipeline.history import RunSummary, list_runs, load_run
-from pipeline.home import Home
+from pipeline.running.home import Home
 from tests.pipeline.small_pipelines import run_small_pipeline
 
 

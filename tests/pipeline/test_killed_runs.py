@@ -14,7 +14,7 @@ import pytest
 
 from components.datasets.prepared import PreparedDataset
 from pipeline.history import list_runs, load_run
-from pipeline.home import Home
+from pipeline.running.home import Home
 from tests.fixtures.locales import make_locale
 from tests.fixtures.run_process import RunProcess, cached, run_process
 

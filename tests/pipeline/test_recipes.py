@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from components.errors import UsageError
+from contract.errors import UsageError
 from pipeline.recipes import MAIN_DATASETS, Recipe, dataset_names, flatten, load_recipe, recipe_files
 from tests.fixtures.command import mnist_tfx
 

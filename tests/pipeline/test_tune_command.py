@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from components.export import read_metadata
-from components.trainer import TRAINING_LOG
+from components.trainer.export import read_metadata
+from components.trainer.run_fn import TRAINING_LOG
 from pipeline.partial_run import run_until
 from pipeline.recipes import load_recipe
 from tests.fixtures.command import Answer, mnist_tfx
@@ -170,6 +170,6 @@ def training_log(model_uri: str) -> dict[str, Any]:
 def kernel_units(saved_model: str) -> list[int]:
     import tensorflow as tf
 
-    from components.export import read_weights
+    from components.trainer.export import read_weights
 
     return [weight.shape[1] for weight in read_weights(tf.saved_model.load(saved_model)) if len(weight.shape) == 2]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from components.errors import UsageError
+from contract.errors import UsageError
 from pipeline.commands import data
 from tests.fixtures.tiny_dataset import write_idx_files
 

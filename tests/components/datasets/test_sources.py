@@ -11,7 +11,7 @@ from components.datasets.builders import download_urls, find_builder
 from components.datasets.prepared import PreparedDataset
 from components.datasets.published import DATASETS, TFDS_FILE
 from components.datasets.sources import require_sources
-from components.errors import PipelineError
+from contract.errors import PipelineError
 from tests.fixtures.command import mnist_tfx
 
 BOTH = [("fashion_mnist", None), ("mnist", None)]

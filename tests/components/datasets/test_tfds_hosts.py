@@ -20,7 +20,7 @@ from tensorflow_datasets.image_classification import MNIST
 from components.datasets.prepare import prepare
 from components.datasets.published import IDX_FILES
 from components.datasets.reachable import unreachable_reason
-from components.errors import DataRejected, PipelineError
+from contract.errors import DataRejected, PipelineError
 from tests.fixtures.small_disk import small_disk
 from tests.fixtures.tiny_dataset import write_idx_files
 

@@ -344,7 +344,6 @@ def _run_component(sources: Sources, tmp_path: Path, report: HTML, **properties:
             "data_fingerprint": sources.data_fingerprint,
             "recipe_name": sources.recipe_name,
             "recipe": json.dumps(dict(sources.recipe)),
-            "report_version": "0",
             **properties,
         },
     )

@@ -8,11 +8,11 @@ import pytest
 from google.protobuf import text_format
 from tensorflow_serving.config.model_server_config_pb2 import ModelConfig, ModelServerConfig
 
-from components.errors import PipelineError, UsageError
-from pipeline.release_view import notes_on
+from contract.errors import PipelineError, UsageError
+from contract.models_config import ModelsConfig, Pin
+from pipeline.commands.release_view import notes_on
 from serving.releases import plans
 from serving.releases.apply import Released, release
-from serving.releases.models_config import ModelsConfig, Pin
 from serving.releases.state import read_state
 from tests.fixtures.served_home import seen_by_a_server, store
 

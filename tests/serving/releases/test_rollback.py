@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from components.errors import PipelineError, UsageError
-from pipeline.release_view import notes_on, status_of
+from contract.errors import PipelineError, UsageError
+from pipeline.commands.release_view import notes_on, status_of
 from serving.releases import apply, plans
 from serving.releases.apply import Released, release
 from serving.releases.record import FILE_NAME, read_releases

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from components.errors import PipelineError
+from contract.errors import PipelineError
 from serving.releases import plans
 from serving.releases.apply import Released, release
 from serving.releases.plans import Plan

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from components.cpus import cpu_count
-from components.errors import UsageError
+from contract.cpus import cpu_count
+from contract.errors import UsageError
 from serving.server.config import BatchingParameters, MonitoringConfig, ServerOptions
 
 PEM = "-----BEGIN CERTIFICATE-----\\nabc\\n-----END CERTIFICATE-----\\n"

@@ -19,7 +19,7 @@ from tensorflow_serving.apis import model_management_pb2
 from tensorflow_serving.apis.model_service_pb2_grpc import ModelServiceStub
 from tensorflow_serving.apis.prediction_service_pb2_grpc import PredictionServiceStub
 
-from components.errors import PipelineError
+from contract.errors import PipelineError
 from serving.server.calls import Calls
 from serving.server.config import ServerOptions
 from serving.server.listening import addresses_of, listening_sockets

@@ -30,7 +30,7 @@ from tensorflow_serving.apis import (
 from tensorflow_serving.apis.prediction_service_pb2_grpc import PredictionServiceStub
 from tensorflow_serving.config.model_server_config_pb2 import ModelServerConfig
 
-from components.errors import PipelineError
+from contract.errors import PipelineError
 from serving.server import limits, service, unary
 from serving.server.config import ServerOptions
 from serving.server.main import ModelServer

@@ -1,0 +1,108 @@
+"""The versions of a served model, in a folder or a bucket: which one is live, and which is the very model at hand."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import tensorflow as tf
+from tfx.utils import path_utils
+
+from contract.models_config import FILE_NAME, parse, pin_of
+from contract.names import DATA_STATISTICS_PATH, PUSH_RECORD_PATH
+from contract.versions import ROLLED_BACK, version_number
+
+
+class Version(NamedTuple):
+    """A folder with an integer name, whole or not; `003` is version 3, as TF Serving reads it."""
+
+    number: int
+    folder: str
+
+    @property
+    def name(self) -> str:
+        """The folder's own name."""
+        return os.path.basename(self.folder)
+
+
+def stored_versions(serving_dir: str) -> list[Version]:
+    """What a server sees, the newest first."""
+    return _versions_in(serving_dir)
+
+
+def rolled_back_versions(serving_dir: str) -> list[Version]:
+    """What was moved aside, the newest first."""
+    return _versions_in(os.path.join(serving_dir, ROLLED_BACK))
+
+
+def live_version(serving_dir: str) -> Version | None:
+    """The newest whole version, or the stable one where `models.config` pins one; None where nothing is served."""
+    return next(_live_and_before(serving_dir), None)
+
+
+def baseline_version(serving_dir: str, model_dir: str) -> Version | None:
+    """What a candidate is compared with: the live version, or the one before it where the live one is this very model.
+
+    What waits to be promoted serves nobody, and what was rolled back is not looked at. Passing over the candidate
+    itself keeps a repeated run a cache hit from end to end, and a model from being its own yardstick.
+
+    Args:
+        serving_dir: base path of the served model.
+        model_dir: the candidate's SavedModel.
+    """
+    return next((each for each in _live_and_before(serving_dir) if not is_same_model(model_dir, each.folder)), None)
+
+
+def is_same_model(one: str, other: str) -> bool:
+    """Whether two SavedModels are the same file by file, whatever a push added to either."""
+    files = _files(one)
+    return files == _files(other) and all(
+        _content(os.path.join(one, name)) == _content(os.path.join(other, name)) for name in files
+    )
+
+
+def _live_and_before(serving_dir: str) -> Iterator[Version]:
+    """The whole versions from the live one down."""
+    stored = stored_versions(serving_dir)
+    stable = _stable_version(serving_dir) if stored else None
+    for version in stored:
+        is_live_or_older = stable is None or version.number <= stable
+        if is_live_or_older and tf.io.gfile.exists(os.path.join(version.folder, "saved_model.pb")):
+            yield version
+
+
+def _stable_version(serving_dir: str) -> int | None:
+    """What is pinned; None where the newest version is served."""
+    serving, model = os.path.split(serving_dir.rstrip("/"))
+    path = os.path.join(serving, FILE_NAME)
+    if not tf.io.gfile.exists(path):
+        return None
+    with tf.io.gfile.GFile(path) as file:
+        pin = pin_of(parse(file.read(), path), model, path)
+    return None if pin is None else pin.stable
+
+
+def _versions_in(folder: str) -> list[Version]:
+    if not tf.io.gfile.isdir(folder):
+        return []
+    names = [name.rstrip("/") for name in tf.io.gfile.listdir(folder)]  # in a bucket, a folder's name ends in a slash
+    found = [(version_number(name), name) for name in names]
+    return sorted((Version(number, os.path.join(folder, name)) for number, name in found if number is not None))[::-1]
+
+
+def _files(folder: str) -> set[str]:
+    names = {
+        os.path.relpath(os.path.join(parent, name), folder)
+        for parent, _, names in tf.io.gfile.walk(folder)
+        for name in names
+    }
+    warmup = os.path.relpath(path_utils.warmup_file_path(folder), folder)
+    added = (warmup, PUSH_RECORD_PATH)
+    return {name for name in names if name not in added and not name.startswith(f"{DATA_STATISTICS_PATH}/")}
+
+
+def _content(path: str) -> bytes:
+    with tf.io.gfile.GFile(path, "rb") as file:
+        content: bytes = file.read()
+        return content

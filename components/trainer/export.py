@@ -1,0 +1,135 @@
+"""The exported SavedModel: its signatures, labels and metadata. What is trained is what is served."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import tensorflow as tf
+import tensorflow_transform as tft
+
+from components.transform.preprocessing import MAX_PIXEL, Normalization
+from contract import names as features
+
+METADATA_VERSION = 1
+
+
+class ServingModule(tf.Module):
+    """A classifier of encoded or raw images, with normalization and class names inside.
+
+    Nothing here branches on a tensor in Python: without AutoGraph, which would rewrite Keras and Transform function by
+    function, the export takes half the time.
+    """
+
+    def __init__(
+        self,
+        model: keras.Model,
+        transform_output: tft.TFTransformOutput,
+        normalization: Normalization,
+        class_names: Sequence[str],
+        image_shape: tuple[int, int, int],
+        *,
+        mirrored_averaging: bool = False,
+    ) -> None:
+        """Takes a model of normalized pixels to logits, and the Transform graph that normalizes.
+
+        With `mirrored_averaging`, an answer is the mean of the probabilities of the image and of its mirror image.
+        """
+        super().__init__()
+        # Only what serving needs, as TensorFlow's own variables: an attribute with the Keras model would bring the
+        # optimizer's state along, and make variables that TF Serving's loader does not restore.
+        self._weights = [variable.value for variable in model.variables]
+        self._logits = functools.partial(model, training=False)
+        self._transform = transform_output.transform_features_layer()
+        self._normalization = normalization
+        self._class_names = tf.constant(list(class_names), tf.string)
+        self._image_shape = image_shape
+        self._mirrored_averaging = mirrored_averaging
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The names of all classes, in order."""
+        return tuple(name.decode() for name in self._class_names.numpy())
+
+    def signatures(self) -> dict[str, Any]:
+        """The three signatures, by name, as concrete functions."""
+        batch_of_strings = tf.TensorSpec([None], tf.string)
+        batch_of_images = tf.TensorSpec([None, *self._image_shape], tf.uint8)
+        return {
+            features.SERVING_DEFAULT: self.classify_examples.get_concrete_function(
+                tf.TensorSpec.from_spec(batch_of_strings, features.EXAMPLES)
+            ),
+            features.IMAGES: self.classify_images.get_concrete_function(
+                tf.TensorSpec.from_spec(batch_of_images, features.IMAGES)
+            ),
+            features.ENCODED_IMAGES: self.classify_encoded_images.get_concrete_function(
+                tf.TensorSpec.from_spec(batch_of_strings, features.ENCODED_IMAGES)
+            ),
+        }
+
+    @tf.function(autograph=False)
+    def classify_examples(self, examples: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Classifies serialized tf.Examples (string [N]); they need no label."""
+        parsed = tf.io.parse_example(examples, {features.IMAGE: tf.io.FixedLenFeature([1], tf.string)})
+        return self._answer(self._transform(parsed)[features.PIXELS])
+
+    @tf.function(autograph=False)
+    def classify_images(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Classifies images (uint8 [N, height, width, channels])."""
+        return self._answer(self._normalization(images))
+
+    @tf.function(autograph=False)
+    def classify_encoded_images(self, encoded_images: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Classifies PNG or JPEG images of any size (string [N]), resized with an area filter where they need it."""
+        height, width, channels = self._image_shape
+
+        def decode(one: tf.Tensor) -> tf.Tensor:
+            image = tf.io.decode_image(one, channels=channels, expand_animations=False)
+            resized = tf.image.resize(image, [height, width], method="area")
+            return tf.saturate_cast(tf.round(tf.clip_by_value(resized, 0.0, MAX_PIXEL)), tf.uint8)
+
+        images = tf.map_fn(decode, encoded_images, fn_output_signature=tf.TensorSpec(self._image_shape, tf.uint8))
+        return self._answer(self._normalization(images))
+
+    def _answer(self, pixels: tf.Tensor) -> dict[str, tf.Tensor]:
+        probabilities = tf.nn.softmax(self._logits(pixels))
+        if self._mirrored_averaging:
+            mirrored = tf.reverse(pixels, [2])
+            probabilities = (probabilities + tf.nn.softmax(self._logits(mirrored))) / 2.0
+        classes = tf.argmax(probabilities, axis=-1, output_type=tf.int64)
+        return {
+            features.PROBABILITIES: probabilities,
+            features.CLASSES: classes,
+            features.LABELS: tf.gather(self._class_names, classes),
+        }
+
+
+def export_model(module: ServingModule, folder: str, metadata: dict[str, Any]) -> None:
+    """Writes the SavedModel, with `metadata` (JSON-able: recipe, data fingerprint, code version) inside it.
+
+    The names of all classes are added to it: the graph tells a client only the likeliest one's.
+    """
+    tf.saved_model.save(module, folder, signatures=module.signatures())
+    path = os.path.join(folder, features.METADATA_PATH)
+    tf.io.gfile.makedirs(os.path.dirname(path))
+    with tf.io.gfile.GFile(path, "w") as file:
+        added = {"metadata_version": METADATA_VERSION, "class_names": list(module.class_names)}
+        json.dump(added | metadata, file, indent=2, sort_keys=True)
+
+
+def read_weights(model: Any) -> list[tf.Variable]:
+    """The weights of a loaded model, from the first layer on; none if it was not exported here."""
+    return list(getattr(model, "_weights", ()))  # as `ServingModule` keeps them
+
+
+def read_metadata(folder: str) -> dict[str, Any]:
+    """The metadata of an exported model; empty if it holds none (it was not exported here)."""
+    path = os.path.join(folder, features.METADATA_PATH)
+    if not tf.io.gfile.exists(path):
+        return {}
+    with tf.io.gfile.GFile(path) as file:
+        return dict(json.load(file))

@@ -1,0 +1,43 @@
+"""The optimizer and learning-rate schedule that a recipe names."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+
+from components.settings import TrainingSettings
+from components.trainer.fused_adam import FusedAdam, FusedAdamW
+
+
+def learning_rate(
+    settings: TrainingSettings, steps_per_epoch: int
+) -> float | keras.optimizers.schedules.LearningRateSchedule:
+    """The learning rate, constant or by step: a linear warm-up from 0, then constant or a cosine down to 0.
+
+    The cosine is that of Loshchilov and Hutter (2017), without restarts.
+    """
+    steps = steps_per_epoch * settings.epochs
+    warmup_steps = min(round(settings.warmup * steps), steps - 1)  # Keras wants a step after the warm-up
+    if settings.schedule == "constant" and not warmup_steps:
+        return settings.learning_rate
+    return keras.optimizers.schedules.CosineDecay(
+        initial_learning_rate=0.0 if warmup_steps else settings.learning_rate,
+        decay_steps=steps - warmup_steps,
+        alpha=1.0 if settings.schedule == "constant" else 0.0,  # the share that is left at the end
+        warmup_target=settings.learning_rate if warmup_steps else None,
+        warmup_steps=warmup_steps,
+    )
+
+
+def make_optimizer(settings: TrainingSettings, steps_per_epoch: int) -> keras.optimizers.Optimizer:
+    """The optimizer, with its schedule and, if asked for, a moving average of the weights."""
+    average: dict[str, Any] = (
+        {"use_ema": True, "ema_momentum": settings.weight_average} if settings.weight_average else {}
+    )
+    rate = learning_rate(settings, steps_per_epoch)
+    if settings.optimizer == "sgd":
+        return keras.optimizers.SGD(rate, momentum=settings.momentum, nesterov=True, **average)
+    if settings.optimizer == "adam":
+        return FusedAdam(rate, beta_2=settings.beta_2, **average)
+    return FusedAdamW(rate, beta_2=settings.beta_2, weight_decay=settings.weight_decay, **average)

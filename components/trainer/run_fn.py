@@ -1,0 +1,57 @@
+"""The Trainer's `run_fn`: trains the classifier that the recipe describes and exports it."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+
+import tensorflow as tf
+import tensorflow_transform as tft
+from tfx.components.trainer.fn_args_utils import FnArgs
+
+from components.range_test.curve import suggest
+from components.range_test.run import measure_curve
+from components.trainer.export import ServingModule, export_model
+from components.trainer.fn_args import trainer_config
+from components.trainer.training import train
+from components.trainer.training_data import decode_examples
+from components.transform.preprocessing import Normalization
+from components.tuner.hyperparameters import settings_found, with_settings
+
+TRAINING_LOG = "training.json"  # beside the SavedModel, in the root of the Model artifact
+
+
+def run_fn(fn_args: FnArgs) -> None:
+    """Trains and exports; TFX calls it by its import path.
+
+    Settings that the Tuner or the range test found take the place of the recipe's, in the model's metadata too.
+
+    Writes the SavedModel to `fn_args.serving_model_dir`, what training was like to `training.json` in the Model
+    artifact's root, and TensorBoard logs to `fn_args.model_run_dir`.
+    """
+    config = trainer_config(fn_args)
+    found = settings_found(fn_args.hyperparameters["values"]) if fn_args.hyperparameters else {}
+    config = with_settings(config, found)
+    transform_output = tft.TFTransformOutput(fn_args.transform_output)
+    normalization = Normalization.of_graph(transform_output, config.image_shape)
+    with tempfile.TemporaryDirectory(prefix="decoded-") as cache_dir:
+        train_examples, eval_examples = (
+            decode_examples(files, config.image_shape, cache_dir) for files in (fn_args.train_files, fn_args.eval_files)
+        )
+        if config.training.lr_find:
+            suggestion = suggest(measure_curve(config, normalization, train_examples))
+            found["training.learning_rate"] = suggestion.learning_rate
+            config = with_settings(config, found)
+        model, log = train(config, normalization, train_examples, eval_examples, fn_args.model_run_dir)
+    module = ServingModule(
+        model,
+        transform_output,
+        normalization,
+        config.class_names,
+        config.image_shape,
+        mirrored_averaging=config.model.mirrored_averaging,
+    )
+    export_model(module, fn_args.serving_model_dir, config.identity())
+    with tf.io.gfile.GFile(os.path.join(os.path.dirname(fn_args.serving_model_dir), TRAINING_LOG), "w") as file:
+        json.dump(log | {"settings_found": found}, file, indent=2)

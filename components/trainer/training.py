@@ -1,0 +1,264 @@
+"""Trains the classifier that a recipe describes: from Examples to the model with the best weights."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import math
+import os
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from components.settings import TrainingSettings
+from components.trainer.config import TrainerConfig, identity_digest
+from components.trainer.dense import build_model
+from components.trainer.optimization import make_optimizer
+from components.trainer.resume import EpochSeeds, ResumableEarlyStopping, backed_up_epoch, keep_trained, kept_trained
+from components.trainer.soft_targets import SoftTargetsClassifier
+from components.trainer.training_data import DecodedExamples, TrainingInput, evaluation_batches
+from components.transform.preprocessing import Normalization
+from contract.errors import PipelineError
+
+_PROGRESS = logging.getLogger("mnist_tfx.progress")
+_EVALUATION_BATCH = 1000
+_STEPS_PER_EXECUTION = 50
+
+
+def train(
+    config: TrainerConfig,
+    normalization: Normalization,
+    train_examples: DecodedExamples,
+    eval_examples: DecodedExamples,
+    logs_dir: str,
+) -> tuple[keras.Model, dict[str, Any]]:
+    """Trains with early stopping; goes on where a killed training of the same identity left off.
+
+    Returns:
+        The model with its best weights, float32 whatever the training's precision, and the training log (see
+        `_training_log`).
+
+    Raises:
+        PipelineError: the loss is no longer a finite number.
+    """
+    started = time.monotonic()
+    teachers, teacher_logs = [], []
+    for number in range(1, config.distillation.teachers + 1):
+        _PROGRESS.info("teacher %d of %d", number, config.distillation.teachers)
+        teacher, teacher_log = _trained_teacher(
+            config.teacher(number),
+            normalization,
+            train_examples,
+            eval_examples,
+            os.path.join(logs_dir, f"teacher-{number}"),
+        )
+        teachers.append(teacher)
+        teacher_logs.append({key: teacher_log[key] for key in ("best_epoch", "seconds")} | _best_row(teacher_log))
+    settings = config.training
+    keras.utils.set_random_seed(settings.seed)
+    data = training_input(config, normalization, train_examples)
+    backup_dir = os.path.join(config.backup_dir, identity_digest(config.identity()))
+    first_epoch = backed_up_epoch(backup_dir, data.steps)
+    if first_epoch:
+        _PROGRESS.info("going on after epoch %d of an interrupted training", first_epoch)
+    strategy = _strategy()
+    with strategy.scope():
+        model, classifier = compiled_model(
+            config,
+            make_optimizer(settings, data.steps),
+            teachers,
+            metrics=["accuracy"],
+            # Several steps in one graph fail on several devices (keras-team/keras#19246).
+            steps_per_execution=1 if strategy.num_replicas_in_sync > 1 else min(_STEPS_PER_EXECUTION, data.steps),
+        )
+    stopping = ResumableEarlyStopping(
+        backup_dir,
+        first_epoch,
+        monitor=settings.monitor,
+        mode="max" if settings.monitor.endswith("accuracy") else "min",
+        patience=settings.patience,
+        min_delta=settings.min_delta,
+        start_from_epoch=int(settings.monitor_from * settings.epochs),
+        restore_best_weights=True,
+    )
+    model.fit(
+        data.batches(),
+        validation_data=evaluation_batches(
+            eval_examples, normalization, num_classes=len(config.class_names), batch_size=_EVALUATION_BATCH
+        ),
+        epochs=settings.epochs,
+        callbacks=[
+            _EpochNumbers(data),
+            _FiniteLoss(settings.learning_rate),
+            stopping,
+            keras.callbacks.BackupAndRestore(backup_dir),
+            EpochSeeds(settings.seed),
+            keras.callbacks.TensorBoard(logs_dir, write_graph=False),
+            keras.callbacks.LambdaCallback(on_epoch_end=_progress_reporter(settings.epochs)),
+        ],
+        shuffle=False,  # TrainingInput does
+        verbose=0,
+    )
+    log = _training_log(stopping, settings, len(train_examples), first_epoch, time.monotonic() - started)
+    _PROGRESS.info("training waited %.1f %% of its time for input", 100 * log["input_wait_share"])
+    if settings.precision != "float32" or strategy.num_replicas_in_sync > 1:  # a plain model, on one device
+        trained_classifier, classifier = classifier, _new_classifier(config)
+        classifier.set_weights(trained_classifier.get_weights())
+    for number in range(1, config.distillation.teachers + 1):
+        tf.io.gfile.rmtree(_trained_dir(config.teacher(number)))
+    return classifier, log | {"teachers": teacher_logs}
+
+
+def _trained_teacher(
+    config: TrainerConfig,
+    normalization: Normalization,
+    train_examples: DecodedExamples,
+    eval_examples: DecodedExamples,
+    logs_dir: str,
+) -> tuple[keras.Model, dict[str, Any]]:
+    """A teacher and its log: the one that a killed training of its student kept, else one trained and kept now."""
+    folder = _trained_dir(config)
+    if kept := kept_trained(folder):
+        weights, log = kept
+        teacher = _new_classifier(config)
+        teacher.set_weights(weights)
+        return teacher, log
+    teacher, log = train(config, normalization, train_examples, eval_examples, logs_dir)
+    keep_trained(folder, teacher.get_weights(), log)
+    return teacher, log
+
+
+def _new_classifier(config: TrainerConfig, precision: str = "float32") -> keras.Model:
+    """The recipe's classifier, to logits: by default as it is exported."""
+    return build_model(config.model, config.image_shape, len(config.class_names), precision)
+
+
+def _trained_dir(config: TrainerConfig) -> str:
+    """Where a teacher is kept from the end of its training until its student's."""
+    return os.path.join(config.backup_dir, f"{identity_digest(config.identity())}-trained")
+
+
+def training_input(
+    config: TrainerConfig, normalization: Normalization, train_examples: DecodedExamples
+) -> TrainingInput:
+    """Split train, as the recipe has it augmented and divided into batches."""
+    return TrainingInput(
+        train_examples,
+        normalization,
+        config.augmentation,
+        num_classes=len(config.class_names),
+        batch_size=config.training.batch_size,
+        seed=config.training.seed,
+    )
+
+
+def compiled_model(
+    config: TrainerConfig,
+    optimizer: keras.optimizers.Optimizer,
+    teachers: Sequence[keras.Model] = (),
+    **options: Any,
+) -> tuple[keras.Model, keras.Model]:
+    """A new classifier of the recipe: what is to be fitted, and in it the classifier alone, to logits.
+
+    `options` are more of Keras' `compile`. The two are one model where there is neither mixup nor a teacher.
+    """
+    classifier = _new_classifier(config, config.training.precision)
+    model = classifier
+    if config.augmentation.mixup or teachers:
+        model = SoftTargetsClassifier(
+            classifier, mixup=config.augmentation.mixup, teachers=teachers, weight=config.distillation.weight
+        )
+    # A teacher's probabilities are smooth by themselves.
+    smoothing = 0.0 if teachers else config.training.label_smoothing
+    loss = keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=smoothing)
+    model.compile(optimizer=optimizer, loss=loss, jit_compile=False, **options)
+    return model, classifier
+
+
+@functools.cache  # a second one in a process takes the first one's collective operations for its own
+def _strategy() -> tf.distribute.Strategy:
+    """All GPUs of this machine, or its one device."""
+    devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
+    return (
+        tf.distribute.MirroredStrategy([device.name for device in devices])
+        if len(devices) > 1
+        else tf.distribute.get_strategy()
+    )
+
+
+class _EpochNumbers(keras.callbacks.Callback):
+    """Tells the input which epoch begins; adds `learning_rate` and `input_wait_seconds` to Keras' logs when it ends."""
+
+    def __init__(self, data: TrainingInput) -> None:
+        super().__init__()
+        self._data = data
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        self._data.epoch.assign(epoch)
+        self._data.waited.assign(0.0)
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        if logs is not None:
+            logs["learning_rate"] = float(tf.convert_to_tensor(self.model.optimizer.learning_rate))
+            logs["input_wait_seconds"] = float(self._data.waited)
+
+
+class _FiniteLoss(keras.callbacks.Callback):
+    """Ends a training whose loss is infinite or not a number: no later epoch mends that."""
+
+    def __init__(self, learning_rate: float) -> None:
+        super().__init__()
+        self._learning_rate = learning_rate
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        for name in ("loss", "val_loss"):
+            value = (logs or {}).get(name, 0.0)
+            if not math.isfinite(value):
+                raise PipelineError(
+                    f"Training came apart: {name} is {value} after epoch {epoch + 1}. Lower "
+                    f"training.learning_rate (now {self._learning_rate:g}) or set training.warmup=0.1; "
+                    "`mnist-tfx lr-find` suggests a rate."
+                )
+
+
+def _progress_reporter(epochs: int) -> Callable[[int, dict[str, float]], None]:
+    def report(epoch: int, logs: dict[str, float]) -> None:
+        _PROGRESS.info(
+            "epoch %d/%d  accuracy %.4f  val_accuracy %.4f", epoch + 1, epochs, logs["accuracy"], logs["val_accuracy"]
+        )
+
+    return report
+
+
+def _best_row(log: dict[str, Any]) -> dict[str, float]:
+    return {"val_accuracy": log["history"][log["best_epoch"] - 1]["val_accuracy"]}
+
+
+def _training_log(
+    stopping: ResumableEarlyStopping, settings: TrainingSettings, train_count: int, resumed_at: int, seconds: float
+) -> dict[str, Any]:
+    """What training was like.
+
+    Keys: `history` (a row per epoch: `epoch` from 1, `loss`, `accuracy`, `val_loss`, `val_accuracy`, `learning_rate` at
+    its end, `seconds`, and of these `input_wait_seconds`), `best_epoch` (from 1, whose weights were kept), `stopped`
+    (why), `seconds` (of this process, with the teachers'), `examples_per_second` (during the epochs),
+    `input_wait_share` (of the epochs' time), `train_examples`, `resumed_after_epoch` (0: not resumed), `devices`;
+    `teachers` (a row each: `best_epoch`, `val_accuracy`, `seconds`).
+    """
+    epochs = stopping.epochs
+    early = len(epochs) < settings.epochs or stopping.stopped_epoch > 0
+    epoch_seconds = sum(row["seconds"] for row in epochs)
+    return {
+        "history": epochs,
+        "best_epoch": stopping.best_epoch + 1,
+        "stopped": f"no better {settings.monitor} for {settings.patience} epochs" if early else "all epochs done",
+        "seconds": seconds,
+        "examples_per_second": train_count * len(epochs) / epoch_seconds,
+        "input_wait_share": sum(row["input_wait_seconds"] for row in epochs) / epoch_seconds,
+        "train_examples": train_count,
+        "resumed_after_epoch": resumed_at,
+        "devices": [device.device_type for device in tf.config.list_logical_devices()],
+    }

@@ -1,0 +1,1 @@
+"""The Transform step: `preprocessing_fn`, the one place where pixels are normalized, for training and serving alike."""

@@ -1,0 +1,1 @@
+"""Runs a compiled pipeline on this machine, task by task, as a cluster would. Start with `run`."""

@@ -1,0 +1,105 @@
+"""Runs a compiled pipeline on this machine, without containers: what failed on the cluster can be looked at here.
+
+The file is the one that the cluster gets. Only its root is another: a folder takes the place of the bucket, and what
+would be uploaded there is put into it. What a cluster adds is left out: containers, machines and accelerators,
+permissions, parallel tasks, retries.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from kfp.pipeline_spec import pipeline_spec_pb2 as pb
+from tfx.orchestration.kubeflow.v2.container import kubeflow_v2_entrypoint_utils
+from tfx.types import Artifact
+
+from components.datasets.prepared import PreparedDataset
+from contract.errors import PipelineError
+from kubeflow.compile import Upload
+from kubeflow.ir import read_compiled
+from kubeflow.local.tasks import Places, order_of, run_tasks
+from pipeline.local_run import outcome_of
+from pipeline.outcome import Outcome
+from pipeline.run_id import claim_run_id
+from pipeline.running.describe import describer
+from pipeline.running.live_view import make_observer
+from pipeline.running.local_runner import NodeResult, RunResult
+from pipeline.running.log_capture import output_to
+
+LOG = "run.log"
+
+
+def run_local(
+    compiled: Path,
+    root: str,
+    folder: Path,
+    dataset: PreparedDataset,
+    needed: Sequence[Upload],
+    *,
+    in_bucket: bool = False,
+) -> Outcome:
+    """Runs it to its end, showing it on stderr; a failed run is an outcome too.
+
+    Args:
+        compiled: the file, as the cluster gets it.
+        root: the profile's root, an address in the bucket.
+        folder: what takes its place; made, and laid out as in the bucket. Models are pushed to `serving/` in it.
+        dataset: what the pipeline was compiled for.
+        needed: what must lie under the root before the run.
+        in_bucket: nothing takes the root's place, and only logs go into `folder`. Everything else is read from and
+            written to the bucket, with this user's credentials; what is needed must lie there.
+
+    Raises:
+        UsageError: the pipeline has parts that only a cluster can run.
+        KeyboardInterrupt: the user stopped it.
+    """
+    pipeline = read_compiled(compiled)
+    for upload in () if in_bucket else needed:
+        _put(upload.source, folder / upload.destination.removeprefix(root).lstrip("/"))
+    run_id = claim_run_id(folder / "runs" / dataset.name, dataset.name)
+    run = folder / "runs" / dataset.name / run_id
+    places = Places(
+        logs=run,
+        outputs=f"{pipeline.root}/{run_id}" if in_bucket else str(run),
+        cache=folder / "cache",
+        root=root,
+        root_here=root if in_bucket else str(folder),
+    )
+    started = time.monotonic()
+    try:
+        with (
+            make_observer(dataset.name, order_of(pipeline), describer(dataset.class_names)) as observer,
+            output_to(run / LOG),
+        ):
+            tasks = run_tasks(pipeline, places, observer, _artifacts)
+    except PipelineError as error:
+        return Outcome(dataset.name, run_id, time.monotonic() - started, (), None, (), None, error)
+    seconds = time.monotonic() - started
+    nodes = tuple(NodeResult(task.name, task.cached, task.seconds, _artifacts(task.outputs)) for task in tasks)
+    with output_to(run / LOG):
+        return outcome_of(dataset, RunResult(run_id, seconds, nodes), seconds)
+
+
+def run_folder(folder: Path, outcome: Outcome) -> Path:
+    """Where a run under `folder` left its tasks' outputs and logs."""
+    return folder / "runs" / outcome.dataset / outcome.run
+
+
+def _put(source: Path, target: Path) -> None:
+    """What is there already is taken to be the same: the version and the digest are in its path."""
+    if target.exists():
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if source.is_dir():
+        shutil.copytree(source, target)
+    else:
+        shutil.copyfile(source, target)
+
+
+def _artifacts(outputs: Mapping[str, pb.ArtifactList]) -> Mapping[str, Sequence[Artifact]]:
+    """As TFX's own entry point would read them."""
+    parsed: Mapping[str, Sequence[Artifact]] = kubeflow_v2_entrypoint_utils.parse_raw_artifact_dict(outputs)
+    return parsed

@@ -1,0 +1,89 @@
+"""What the commands `rollback`, `canary` and `promote` have in common: their options, and what they print."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable
+from contextlib import ExitStack, closing
+from typing import TYPE_CHECKING
+
+from contract.errors import UsageError
+from pipeline.commands.options.server import DEFAULT_ADDRESS, add_tls_arguments, positive, tls_of
+from pipeline.running.home import Home
+
+if TYPE_CHECKING:
+    from serving.releases.plans import Plan
+    from serving.releases.servers import RunningServer
+    from serving.releases.state import ModelState
+
+
+def add_release_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the model and the options."""
+    parser.add_argument("model", metavar="MODEL", help="a model's name, such as mnist")
+    add_server_arguments(parser)
+    parser.add_argument("--no-wait", action="store_true", help="change the files without asking a server")
+    parser.add_argument(
+        "--timeout",
+        type=positive(float),
+        default=60.0,
+        metavar="SECONDS",
+        help="how long a server may take for each step (default: %(default)g)",
+    )
+    parser.add_argument("--reason", default="", metavar="TEXT", help="why; goes into the record that `status` shows")
+    parser.add_argument("--home", metavar="DIR", help="where all state lives (default: MNIST_TFX_HOME, else var/)")
+    parser.add_argument("--json", action="store_true", help="print the answer as JSON")
+
+
+def add_server_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares `--address`, and TLS for it."""
+    parser.add_argument(
+        "--address",
+        action="append",
+        metavar="HOST:PORT",
+        help=f"gRPC port of a server that serves this home; may be repeated (default: {DEFAULT_ADDRESS})",
+    )
+    add_tls_arguments(parser)
+
+
+def open_servers(stack: ExitStack, args: argparse.Namespace, model: str) -> list[RunningServer]:
+    """The servers named by `--address`, closed with the stack.
+
+    Raises:
+        UsageError: an address or a PEM file is none.
+    """
+    from serving.client import InvalidOption
+    from serving.releases.servers import RunningServer
+
+    try:
+        tls, addresses = tls_of(args), args.address or [DEFAULT_ADDRESS]
+        return [stack.enter_context(closing(RunningServer(address, model, tls))) for address in addresses]
+    except InvalidOption as error:
+        raise UsageError(str(error)) from error
+
+
+def make_release(args: argparse.Namespace, decide: Callable[[ModelState], Plan]) -> int:
+    """Decides and makes a change, then prints what was changed; returns the exit code."""
+    from pipeline.commands.release_view import released_json, released_lines
+    from serving.releases.apply import release
+
+    home = Home.resolve(args.home)
+    with ExitStack() as stack:
+        servers = [] if args.no_wait else open_servers(stack, args, args.model)
+        released = release(
+            home.serving_root, args.model, decide, servers=servers, timeout=args.timeout, reason=args.reason
+        )
+        # None: it serves the model as the files say; `release` has waited for that.
+        problems = {one.address: None if one.states() is not None else one.problem for one in servers}
+    if args.json:
+        print(json.dumps(released_json(released, problems), indent=2))
+    else:
+        print("\n".join(released_lines(released, problems)))
+    if released.plan.pin is None and home.is_locked():
+        print(
+            f"note: a run is going on in {home.root}. What it pushes goes live at once. To keep version "
+            f"{released.plan.after} live: mnist-tfx promote {args.model} {released.plan.after}",
+            file=sys.stderr,
+        )
+    return 0

@@ -1,0 +1,93 @@
+"""Options that the commands for Vertex AI and Kubeflow share, and what they stand for. Imports no TensorFlow."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+from contract.errors import UsageError
+from pipeline.commands.options.recipe import add_recipe_arguments
+
+if TYPE_CHECKING:
+    from kubeflow.profiles import Profile
+    from kubeflow.remote.platform import Platform
+
+_TARGETS = ("vertex", "kubeflow")
+
+
+def add_target_arguments(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
+    """Where to: the target and its profile."""
+    parser.add_argument("--target", required=required, choices=_TARGETS, help="Vertex AI or Kubeflow Pipelines")
+    parser.add_argument("--profile", required=required, help="a shipped profile's name, or a .toml file")
+    parser.add_argument(
+        "--profile-set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="change a setting of the profile; may be repeated",
+    )
+    parser.add_argument("--json", action="store_true", help="print the answer as JSON")
+
+
+def add_request_arguments(parser: argparse.ArgumentParser) -> None:
+    """How the platform is asked."""
+    parser.add_argument(
+        "--request-timeout",
+        type=seconds,
+        default=60.0,
+        metavar="SECONDS",
+        help="for each single request (default: %(default)g)",
+    )
+
+
+def add_pipeline_arguments(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
+    """What: dataset and recipe."""
+    add_recipe_arguments(
+        parser,
+        required=required,
+        dataset="a prepared dataset that has recipes",
+        home="where the data are prepared",
+    )
+
+
+def read_profile(args: argparse.Namespace) -> Profile:
+    """The profile of `--profile` and `--profile-set`.
+
+    Raises:
+        UsageError: it is not for `--target`, or does not fit.
+    """
+    from kubeflow.profiles import load_profile
+
+    profile = load_profile(args.profile, args.profile_set)
+    if profile.target != args.target:
+        raise UsageError(f"profile {args.profile} is for {profile.target}, not for {args.target}.")
+    return profile
+
+
+def open_platform(profile: Profile, timeout_seconds: float) -> Platform:
+    """The platform that a profile describes; no request is made yet.
+
+    Raises:
+        PipelineError: there are no credentials.
+        UsageError: a file that the profile names cannot be read.
+    """
+    from kubeflow.profiles import VertexProfile
+
+    if isinstance(profile, VertexProfile):
+        from kubeflow.remote.vertex import VertexPlatform
+
+        return VertexPlatform(profile, timeout_seconds)
+    from kubeflow.remote.kfp import KubeflowPlatform
+
+    return KubeflowPlatform(profile, timeout_seconds)
+
+
+def seconds(text: str) -> float:
+    """Parses an option: a number of seconds, above 0 and up to an hour."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value <= 3600:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0 and up to 3600")
+    return value

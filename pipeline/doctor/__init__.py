@@ -1,0 +1,1 @@
+"""What this machine has and lacks, for `mnist-tfx doctor`: facts in `machine`, verdicts and remedies in `checks`."""

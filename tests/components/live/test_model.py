@@ -1,0 +1,141 @@
+"""Which served version is live, which is the very candidate, and with which one a candidate is compared."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from tfx.orchestration.portable.data_types import ExecutionInfo
+from tfx.types.standard_artifacts import Model
+
+from components.baseline.executor import Driver, Executor
+from components.live.model import baseline_version, is_same_model, live_version
+from contract.names import DATA_STATISTICS_PATH, METADATA_PATH, PUSH_RECORD_PATH
+from serving.releases import plans
+from serving.releases.apply import release
+from tests.fixtures.executors import artifact, context
+from tests.fixtures.tiny_run import TinyRun
+
+MINE, OTHER = "my weights", "other weights"
+WARMUP_PATH = "assets.extra/tf_serving_warmup_requests"
+
+
+def write_model(folder: Path, weights: str, *, pushed: bool = True, whole: bool = True) -> Path:
+    """A SavedModel as the Trainer exports it; with what the infra validator and the Pusher add, if `pushed`."""
+    files = {"variables/data": weights, METADATA_PATH: json.dumps({"metadata_version": 1})}
+    if pushed:
+        files |= {WARMUP_PATH: "requests", PUSH_RECORD_PATH: "{}", f"{DATA_STATISTICS_PATH}/Split-train/F.pb": "pixels"}
+    if whole:
+        files["saved_model.pb"] = "graph"
+    for name, content in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(content)
+    return folder
+
+
+@pytest.fixture
+def candidate(tmp_path: Path) -> str:
+    """The model at hand."""
+    return str(write_model(tmp_path / "candidate" / "Format-Serving", MINE, pushed=False))
+
+
+def baseline(serving: Path, candidate: str) -> str | None:
+    """The name of the version that the candidate is compared with."""
+    version = baseline_version(str(serving), candidate)
+    return version.name if version else None
+
+
+def test_nothing_served_is_no_baseline(tmp_path: Path, candidate: str) -> None:
+    (tmp_path / "empty").mkdir()
+    for serving in (tmp_path / "absent", tmp_path / "empty"):
+        assert baseline(serving, candidate) is None
+        assert live_version(str(serving)) is None
+
+
+def test_the_newest_version_by_number_is_the_baseline(tmp_path: Path, candidate: str) -> None:
+    for name in ("9", "10", "8"):
+        write_model(tmp_path / "serving" / name, OTHER)
+    assert baseline(tmp_path / "serving", candidate) == "10"
+
+
+def test_the_candidate_itself_is_passed_over_whatever_a_push_added_to_it(tmp_path: Path, candidate: str) -> None:
+    serving = tmp_path / "serving"
+    write_model(serving / "1", OTHER)
+    write_model(serving / "2", MINE)
+    assert baseline(serving, candidate) == "1"
+    write_model(serving / "3", MINE, pushed=False)
+    assert baseline(serving, candidate) == "1"
+    write_model(serving / "4", OTHER)
+    assert baseline(serving, candidate) == "4"
+
+
+@pytest.mark.parametrize("name", ["variables/data", METADATA_PATH, "saved_model.pb", "assets.extra/other", "more"])
+def test_a_model_that_differs_in_one_file_is_another(tmp_path: Path, candidate: str, name: str) -> None:
+    other = write_model(tmp_path / "other", MINE)
+    assert is_same_model(candidate, str(other)) and is_same_model(str(other), candidate)
+    (other / name).write_text("changed")
+    assert not is_same_model(candidate, str(other))
+
+
+def test_only_the_candidate_itself_served_is_no_baseline(tmp_path: Path, candidate: str) -> None:
+    write_model(tmp_path / "serving" / "1", MINE)
+    assert baseline(tmp_path / "serving", candidate) is None
+
+
+def test_a_model_of_the_same_settings_but_other_weights_is_a_baseline(tmp_path: Path, candidate: str) -> None:
+    """A recipe says nothing of the data: the same one may have trained on others."""
+    write_model(tmp_path / "serving" / "1", OTHER)
+    assert baseline(tmp_path / "serving", candidate) == "1"
+
+
+def test_what_is_no_whole_version_is_passed_over(tmp_path: Path, candidate: str) -> None:
+    serving = tmp_path / "serving"
+    write_model(serving / "1", OTHER)
+    write_model(serving / "2", OTHER, whole=False)
+    for name in (".incoming-5-abc", "latest", "3.1", "-4", "5x", "99999999999999999999"):
+        write_model(serving / name, OTHER)
+    (serving / "6").write_text("a file")
+    assert baseline(serving, candidate) == "1"
+
+
+def test_what_was_rolled_back_or_waits_to_be_promoted_is_no_baseline(tmp_path: Path, candidate: str) -> None:
+    serving = tmp_path / "serving" / "mnist"
+    for name in ("1", "2", "3", "4"):
+        write_model(serving / name, MINE if name == "2" else OTHER)
+    release(serving.parent, "mnist", lambda state: plans.rollback(state, None))
+    assert baseline(serving, candidate) == "3"
+    release(serving.parent, "mnist", lambda state: plans.promote(state, 2))
+    live = live_version(f"{serving}/")
+    assert live is not None and live.name == "2"
+    assert baseline(serving, candidate) == "1"
+    release(serving.parent, "mnist", lambda state: plans.canary(state, 3))
+    assert baseline(serving, candidate) == "1"
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    """Every file of a folder."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("served", [True, False])
+def test_the_component_copies_the_baseline_or_else_the_candidate(tmp_path: Path, candidate: str, served: bool) -> None:
+    serving = tmp_path / "serving"
+    if served:
+        write_model(serving / "7", OTHER)
+    parameters = {"serving_dir": str(serving), "code_version": ""}
+    inputs = {"model": [artifact(Model, tmp_path / "candidate")]}
+    copied = artifact(Model, tmp_path / "baseline")
+    Executor(context(tmp_path)).Do(inputs, {"baseline": [copied]}, parameters)
+    source = serving / "7" if served else Path(candidate)
+    assert tree(tmp_path / "baseline" / "Format-Serving") == tree(source)
+    assert copied.get_string_custom_property("version") == ("7" if served else "")
+    keyed = Driver(None).run(ExecutionInfo(input_dict=inputs, exec_properties=parameters))
+    assert keyed.exec_properties["surroundings"].string_value == ("7" if served else "")
+
+
+def test_the_first_run_has_the_candidate_for_its_baseline(tiny_run: TinyRun) -> None:
+    assert tree(tiny_run.artifact("Baseline", "baseline") / "Format-Serving") == tree(tiny_run.model)
+    outcome = tiny_run.answer.outcome
+    assert outcome["baseline_version"] == ""
+    assert outcome["baseline_accuracy"] == outcome["accuracy"]

@@ -1,0 +1,219 @@
+"""A compiled file, run on this machine: each task's own command as a process, from the data to a pushed model."""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from components.datasets.prepared import PreparedDataset
+from contract.errors import UsageError
+from contract.names import METADATA_PATH
+from kubeflow.compile import uploads
+from kubeflow.ir import parse_compiled
+from kubeflow.local.tasks import order_of
+from kubeflow.profiles import load_profile
+from tests.fixtures.beam_cluster import beam_cluster
+from tests.fixtures.command import Answer, mnist_tfx
+from tests.fixtures.compiled import GOLDEN, GOLDEN_FILES
+from tests.fixtures.object_store import object_store
+
+# No image has this size. Of the tasks up to the gate, it alone is told of it: the others' answers are known.
+WRONG_SHAPE = ("--set", "data.image_shape=[32, 32, 1]")
+
+
+class Bucket:
+    """A folder in the place of the profile's root, and what was compiled for it."""
+
+    def __init__(self, folder: Path, dataset: PreparedDataset, recipe_file: Path) -> None:
+        self.folder, self._home, self._recipe_file = folder, dataset.data_dir.parent, recipe_file
+
+    def run(self, target: str, *options: str | Path) -> Answer:
+        """`mnist-tfx compile --target TARGET ... --run-local DIR`."""
+        output = self.folder.parent / f"pipeline{'.yaml' if target == 'kubeflow' else '.json'}"
+        arguments = ("--target", target, "--dataset", "kmnist", "--recipe", self._recipe_file)
+        given = (*arguments, "--profile", f"{target}-gpu", "-o", output, "--home", self._home, "--json")
+        return mnist_tfx("compile", *given, "--run-local", self.folder, *options)
+
+    def versions(self) -> list[str]:
+        """The pushed versions."""
+        serving = self.folder / "serving" / "kmnist"
+        return sorted(path.name for path in serving.iterdir()) if serving.exists() else []
+
+
+@pytest.fixture(scope="module")
+def bucket(tmp_path_factory: pytest.TempPathFactory, tiny: PreparedDataset, tiny_recipe_file: Path) -> Bucket:
+    return Bucket(tmp_path_factory.mktemp("cluster") / "bucket", tiny, tiny_recipe_file)
+
+
+@pytest.fixture(scope="module")
+def first(bucket: Bucket) -> Answer:
+    """A run of the Vertex file in an empty bucket."""
+    return bucket.run("vertex")
+
+
+def tasks(answer: Answer) -> list[str]:
+    return [component["id"] for component in answer.outcome["components"]]
+
+
+def ran(answer: Answer) -> list[str]:
+    return [component["id"] for component in answer.outcome["components"] if not component["cached"]]
+
+
+@pytest.mark.timeout(600)
+def test_the_vertex_file_runs_to_a_pushed_model(first: Answer, bucket: Bucket) -> None:
+    assert first.code == 0, first.err
+    assert ran(first) == tasks(first) and {"TfdsExampleGen", "Trainer", "Pusher"} <= set(ran(first))
+    assert bucket.versions() == [first.outcome["pushed_version"]]
+    version = bucket.folder / "serving" / "kmnist" / first.outcome["pushed_version"]
+    assert (version / "saved_model.pb").is_file()
+    assert (version / "assets.extra" / "tf_serving_warmup_requests").is_file()
+    assert first.outcome["accuracy"] > 0.3
+    assert "examples: 480 train, 120 eval, 200 test" in first.err and "best epoch" in first.err
+
+
+def test_the_file_itself_still_names_the_bucket(first: Answer, bucket: Bucket) -> None:
+    text = (bucket.folder.parent / "pipeline.json").read_text()
+    assert str(bucket.folder) not in text and "gs://my-bucket/mnist-tfx" in text
+    assert not Path("gs:").exists() and not list(bucket.folder.rglob("gs:"))
+
+
+@pytest.mark.slow
+def test_a_task_can_be_run_alone_once_more(first: Answer, bucket: Bucket) -> None:
+    task = bucket.folder / "runs" / "kmnist" / first.outcome["run"] / "ImportSchemaGen"
+    (task / "executor_output.json").unlink()
+    subprocess.run(["sh", str(task / "command.sh")], check=True, capture_output=True)
+    output = json.loads((task / "executor_output.json").read_text())
+    assert output["artifacts"]["schema"]["artifacts"][0]["uri"] == str(task / "schema")
+
+
+@pytest.mark.timeout(600)
+def test_the_evaluator_keeps_a_bad_model_from_being_pushed(first: Answer, bucket: Bucket) -> None:
+    """By the other target's file, which gives each task the same: its whole command is the key of the cache."""
+    before = bucket.versions()
+    answer = bucket.run("kubeflow", "--set", "min_accuracy=1.0", "--set", "evaluation.baseline=none")
+    assert answer.code == 4
+    begun = tasks(answer)
+    assert set(ran(answer)) == {"DataGate", "Evaluator", *begun[begun.index("Pusher") :]}
+    assert "required at least 1.0000" in answer.err and answer.outcome["pushed_version"] is None
+    assert bucket.versions() == before
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_the_same_again_looks_at_what_is_served_and_pushes_nothing_twice(first: Answer, bucket: Bucket) -> None:
+    before = bucket.versions()
+    again = bucket.run("kubeflow")
+    assert again.code == 0, again.err
+    assert {"Baseline", "Pusher"} <= set(ran(again)) and "Trainer" not in ran(again)
+    assert again.outcome["pushed_version"] == first.outcome["pushed_version"] and bucket.versions() == before
+    other = bucket.folder / "serving" / "kmnist" / str(int(before[0]) + 1)
+    shutil.copytree(bucket.folder / "serving" / "kmnist" / before[0], other)
+    metadata = other / METADATA_PATH
+    metadata.write_text(metadata.read_text().replace('"dataset": "kmnist"', '"dataset": "another"'))
+    after = bucket.run("kubeflow")
+    assert after.outcome["baseline_version"] == other.name
+    assert int(after.outcome["pushed_version"]) > int(other.name), "the newest is another one: it is pushed once more"
+
+
+@pytest.mark.timeout(600)
+def test_the_data_gate_stops_the_run(first: Answer, bucket: Bucket) -> None:
+    before = bucket.versions()
+    answer = bucket.run("kubeflow", *WRONG_SHAPE)
+    assert answer.code == 3, answer.err
+    assert "the data gate rejected kmnist" in answer.err and "are not 32 x 32 x 1" in answer.err
+    assert "run it alone once more: sh " in answer.err and "Traceback" not in answer.err
+    run = bucket.folder / "runs" / "kmnist" / answer.outcome["run"]
+    assert "DataRejected" in (run / "DataGate" / "task.log").read_text()
+    assert not (run / "Transform").exists() and bucket.versions() == before
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_the_kubeflow_file_runs_to_a_pushed_model_with_all_of_beam_on_workers_elsewhere(
+    tmp_path: Path, tiny: PreparedDataset, tiny_recipe_file: Path
+) -> None:
+    """From nothing, as the other target's; Beam's steps by the protocol of Flink and Spark, in processes of a pool."""
+    bucket = Bucket(tmp_path / "bucket", tiny, tiny_recipe_file)
+    with beam_cluster(tmp_path / "beam") as beam:
+        settings = {"runner": "flink", "job_endpoint": beam.job_endpoint, "worker_pool": beam.worker_pool}
+        options = [word for key, value in settings.items() for word in ("--profile-set", f"beam.{key}={value}")]
+        answer = bucket.run("kubeflow", *options)
+    assert answer.code == 0, answer.err
+    assert ran(answer) == tasks(answer) and bucket.versions() == [answer.outcome["pushed_version"]]
+    for task in ("TfdsExampleGen", "StatisticsGen", "DataGate", "Transform", "Evaluator"):
+        log = bucket.folder / "runs" / "kmnist" / answer.outcome["run"] / task / "task.log"
+        assert "Job state changed to DONE" in log.read_text(), task
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_the_file_runs_in_a_bucket_to_a_pushed_model(
+    tmp_path: Path, tiny: PreparedDataset, tiny_recipe_file: Path
+) -> None:
+    """Nothing is mapped: TensorFlow, Beam and TFX read and write gs://my-bucket, with the service's real clients."""
+    profile, local = "gs://my-bucket/mnist-tfx", tmp_path / "local"
+    output, home = tmp_path / "pipeline.json", tiny.data_dir.parent
+    command = [
+        sys.executable,
+        "-c",
+        "import sys; from pipeline.cli import main; sys.exit(main(sys.argv[1:]))",
+        "compile",
+    ]
+    command += ["--target", "vertex", "--dataset", "kmnist", "--recipe", str(tiny_recipe_file), "--home", str(home)]
+    command += ["--profile", "vertex-gpu", "-o", str(output), "--json"]
+    with object_store(tmp_path / "store") as (store, environment):
+        for upload in uploads(tiny, load_profile("vertex-gpu")):
+            store.upload(upload.source, upload.destination)
+        # A process of its own: TensorFlow looks at this environment once.
+        finished = subprocess.run(
+            [*command, "--run-local", str(local), "--in-bucket"],
+            env={**os.environ, **environment},
+            capture_output=True,
+            text=True,
+        )
+        assert finished.returncode == 0, finished.stderr
+        [outcome] = json.loads(finished.stdout)
+        pushed = store.names(f"{profile}/serving/kmnist")
+        made = store.names(f"{profile}/runs/kmnist")
+    assert {name.partition("/")[0] for name in pushed} == {outcome["pushed_version"]}
+    assert f"{outcome['pushed_version']}/saved_model.pb" in pushed
+    assert {name.split("/")[1] for name in made} == {component["id"] for component in outcome["components"]}
+    assert store.refused == []
+    assert {path.suffix for path in local.rglob("*") if path.is_file()} == {".log", ".sh", ""}  # "": the cache
+    assert "best epoch" in finished.stderr
+
+
+KUBEFLOW: dict[str, Any] = yaml.safe_load((GOLDEN / GOLDEN_FILES["kubeflow-gpu"]).read_text())
+
+
+def test_the_order_comes_from_the_file_alone() -> None:
+    order = order_of(parse_compiled(KUBEFLOW, Path("p.yaml")))
+    assert order[:2] == ["ImportSchemaGen", "TfdsExampleGen"] and order.index("Pusher") > order.index("Evaluator")
+    turned = copy.deepcopy(KUBEFLOW)
+    turned["root"]["dag"]["tasks"]["ImportSchemaGen"]["dependentTasks"] = ["TfdsExampleGen"]
+    assert order_of(parse_compiled(turned, Path("p.yaml")))[:2] == ["TfdsExampleGen", "ImportSchemaGen"]
+
+
+@pytest.mark.parametrize(
+    ("task", "executor", "words"),
+    [
+        ({"triggerPolicy": {"condition": "true"}}, {}, "has a condition, which cannot be judged here"),
+        ({}, {"importer": {}}, "has no container, and cannot be run here"),
+    ],
+)
+def test_what_only_a_cluster_can_run_is_refused(task: dict[str, Any], executor: dict[str, Any], words: str) -> None:
+    spec = copy.deepcopy(KUBEFLOW)
+    spec["root"]["dag"]["tasks"]["Pusher"].update(task)
+    if executor:
+        spec["deploymentSpec"]["executors"]["Pusher_executor"] = executor
+    with pytest.raises(UsageError, match=f"task Pusher {words}"):
+        order_of(parse_compiled(spec, Path("p.yaml")))
