@@ -34,10 +34,11 @@ test-tf-serving-version: setup ## a model's answers in the TensorFlow of the pin
 test-fresh: ## make run and the image's steps in minimal Debian 12 and 13 roots (as root, with debootstrap)
 	@python3 -B -m scripts.fresh
 
-lint: setup ## ruff and mypy
+lint: setup ## ruff, mypy, and which package may import which
 	@$(PYTHON) -m ruff check .
 	@$(PYTHON) -m ruff format --check .
 	@$(PYTHON) -m mypy
+	@.venv/bin/lint-imports --no-logo
 
 format: setup ## let ruff correct what it can
 	@$(PYTHON) -m ruff check --fix .

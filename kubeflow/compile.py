@@ -15,7 +15,6 @@ from kubeflow.check import check_file
 from kubeflow.machines import Resources
 from kubeflow.profiles import Profile, VertexProfile
 from pipeline.recipes import Recipe
-from pipeline.running.home import Home
 from pipeline.schemas import curated_schema, schema_digest
 
 if TYPE_CHECKING:
@@ -41,29 +40,19 @@ class Upload:
         return shlex.join(["gcloud", "storage", *verb, str(source), self.destination])
 
 
-def compile_pipeline(dataset: str, recipe: Recipe, profile: Profile, output: Path, *, home: Home | None = None) -> None:
+def compile_prepared(dataset: PreparedDataset, recipe: Recipe, profile: Profile, output: Path) -> None:
     """Writes the compiled pipeline to `output`; the same input gives the same bytes.
 
     Args:
-        dataset: its name; it must be prepared in `home`, whence the pipeline gets fingerprint and class names.
+        dataset: its fingerprint and class names enter the pipeline.
         recipe: what the pipeline does.
         profile: where it runs.
         output: a file ending in `.json` (Vertex AI) or `.yaml` (both).
-        home: where the prepared dataset lies; None: the default home.
 
     Raises:
         UsageError: a setting does not fit, or the file's ending does not.
-        NotPrepared: the dataset is not prepared in `home`.
         BrokenRules: the compiled pipeline would not run at its target; the file is written nevertheless, to look at.
     """
-    from components.datasets.prepared import load_prepared
-
-    home = home or Home.resolve(None)
-    compile_prepared(load_prepared(dataset, recipe.data.version, home.datasets), recipe, profile, output)
-
-
-def compile_prepared(dataset: PreparedDataset, recipe: Recipe, profile: Profile, output: Path) -> None:
-    """`compile_pipeline` for a dataset that was loaded already."""
     check_ending(profile, output)
     job = _job(dataset, recipe, profile)
     output.parent.mkdir(parents=True, exist_ok=True)

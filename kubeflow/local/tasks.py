@@ -21,7 +21,7 @@ from contract import errors
 from contract.errors import PipelineError, UsageError
 from kubeflow.ir import CompiledPipeline
 from kubeflow.local.executor_input import OUTPUT_FILE, Values, command_line, has_output
-from pipeline.running.live_view import Observer
+from pipeline.observer import Observer
 
 _LOG, _COMMAND = "task.log", "command.sh"
 _TAIL_LINES = 8

@@ -10,7 +10,7 @@ from typing import Any
 from components.pusher import NOT_PUSHED, PUSHED
 from contract.errors import DataRejected, ModelRejected, PipelineError
 from kubeflow.remote.platform import Job, Platform, RunState, Submitted, TaskPhase, TaskState, Unreachable
-from pipeline.running.live_view import make_observer
+from pipeline.observer import Observer
 
 _PATIENCE_SECONDS = 600.0  # that a platform may be unreachable while we only watch
 _GATE, _EVALUATOR, _INFRA, _PUSHER = "DataGate", "Evaluator", "InfraValidator", "Pusher"
@@ -32,34 +32,33 @@ class Stopped(PipelineError):
     exit_code = 130
 
 
-def follow(platform: Platform, job: Job, run: Submitted, poll_seconds: float) -> Verdict:
-    """Shows the run on standard error until it ends.
+def follow(platform: Platform, job: Job, run: Submitted, observer: Observer, poll_seconds: float) -> Verdict:
+    """Tells the observer of the run until it ends.
 
     Raises:
         KeyboardInterrupt: the user stopped watching; the run goes on.
         Unreachable: the platform was silent for ten minutes; the run goes on.
     """
-    with make_observer(job.pipeline, job.tasks, _describe) as observer:
-        shown: dict[str, TaskPhase] = {}
-        silent_since: float | None = None
-        while True:
-            try:
-                state = platform.run_state(run.run_id, job.tasks)
-                silent_since = None
-            except Unreachable:
-                silent_since = silent_since or time.monotonic()
-                if time.monotonic() - silent_since > _PATIENCE_SECONDS:
-                    raise
-                time.sleep(poll_seconds)
-                continue
-            for name in job.tasks:
-                task = state.tasks.get(name)
-                if task and task.phase != shown.get(name, "waiting"):
-                    _show(observer, name, task, begun=name in shown)
-                    shown[name] = task.phase
-            if state.phase in ("succeeded", "failed", "stopped"):
-                return verdict(platform, job, run, state)
+    shown: dict[str, TaskPhase] = {}
+    silent_since: float | None = None
+    while True:
+        try:
+            state = platform.run_state(run.run_id, job.tasks)
+            silent_since = None
+        except Unreachable:
+            silent_since = silent_since or time.monotonic()
+            if time.monotonic() - silent_since > _PATIENCE_SECONDS:
+                raise
             time.sleep(poll_seconds)
+            continue
+        for name in job.tasks:
+            task = state.tasks.get(name)
+            if task and task.phase != shown.get(name, "waiting"):
+                _show(observer, name, task, begun=name in shown)
+                shown[name] = task.phase
+        if state.phase in ("succeeded", "failed", "stopped"):
+            return verdict(platform, job, run, state)
+        time.sleep(poll_seconds)
 
 
 def verdict(platform: Platform, job: Job, run: Submitted, state: RunState) -> Verdict:
@@ -110,7 +109,7 @@ def _rejected(job: Job, run: Submitted, blamed: Sequence[str]) -> ModelRejected:
     )
 
 
-def _show(observer: Any, name: str, task: TaskState, *, begun: bool) -> None:
+def _show(observer: Observer, name: str, task: TaskState, *, begun: bool) -> None:
     if task.phase in ("waiting", "skipped"):
         return
     if not begun:
@@ -123,7 +122,7 @@ def _show(observer: Any, name: str, task: TaskState, *, begun: bool) -> None:
         observer.failed(name, task.seconds, PipelineError(task.error or "failed"))
 
 
-def _describe(name: str, outputs: Mapping[str, Any]) -> str:
+def describe(name: str, outputs: Mapping[str, Any]) -> str:
     """In the live table: what the artifacts' properties tell of the verdicts."""
     blessing = dict(outputs.get("blessing", {}))
     if name in (_EVALUATOR, _INFRA) and "blessed" in blessing:

@@ -3,44 +3,31 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
+from kubeflow.compile import Upload, compile_prepared, uploads
 from kubeflow.ir import read_content
 from kubeflow.profiles import Profile
 from kubeflow.remote.platform import Job
 from pipeline.recipes import Recipe
-from pipeline.running.home import Home
-from pipeline.running.log_capture import output_to
 
 if TYPE_CHECKING:
-    from kubeflow.compile import Upload
+    from components.datasets.prepared import PreparedDataset
 
 
-@contextmanager
-def compiled_job(
-    dataset: str, recipe_name: str, recipe: Recipe, profile: Profile, home: Home
-) -> Iterator[tuple[Job, list[Upload]]]:
-    """The pipeline, compiled and checked, and what must lie in the bucket; the file lasts as long as the context.
+def compile_job(
+    dataset: PreparedDataset, recipe_name: str, recipe: Recipe, profile: Profile, folder: Path
+) -> tuple[Job, list[Upload]]:
+    """The pipeline, compiled into `folder` and checked, and what must lie in the bucket.
 
     Raises:
         UsageError: a setting does not fit the target.
-        NotPrepared: the dataset is not prepared in `home`.
         BrokenRules: the compiled pipeline would not run at its target.
     """
-    with TemporaryDirectory(prefix="mnist-tfx-") as folder:
-        file = Path(folder) / ("pipeline.json" if profile.target == "vertex" else "pipeline.yaml")
-        with output_to(Path(folder) / "compile.log"):  # TensorFlow and TFX are chatty from their import on
-            from components.datasets.prepared import load_prepared
-            from kubeflow.compile import compile_prepared, uploads
-
-            prepared = load_prepared(dataset, recipe.data.version, home.datasets)
-            compile_prepared(prepared, recipe, profile, file)
-            needed = uploads(prepared, profile)
-        yield read_job(file, dataset, plain_name(recipe_name)), needed
+    file = folder / ("pipeline.json" if profile.target == "vertex" else "pipeline.yaml")
+    compile_prepared(dataset, recipe, profile, file)
+    return read_job(file, dataset.name, plain_name(recipe_name)), uploads(dataset, profile)
 
 
 def read_job(file: Path, dataset: str, recipe: str) -> Job:

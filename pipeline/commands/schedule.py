@@ -14,10 +14,10 @@ from pipeline.commands.options.remote import (
     add_pipeline_arguments,
     add_request_arguments,
     add_target_arguments,
+    compiled_job,
     open_platform,
     read_profile,
 )
-from pipeline.running.home import Home
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -83,7 +83,7 @@ def run(args: argparse.Namespace) -> int:
 def _create(args: argparse.Namespace, profile: Profile) -> None:
     from kubeflow.remote.cron import parse_cron, parse_timezone
     from kubeflow.remote.cron_zones import clock_changes
-    from kubeflow.remote.jobs import compiled_job, plain_name
+    from kubeflow.remote.jobs import plain_name
     from kubeflow.remote.platform import Timing, check_schedule_name
     from kubeflow.remote.timing import check_timing
     from pipeline.recipes import load_recipe
@@ -103,7 +103,7 @@ def _create(args: argparse.Namespace, profile: Profile) -> None:
         _print({"name": name, "change": "none", "next_runs": _isoformat(runs)}, as_json=args.json)
         return
     schedules = open_platform(profile, args.request_timeout).schedules
-    with compiled_job(args.dataset, args.recipe, recipe, profile, Home.resolve(args.home)) as (job, needed):
+    with compiled_job(args, recipe, profile) as (job, needed):
         for upload in needed:
             print(f"needed in the bucket: {upload.command()}", file=sys.stderr)
         schedule, done = schedules.put(name, job, timing)

@@ -11,11 +11,11 @@ from pipeline.commands.options.remote import (
     add_pipeline_arguments,
     add_request_arguments,
     add_target_arguments,
+    compiled_job,
     open_platform,
     read_profile,
     seconds,
 )
-from pipeline.running.home import Home
 
 if TYPE_CHECKING:
     from kubeflow.remote.follow import Verdict
@@ -38,7 +38,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Compiles, begins the run, and follows it if told to."""
-    from kubeflow.remote.jobs import compiled_job
     from pipeline.recipes import load_recipe
 
     profile = read_profile(args)
@@ -46,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
         profile = profile.model_copy(update={"cache": False})
     recipe = load_recipe(args.dataset, args.recipe, args.set)
     platform = open_platform(profile, args.request_timeout)
-    with compiled_job(args.dataset, args.recipe, recipe, profile, Home.resolve(args.home)) as (job, needed):
+    with compiled_job(args, recipe, profile) as (job, needed):
         for upload in needed:
             print(f"needed in the bucket: {upload.command()}", file=sys.stderr)
         submitted = platform.submit(job)
@@ -54,11 +53,13 @@ def run(args: argparse.Namespace) -> int:
     if not args.wait:
         _print(answer, as_json=args.json)
         return 0
-    from kubeflow.remote.follow import follow
+    from kubeflow.remote.follow import describe, follow
+    from pipeline.running.live_view import make_observer
 
     print(f"watch it at {submitted.url}", file=sys.stderr)
     try:
-        verdict = follow(platform, job, submitted, args.poll)
+        with make_observer(job.pipeline, job.tasks, describe) as observer:
+            verdict = follow(platform, job, submitted, observer, args.poll)
     except KeyboardInterrupt:
         print(f"stopped watching; the run goes on: {submitted.url}", file=sys.stderr)
         return 130

@@ -11,36 +11,24 @@ import math
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Protocol, Self, TextIO
+from typing import Any, Self, TextIO
 
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from pipeline.observer import Describe
 from pipeline.running.log_capture import original_stderr
 
 PROGRESS_LOGGER = "mnist_tfx.progress"
-Describe = Callable[[str, Mapping[str, Sequence[Any]]], str]
 
 _PLAIN_PERIOD_SECONDS = 5.0  # between two progress lines of one component
 _STYLES = {"running": "bold", "cached": "cyan", "done": "green", "failed": "bold red", "stopped": "yellow"}
-
-
-class Observer(Protocol):
-    """What a runner tells about a run. `seconds` count from the start of the node; `outputs` are TFX artifacts."""
-
-    def started(self, node_id: str) -> None: ...
-
-    def progress(self, node_id: str, message: str) -> None: ...
-
-    def finished(self, node_id: str, seconds: float, cached: bool, outputs: Mapping[str, Sequence[Any]]) -> None: ...
-
-    def failed(self, node_id: str, seconds: float, error: BaseException) -> None: ...
 
 
 @dataclass

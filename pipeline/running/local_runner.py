@@ -31,8 +31,8 @@ from components.disk import disk_error
 from contract.errors import PipelineError
 from pipeline import run_record
 from pipeline.metadata_store import open_store
+from pipeline.observer import Observer
 from pipeline.running.interrupts import StopSignals
-from pipeline.running.live_view import Observer
 from pipeline.running.log_capture import output_to, relevant_tail, size_of
 
 _LOGGER = logging.getLogger(__name__)

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 
 from components.datasets.prepared import PreparedDataset
-from kubeflow.remote import attempts, follow
+from kubeflow.remote import attempts
 from kubeflow.remote.kfp import KubeflowPlatform
 from kubeflow.remote.platform import Job, Unreachable
 from tests.fixtures.command import mnist_tfx
 from tests.fixtures.kubeflow_server import Fault, KubeflowServer, kubeflow_server
-from tests.fixtures.remote_jobs import compiled_job, kubeflow_profile
+from tests.fixtures.remote_jobs import compiled_job, kubeflow_profile, watched
 
 CREATE = "POST /runs"
 BEGAN, ENDED = "2027-03-01T03:00:00Z", "2027-03-01T03:00:42Z"
@@ -102,7 +102,7 @@ def test_nothing_but_failures(server: KubeflowServer, platform: KubeflowPlatform
     [
         (
             state("FAILED", task("datagate", "FAILED", "exit status 1", pod="gate")),
-            {"gate": "Traceback\ncomponents.errors.DataRejected: rejected kmnist: 1 anomaly\n  train: image: bad"},
+            {"gate": "Traceback\ncontract.errors.DataRejected: rejected kmnist: 1 anomaly\n  train: image: bad"},
             3,
             "the data gate rejected kmnist:\n  contract.errors.DataRejected: rejected kmnist: 1 anomaly\n    train",
         ),
@@ -134,7 +134,7 @@ def test_wait_for_bad_ends(
 ) -> None:
     run = platform.submit(job)
     server.progress, server.logs = [end], logs
-    verdict = follow.follow(platform, job, run, poll_seconds=0.0)
+    verdict = watched(platform, job, run)
     assert verdict.error is not None and verdict.error.exit_code == code
     assert words in str(verdict.error) and run.url in str(verdict.error)
 
@@ -150,7 +150,7 @@ def test_wait_for_bad_ends(
 def test_success(server: KubeflowServer, platform: KubeflowPlatform, job: Job, logs: dict[str, str], note: str) -> None:
     run = platform.submit(job)
     server.progress, server.logs = [state("SUCCEEDED", task("pusher", "SUCCEEDED", pod="push"))], logs
-    verdict = follow.follow(platform, job, run, poll_seconds=0.0)
+    verdict = watched(platform, job, run)
     assert verdict.error is None
     assert verdict.note.startswith(note) if note else not verdict.note
 

@@ -24,13 +24,13 @@ from kubeflow.remote import attempts, follow
 from kubeflow.remote.platform import Job, Unreachable
 from kubeflow.remote.vertex import VertexPlatform
 from tests.fixtures.command import Answer, mnist_tfx
-from tests.fixtures.remote_jobs import compiled_job, vertex_profile
+from tests.fixtures.remote_jobs import compiled_job, vertex_profile, watched
 from tests.fixtures.vertex_server import PARENT, Fault, VertexServer, vertex_server
 
 BEGAN = datetime(2027, 3, 1, 3, tzinfo=UTC)
 REJECTED = (
     "The replica workerpool0-0 exited with a non-zero status of 1. Termination reason: Error. \nTraceback (most recent "
-    "call last):\n  [...]\n  File executor.py, line 66, in Do\ncomponents.errors.DataRejected: the data gate rejected "
+    "call last):\n  [...]\n  File executor.py, line 66, in Do\ncontract.errors.DataRejected: the data gate rejected "
     "kmnist: 1 anomaly, nothing was trained.\n  train: image: 3 of 540 cannot be decoded"
 )
 
@@ -226,7 +226,7 @@ def test_wait_for_other_ends(
 ) -> None:
     run = platform.submit(job)
     server.progress = [end]
-    verdict = follow.follow(platform, job, run, poll_seconds=0.0)
+    verdict = watched(platform, job, run)
     assert verdict.error is not None and verdict.error.exit_code == code
     assert words in str(verdict.error) and run.url in str(verdict.error)
 
@@ -234,7 +234,7 @@ def test_wait_for_other_ends(
 def test_success_of_which_the_push_is_not_told(server: VertexServer, platform: VertexPlatform, job: Job) -> None:
     run = platform.submit(job)
     server.progress = [state("SUCCEEDED", task("Pusher", "SUCCEEDED"))]
-    verdict = follow.follow(platform, job, run, poll_seconds=0.0)
+    verdict = watched(platform, job, run)
     assert verdict.error is None and "cannot be told from here" in verdict.note
 
 
@@ -245,14 +245,14 @@ def test_watching_ends_where_nothing_answers(
     run = platform.submit(job)
     server.fail("GetPipelineJob", *[Fault(Code.UNAVAILABLE)] * 6)
     with pytest.raises(Unreachable, match="tell of the run"):
-        follow.follow(platform, job, run, poll_seconds=0.001)
+        watched(platform, job, run, poll_seconds=0.001)
 
 
 def test_a_study_that_was_not_pushed_succeeded(server: VertexServer, platform: VertexPlatform, job: Job) -> None:
     run = platform.submit(job)
     withheld = task("Pusher", "SUCCEEDED", {"pushed_model": {"pushed": 0, "not_pushed": "a study recipe"}})
     server.progress = [state("SUCCEEDED", *pushed(1)[:-1], withheld)]
-    verdict = follow.follow(platform, job, run, poll_seconds=0.0)
+    verdict = watched(platform, job, run)
     assert verdict.error is None and verdict.note == "not pushed: a study recipe"
 
 

@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import argparse
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from contract.errors import UsageError
 from pipeline.commands.options.recipe import add_recipe_arguments
+from pipeline.running.home import Home
+from pipeline.running.log_capture import output_to
 
 if TYPE_CHECKING:
+    from kubeflow.compile import Upload
     from kubeflow.profiles import Profile
-    from kubeflow.remote.platform import Platform
+    from kubeflow.remote.platform import Job, Platform
+    from pipeline.recipes import Recipe
 
 _TARGETS = ("vertex", "kubeflow")
 
@@ -62,6 +71,25 @@ def read_profile(args: argparse.Namespace) -> Profile:
     if profile.target != args.target:
         raise UsageError(f"profile {args.profile} is for {profile.target}, not for {args.target}.")
     return profile
+
+
+@contextmanager
+def compiled_job(args: argparse.Namespace, recipe: Recipe, profile: Profile) -> Iterator[tuple[Job, list[Upload]]]:
+    """The pipeline, compiled and checked, and what must lie in the bucket; the file lasts as long as the context.
+
+    Raises:
+        UsageError: a setting does not fit the target.
+        NotPrepared: the dataset is not prepared in the home.
+        BrokenRules: the compiled pipeline would not run at its target.
+    """
+    with TemporaryDirectory(prefix="mnist-tfx-") as folder:
+        with output_to(Path(os.devnull)):  # TensorFlow and TFX are chatty from their import on
+            from components.datasets.prepared import load_prepared
+            from kubeflow.remote.jobs import compile_job
+
+            dataset = load_prepared(args.dataset, recipe.data.version, Home.resolve(args.home).datasets)
+            compiled = compile_job(dataset, args.recipe, recipe, profile, Path(folder))
+        yield compiled
 
 
 def open_platform(profile: Profile, timeout_seconds: float) -> Platform:
