@@ -20,10 +20,16 @@ PACKAGES = ("pipeline", "kubeflow", "components", "serving", "contract")
 
 _WIDTH, _ROW, _GAP, _LINE = 960, 96, 56, 17  # pixels
 _STYLE = """
-text { font: 13px system-ui, sans-serif; fill: #1d2733 } .name { font-weight: 600 } .small { font-size: 11px; fill: #5a6775 }
-rect { fill: #f4f7fa; stroke: #7b8b9a } path { fill: none; stroke: #7b8b9a; stroke-width: 1.4 } marker path { fill: #7b8b9a }
+text { font: 13px system-ui, sans-serif; fill: #1d2733 }
+.name { font-weight: 600 }
+.small { font-size: 11px; fill: #5a6775 }
+rect { fill: #f4f7fa; stroke: #7b8b9a }
+path { fill: none; stroke: #7b8b9a; stroke-width: 1.4 }
+marker path { fill: #7b8b9a }
 @media (prefers-color-scheme: dark) {
-  text { fill: #e6edf3 } .small { fill: #9fb0c0 } rect { fill: #1b2430; stroke: #6c7d8d } path, marker path { stroke: #8496a6 }
+  text { fill: #e6edf3 }
+  .small { fill: #9fb0c0 }
+  rect { fill: #1b2430; stroke: #6c7d8d }
 }"""
 
 

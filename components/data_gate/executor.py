@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import apache_beam as beam
@@ -21,6 +21,7 @@ from components.data_gate.findings import Finding, anomaly_findings, comparison_
 from components.data_gate.images import CheckImages, ImageFile
 from components.live.driver import SurroundingsDriver
 from components.live.model import live_version
+from components.step import Artifacts, Step
 from contract.errors import DataRejected
 from contract.names import DATA_STATISTICS_PATH
 
@@ -31,35 +32,26 @@ _STATISTICS_FILE = "FeatureStats.pb"
 _ANOMALIES_FILE = "SchemaDiff.pb"
 
 
-class Executor(BaseBeamExecutor):
+class Executor(Step, BaseBeamExecutor):
     """Collects every finding before it fails, so that one run shows all there is to correct."""
 
-    def Do(
-        self,
-        input_dict: dict[str, list[Artifact]],
-        output_dict: dict[str, list[Artifact]],
-        exec_properties: dict[str, Any],
-    ) -> None:
+    def work(self, inputs: Artifacts, outputs: Artifacts, parameters: Mapping[str, Any]) -> None:
         """Judges the data.
 
         Raises:
             DataRejected: there is an anomaly; lists split, feature, reason and remedy of each.
         """
-        self._log_startup(input_dict, output_dict, exec_properties)
-        dataset = exec_properties["dataset"]
-        examples = artifact_utils.get_single_instance(input_dict["examples"])
+        dataset, examples = parameters["dataset"], inputs["examples"]
         splits = artifact_utils.decode_split_names(examples.split_names)
-        schema = io_utils.SchemaReader().read(
-            io_utils.get_only_uri_in_dir(artifact_utils.get_single_uri(input_dict["schema"]))
-        )
-        statistics = read_statistics(artifact_utils.get_single_uri(input_dict["statistics"]), splits)
-        live = read_statistics(_reference(exec_properties), splits)
+        schema = io_utils.SchemaReader().read(io_utils.get_only_uri_in_dir(inputs["schema"].uri))
+        statistics = read_statistics(inputs["statistics"].uri, splits)
+        live = read_statistics(_reference(parameters), splits)
 
         comparisons = [*skew_comparisons(statistics, schema), *drift_comparisons(statistics, live, schema)]
-        findings = read_anomalies(artifact_utils.get_single_uri(input_dict["anomalies"]), splits, dataset)
+        findings = read_anomalies(inputs["anomalies"].uri, splits, dataset)
         for comparison in comparisons:
             findings += comparison_findings(comparison, dataset)
-        findings += self._image_findings(examples, splits, tuple(json.loads(exec_properties["image_shape"])))
+        findings += self._image_findings(examples, splits, tuple(json.loads(parameters["image_shape"])))
         if findings:
             listed = "\n".join(f"  {finding}" for finding in findings)
             count = "1 anomaly" if len(findings) == 1 else f"{len(findings)} anomalies"
@@ -72,7 +64,7 @@ class Executor(BaseBeamExecutor):
             "compared_with_live": bool(live),
             "distances": [distance for comparison in comparisons for distance in comparison.distances()],
         }
-        blessing = artifact_utils.get_single_instance(output_dict["blessing"])
+        blessing = outputs["blessing"]
         with tf.io.gfile.GFile(os.path.join(blessing.uri, REPORT), "w") as file:
             json.dump(report, file)
         blessing.set_string_custom_property("examples", json.dumps(counts))
@@ -105,8 +97,8 @@ class Executor(BaseBeamExecutor):
 class Driver(SurroundingsDriver):
     """Other data under the live model are another comparison. The very data at hand are none: nothing has drifted."""
 
-    def surroundings(self, inputs: Mapping[str, Sequence[Artifact]], parameters: Mapping[str, Any]) -> str:
-        here = artifact_utils.get_single_instance(list(inputs["statistics"]))
+    def surroundings(self, inputs: Artifacts, parameters: Mapping[str, Any]) -> str:
+        here = inputs["statistics"]
         splits = artifact_utils.decode_split_names(here.split_names)
         live = read_statistics(_reference(parameters), splits)
         if not live or live == read_statistics(here.uri, splits):

@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import tensorflow as tf
-from tfx.dsl.components.base.base_executor import BaseExecutor
-from tfx.types import Artifact, artifact_utils
+from tfx.types import artifact_utils
 from tfx.utils import io_utils, path_utils
 
 from components.infra_validator import checks
@@ -22,6 +21,7 @@ from components.infra_validator.report import write_report
 from components.infra_validator.requests import Request, read_requests, write_warmup
 from components.infra_validator.staging_server import staging_server
 from components.settings import InfraSettings
+from components.step import Artifacts, Step
 from contract.names import IMAGES, TEST
 from serving.client import ServingClientError
 
@@ -31,31 +31,24 @@ _BLESSED, _HAS_MODEL = "blessed", "has_model"
 _BLESSED_FILES = {True: "INFRA_BLESSED", False: "INFRA_NOT_BLESSED"}
 
 
-class Executor(BaseExecutor):
+class Executor(Step):
     """Serves the candidate, asks it, and judges what it says."""
 
-    def Do(
-        self,
-        input_dict: dict[str, list[Artifact]],
-        output_dict: dict[str, list[Artifact]],
-        exec_properties: dict[str, Any],
-    ) -> None:
+    def work(self, inputs: Artifacts, outputs: Artifacts, parameters: Mapping[str, Any]) -> None:
         """Writes the blessing, with the model to push (warm-up records included) and the report inside.
 
         Raises:
             PipelineError: there is no server to load the model, or it may not be used; that says nothing of the model.
         """
-        self._log_startup(input_dict, output_dict, exec_properties)
-        settings = InfraSettings.model_validate_json(exec_properties["settings"])
-        model_name = exec_properties["model_name"]
-        candidate = artifact_utils.get_single_instance(input_dict["model"])
-        blessing = artifact_utils.get_single_instance(output_dict["blessing"])
+        settings = InfraSettings.model_validate_json(parameters["settings"])
+        model_name = parameters["model_name"]
+        candidate, blessing = inputs["model"], outputs["blessing"]
         model_dir = path_utils.serving_model_path(candidate.uri, path_utils.is_old_model_artifact(candidate))
         stamped = path_utils.stamped_model_path(blessing.uri)
         with self._server(settings, model_name) as server:  # which starts while the requests are made
             model = tf.saved_model.load(model_dir)
             image_shape = tuple(model.signatures[IMAGES].structured_input_signature[1][IMAGES].shape[1:])
-            examples_uri = artifact_utils.get_split_uri(input_dict["examples"], TEST)
+            examples_uri = artifact_utils.get_split_uri([inputs["examples"]], TEST)
             requests = read_requests(examples_uri, settings.examples, image_shape)
             io_utils.copy_dir(model_dir, stamped)
             write_warmup(stamped, model_name, requests)

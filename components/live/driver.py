@@ -8,14 +8,15 @@ clusters run no drivers: there, such a component must not be cached (`kubeflow.c
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from tfx.dsl.components.base import base_driver
 from tfx.orchestration.portable import base_driver as portable_base_driver
 from tfx.orchestration.portable.data_types import ExecutionInfo
 from tfx.proto.orchestration import driver_output_pb2
-from tfx.types import Artifact
+
+from components.step import Artifacts, singles
 
 
 class SurroundingsDriver(base_driver.BaseDriver, portable_base_driver.BaseDriver):
@@ -24,10 +25,10 @@ class SurroundingsDriver(base_driver.BaseDriver, portable_base_driver.BaseDriver
     def run(self, execution_info: ExecutionInfo) -> driver_output_pb2.DriverOutput:
         """TFX calls it with the resolved inputs."""
         output = driver_output_pb2.DriverOutput()
-        found = self.surroundings(execution_info.input_dict, execution_info.exec_properties)
+        found = self.surroundings(singles(execution_info.input_dict), execution_info.exec_properties)
         output.exec_properties["surroundings"].string_value = found
         return output
 
     @abstractmethod
-    def surroundings(self, inputs: Mapping[str, Sequence[Artifact]], parameters: Mapping[str, Any]) -> str:
+    def surroundings(self, inputs: Artifacts, parameters: Mapping[str, Any]) -> str:
         """What decides, beside inputs and parameters, how the component ends."""

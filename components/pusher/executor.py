@@ -4,25 +4,26 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import tensorflow as tf
 from absl import logging
 from tfx.components.pusher import executor as tfx_pusher
-from tfx.types import Artifact, artifact_utils
+from tfx.types import Artifact
 from tfx.utils import io_utils
 
 from components.live.driver import SurroundingsDriver
 from components.live.model import is_same_model, rolled_back_versions, stored_versions
 from components.pusher import NOT_PUSHED, PUSHED
 from components.pusher.publish import publish
+from components.step import Artifacts, Step
 from contract.names import DATA_STATISTICS_PATH, PUSH_RECORD_PATH
 
 _CHECKS = ("baseline", "drift_reference")  # parameters that tell what the model had to pass
 
 
-class Executor(tfx_pusher.Executor):
+class Executor(Step, tfx_pusher.Executor):
     """Pushes a model that has its blessings, unless it is withheld or there already.
 
     A model that is the newest version already, file by file, is not pushed once more: a cluster's cache cannot know
@@ -30,26 +31,20 @@ class Executor(tfx_pusher.Executor):
     it bring back one that was rolled back.
     """
 
-    def Do(
-        self,
-        input_dict: dict[str, list[Artifact]],
-        output_dict: dict[str, list[Artifact]],
-        exec_properties: dict[str, Any],
-    ) -> None:
+    def work(self, inputs: Artifacts, outputs: Artifacts, parameters: Mapping[str, Any]) -> None:
         """Publishes the model with its push record and the statistics of its data."""
-        self._log_startup(input_dict, output_dict, exec_properties)
-        pushed = artifact_utils.get_single_instance(output_dict["pushed_model"])
-        serving_dir = exec_properties["serving_dir"]
+        pushed = outputs["pushed_model"]
+        serving_dir = parameters["serving_dir"]
         self._MarkNotPushed(pushed)
-        checks = {name: exec_properties[name] for name in _CHECKS}
+        checks = {name: parameters[name] for name in _CHECKS}
         for name, value in checks.items():
             pushed.set_string_custom_property(name, value)
-        if not self.CheckBlessing(input_dict):
+        if not self.CheckBlessing(_as_tfx_has_them(inputs)):
             return
-        if exec_properties["withheld"]:
-            _say_why_not(pushed, exec_properties["withheld"])
+        if parameters["withheld"]:
+            _say_why_not(pushed, parameters["withheld"])
             return
-        model = self.GetModelPath(input_dict)
+        model = self.GetModelPath(_as_tfx_has_them(inputs))
         aside = next((each for each in rolled_back_versions(serving_dir) if is_same_model(model, each.folder)), None)
         if aside:
             _say_why_not(pushed, f"version {aside.name}, which was rolled back, is this very model")
@@ -59,7 +54,7 @@ class Executor(tfx_pusher.Executor):
             version = newest
         else:
             io_utils.copy_dir(model, pushed.uri)
-            _add(pushed.uri, artifact_utils.get_single_uri(input_dict["statistics"]), checks)
+            _add(pushed.uri, inputs["statistics"].uri, checks)
             version = publish(pushed.uri, serving_dir)
         self._MarkPushed(pushed, pushed_destination=version.folder, pushed_version=version.name)
         logging.info("%s %s.", PUSHED, version.folder)
@@ -71,12 +66,16 @@ class Driver(SurroundingsDriver):
     A repeated run finds its own model as the newest version: the one below it is what it found the first time.
     """
 
-    def surroundings(self, inputs: Mapping[str, Sequence[Artifact]], parameters: Mapping[str, Any]) -> str:
+    def surroundings(self, inputs: Artifacts, parameters: Mapping[str, Any]) -> str:
         serving_dir = parameters["serving_dir"]
-        model = tfx_pusher.Executor().GetModelPath({key: list(found) for key, found in inputs.items()})
+        model = tfx_pusher.Executor().GetModelPath(_as_tfx_has_them(inputs))
         others = (each.name for each in stored_versions(serving_dir) if not is_same_model(model, each.folder))
         aside = [each.name for each in rolled_back_versions(serving_dir)]
         return json.dumps({"newest_other": next(others, None), "rolled_back": aside})
+
+
+def _as_tfx_has_them(inputs: Artifacts) -> dict[str, list[Artifact]]:
+    return {name: [artifact] for name, artifact in inputs.items()}
 
 
 def _say_why_not(pushed: Artifact, reason: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -16,10 +16,11 @@ import tensorflow_datasets as tfds
 from tfx.components.util import examples_utils
 from tfx.dsl.components.base.base_beam_executor import BaseBeamExecutor
 from tfx.proto import example_gen_pb2
-from tfx.types import Artifact, artifact_utils
+from tfx.types import artifact_utils
 
 from components.datasets.prepared import PreparedDataset, load_prepared
 from components.settings import Splits
+from components.step import Artifacts, Step
 from contract.cpus import cpu_count
 from contract.errors import DataRejected, UsageError
 from contract.names import IMAGE, LABEL, SPLITS
@@ -40,31 +41,25 @@ class Shard:
     stop: int
 
 
-class Executor(BaseBeamExecutor):
+class Executor(Step, BaseBeamExecutor):
     """Executor of `TfdsExampleGen`."""
 
-    def Do(
-        self,
-        input_dict: dict[str, list[Artifact]],
-        output_dict: dict[str, list[Artifact]],
-        exec_properties: dict[str, Any],
-    ) -> None:
+    def work(self, inputs: Artifacts, outputs: Artifacts, parameters: Mapping[str, Any]) -> None:
         """Writes the Examples.
 
         Raises:
             DataRejected: the prepared dataset is not the one that the fingerprint names.
             UsageError: a split's slicing is not valid, or two splits share examples.
         """
-        self._log_startup(input_dict, output_dict, exec_properties)
-        examples = artifact_utils.get_single_instance(output_dict["examples"])
-        dataset = load_prepared(exec_properties["dataset"], exec_properties["version"], exec_properties["data_dir"])
-        if dataset.fingerprint != exec_properties["fingerprint"]:
+        examples = outputs["examples"]
+        dataset = load_prepared(parameters["dataset"], parameters["version"], parameters["data_dir"])
+        if dataset.fingerprint != parameters["fingerprint"]:
             raise DataRejected(
                 f"{dataset.name} in {dataset.data_dir} has changed since this pipeline was made: its fingerprint is "
-                f"{dataset.fingerprint}, expected {exec_properties['fingerprint']}. Run the pipeline again."
+                f"{dataset.fingerprint}, expected {parameters['fingerprint']}. Run the pipeline again."
             )
         shards = plan_shards(
-            dataset, Splits.model_validate_json(exec_properties["splits"]), examples.uri, exec_properties["shards"]
+            dataset, Splits.model_validate_json(parameters["splits"]), examples.uri, parameters["shards"]
         )
         with self._make_beam_pipeline() as pipeline:
             _ = (
