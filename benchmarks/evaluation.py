@@ -19,11 +19,11 @@ import tensorflow_model_analysis as tfma
 from tensorflow_model_analysis.proto import config_pb2
 from tfx_bsl.tfxio import tf_example_record
 
-from components.beam_arguments import beam_arguments
-from components.evaluation import evaluation_config
-from components.settings import BeamSettings, EvaluationSettings
-from pipeline.running.home import Home
-from pipeline.schemas import SCHEMAS
+from mnist_tfx.components.beam_arguments import beam_arguments
+from mnist_tfx.components.evaluation import evaluation_config
+from mnist_tfx.components.settings import BeamSettings, EvaluationSettings
+from mnist_tfx.pipeline.running.home import Home
+from mnist_tfx.pipeline.schemas import SCHEMAS
 
 _CLASSES = 10
 

@@ -14,11 +14,11 @@ import tempfile
 
 import numpy as np
 
-from components.trainer.config import TrainerConfig
-from components.trainer.training import train
-from components.trainer.training_data import DecodedExamples
-from components.transform.preprocessing import Normalization
-from pipeline.recipes import load_recipe
+from mnist_tfx.components.trainer.config import TrainerConfig
+from mnist_tfx.components.trainer.training import train
+from mnist_tfx.components.trainer.training_data import DecodedExamples
+from mnist_tfx.components.transform.preprocessing import Normalization
+from mnist_tfx.pipeline.recipes import load_recipe
 
 
 def main() -> None:

@@ -23,9 +23,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from benchmarks import measure, our_pipeline, scale, tfx_reference
-from components.datasets.prepare import prepare
-from pipeline.recipes import load_recipe
-from pipeline.running.home import CHECKOUT, Home
+from mnist_tfx.components.datasets.prepare import prepare
+from mnist_tfx.pipeline.recipes import load_recipe
+from mnist_tfx.pipeline.running.home import CHECKOUT, Home
 
 _NOT_IN_B = "InfraValidator"
 TITLES = {"a": "mnist-tfx run", "b": "TFX's own example", "c": "plain Keras script"}

@@ -13,8 +13,8 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from benchmarks import our_pipeline
-from components.datasets.prepare import prepare
-from components.datasets.published import TEST_IMAGES, TEST_LABELS, TRAIN_IMAGES, TRAIN_LABELS
+from mnist_tfx.components.datasets.prepare import prepare
+from mnist_tfx.components.datasets.published import TEST_IMAGES, TEST_LABELS, TRAIN_IMAGES, TRAIN_LABELS
 
 _STAND_IN = "kmnist"
 

@@ -36,8 +36,8 @@ from benchmarks import serving_codec, serving_hostile, serving_report, serving_r
 from benchmarks.serving_load import Answers, Generator
 from benchmarks.serving_report import BATCH, CONCURRENCY, figures
 from benchmarks.serving_servers import CannotRun, EngineAlone, Server
-from contract.cpus import cpu_count
-from pipeline.running.home import Home
+from mnist_tfx.contract.cpus import cpu_count
+from mnist_tfx.pipeline.running.home import Home
 
 _TOLERANCE = 1e-4  # between the servers' probabilities: NumPy and TensorFlow sum in different orders
 

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks.serving_servers import MODEL
-from serving.client import Retry, messages
-from serving.client.operations import Call, Operations, Settings
+from mnist_tfx.serving.client import Retry, messages
+from mnist_tfx.serving.client.operations import Call, Operations, Settings
 
 _REPEATS = 15
 _SECONDS = 0.05  # of each repeat

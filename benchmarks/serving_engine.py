@@ -15,7 +15,7 @@ import time
 
 import numpy as np
 
-from serving.server.engine import Engine
+from mnist_tfx.serving.server.engine import Engine
 
 _SIGNATURE = "images"
 

@@ -29,7 +29,7 @@ from benchmarks import serving_servers
 from benchmarks.serving_load import Generator
 from benchmarks.serving_report import Aim
 from benchmarks.serving_servers import Server
-from serving.client import messages
+from mnist_tfx.serving.client import messages
 
 GRPC_CALLERS, REST_CALLERS = 12, 4
 PAUSE_SECONDS = 0.25  # beyond what is normal

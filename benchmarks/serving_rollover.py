@@ -11,7 +11,7 @@ from pathlib import Path
 
 from benchmarks import serving_servers
 from benchmarks.serving_load import Answers, Generator, percentile
-from serving.client import messages
+from mnist_tfx.serving.client import messages
 
 _NORMAL_SECONDS = 4.0  # before the push
 _AFTER_SECONDS = 2.0  # after the swap

@@ -20,9 +20,9 @@ import numpy.typing as npt
 
 from benchmarks import v2_protocol
 from benchmarks.serving_load import Method
-from contract.names import METADATA_PATH
-from pipeline.running.home import CHECKOUT, Home
-from serving.client import messages, tensors
+from mnist_tfx.contract.names import METADATA_PATH
+from mnist_tfx.pipeline.running.home import CHECKOUT, Home
+from mnist_tfx.serving.client import messages, tensors
 
 MODEL = "mnist"
 COMMAND = Path(sys.executable).with_name("mnist-tfx")

@@ -16,8 +16,8 @@ from pathlib import Path
 import grpc
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
-from serving.server.engine import Engine
-from serving.server.tensors import decode_tensor, encode_tensor
+from mnist_tfx.serving.server.engine import Engine
+from mnist_tfx.serving.server.tensors import decode_tensor, encode_tensor
 
 
 class UnbatchedService(prediction_service_pb2_grpc.PredictionServiceServicer):

@@ -14,13 +14,13 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipeline.running.home import CHECKOUT
+from mnist_tfx.pipeline.running.home import CHECKOUT
 
 _REPEATS = 5
 _IMPORTS = """
-from pipeline.running.loading import collector_paused
+from mnist_tfx.pipeline.running.loading import collector_paused
 with collector_paused():  # as `mnist-tfx run` does
-    import pipeline.local_run
+    import mnist_tfx.pipeline.local_run
 """
 STARTS: dict[str, tuple[Sequence[str], float]] = {  # command, and the seconds it should stay below
     "mnist-tfx --help": ([str(Path(sys.executable).with_name("mnist-tfx")), "--help"], 0.5),

@@ -11,12 +11,12 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from components.settings import AugmentationSettings, ModelSettings, TrainingSettings
-from components.trainer.dense import build_model
-from components.trainer.optimization import make_optimizer
-from components.trainer.soft_targets import SoftTargetsClassifier
-from components.trainer.training_data import DecodedExamples, TrainingInput
-from components.transform.preprocessing import Normalization
+from mnist_tfx.components.settings import AugmentationSettings, ModelSettings, TrainingSettings
+from mnist_tfx.components.trainer.dense import build_model
+from mnist_tfx.components.trainer.optimization import make_optimizer
+from mnist_tfx.components.trainer.soft_targets import SoftTargetsClassifier
+from mnist_tfx.components.trainer.training_data import DecodedExamples, TrainingInput
+from mnist_tfx.components.transform.preprocessing import Normalization
 
 _SHAPE = (28, 28, 1)
 _CLASSES = 10

@@ -19,6 +19,6 @@ def __getattr__(name: str) -> Any:
         # By name, so that no step's version has the data gate in it (`components.code_version`).
         # The one moment at which a container runs our code before it looks for the classes of its outputs: the report,
         # whose class is not found by its type's name, has a DataBlessing among its inputs.
-        importlib.import_module("components.report.artifact").make_known()
-        return importlib.import_module("components.data_gate.component").DataBlessing
+        importlib.import_module("mnist_tfx.components.report.artifact").make_known()
+        return importlib.import_module("mnist_tfx.components.data_gate.component").DataBlessing
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

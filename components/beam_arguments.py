@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from components.settings import BeamSettings
-from contract.errors import UsageError
+from mnist_tfx.components.settings import BeamSettings
+from mnist_tfx.contract.errors import UsageError
 
 
 def beam_arguments(beam: BeamSettings, component: str = "") -> list[str]:

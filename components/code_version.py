@@ -15,7 +15,8 @@ import platform
 from collections.abc import Iterator
 from pathlib import Path
 
-_ROOT = Path(__file__).resolve().parent.parent
+_ROOT = Path(__file__).resolve().parent.parent  # of `mnist_tfx`
+_NAMESPACE = "mnist_tfx"
 _TEMPLATES = "templates"  # a folder of a package whose files count as the package's source
 # What computes, checks, or decides how it is written down.
 _PACKAGES = (
@@ -71,12 +72,15 @@ def imported_modules(*modules: str) -> frozenset[str]:
 
 def _steps() -> Iterator[str]:
     for path in Path(__file__).parent.rglob("*.py"):
-        yield ".".join(path.relative_to(_ROOT).with_suffix("").parts).removesuffix(".__init__")
+        yield ".".join((_NAMESPACE, *path.relative_to(_ROOT).with_suffix("").parts)).removesuffix(".__init__")
 
 
 def _file(module: str) -> Path | None:
     """The source of a module; None where it is not ours."""
-    path = _ROOT.joinpath(*module.split("."))
+    namespace, *parts = module.split(".")
+    path = _ROOT.joinpath(*parts)
+    if namespace != _NAMESPACE or not parts:
+        return None
     return next((file for file in (path.with_suffix(".py"), path / "__init__.py") if file.is_file()), None)
 
 

@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from contract.errors import DataRejected, ModelRejected, PipelineError, UsageError
+from mnist_tfx.contract.errors import DataRejected, ModelRejected, PipelineError, UsageError
 
 _STATES = {
     errno.ENOSPC: "is full",

@@ -6,8 +6,8 @@ from typing import Any
 
 from tensorflow_model_analysis.proto import config_pb2
 
-from components.settings import EvaluationSettings
-from contract.names import LABEL, PROBABILITIES, SERVING_DEFAULT
+from mnist_tfx.components.settings import EvaluationSettings
+from mnist_tfx.contract.names import LABEL, PROBABILITIES, SERVING_DEFAULT
 
 CANDIDATE, BASELINE = "candidate", "baseline"
 ACCURACY = "accuracy"
@@ -58,5 +58,5 @@ def _bounds(
     return config_pb2.PerSliceMetricThreshold(slicing_specs=[slices], threshold=threshold)
 
 
-_METRICS = "components.tfma_metrics"
+_METRICS = "mnist_tfx.components.tfma_metrics"
 _MODEL: dict[str, Any] = {"signature_name": SERVING_DEFAULT, "prediction_key": PROBABILITIES, "label_key": LABEL}

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import tensorflow_model_analysis as tfma
 from tensorflow_model_analysis.proto import validation_result_pb2
 
-from components.evaluation import ACCURACY, BASELINE, CANDIDATE
-from contract.names import LABEL
+from mnist_tfx.components.evaluation import ACCURACY, BASELINE, CANDIDATE
+from mnist_tfx.contract.names import LABEL
 
 
 @dataclass(frozen=True)

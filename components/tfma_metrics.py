@@ -16,7 +16,7 @@ from tensorflow_model_analysis.metrics import metric_types, metric_util
 from tensorflow_model_analysis.metrics.multi_class_confusion_matrix_metrics import Matrices, MatrixEntryKey
 from tensorflow_model_analysis.proto import metrics_for_slice_pb2
 
-from contract.names import PROBABILITIES
+from mnist_tfx.contract.names import PROBABILITIES
 
 # Guo et al., "On Calibration of Modern Neural Networks" (2017), section 3: 15 bins.
 CALIBRATION_BINS = 15

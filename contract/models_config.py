@@ -15,7 +15,7 @@ from pathlib import Path
 from google.protobuf import text_format
 from tensorflow_serving.config import model_server_config_pb2 as pb
 
-from contract.errors import PipelineError
+from mnist_tfx.contract.errors import PipelineError
 
 FILE_NAME = "models.config"
 CONTAINER_FILE_NAME = "models.container.config"  # the same for a server that has the folder mounted at /models

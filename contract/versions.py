@@ -7,9 +7,9 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from contract.errors import PipelineError, unknown_name
-from contract.names import PUSH_RECORD_PATH
-from contract.remedies import cautions
+from mnist_tfx.contract.errors import PipelineError, unknown_name
+from mnist_tfx.contract.names import PUSH_RECORD_PATH
+from mnist_tfx.contract.remedies import cautions
 
 ROLLED_BACK = ".rolled_back"  # no integer: a server does not take it for a version
 

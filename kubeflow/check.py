@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from contract.errors import PipelineError
-from kubeflow.ir import CompiledPipeline, read_compiled
-from kubeflow.profiles import Target
-from kubeflow.rules import RULES, Breach, Rule
+from mnist_tfx.contract.errors import PipelineError
+from mnist_tfx.kubeflow.ir import CompiledPipeline, read_compiled
+from mnist_tfx.kubeflow.profiles import Target
+from mnist_tfx.kubeflow.rules import RULES, Breach, Rule
 
 
 class BrokenRules(PipelineError):

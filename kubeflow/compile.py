@@ -9,17 +9,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from components.settings import BeamSettings
-from contract.errors import UsageError
-from kubeflow.check import check_file
-from kubeflow.machines import Resources
-from kubeflow.profiles import Profile, VertexProfile
-from pipeline.recipes import Recipe
-from pipeline.schemas import curated_schema, schema_digest
+from mnist_tfx.components.settings import BeamSettings
+from mnist_tfx.contract.errors import UsageError
+from mnist_tfx.kubeflow.check import check_file
+from mnist_tfx.kubeflow.machines import Resources
+from mnist_tfx.kubeflow.profiles import Profile, VertexProfile
+from mnist_tfx.pipeline.recipes import Recipe
+from mnist_tfx.pipeline.schemas import curated_schema, schema_digest
 
 if TYPE_CHECKING:
-    from components.datasets.prepared import PreparedDataset
-    from pipeline.dag import Paths
+    from mnist_tfx.components.datasets.prepared import PreparedDataset
+    from mnist_tfx.pipeline.dag import Paths
 
 _TRAINER = "Trainer"
 _SYSTEM_TYPE = re.compile(r"^title: (system\.\w+)$", re.MULTILINE)
@@ -81,7 +81,7 @@ def uploads(dataset: PreparedDataset, profile: Profile) -> list[Upload]:
 
 def cluster_paths(dataset: str, profile: Profile) -> Paths:
     """Every path of the pipeline, under the profile's root; laid out as in a home."""
-    from pipeline.dag import Paths
+    from mnist_tfx.pipeline.dag import Paths
 
     root = profile.root
     return Paths(
@@ -98,9 +98,9 @@ def _job(dataset: PreparedDataset, recipe: Recipe, profile: Profile) -> dict[str
     from tfx.dsl.components.base.base_component import BaseComponent
     from tfx.orchestration.kubeflow.v2.kubeflow_v2_dag_runner import KubeflowV2DagRunner, KubeflowV2DagRunnerConfig
 
-    from components.live.driver import SurroundingsDriver
-    from components.report.component import Report
-    from pipeline.dag import create_pipeline
+    from mnist_tfx.components.live.driver import SurroundingsDriver
+    from mnist_tfx.components.report.component import Report
+    from mnist_tfx.pipeline.dag import create_pipeline
 
     if recipe.beam != BeamSettings():
         raise UsageError(

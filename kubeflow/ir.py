@@ -12,7 +12,7 @@ import yaml
 from google.protobuf import json_format
 from kfp.pipeline_spec import pipeline_spec_pb2 as pb
 
-from contract.errors import UsageError
+from mnist_tfx.contract.errors import UsageError
 
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # where libyaml is there, ten times as fast
 ExecutorSpec: TypeAlias = pb.PipelineDeploymentConfig.ExecutorSpec

@@ -13,7 +13,7 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from components.settings import Section
+from mnist_tfx.components.settings import Section
 
 _GB_PER_CPU = {
     "n1-standard": 3.75,

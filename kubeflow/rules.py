@@ -16,8 +16,8 @@ from typing import Any, TypeAlias
 import yaml
 from google.protobuf import json_format
 
-from kubeflow.ir import CompiledPipeline
-from kubeflow.profiles import TARGETS, Target
+from mnist_tfx.kubeflow.ir import CompiledPipeline
+from mnist_tfx.kubeflow.profiles import TARGETS, Target
 
 COMMAND = ("python", "-m", "tfx.orchestration.kubeflow.v2.container.kubeflow_v2_run_executor")
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,127}")

@@ -14,9 +14,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from components.disk import disk_error
-from contract.errors import PipelineError
-from pipeline.running.home import Home
+from mnist_tfx.components.disk import disk_error
+from mnist_tfx.contract.errors import PipelineError
+from mnist_tfx.pipeline.running.home import Home
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
@@ -60,7 +60,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name in COMMANDS:
-        module = importlib.import_module(f"pipeline.commands.{name.replace('-', '_')}")
+        module = importlib.import_module(f"mnist_tfx.pipeline.commands.{name.replace('-', '_')}")
         subparser = subparsers.add_parser(
             name,
             help=module.SUMMARY,

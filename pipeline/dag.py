@@ -20,34 +20,34 @@ from tfx.orchestration import metadata
 from tfx.orchestration.pipeline import Pipeline
 from tfx.proto import trainer_pb2, transform_pb2
 
-from components.baseline.component import Baseline
-from components.beam_arguments import beam_arguments
-from components.code_version import code_version
-from components.data_gate.component import DataGate
-from components.datasets.prepared import PreparedDataset
-from components.evaluation import evaluation_config
-from components.infra_validator.component import InfraValidator
-from components.pusher.component import Pusher
-from components.report.component import Report
-from components.settings import BeamSettings
-from components.tfds_example_gen.component import TfdsExampleGen
-from components.trainer.config import TrainerConfig
-from contract.errors import unknown_name
-from contract.names import EVAL, TEST, TRAIN
-from pipeline.recipes import Recipe
-from pipeline.recipes.name import recipe_name
+from mnist_tfx.components.baseline.component import Baseline
+from mnist_tfx.components.beam_arguments import beam_arguments
+from mnist_tfx.components.code_version import code_version
+from mnist_tfx.components.data_gate.component import DataGate
+from mnist_tfx.components.datasets.prepared import PreparedDataset
+from mnist_tfx.components.evaluation import evaluation_config
+from mnist_tfx.components.infra_validator.component import InfraValidator
+from mnist_tfx.components.pusher.component import Pusher
+from mnist_tfx.components.report.component import Report
+from mnist_tfx.components.settings import BeamSettings
+from mnist_tfx.components.tfds_example_gen.component import TfdsExampleGen
+from mnist_tfx.components.trainer.config import TrainerConfig
+from mnist_tfx.contract.errors import unknown_name
+from mnist_tfx.contract.names import EVAL, TEST, TRAIN
+from mnist_tfx.pipeline.recipes import Recipe
+from mnist_tfx.pipeline.recipes.name import recipe_name
 
 # Our modules that TFX's components are told to call.
-_PREPROCESSING = "components.transform.preprocessing"
-_TUNER_FN = "components.tuner.search"
-_RUN_FN = "components.trainer.run_fn"
+_PREPROCESSING = "mnist_tfx.components.transform.preprocessing"
+_TUNER_FN = "mnist_tfx.components.tuner.search"
+_RUN_FN = "mnist_tfx.components.trainer.run_fn"
 # Those that a component runs and does not import itself, by its id: they are part of its cache key.
 _CALLED = {
     "Transform": (_PREPROCESSING,),
     "Tuner": (_TUNER_FN,),
     "Trainer": (_RUN_FN,),
-    "Evaluator": ("components.tfma_metrics",),
-    "InfraValidator": ("serving.server.__main__",),
+    "Evaluator": ("mnist_tfx.components.tfma_metrics",),
+    "InfraValidator": ("mnist_tfx.serving.server.__main__",),
 }
 
 

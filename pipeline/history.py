@@ -11,10 +11,10 @@ from pathlib import Path
 import ml_metadata as mlmd
 from ml_metadata.proto import metadata_store_pb2 as pb
 
-from contract.errors import DataRejected, ModelRejected, UsageError, unknown_name
-from pipeline import run_record
-from pipeline.metadata_store import open_store
-from pipeline.running.home import Home
+from mnist_tfx.contract.errors import DataRejected, ModelRejected, UsageError, unknown_name
+from mnist_tfx.pipeline import run_record
+from mnist_tfx.pipeline.metadata_store import open_store
+from mnist_tfx.pipeline.running.home import Home
 
 LATEST = "latest"  # what `load_run` takes for the newest run
 

@@ -14,7 +14,7 @@ from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
-from pipeline.history import ArtifactRecord, RunDetail, RunSummary, Value
+from mnist_tfx.pipeline.history import ArtifactRecord, RunDetail, RunSummary, Value
 
 _PIPED_WIDTH = 500  # columns: in a file or a pipe no row is folded, so that grep finds whole rows
 _MAX_PARAMETER = 100  # characters shown of one parameter; the JSON has all

@@ -9,23 +9,23 @@ from pathlib import Path
 from tfx.orchestration.pipeline import Pipeline
 from tfx.types import Artifact
 
-from components.datasets.prepared import PreparedDataset
-from components.evaluation_result import read_quality
-from components.infra_validator.local_server import foreign_server
-from components.infra_validator.report import failed_checks
-from components.trainer.config import TrainerConfig
-from contract import remedies
-from contract.errors import PipelineError
-from pipeline.dag import Paths, create_pipeline, trainer_config
-from pipeline.outcome import Outcome, Quality
-from pipeline.recipes import Recipe
-from pipeline.run_plan import make_plan
-from pipeline.running.describe import describer
-from pipeline.running.home import Home
-from pipeline.running.live_view import make_observer
-from pipeline.running.local_runner import RunResult, run_pipeline
-from pipeline.running.log_capture import output_to
-from pipeline.schemas import snapshot_schema
+from mnist_tfx.components.datasets.prepared import PreparedDataset
+from mnist_tfx.components.evaluation_result import read_quality
+from mnist_tfx.components.infra_validator.local_server import foreign_server
+from mnist_tfx.components.infra_validator.report import failed_checks
+from mnist_tfx.components.trainer.config import TrainerConfig
+from mnist_tfx.contract import remedies
+from mnist_tfx.contract.errors import PipelineError
+from mnist_tfx.pipeline.dag import Paths, create_pipeline, trainer_config
+from mnist_tfx.pipeline.outcome import Outcome, Quality
+from mnist_tfx.pipeline.recipes import Recipe
+from mnist_tfx.pipeline.run_plan import make_plan
+from mnist_tfx.pipeline.running.describe import describer
+from mnist_tfx.pipeline.running.home import Home
+from mnist_tfx.pipeline.running.live_view import make_observer
+from mnist_tfx.pipeline.running.local_runner import RunResult, run_pipeline
+from mnist_tfx.pipeline.running.log_capture import output_to
+from mnist_tfx.pipeline.schemas import snapshot_schema
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 import ml_metadata as mlmd
 from ml_metadata.proto import metadata_store_pb2 as pb
 
-from contract.errors import PipelineError
+from mnist_tfx.contract.errors import PipelineError
 
 
 def open_store(metadata_db: Path) -> mlmd.MetadataStore | None:

@@ -9,8 +9,8 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from contract import remedies
-from contract.errors import ModelRejected, PipelineError
+from mnist_tfx.contract import remedies
+from mnist_tfx.contract.errors import ModelRejected, PipelineError
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from pipeline.outcome import Outcome, outcome_table
-from pipeline.running.log_capture import lost_from
+from mnist_tfx.pipeline.outcome import Outcome, outcome_table
+from mnist_tfx.pipeline.running.log_capture import lost_from
 
 _FILE_COLUMNS = 120
 

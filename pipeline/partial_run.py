@@ -9,15 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from contract.errors import UsageError
-from pipeline.running.home import Home
+from mnist_tfx.contract.errors import UsageError
+from mnist_tfx.pipeline.running.home import Home
 
 if TYPE_CHECKING:
     from tfx.types import Artifact
 
-    from components.datasets.prepared import PreparedDataset
-    from components.trainer.config import TrainerConfig
-    from pipeline.recipes import Recipe
+    from mnist_tfx.components.datasets.prepared import PreparedDataset
+    from mnist_tfx.components.trainer.config import TrainerConfig
+    from mnist_tfx.pipeline.recipes import Recipe
 
 
 @dataclass(frozen=True)
@@ -59,9 +59,9 @@ def check_plot_argument(output: str | None) -> None:
 
 def prepare_dataset(recipe: Recipe, home: Home) -> PreparedDataset:
     """The recipe's dataset, fetched or made if need be, with its progress on stderr."""
-    from components.datasets.prepare import prepare
-    from pipeline.running.data_progress import shown_progress
-    from pipeline.running.log_capture import output_to
+    from mnist_tfx.components.datasets.prepare import prepare
+    from mnist_tfx.pipeline.running.data_progress import shown_progress
+    from mnist_tfx.pipeline.running.log_capture import output_to
 
     settings = recipe.data
     with shown_progress(settings.dataset) as progress, output_to(home.root / "data.log"):
@@ -77,10 +77,10 @@ def run_until(component: str, recipe: Recipe, home: Home, *, enable_cache: bool 
         PipelineError: a component failed.
         KeyboardInterrupt: the user stopped it.
     """
-    from pipeline.metadata_store import open_store
-    from pipeline.run_id import claim_run_id
-    from pipeline.running.loading import collector_paused
-    from pipeline.running.log_capture import output_to
+    from mnist_tfx.pipeline.metadata_store import open_store
+    from mnist_tfx.pipeline.run_id import claim_run_id
+    from mnist_tfx.pipeline.running.loading import collector_paused
+    from mnist_tfx.pipeline.running.log_capture import output_to
 
     open_store(home.metadata_db)  # a damaged one is known before anything is fetched
     dataset = prepare_dataset(recipe, home)
@@ -89,7 +89,7 @@ def run_until(component: str, recipe: Recipe, home: Home, *, enable_cache: bool 
     log_file = folder / "run.log"
     with output_to(log_file):  # TensorFlow and TFX are chatty from their import on
         with collector_paused():
-            from pipeline.local_run import plan_run
+            from mnist_tfx.pipeline.local_run import plan_run
         planned = plan_run(recipe, dataset, home, run_id, log_file, enable_cache=enable_cache)
     result = planned.execute_until(component)
     return PartialRun(folder, planned.config, {node.node_id: node.outputs for node in result.nodes})

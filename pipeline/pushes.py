@@ -6,9 +6,9 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from contract.errors import PipelineError
-from pipeline import run_record
-from pipeline.metadata_store import open_store
+from mnist_tfx.contract.errors import PipelineError
+from mnist_tfx.pipeline import run_record
+from mnist_tfx.pipeline.metadata_store import open_store
 
 
 def pushing_runs(metadata_db: Path) -> Mapping[tuple[str, str], str]:

@@ -9,11 +9,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from components.code_version import code_version, package_versions
-from components.datasets.prepared import PreparedDataset
-from pipeline.recipes import Recipe
-from pipeline.recipes.name import recipe_name
-from pipeline.running.home import CHECKOUT
+from mnist_tfx.components.code_version import code_version, package_versions
+from mnist_tfx.components.datasets.prepared import PreparedDataset
+from mnist_tfx.pipeline.recipes import Recipe
+from mnist_tfx.pipeline.recipes.name import recipe_name
+from mnist_tfx.pipeline.running.home import CHECKOUT
 
 _FILE = "plan.json"  # in the run's folder
 

@@ -8,8 +8,8 @@ from typing import Literal
 import ml_metadata as mlmd
 from ml_metadata.proto import metadata_store_pb2 as pb
 
-from contract.errors import PipelineError
-from contract.versions import ROLLED_BACK
+from mnist_tfx.contract.errors import PipelineError
+from mnist_tfx.contract.versions import ROLLED_BACK
 
 RUN_CONTEXT = "pipeline_run"  # TFX's context type; the context's name is the run id
 

@@ -9,14 +9,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from components.report.collect import collect
-from components.report.content import IndexRow, ReportContent
-from components.report.make import make_report
-from components.report.sources import Sources
-from contract.errors import PipelineError, UsageError
-from pipeline.history import list_runs, load_run
-from pipeline.run_sources import sources_of
-from pipeline.running.home import Home
+from mnist_tfx.components.report.collect import collect
+from mnist_tfx.components.report.content import IndexRow, ReportContent
+from mnist_tfx.components.report.make import make_report
+from mnist_tfx.components.report.sources import Sources
+from mnist_tfx.contract.errors import PipelineError, UsageError
+from mnist_tfx.pipeline.history import list_runs, load_run
+from mnist_tfx.pipeline.run_sources import sources_of
+from mnist_tfx.pipeline.running.home import Home
 
 _LOGGER = logging.getLogger(__name__)
 INDEX = "index.html"
@@ -68,7 +68,7 @@ def write_comparison(home: Home, runs: tuple[str, str], output: Path | None = No
         UsageError: a run is not known, or they are of different datasets.
         PipelineError: the file cannot be written.
     """
-    from components.report.page.render import render_comparison
+    from mnist_tfx.components.report.page.render import render_comparison
 
     first, second = (sources_of(load_run(home.metadata_db, run), home) for run in runs)
     if first.dataset != second.dataset:
@@ -84,7 +84,7 @@ def write_comparison(home: Home, runs: tuple[str, str], output: Path | None = No
 
 def write_index(home: Home) -> Path:
     """Makes the index of all runs, the newest first."""
-    from components.report.page.render import render_index
+    from mnist_tfx.components.report.page.render import render_index
 
     rows = []
     for run in list_runs(home.metadata_db):

@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 
-from components.report.content import ArtifactRow, ExecutionRow, Failure, Outcome
-from components.report.sources import Sources
-from contract import remedies
-from contract.errors import DataRejected
-from pipeline import run_record
-from pipeline.history import ArtifactRecord, ExecutionRecord, RunDetail
-from pipeline.run_plan import RunPlan, read_plan
-from pipeline.running.home import Home
+from mnist_tfx.components.report.content import ArtifactRow, ExecutionRow, Failure, Outcome
+from mnist_tfx.components.report.sources import Sources
+from mnist_tfx.contract import remedies
+from mnist_tfx.contract.errors import DataRejected
+from mnist_tfx.pipeline import run_record
+from mnist_tfx.pipeline.history import ArtifactRecord, ExecutionRecord, RunDetail
+from mnist_tfx.pipeline.run_plan import RunPlan, read_plan
+from mnist_tfx.pipeline.running.home import Home
 
 
 def sources_of(detail: RunDetail, home: Home) -> Sources:

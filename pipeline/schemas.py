@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from contract.errors import UsageError, unknown_name
+from mnist_tfx.contract.errors import UsageError, unknown_name
 
 SCHEMAS = Path(__file__).resolve().parent.parent / "schemas"
 

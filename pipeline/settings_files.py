@@ -14,8 +14,8 @@ from typing import Any, Generic, TypeVar
 
 from pydantic import ValidationError
 
-from components.settings import Section
-from contract.errors import UsageError
+from mnist_tfx.components.settings import Section
+from mnist_tfx.contract.errors import UsageError
 
 _Settings = TypeVar("_Settings", bound=Section)
 

@@ -16,6 +16,7 @@ import grimp
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 PICTURE = CHECKOUT / "docs" / "architecture.svg"
+NAMESPACE = "mnist_tfx."
 PACKAGES = ("pipeline", "kubeflow", "components", "serving", "contract")
 
 _WIDTH, _ROW, _GAP, _LINE = 960, 96, 56, 17  # pixels
@@ -68,12 +69,13 @@ ROWS: tuple[tuple[Box, ...], ...] = (
 
 def draw() -> str:
     """The picture as SVG; the same code gives the same bytes."""
-    graph = grimp.build_graph(*PACKAGES, cache_dir=None)
+    graph = grimp.build_graph(*(NAMESPACE + name for name in PACKAGES), cache_dir=None)
     boxes = [box for row in ROWS for box in row]
-    modules = {box.title: [m for m in sorted(graph.modules) if _box_of(m, boxes) is box] for box in boxes}
+    found = {module: _box_of(module.removeprefix(NAMESPACE), boxes) for module in sorted(graph.modules)}
+    modules = {box.title: [m.removeprefix(NAMESPACE) for m, of in found.items() if of is box] for box in boxes}
     arrows = {
-        (_box_of(importer, boxes).title, _box_of(imported, boxes).title)
-        for importer in graph.modules
+        (found[importer].title, found[imported].title)
+        for importer in found
         for imported in graph.find_modules_directly_imported_by(importer)
     }
     places = _places()

@@ -106,14 +106,15 @@ install() {
 check_data() {
   command -v python3 >/dev/null || return 0
   local missing
-  missing=$(python3 -B -m components.datasets.sources 2>/dev/null) || [ -z "$missing" ] || fail "$missing"
+  missing=$(PYTHONPATH=.tools/src python3 -B -m mnist_tfx.components.datasets.sources 2>/dev/null) || [ -z "$missing" ] || fail "$missing"
 }
 
 main() {
   if current; then return; fi
   check_machine
+  mkdir -p .tools/src 2>/dev/null || fail "cannot write to $PWD: use a checkout in a folder of your own."
+  ln -sfn ../.. .tools/src/mnist_tfx # the package of that name, for whom the installed one is not there or not seen
   if [ "${1:-}" = data ]; then check_data; fi
-  mkdir -p .tools 2>/dev/null || fail "cannot write to $PWD: use a checkout in a folder of your own."
   if command -v flock >/dev/null; then # a second `make` waits for the first instead of working beside it
     exec 9>.tools/setup.lock
     flock 9

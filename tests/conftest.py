@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from components.datasets.prepared import PreparedDataset
-from pipeline.recipes import Recipe
+from mnist_tfx.components.datasets.prepared import PreparedDataset
+from mnist_tfx.pipeline.recipes import Recipe
 from tests.fixtures.tiny_dataset import prepare_tiny
 from tests.fixtures.tiny_run import RECIPE_TOML, TinyRun, first_run, tiny_recipe_of
 

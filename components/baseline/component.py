@@ -13,7 +13,7 @@ from tfx.types.channel import BaseChannel, OutputChannel
 from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionParameter
 from tfx.types.standard_artifacts import Model
 
-from components.baseline.executor import Driver, Executor
+from mnist_tfx.components.baseline.executor import Driver, Executor
 
 
 class BaselineSpec(ComponentSpec):

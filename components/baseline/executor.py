@@ -7,9 +7,9 @@ from typing import Any
 
 from tfx.utils import io_utils, path_utils
 
-from components.live.driver import SurroundingsDriver
-from components.live.model import baseline_version
-from components.step import Artifacts, Step
+from mnist_tfx.components.live.driver import SurroundingsDriver
+from mnist_tfx.components.live.model import baseline_version
+from mnist_tfx.components.step import Artifacts, Step
 
 
 class Executor(Step):

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import tensorflow_data_validation as tfdv
 from tensorflow_metadata.proto.v0 import anomalies_pb2, schema_pb2, statistics_pb2
 
-from contract.names import TRAIN
+from mnist_tfx.contract.names import TRAIN
 
 Statistics = Mapping[str, statistics_pb2.DatasetFeatureStatisticsList]  # by split
 _MEASURES = {"L_INFTY": "L-infinity", "JENSEN_SHANNON_DIVERGENCE": "Jensen-Shannon divergence"}

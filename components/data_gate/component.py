@@ -15,7 +15,7 @@ from tfx.types.channel import BaseChannel, OutputChannel
 from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionParameter
 from tfx.types.standard_artifacts import ExampleAnomalies, Examples, ExampleStatistics, Schema
 
-from components.data_gate.executor import Driver, Executor
+from mnist_tfx.components.data_gate.executor import Driver, Executor
 
 
 class DataBlessing(Artifact):
@@ -23,7 +23,7 @@ class DataBlessing(Artifact):
 
     # Of the form that Vertex AI asks of a type's name. There and on Kubeflow, it is also the path by which the task's
     # container imports this class; see components/__init__.py.
-    TYPE_NAME = "components.DataBlessing"
+    TYPE_NAME = "mnist_tfx.components.DataBlessing"
 
 
 class DataGateSpec(ComponentSpec):

@@ -16,14 +16,14 @@ from tfx.dsl.components.base.base_beam_executor import BaseBeamExecutor
 from tfx.types import Artifact, artifact_utils
 from tfx.utils import io_utils
 
-from components.data_gate.comparisons import Statistics, drift_comparisons, skew_comparisons
-from components.data_gate.findings import Finding, anomaly_findings, comparison_findings
-from components.data_gate.images import CheckImages, ImageFile
-from components.live.driver import SurroundingsDriver
-from components.live.model import live_version
-from components.step import Artifacts, Step
-from contract.errors import DataRejected
-from contract.names import DATA_STATISTICS_PATH
+from mnist_tfx.components.data_gate.comparisons import Statistics, drift_comparisons, skew_comparisons
+from mnist_tfx.components.data_gate.findings import Finding, anomaly_findings, comparison_findings
+from mnist_tfx.components.data_gate.images import CheckImages, ImageFile
+from mnist_tfx.components.live.driver import SurroundingsDriver
+from mnist_tfx.components.live.model import live_version
+from mnist_tfx.components.step import Artifacts, Step
+from mnist_tfx.contract.errors import DataRejected
+from mnist_tfx.contract.names import DATA_STATISTICS_PATH
 
 # In the DataBlessing: {"dataset", "examples": {split: count}, "compared_with_live": bool, "distances": [...] (see
 # `comparisons.Comparison.distances`)}

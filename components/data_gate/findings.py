@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from tensorflow_metadata.proto.v0 import anomalies_pb2
 
-from components.data_gate.comparisons import Comparison
+from mnist_tfx.components.data_gate.comparisons import Comparison
 
 _WHOLE_SPLIT = "(whole split)"
 

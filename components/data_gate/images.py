@@ -10,9 +10,9 @@ import apache_beam as beam
 import numpy as np
 import tensorflow as tf
 
-from components.data_gate.findings import Finding
-from contract.cpus import cpu_count
-from contract.names import IMAGE
+from mnist_tfx.components.data_gate.findings import Finding
+from mnist_tfx.contract.cpus import cpu_count
+from mnist_tfx.contract.names import IMAGE
 
 
 @dataclass(frozen=True)

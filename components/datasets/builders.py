@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urljoin
 
-from components.datasets.idx import IdxDataset, IdxSplit
-from components.datasets.prepared import check_name, image_and_label
-from components.datasets.progress import Progress
-from components.datasets.published import DATASETS, IDX_FILES
-from contract.errors import UsageError, unknown_name
+from mnist_tfx.components.datasets.idx import IdxDataset, IdxSplit
+from mnist_tfx.components.datasets.prepared import check_name, image_and_label
+from mnist_tfx.components.datasets.progress import Progress
+from mnist_tfx.components.datasets.published import DATASETS, IDX_FILES
+from mnist_tfx.contract.errors import UsageError, unknown_name
 
 # A class of TFDS, which is not typed: a subclass of tfds.core.DatasetBuilder.
 BuilderClass = Any

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contract.errors import PipelineError
+from mnist_tfx.contract.errors import PipelineError
 
 
 class NotPrepared(PipelineError):

@@ -16,8 +16,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from components.datasets.published import IDX_FILES, TEST_IMAGES, TEST_LABELS, TRAIN_IMAGES, TRAIN_LABELS
-from contract.errors import DataRejected, UsageError
+from mnist_tfx.components.datasets.published import IDX_FILES, TEST_IMAGES, TEST_LABELS, TRAIN_IMAGES, TRAIN_LABELS
+from mnist_tfx.contract.errors import DataRejected, UsageError
 
 _CHUNK = 1 << 20
 _IMAGE_SIDE = 28  # TFDS's MNIST builder reads no other size

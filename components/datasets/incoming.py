@@ -14,8 +14,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from components.datasets.progress import Progress
-from contract.errors import PipelineError
+from mnist_tfx.components.datasets.progress import Progress
+from mnist_tfx.contract.errors import PipelineError
 
 _PREFIX = ".incoming-"
 # TFDS's own runs in this data_dir take no lock of ours; what none has touched for a day is taken for dead.

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from components.datasets.errors import SourceUnavailable
-from contract.errors import DataRejected
+from mnist_tfx.components.datasets.errors import SourceUnavailable
+from mnist_tfx.contract.errors import DataRejected
 
 _TIMEOUT_S = 300
 

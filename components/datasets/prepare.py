@@ -11,22 +11,22 @@ import urllib.error
 from pathlib import Path
 from typing import Any
 
-from components.datasets.builders import (
+from mnist_tfx.components.datasets.builders import (
     download_urls,
     find_builder,
     from_idx_files,
     open_builder,
     reads_idx_files,
 )
-from components.datasets.errors import NotPrepared, SourceUnavailable
-from components.datasets.idx import unpack_verified
-from components.datasets.incoming import incoming_folder, publish
-from components.datasets.prepared import PreparedDataset, load_prepared
-from components.datasets.progress import Progress, silent
-from components.datasets.published import IDX_FILES, PACKAGES, SHA256
-from components.datasets.reachable import unreachable_reason
-from components.disk import disk_error
-from contract.errors import DataRejected, PipelineError, UsageError
+from mnist_tfx.components.datasets.errors import NotPrepared, SourceUnavailable
+from mnist_tfx.components.datasets.idx import unpack_verified
+from mnist_tfx.components.datasets.incoming import incoming_folder, publish
+from mnist_tfx.components.datasets.prepared import PreparedDataset, load_prepared
+from mnist_tfx.components.datasets.progress import Progress, silent
+from mnist_tfx.components.datasets.published import IDX_FILES, PACKAGES, SHA256
+from mnist_tfx.components.datasets.reachable import unreachable_reason
+from mnist_tfx.components.disk import disk_error
+from mnist_tfx.contract.errors import DataRejected, PipelineError, UsageError
 
 _LOGGER = logging.getLogger(__name__)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from components.datasets.packages import DebianPackage, NpmPackage
+from mnist_tfx.components.datasets.packages import DebianPackage, NpmPackage
 
 TRAIN_IMAGES = "train-images-idx3-ubyte"
 TRAIN_LABELS = "train-labels-idx1-ubyte"

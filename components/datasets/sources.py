@@ -11,10 +11,10 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from components.datasets.packages import missing_tool
-from components.datasets.published import DATASETS, PACKAGES, TFDS_FILE
-from components.datasets.reachable import unreachable_reason
-from contract.errors import PipelineError
+from mnist_tfx.components.datasets.packages import missing_tool
+from mnist_tfx.components.datasets.published import DATASETS, PACKAGES, TFDS_FILE
+from mnist_tfx.components.datasets.reachable import unreachable_reason
+from mnist_tfx.contract.errors import PipelineError
 
 
 def require_sources(wanted: Iterable[tuple[str, str | None]], data_dir: Path) -> None:
@@ -25,8 +25,8 @@ def require_sources(wanted: Iterable[tuple[str, str | None]], data_dir: Path) ->
     Raises:
         PipelineError: one is not prepared, its host does not answer, and a program that fetches its package is missing.
     """
-    from components.datasets.errors import NotPrepared
-    from components.datasets.prepared import load_prepared
+    from mnist_tfx.components.datasets.errors import NotPrepared
+    from mnist_tfx.components.datasets.prepared import load_prepared
 
     absent = []
     for name, version in wanted:

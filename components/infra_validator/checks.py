@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from components.settings import InfraSettings
-from contract.names import CLASSES, LABELS, PROBABILITIES
+from mnist_tfx.components.settings import InfraSettings
+from mnist_tfx.contract.names import CLASSES, LABELS, PROBABILITIES
 
 Outputs = dict[str, npt.NDArray[Any]]
 

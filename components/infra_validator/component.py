@@ -12,8 +12,8 @@ from tfx.types.channel import BaseChannel, OutputChannel
 from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionParameter
 from tfx.types.standard_artifacts import Examples, InfraBlessing, Model
 
-from components.infra_validator.executor import Executor
-from components.settings import InfraSettings
+from mnist_tfx.components.infra_validator.executor import Executor
+from mnist_tfx.components.settings import InfraSettings
 
 
 class InfraValidatorSpec(ComponentSpec):

@@ -13,17 +13,17 @@ import tensorflow as tf
 from tfx.types import artifact_utils
 from tfx.utils import io_utils, path_utils
 
-from components.infra_validator import checks
-from components.infra_validator.checks import Check
-from components.infra_validator.local_server import local_server
-from components.infra_validator.model_server import ModelServer, ServerFailed
-from components.infra_validator.report import write_report
-from components.infra_validator.requests import Request, read_requests, write_warmup
-from components.infra_validator.staging_server import staging_server
-from components.settings import InfraSettings
-from components.step import Artifacts, Step
-from contract.names import IMAGES, TEST
-from serving.client import ServingClientError
+from mnist_tfx.components.infra_validator import checks
+from mnist_tfx.components.infra_validator.checks import Check
+from mnist_tfx.components.infra_validator.local_server import local_server
+from mnist_tfx.components.infra_validator.model_server import ModelServer, ServerFailed
+from mnist_tfx.components.infra_validator.report import write_report
+from mnist_tfx.components.infra_validator.requests import Request, read_requests, write_warmup
+from mnist_tfx.components.infra_validator.staging_server import staging_server
+from mnist_tfx.components.settings import InfraSettings
+from mnist_tfx.components.step import Artifacts, Step
+from mnist_tfx.contract.names import IMAGES, TEST
+from mnist_tfx.serving.client import ServingClientError
 
 _LATENCY_REQUESTS = 100
 # What TFX's Pusher looks for in an InfraBlessing (tfx/components/infra_validator/executor.py).

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import psutil
 
-from components.infra_validator.model_server import ModelServer, ServerFailed
-from components.settings import InfraSettings
-from contract.errors import PipelineError
+from mnist_tfx.components.infra_validator.model_server import ModelServer, ServerFailed
+from mnist_tfx.components.settings import InfraSettings
+from mnist_tfx.contract.errors import PipelineError
 
 _TF_SERVING = "tensorflow_model_server"
 _LOG_LINES = 5
@@ -113,4 +113,4 @@ def _server_command(engine: str) -> list[str]:
         raise PipelineError(
             f"infra.engine asks for {_TF_SERVING}, which is not on the PATH: install it, or use 'auto'."
         )
-    return [binary] if binary and engine != "python" else [sys.executable, "-m", "serving.server"]
+    return [binary] if binary and engine != "python" else [sys.executable, "-m", "mnist_tfx.serving.server"]

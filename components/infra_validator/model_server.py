@@ -9,9 +9,9 @@ from abc import ABC, abstractmethod
 import tensorflow as tf
 from tfx.utils import io_utils
 
-from components.settings import InfraSettings
-from serving.client import Client, DeadlineExceeded, ServingClientError, Tls, Unavailable
-from serving.client.base import DEFAULT_TIMEOUT
+from mnist_tfx.components.settings import InfraSettings
+from mnist_tfx.serving.client import Client, DeadlineExceeded, ServingClientError, Tls, Unavailable
+from mnist_tfx.serving.client.base import DEFAULT_TIMEOUT
 
 
 class ServerFailed(Exception):

@@ -10,7 +10,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from components.infra_validator.checks import Check
+from mnist_tfx.components.infra_validator.checks import Check
 
 _FILE = "infra_validation.json"  # in the root of the InfraBlessing artifact
 

@@ -12,8 +12,8 @@ import tensorflow as tf
 from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 from tfx.utils import path_utils
 
-from components.transform.preprocessing import decode_images
-from contract.names import ENCODED_IMAGES, EXAMPLES, IMAGE, IMAGES, SERVING_DEFAULT
+from mnist_tfx.components.transform.preprocessing import decode_images
+from mnist_tfx.contract.names import ENCODED_IMAGES, EXAMPLES, IMAGE, IMAGES, SERVING_DEFAULT
 
 
 @dataclass(frozen=True)

@@ -16,12 +16,12 @@ import tensorflow as tf
 from tensorflow_serving.apis import model_management_pb2, model_service_pb2_grpc
 from tensorflow_serving.config.model_server_config_pb2 import ModelConfig
 
-from components.infra_validator.model_server import ModelServer, ServerFailed
-from components.settings import InfraSettings
-from contract import models_config
-from contract.errors import PipelineError
-from serving.client import Client, InvalidOption, ModelNotFound, ServingClientError, Tls, VersionStatus
-from serving.client.channel import open_channel
+from mnist_tfx.components.infra_validator.model_server import ModelServer, ServerFailed
+from mnist_tfx.components.settings import InfraSettings
+from mnist_tfx.contract import models_config
+from mnist_tfx.contract.errors import PipelineError
+from mnist_tfx.serving.client import Client, InvalidOption, ModelNotFound, ServingClientError, Tls, VersionStatus
+from mnist_tfx.serving.client.channel import open_channel
 
 _STATUS_SECONDS = 5.0
 _WITHDRAW_SECONDS = 10.0

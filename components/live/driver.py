@@ -16,7 +16,7 @@ from tfx.orchestration.portable import base_driver as portable_base_driver
 from tfx.orchestration.portable.data_types import ExecutionInfo
 from tfx.proto.orchestration import driver_output_pb2
 
-from components.step import Artifacts, singles
+from mnist_tfx.components.step import Artifacts, singles
 
 
 class SurroundingsDriver(base_driver.BaseDriver, portable_base_driver.BaseDriver):

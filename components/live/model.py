@@ -9,9 +9,9 @@ from typing import NamedTuple
 import tensorflow as tf
 from tfx.utils import path_utils
 
-from contract.models_config import FILE_NAME, parse, pin_of
-from contract.names import DATA_STATISTICS_PATH, PUSH_RECORD_PATH
-from contract.versions import ROLLED_BACK, version_number
+from mnist_tfx.contract.models_config import FILE_NAME, parse, pin_of
+from mnist_tfx.contract.names import DATA_STATISTICS_PATH, PUSH_RECORD_PATH
+from mnist_tfx.contract.versions import ROLLED_BACK, version_number
 
 
 class Version(NamedTuple):

@@ -14,7 +14,7 @@ from tfx.types.channel import BaseChannel, OutputChannel
 from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionParameter
 from tfx.types.standard_artifacts import ExampleStatistics, InfraBlessing, ModelBlessing, PushedModel
 
-from components.pusher.executor import Driver, Executor
+from mnist_tfx.components.pusher.executor import Driver, Executor
 
 
 class PusherSpec(ComponentSpec):

@@ -13,12 +13,12 @@ from tfx.components.pusher import executor as tfx_pusher
 from tfx.types import Artifact
 from tfx.utils import io_utils
 
-from components.live.driver import SurroundingsDriver
-from components.live.model import is_same_model, rolled_back_versions, stored_versions
-from components.pusher import NOT_PUSHED, PUSHED
-from components.pusher.publish import publish
-from components.step import Artifacts, Step
-from contract.names import DATA_STATISTICS_PATH, PUSH_RECORD_PATH
+from mnist_tfx.components.live.driver import SurroundingsDriver
+from mnist_tfx.components.live.model import is_same_model, rolled_back_versions, stored_versions
+from mnist_tfx.components.pusher import NOT_PUSHED, PUSHED
+from mnist_tfx.components.pusher.publish import publish
+from mnist_tfx.components.step import Artifacts, Step
+from mnist_tfx.contract.names import DATA_STATISTICS_PATH, PUSH_RECORD_PATH
 
 _CHECKS = ("baseline", "drift_reference")  # parameters that tell what the model had to pass
 

@@ -15,7 +15,7 @@ import uuid
 import tensorflow as tf
 from tfx.utils import io_utils
 
-from components.live.model import Version, rolled_back_versions, stored_versions
+from mnist_tfx.components.live.model import Version, rolled_back_versions, stored_versions
 
 _INCOMING = ".incoming-"  # no integer: TF Serving does not take it for a version
 _LEFTOVER_SECONDS = 24 * 3600  # no copy takes so long: what is older is a killed run's

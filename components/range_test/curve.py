@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from components.range_test import MAX_RATE, MIN_RATE, STEPS
-from contract.errors import PipelineError
+from mnist_tfx.components.range_test import MAX_RATE, MIN_RATE, STEPS
+from mnist_tfx.contract.errors import PipelineError
 
 # Chosen on real data with Adam. On Fashion-MNIST's hidden layers of 100 and 50 it gives 0.003 to 0.005, by seed and the
 # order of the data, where 0.0045 was the best of eight rates after five epochs; on both default recipes it is within a

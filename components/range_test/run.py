@@ -8,13 +8,13 @@ from collections.abc import Iterator
 import keras
 import tensorflow as tf
 
-from components.range_test import MAX_RATE, MIN_RATE, STEPS
-from components.range_test.curve import Curve, measure
-from components.trainer.config import TrainerConfig
-from components.trainer.optimization import make_optimizer
-from components.trainer.training import compiled_model, training_input
-from components.trainer.training_data import DecodedExamples, TrainingInput
-from components.transform.preprocessing import Normalization
+from mnist_tfx.components.range_test import MAX_RATE, MIN_RATE, STEPS
+from mnist_tfx.components.range_test.curve import Curve, measure
+from mnist_tfx.components.trainer.config import TrainerConfig
+from mnist_tfx.components.trainer.optimization import make_optimizer
+from mnist_tfx.components.trainer.training import compiled_model, training_input
+from mnist_tfx.components.trainer.training_data import DecodedExamples, TrainingInput
+from mnist_tfx.components.transform.preprocessing import Normalization
 
 _PROGRESS = logging.getLogger("mnist_tfx.progress")
 

@@ -15,15 +15,15 @@ from typing import Any, TypeVar
 import tensorflow as tf
 from tfx.utils import path_utils
 
-from components.report.content import Lineage, LookAtIt, Quality, ReportContent
-from components.report.data import collect_data, example_files
-from components.report.look import disagreement, look_at
-from components.report.quality import collect_quality, disagreements
-from components.report.serving import collect_serving
-from components.report.sources import Sources
-from components.report.training import collect_training
-from components.report.verdict import collect_verdict
-from contract.names import TEST
+from mnist_tfx.components.report.content import Lineage, LookAtIt, Quality, ReportContent
+from mnist_tfx.components.report.data import collect_data, example_files
+from mnist_tfx.components.report.look import disagreement, look_at
+from mnist_tfx.components.report.quality import collect_quality, disagreements
+from mnist_tfx.components.report.serving import collect_serving
+from mnist_tfx.components.report.sources import Sources
+from mnist_tfx.components.report.training import collect_training
+from mnist_tfx.components.report.verdict import collect_verdict
+from mnist_tfx.contract.names import TEST
 
 _LOGGER = logging.getLogger(__name__)
 _Section = TypeVar("_Section")

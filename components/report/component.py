@@ -15,9 +15,9 @@ from tfx.types import standard_artifacts
 from tfx.types.channel import BaseChannel, OutputChannel
 from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionParameter
 
-from components.data_gate.component import DataBlessing
-from components.report.artifact import HTML
-from components.report.executor import Executor
+from mnist_tfx.components.data_gate.component import DataBlessing
+from mnist_tfx.components.report.artifact import HTML
+from mnist_tfx.components.report.executor import Executor
 
 
 class ReportSpec(ComponentSpec):

@@ -14,14 +14,14 @@ import tensorflow as tf
 from tensorflow_metadata.proto.v0 import schema_pb2, statistics_pb2
 from tfx.utils import io_utils
 
-from components.data_gate.comparisons import Comparison, skew_comparisons
-from components.data_gate.executor import REPORT, read_anomalies, read_statistics
-from components.data_gate.findings import comparison_findings
-from components.report.content import Data, Distance, Finding, Sample, SplitData
-from components.report.sources import Sources
-from components.transform.preprocessing import decode_images
-from contract.cpus import cpu_count
-from contract.names import IMAGE, LABEL, SPLITS, TRAIN
+from mnist_tfx.components.data_gate.comparisons import Comparison, skew_comparisons
+from mnist_tfx.components.data_gate.executor import REPORT, read_anomalies, read_statistics
+from mnist_tfx.components.data_gate.findings import comparison_findings
+from mnist_tfx.components.report.content import Data, Distance, Finding, Sample, SplitData
+from mnist_tfx.components.report.sources import Sources
+from mnist_tfx.components.transform.preprocessing import decode_images
+from mnist_tfx.contract.cpus import cpu_count
+from mnist_tfx.contract.names import IMAGE, LABEL, SPLITS, TRAIN
 
 _SAMPLES = 25
 _SAMPLED_FROM = 500  # the first examples of split train

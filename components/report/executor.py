@@ -9,11 +9,11 @@ from typing import Any
 from tfx.dsl.components.base.base_executor import BaseExecutor
 from tfx.types import Artifact, artifact_utils
 
-from components.code_version import code_version, package_versions
-from components.report.artifact import html_file
-from components.report.content import ArtifactRow, ExecutionRow
-from components.report.make import make_report, write_minimal
-from components.report.sources import Sources
+from mnist_tfx.components.code_version import code_version, package_versions
+from mnist_tfx.components.report.artifact import html_file
+from mnist_tfx.components.report.content import ArtifactRow, ExecutionRow
+from mnist_tfx.components.report.make import make_report, write_minimal
+from mnist_tfx.components.report.sources import Sources
 
 _LOGGER = logging.getLogger(__name__)
 # Which component makes each input, and what it calls it; in the order of the pipeline.

@@ -12,10 +12,10 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from components.report.content import Filter, LookAtIt, LookedAt
-from components.trainer.export import read_weights
-from components.transform.preprocessing import decode_images
-from contract.names import EXAMPLES, IMAGE, LABEL, PROBABILITIES, SERVING_DEFAULT
+from mnist_tfx.components.report.content import Filter, LookAtIt, LookedAt
+from mnist_tfx.components.trainer.export import read_weights
+from mnist_tfx.components.transform.preprocessing import decode_images
+from mnist_tfx.contract.names import EXAMPLES, IMAGE, LABEL, PROBABILITIES, SERVING_DEFAULT
 
 _SHOWN = 24
 _FILTERS = 64

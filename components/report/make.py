@@ -5,10 +5,10 @@ from __future__ import annotations
 import html
 import logging
 
-from components.report.collect import collect
-from components.report.content import ReportContent
-from components.report.sources import Sources
-from components.whole_files import write_whole
+from mnist_tfx.components.report.collect import collect
+from mnist_tfx.components.report.content import ReportContent
+from mnist_tfx.components.report.sources import Sources
+from mnist_tfx.components.whole_files import write_whole
 
 _LOGGER = logging.getLogger(__name__)
 _MINIMAL = """<!DOCTYPE html>
@@ -32,7 +32,7 @@ def make_report(sources: Sources, path: str) -> ReportContent | None:
     """
     try:
         # Here, so that a page that cannot even be imported costs no run its push.
-        from components.report.page.render import render_report
+        from mnist_tfx.components.report.page.render import render_report
 
         content = collect(sources)
         text = render_report(content)

@@ -13,9 +13,9 @@ import tensorflow as tf
 import tensorflow_model_analysis as tfma
 from tensorflow_model_analysis.proto import metrics_for_slice_pb2
 
-from components.evaluation import ACCURACY, BASELINE, CANDIDATE
-from components.evaluation_result import read_quality
-from components.report.content import ClassQuality, ConfidenceBin, Overall, Quality, Scores
+from mnist_tfx.components.evaluation import ACCURACY, BASELINE, CANDIDATE
+from mnist_tfx.components.evaluation_result import read_quality
+from mnist_tfx.components.report.content import ClassQuality, ConfidenceBin, Overall, Quality, Scores
 
 _Metrics = Mapping[tuple[str, str, int | None], float]  # by model, name and class number
 

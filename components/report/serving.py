@@ -10,10 +10,10 @@ import tensorflow as tf
 from tensorflow_serving.apis import prediction_log_pb2
 from tfx.utils import path_utils
 
-from components.infra_validator.report import read_report
-from components.report.content import InfraCheck, Serving, Signature, Tensor
-from components.report.sources import Sources
-from components.trainer.export import read_weights
+from mnist_tfx.components.infra_validator.report import read_report
+from mnist_tfx.components.report.content import InfraCheck, Serving, Signature, Tensor
+from mnist_tfx.components.report.sources import Sources
+from mnist_tfx.components.trainer.export import read_weights
 
 
 def collect_serving(model: Any, model_dir: str, sources: Sources) -> Serving:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from components.report.content import ArtifactRow, ExecutionRow, Failure, Outcome
+from mnist_tfx.components.report.content import ArtifactRow, ExecutionRow, Failure, Outcome
 
 
 @dataclass(frozen=True)

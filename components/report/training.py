@@ -10,7 +10,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from components.report.content import Epoch, Training
+from mnist_tfx.components.report.content import Epoch, Training
 
 _EPOCH_FIELDS = tuple(field.name for field in dataclasses.fields(Epoch))
 

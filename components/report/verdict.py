@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from components.infra_validator.checks import Check
-from components.report.content import Failure, Gate, Outcome, Quality, Serving, Verdict
-from components.report.sources import Sources
-from contract import remedies
+from mnist_tfx.components.infra_validator.checks import Check
+from mnist_tfx.components.report.content import Failure, Gate, Outcome, Quality, Serving, Verdict
+from mnist_tfx.components.report.sources import Sources
+from mnist_tfx.contract import remedies
 
 _HEADLINES: dict[Outcome, str] = {
     "not pushed": "The run is complete, and nothing was pushed.",

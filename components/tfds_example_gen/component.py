@@ -13,8 +13,8 @@ from tfx.types.channel import OutputChannel
 from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionParameter
 from tfx.types.standard_artifacts import Examples
 
-from components.settings import Splits
-from components.tfds_example_gen.executor import Executor
+from mnist_tfx.components.settings import Splits
+from mnist_tfx.components.tfds_example_gen.executor import Executor
 
 
 class TfdsExampleGenSpec(ComponentSpec):

@@ -18,12 +18,12 @@ from tfx.dsl.components.base.base_beam_executor import BaseBeamExecutor
 from tfx.proto import example_gen_pb2
 from tfx.types import artifact_utils
 
-from components.datasets.prepared import PreparedDataset, load_prepared
-from components.settings import Splits
-from components.step import Artifacts, Step
-from contract.cpus import cpu_count
-from contract.errors import DataRejected, UsageError
-from contract.names import IMAGE, LABEL, SPLITS
+from mnist_tfx.components.datasets.prepared import PreparedDataset, load_prepared
+from mnist_tfx.components.settings import Splits
+from mnist_tfx.components.step import Artifacts, Step
+from mnist_tfx.contract.cpus import cpu_count
+from mnist_tfx.contract.errors import DataRejected, UsageError
+from mnist_tfx.contract.names import IMAGE, LABEL, SPLITS
 
 _READ_BATCH = 512
 # PNG bytes hardly compress: the lowest level keeps TFX's standard format at the least cost.

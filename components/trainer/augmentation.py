@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from components.settings import AugmentationSettings
+from mnist_tfx.components.settings import AugmentationSettings
 
 
 def augment(images: tf.Tensor, settings: AugmentationSettings, seed: tf.Tensor) -> tf.Tensor:

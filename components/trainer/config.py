@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from components.settings import AugmentationSettings, DistillationSettings, ModelSettings, TrainingSettings
-from components.tuner.settings import TunerSettings
+from mnist_tfx.components.settings import AugmentationSettings, DistillationSettings, ModelSettings, TrainingSettings
+from mnist_tfx.components.tuner.settings import TunerSettings
 
 _TEACHER_SEEDS = 1000  # a teacher's seed is the recipe's plus this times its number
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import keras
 
-from components.settings import ModelSettings
+from mnist_tfx.components.settings import ModelSettings
 
 
 def build_model(

@@ -12,8 +12,8 @@ import keras
 import tensorflow as tf
 import tensorflow_transform as tft
 
-from components.transform.preprocessing import MAX_PIXEL, Normalization
-from contract import names as features
+from mnist_tfx.components.transform.preprocessing import MAX_PIXEL, Normalization
+from mnist_tfx.contract import names as features
 
 METADATA_VERSION = 1
 

@@ -7,8 +7,8 @@ from dataclasses import replace
 
 from tfx.components.trainer.fn_args_utils import FnArgs
 
-from components.trainer.config import TrainerConfig
-from components.trainer.training_data import examples_digest
+from mnist_tfx.components.trainer.config import TrainerConfig
+from mnist_tfx.components.trainer.training_data import examples_digest
 
 
 def trainer_config(fn_args: FnArgs) -> TrainerConfig:

@@ -6,8 +6,8 @@ from typing import Any
 
 import keras
 
-from components.settings import TrainingSettings
-from components.trainer.fused_adam import FusedAdam, FusedAdamW
+from mnist_tfx.components.settings import TrainingSettings
+from mnist_tfx.components.trainer.fused_adam import FusedAdam, FusedAdamW
 
 
 def learning_rate(

@@ -19,7 +19,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from components.whole_files import write_whole
+from mnist_tfx.components.whole_files import write_whole
 
 _TRAINED_WEIGHTS, _TRAINED_LOG = "weights.npz", "training.json"
 

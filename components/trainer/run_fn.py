@@ -10,14 +10,14 @@ import tensorflow as tf
 import tensorflow_transform as tft
 from tfx.components.trainer.fn_args_utils import FnArgs
 
-from components.range_test.curve import suggest
-from components.range_test.run import measure_curve
-from components.trainer.export import ServingModule, export_model
-from components.trainer.fn_args import trainer_config
-from components.trainer.training import train
-from components.trainer.training_data import decode_examples
-from components.transform.preprocessing import Normalization
-from components.tuner.hyperparameters import settings_found, with_settings
+from mnist_tfx.components.range_test.curve import suggest
+from mnist_tfx.components.range_test.run import measure_curve
+from mnist_tfx.components.trainer.export import ServingModule, export_model
+from mnist_tfx.components.trainer.fn_args import trainer_config
+from mnist_tfx.components.trainer.training import train
+from mnist_tfx.components.trainer.training_data import decode_examples
+from mnist_tfx.components.transform.preprocessing import Normalization
+from mnist_tfx.components.tuner.hyperparameters import settings_found, with_settings
 
 TRAINING_LOG = "training.json"  # beside the SavedModel, in the root of the Model artifact
 

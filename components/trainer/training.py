@@ -13,15 +13,21 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from components.settings import TrainingSettings
-from components.trainer.config import TrainerConfig, identity_digest
-from components.trainer.dense import build_model
-from components.trainer.optimization import make_optimizer
-from components.trainer.resume import EpochSeeds, ResumableEarlyStopping, backed_up_epoch, keep_trained, kept_trained
-from components.trainer.soft_targets import SoftTargetsClassifier
-from components.trainer.training_data import DecodedExamples, TrainingInput, evaluation_batches
-from components.transform.preprocessing import Normalization
-from contract.errors import PipelineError
+from mnist_tfx.components.settings import TrainingSettings
+from mnist_tfx.components.trainer.config import TrainerConfig, identity_digest
+from mnist_tfx.components.trainer.dense import build_model
+from mnist_tfx.components.trainer.optimization import make_optimizer
+from mnist_tfx.components.trainer.resume import (
+    EpochSeeds,
+    ResumableEarlyStopping,
+    backed_up_epoch,
+    keep_trained,
+    kept_trained,
+)
+from mnist_tfx.components.trainer.soft_targets import SoftTargetsClassifier
+from mnist_tfx.components.trainer.training_data import DecodedExamples, TrainingInput, evaluation_batches
+from mnist_tfx.components.transform.preprocessing import Normalization
+from mnist_tfx.contract.errors import PipelineError
 
 _PROGRESS = logging.getLogger("mnist_tfx.progress")
 _EVALUATION_BATCH = 1000

@@ -14,12 +14,12 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from components.settings import AugmentationSettings
-from components.trainer.augmentation import augment
-from components.transform.preprocessing import Normalization, decode_images
-from contract.cpus import cpu_count
-from contract.errors import PipelineError
-from contract.names import IMAGE, LABEL
+from mnist_tfx.components.settings import AugmentationSettings
+from mnist_tfx.components.trainer.augmentation import augment
+from mnist_tfx.components.transform.preprocessing import Normalization, decode_images
+from mnist_tfx.contract.cpus import cpu_count
+from mnist_tfx.contract.errors import PipelineError
+from mnist_tfx.contract.names import IMAGE, LABEL
 
 _DECODE_BATCH = 256
 _MEMORY_BYTES = 256 * 2**20  # beyond this, decoded images lie on the disk: memory does not grow with the data

@@ -11,8 +11,8 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_transform as tft
 
-from components.settings import TransformSettings
-from contract.names import IMAGE, LABEL, PIXELS
+from mnist_tfx.components.settings import TransformSettings
+from mnist_tfx.contract.names import IMAGE, LABEL, PIXELS
 
 MAX_PIXEL = 255.0
 _MIN_DEVIATION = 1e-3

@@ -6,8 +6,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from components.settings import OF_OPTIMIZERS
-from components.trainer.config import TrainerConfig
+from mnist_tfx.components.settings import OF_OPTIMIZERS
+from mnist_tfx.components.trainer.config import TrainerConfig
 
 _KERAS_TUNERS_OWN = "tuner/"  # how the names begin of what Hyperband notes: epochs, bracket, round
 EPOCHS = f"{_KERAS_TUNERS_OWN}epochs"

@@ -8,7 +8,7 @@ import os
 import keras_tuner
 from keras_tuner.engine.trial import Trial
 
-from components.whole_files import write_whole
+from mnist_tfx.components.whole_files import write_whole
 
 
 class _WholeFiles(keras_tuner.Oracle):

@@ -11,7 +11,7 @@ from typing import Any
 from tfx.dsl.io import fileio
 from tfx.types import Artifact
 
-from components.tuner.hyperparameters import EPOCHS, settings_found
+from mnist_tfx.components.tuner.hyperparameters import EPOCHS, settings_found
 
 _RESULTS_FILE = "tuner_results.json"  # as TFX's executor names it
 

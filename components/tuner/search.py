@@ -20,19 +20,19 @@ from keras_tuner.errors import FailedTrialError, FatalError
 from tfx.components.trainer.fn_args_utils import FnArgs
 from tfx.components.tuner.component import TunerFnResult
 
-from components.settings import DistillationSettings
-from components.trainer.config import TrainerConfig, identity_digest
-from components.trainer.fn_args import trainer_config
-from components.trainer.training import train
-from components.trainer.training_data import decode_examples
-from components.transform.preprocessing import Normalization
-from components.tuner.hyperparameters import EPOCHS, settings_found, with_settings
-from components.tuner.oracles import BayesianOptimizationOracle, HyperbandOracle
-from components.tuner.results import short
-from components.tuner.settings import TunerSettings
-from components.tuner.space import search_space
-from components.whole_files import write_whole
-from contract.errors import PipelineError
+from mnist_tfx.components.settings import DistillationSettings
+from mnist_tfx.components.trainer.config import TrainerConfig, identity_digest
+from mnist_tfx.components.trainer.fn_args import trainer_config
+from mnist_tfx.components.trainer.training import train
+from mnist_tfx.components.trainer.training_data import decode_examples
+from mnist_tfx.components.transform.preprocessing import Normalization
+from mnist_tfx.components.tuner.hyperparameters import EPOCHS, settings_found, with_settings
+from mnist_tfx.components.tuner.oracles import BayesianOptimizationOracle, HyperbandOracle
+from mnist_tfx.components.tuner.results import short
+from mnist_tfx.components.tuner.settings import TunerSettings
+from mnist_tfx.components.tuner.space import search_space
+from mnist_tfx.components.whole_files import write_whole
+from mnist_tfx.contract.errors import PipelineError
 
 _PROGRESS = logging.getLogger("mnist_tfx.progress")
 _MILESTONE = {"milestone": True}  # a line that is shown however short a time ago another one was

@@ -8,8 +8,15 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from components.settings import OF_OPTIMIZERS, AugmentationSettings, ModelSettings, Positive, Section, TrainingSettings
-from contract.errors import unknown_name
+from mnist_tfx.components.settings import (
+    OF_OPTIMIZERS,
+    AugmentationSettings,
+    ModelSettings,
+    Positive,
+    Section,
+    TrainingSettings,
+)
+from mnist_tfx.contract.errors import unknown_name
 
 SEARCHED_SECTIONS: Mapping[str, type[Section]] = {
     "model": ModelSettings,

@@ -8,7 +8,7 @@ from typing import Any
 
 import keras_tuner
 
-from components.tuner.settings import Choice, Range, field_type
+from mnist_tfx.components.tuner.settings import Choice, Range, field_type
 
 
 def search_space(space: Mapping[str, Range | Choice]) -> keras_tuner.HyperParameters:

@@ -14,8 +14,8 @@ from etils import epath
 from google.protobuf import json_format, struct_pb2
 from kfp.pipeline_spec import pipeline_spec_pb2 as pb
 
-from contract.errors import UsageError
-from kubeflow.ir import CompiledPipeline
+from mnist_tfx.contract.errors import UsageError
+from mnist_tfx.kubeflow.ir import CompiledPipeline
 
 OUTPUT_FILE = "executor_output.json"
 

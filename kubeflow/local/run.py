@@ -16,18 +16,18 @@ from kfp.pipeline_spec import pipeline_spec_pb2 as pb
 from tfx.orchestration.kubeflow.v2.container import kubeflow_v2_entrypoint_utils
 from tfx.types import Artifact
 
-from components.datasets.prepared import PreparedDataset
-from contract.errors import PipelineError
-from kubeflow.compile import Upload
-from kubeflow.ir import read_compiled
-from kubeflow.local.tasks import Places, order_of, run_tasks
-from pipeline.local_run import outcome_of
-from pipeline.outcome import Outcome
-from pipeline.run_id import claim_run_id
-from pipeline.running.describe import describer
-from pipeline.running.live_view import make_observer
-from pipeline.running.local_runner import NodeResult, RunResult
-from pipeline.running.log_capture import output_to
+from mnist_tfx.components.datasets.prepared import PreparedDataset
+from mnist_tfx.contract.errors import PipelineError
+from mnist_tfx.kubeflow.compile import Upload
+from mnist_tfx.kubeflow.ir import read_compiled
+from mnist_tfx.kubeflow.local.tasks import Places, order_of, run_tasks
+from mnist_tfx.pipeline.local_run import outcome_of
+from mnist_tfx.pipeline.outcome import Outcome
+from mnist_tfx.pipeline.run_id import claim_run_id
+from mnist_tfx.pipeline.running.describe import describer
+from mnist_tfx.pipeline.running.live_view import make_observer
+from mnist_tfx.pipeline.running.local_runner import NodeResult, RunResult
+from mnist_tfx.pipeline.running.log_capture import output_to
 
 LOG = "run.log"
 

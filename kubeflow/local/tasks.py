@@ -17,17 +17,17 @@ from typing import Any, TypeAlias
 
 from kfp.pipeline_spec import pipeline_spec_pb2 as pb
 
-from contract import errors
-from contract.errors import PipelineError, UsageError
-from kubeflow.ir import CompiledPipeline
-from kubeflow.local.executor_input import OUTPUT_FILE, Values, command_line, has_output
-from pipeline.observer import Observer
+from mnist_tfx.contract import errors
+from mnist_tfx.contract.errors import PipelineError, UsageError
+from mnist_tfx.kubeflow.ir import CompiledPipeline
+from mnist_tfx.kubeflow.local.executor_input import OUTPUT_FILE, Values, command_line, has_output
+from mnist_tfx.pipeline.observer import Observer
 
 _LOG, _COMMAND = "task.log", "command.sh"
 _TAIL_LINES = 8
 _Present: TypeAlias = Callable[[Mapping[str, pb.ArtifactList]], Mapping[str, Sequence[Any]]]
 # A message of ours in the traceback that ends the log of a failed task; its further lines are indented.
-_OUR_ERROR = re.compile(r"^(?:contract|components)\.(?:\w+\.)*errors\.(\w+): (.*(?:\n .*)*)", re.MULTILINE)
+_OUR_ERROR = re.compile(r"^mnist_tfx\.(?:\w+\.)*errors\.(\w+): (.*(?:\n .*)*)", re.MULTILINE)
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,10 @@ from typing import Annotated, Literal, TypeAlias
 
 from pydantic import AfterValidator, Field, field_validator
 
-from components.settings import BeamSettings, Section
-from contract.errors import UsageError, unknown_name
-from kubeflow.machines import KubeflowMachine, VertexMachine
-from pipeline.settings_files import SettingsReader, read_toml
+from mnist_tfx.components.settings import BeamSettings, Section
+from mnist_tfx.contract.errors import UsageError, unknown_name
+from mnist_tfx.kubeflow.machines import KubeflowMachine, VertexMachine
+from mnist_tfx.pipeline.settings_files import SettingsReader, read_toml
 
 _FOLDER = Path(__file__).resolve().parent
 TARGETS = ("vertex", "kubeflow")

@@ -6,8 +6,8 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from contract.errors import PipelineError
-from kubeflow.remote.platform import Unreachable
+from mnist_tfx.contract.errors import PipelineError
+from mnist_tfx.kubeflow.remote.platform import Unreachable
 
 PAUSES_SECONDS = (0.5, 2.0)  # before the second and the third attempt
 

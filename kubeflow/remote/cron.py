@@ -14,7 +14,7 @@ from datetime import UTC, date, datetime, time, timedelta
 from functools import cached_property
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from contract.errors import UsageError, unknown_name
+from mnist_tfx.contract.errors import UsageError, unknown_name
 
 _DAYS_SEARCHED = 8 * 366  # 29 February can be eight years away: 2096 and 2104
 _MONTHS = ("JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC")

@@ -7,8 +7,8 @@ from dataclasses import replace
 from datetime import datetime, time, timedelta
 from zoneinfo import ZoneInfo
 
-from contract.errors import UsageError
-from kubeflow.remote.cron import Cron, moments_of
+from mnist_tfx.contract.errors import UsageError
+from mnist_tfx.kubeflow.remote.cron import Cron, moments_of
 
 _DAYS_LOOKED_AT = 400  # every change of the clocks that recurs is within a year
 _EVERY_WEEKDAY = frozenset(range(7))

@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from components.pusher import NOT_PUSHED, PUSHED
-from contract.errors import DataRejected, ModelRejected, PipelineError
-from kubeflow.remote.platform import Job, Platform, RunState, Submitted, TaskPhase, TaskState, Unreachable
-from pipeline.observer import Observer
+from mnist_tfx.components.pusher import NOT_PUSHED, PUSHED
+from mnist_tfx.contract.errors import DataRejected, ModelRejected, PipelineError
+from mnist_tfx.kubeflow.remote.platform import Job, Platform, RunState, Submitted, TaskPhase, TaskState, Unreachable
+from mnist_tfx.pipeline.observer import Observer
 
 _PATIENCE_SECONDS = 600.0  # that a platform may be unreachable while we only watch
 _GATE, _EVALUATOR, _INFRA, _PUSHER = "DataGate", "Evaluator", "InfraValidator", "Pusher"

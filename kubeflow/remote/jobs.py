@@ -6,14 +6,14 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kubeflow.compile import Upload, compile_prepared, uploads
-from kubeflow.ir import read_content
-from kubeflow.profiles import Profile
-from kubeflow.remote.platform import Job
-from pipeline.recipes import Recipe
+from mnist_tfx.kubeflow.compile import Upload, compile_prepared, uploads
+from mnist_tfx.kubeflow.ir import read_content
+from mnist_tfx.kubeflow.profiles import Profile
+from mnist_tfx.kubeflow.remote.platform import Job
+from mnist_tfx.pipeline.recipes import Recipe
 
 if TYPE_CHECKING:
-    from components.datasets.prepared import PreparedDataset
+    from mnist_tfx.components.datasets.prepared import PreparedDataset
 
 
 def compile_job(

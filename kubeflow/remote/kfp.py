@@ -10,13 +10,13 @@ from typing import Any
 
 import kfp_server_api
 
-from contract.errors import PipelineError
-from kubeflow.profiles import KubeflowProfile
-from kubeflow.remote.attempts import make_once, read
-from kubeflow.remote.kfp_access import KubeflowAccess, equals
-from kubeflow.remote.kfp_schedules import KubeflowSchedules
-from kubeflow.remote.kfp_uploads import KubeflowUploads
-from kubeflow.remote.platform import Job, RunPhase, RunState, Submitted, TaskPhase, TaskState
+from mnist_tfx.contract.errors import PipelineError
+from mnist_tfx.kubeflow.profiles import KubeflowProfile
+from mnist_tfx.kubeflow.remote.attempts import make_once, read
+from mnist_tfx.kubeflow.remote.kfp_access import KubeflowAccess, equals
+from mnist_tfx.kubeflow.remote.kfp_schedules import KubeflowSchedules
+from mnist_tfx.kubeflow.remote.kfp_uploads import KubeflowUploads
+from mnist_tfx.kubeflow.remote.platform import Job, RunPhase, RunState, Submitted, TaskPhase, TaskState
 
 _RUN_PHASES: Mapping[str, RunPhase] = {
     "RUNNING": "running",

@@ -11,10 +11,10 @@ from typing import Any
 import kfp_server_api
 import urllib3
 
-from contract.errors import PipelineError, UsageError
-from kubeflow.profiles import KubeflowProfile
-from kubeflow.remote.attempts import Taken, read
-from kubeflow.remote.platform import Unreachable
+from mnist_tfx.contract.errors import PipelineError, UsageError
+from mnist_tfx.kubeflow.profiles import KubeflowProfile
+from mnist_tfx.kubeflow.remote.attempts import Taken, read
+from mnist_tfx.kubeflow.remote.platform import Unreachable
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # kfp tells of its Python versions

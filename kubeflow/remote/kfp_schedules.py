@@ -9,12 +9,12 @@ from zoneinfo import ZoneInfo
 
 import kfp_server_api
 
-from contract.errors import UsageError
-from kubeflow.remote.attempts import make_once, read
-from kubeflow.remote.kfp_access import KubeflowAccess
-from kubeflow.remote.kfp_uploads import KubeflowUploads
-from kubeflow.remote.platform import MANAGED_BY, Change, Job, Schedule, Timing
-from kubeflow.remote.timing import kubeflow_expression
+from mnist_tfx.contract.errors import UsageError
+from mnist_tfx.kubeflow.remote.attempts import make_once, read
+from mnist_tfx.kubeflow.remote.kfp_access import KubeflowAccess
+from mnist_tfx.kubeflow.remote.kfp_uploads import KubeflowUploads
+from mnist_tfx.kubeflow.remote.platform import MANAGED_BY, Change, Job, Schedule, Timing
+from mnist_tfx.kubeflow.remote.timing import kubeflow_expression
 
 _OURS = f"made by {MANAGED_BY}"
 _STATES: dict[str, Literal["active", "paused"]] = {"ENABLED": "active", "DISABLED": "paused"}

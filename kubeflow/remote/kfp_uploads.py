@@ -6,9 +6,9 @@ from typing import Any
 
 import kfp_server_api
 
-from kubeflow.remote.attempts import make_once
-from kubeflow.remote.kfp_access import KubeflowAccess, equals
-from kubeflow.remote.platform import MANAGED_BY, Job
+from mnist_tfx.kubeflow.remote.attempts import make_once
+from mnist_tfx.kubeflow.remote.kfp_access import KubeflowAccess, equals
+from mnist_tfx.kubeflow.remote.platform import MANAGED_BY, Job
 
 
 class KubeflowUploads:

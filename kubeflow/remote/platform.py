@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, TypeAlias
 from zoneinfo import ZoneInfo
 
-from contract.errors import PipelineError, UsageError, unknown_name
-from kubeflow.remote.cron import Cron
+from mnist_tfx.contract.errors import PipelineError, UsageError, unknown_name
+from mnist_tfx.kubeflow.remote.cron import Cron
 
 MANAGED_BY = "mnist-tfx"  # marks what this program made, where a platform keeps marks
 

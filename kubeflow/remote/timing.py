@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from contract.errors import UsageError
-from kubeflow.profiles import KubeflowProfile, Profile
-from kubeflow.remote.cron import parse_timezone
-from kubeflow.remote.cron_zones import for_clock, six_fields
-from kubeflow.remote.platform import Timing
+from mnist_tfx.contract.errors import UsageError
+from mnist_tfx.kubeflow.profiles import KubeflowProfile, Profile
+from mnist_tfx.kubeflow.remote.cron import parse_timezone
+from mnist_tfx.kubeflow.remote.cron_zones import for_clock, six_fields
+from mnist_tfx.kubeflow.remote.platform import Timing
 
 
 def check_timing(timing: Timing, profile: Profile) -> None:

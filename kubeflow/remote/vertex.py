@@ -9,12 +9,12 @@ from typing import Any
 
 from google.cloud.aiplatform_v1.types import PipelineJob, PipelineState, PipelineTaskDetail
 
-from kubeflow.profiles import VertexProfile
-from kubeflow.remote.attempts import make_once, read
-from kubeflow.remote.platform import Job, RunPhase, RunState, Submitted, TaskPhase, TaskState
-from kubeflow.remote.vertex_access import VertexAccess, moment
-from kubeflow.remote.vertex_job import pipeline_job
-from kubeflow.remote.vertex_schedules import VertexSchedules
+from mnist_tfx.kubeflow.profiles import VertexProfile
+from mnist_tfx.kubeflow.remote.attempts import make_once, read
+from mnist_tfx.kubeflow.remote.platform import Job, RunPhase, RunState, Submitted, TaskPhase, TaskState
+from mnist_tfx.kubeflow.remote.vertex_access import VertexAccess, moment
+from mnist_tfx.kubeflow.remote.vertex_job import pipeline_job
+from mnist_tfx.kubeflow.remote.vertex_schedules import VertexSchedules
 
 _CONSOLE = "https://console.cloud.google.com/vertex-ai"
 

@@ -17,10 +17,10 @@ from google.cloud.aiplatform_v1.services.pipeline_service.transports.grpc import
 from google.cloud.aiplatform_v1.services.schedule_service import ScheduleServiceClient
 from google.cloud.aiplatform_v1.services.schedule_service.transports.grpc import ScheduleServiceGrpcTransport
 
-from contract.errors import PipelineError, UsageError
-from kubeflow.profiles import VertexProfile
-from kubeflow.remote.attempts import Taken
-from kubeflow.remote.platform import Unreachable
+from mnist_tfx.contract.errors import PipelineError, UsageError
+from mnist_tfx.kubeflow.profiles import VertexProfile
+from mnist_tfx.kubeflow.remote.attempts import Taken
+from mnist_tfx.kubeflow.remote.platform import Unreachable
 
 _SCOPE = "https://www.googleapis.com/auth/cloud-platform"
 # Codes with which a request may have done its work, or not.

@@ -5,8 +5,8 @@ from __future__ import annotations
 from google.cloud.aiplatform_v1.types import PipelineJob
 from google.protobuf import json_format
 
-from kubeflow.profiles import VertexProfile
-from kubeflow.remote.platform import MANAGED_BY, Job
+from mnist_tfx.kubeflow.profiles import VertexProfile
+from mnist_tfx.kubeflow.remote.platform import MANAGED_BY, Job
 
 
 def pipeline_job(job: Job, profile: VertexProfile) -> PipelineJob:

@@ -9,11 +9,11 @@ from google.cloud.aiplatform_v1.types import CreatePipelineJobRequest
 from google.cloud.aiplatform_v1.types import Schedule as VertexSchedule
 from google.protobuf.field_mask_pb2 import FieldMask
 
-from kubeflow.remote.attempts import make_once, read
-from kubeflow.remote.platform import MANAGED_BY, Change, Job, Schedule, Timing
-from kubeflow.remote.timing import check_timing
-from kubeflow.remote.vertex_access import VertexAccess, moment
-from kubeflow.remote.vertex_job import pipeline_job
+from mnist_tfx.kubeflow.remote.attempts import make_once, read
+from mnist_tfx.kubeflow.remote.platform import MANAGED_BY, Change, Job, Schedule, Timing
+from mnist_tfx.kubeflow.remote.timing import check_timing
+from mnist_tfx.kubeflow.remote.vertex_access import VertexAccess, moment
+from mnist_tfx.kubeflow.remote.vertex_job import pipeline_job
 
 _UPDATED = FieldMask(paths=["cron", "create_pipeline_job_request", "max_concurrent_run_count", "allow_queueing"])
 _STATES: dict[int, Literal["active", "paused", "ended"]] = {

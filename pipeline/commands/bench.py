@@ -7,12 +7,12 @@ import json
 import sys
 from typing import TYPE_CHECKING, Any
 
-from contract.errors import UsageError
-from pipeline.commands.options.server import add_server_arguments, add_version_arguments, connected, positive
+from mnist_tfx.contract.errors import UsageError
+from mnist_tfx.pipeline.commands.options.server import add_server_arguments, add_version_arguments, connected, positive
 
 if TYPE_CHECKING:
-    from serving.client import Client
-    from serving.client.load import LoadReport
+    from mnist_tfx.serving.client import Client
+    from mnist_tfx.serving.client.load import LoadReport
 
 SUMMARY = "Measure a served model's throughput and latency."
 EXAMPLE = "mnist-tfx bench fashion_mnist --concurrency 16 --duration 10"
@@ -48,8 +48,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Prints the measurement; 1 if no request was answered."""
-    from serving.client import Retry
-    from serving.client.load import Load, measure
+    from mnist_tfx.serving.client import Retry
+    from mnist_tfx.serving.client.load import Load, measure
 
     if not args.warmup >= 0:
         raise UsageError(f"--warmup must be at least 0 s, got {args.warmup}.")
@@ -66,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _noise(client: Client, count: int) -> Any:
-    from serving.client.load import random_images
+    from mnist_tfx.serving.client.load import random_images
 
     signature = client.metadata().signatures.get("images")
     spec = signature.inputs.get("images") if signature else None

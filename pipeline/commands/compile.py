@@ -8,12 +8,12 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from contract.errors import UsageError
-from pipeline.commands.options.remote import add_pipeline_arguments, add_target_arguments, read_profile
-from pipeline.running.home import Home
+from mnist_tfx.contract.errors import UsageError
+from mnist_tfx.pipeline.commands.options.remote import add_pipeline_arguments, add_target_arguments, read_profile
+from mnist_tfx.pipeline.running.home import Home
 
 if TYPE_CHECKING:
-    from kubeflow.compile import Upload
+    from mnist_tfx.kubeflow.compile import Upload
 
 SUMMARY = "compile the pipeline for Vertex AI or Kubeflow Pipelines, check the file, run it here"
 EXAMPLE = "mnist-tfx compile --target vertex --dataset mnist --profile vertex-gpu -o pipeline.json"
@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _check(path: Path, args: argparse.Namespace) -> int:
-    from kubeflow.check import check_file, rules_of
+    from mnist_tfx.kubeflow.check import check_file, rules_of
 
     target = check_file(path, args.target)
     rules = rules_of(target)
@@ -64,15 +64,15 @@ def _check(path: Path, args: argparse.Namespace) -> int:
 
 
 def _compile(output: Path, args: argparse.Namespace) -> int:
-    from pipeline.recipes import load_recipe
-    from pipeline.running.log_capture import output_to
+    from mnist_tfx.pipeline.recipes import load_recipe
+    from mnist_tfx.pipeline.running.log_capture import output_to
 
     profile = read_profile(args)
     recipe = load_recipe(args.dataset, args.recipe, args.set)
     home = Home.resolve(args.home)
     with output_to(Path(os.devnull)):  # TensorFlow and TFX are chatty from their import on
-        from components.datasets.prepared import load_prepared
-        from kubeflow.compile import check_ending, compile_prepared, uploads
+        from mnist_tfx.components.datasets.prepared import load_prepared
+        from mnist_tfx.kubeflow.compile import check_ending, compile_prepared, uploads
 
         check_ending(profile, output)
         dataset = load_prepared(args.dataset, recipe.data.version, home.datasets)
@@ -81,8 +81,8 @@ def _compile(output: Path, args: argparse.Namespace) -> int:
     if not args.run_local:
         _report(output, needed, as_json=args.json)
         return 0
-    from kubeflow.local.run import LOG, run_folder, run_local
-    from pipeline.outcome_report import report_outcomes
+    from mnist_tfx.kubeflow.local.run import LOG, run_folder, run_local
+    from mnist_tfx.pipeline.outcome_report import report_outcomes
 
     local = Path(args.run_local).resolve()
     outcome = run_local(output, profile.root, local, dataset, needed, in_bucket=args.in_bucket)

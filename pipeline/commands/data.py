@@ -9,11 +9,11 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from contract.errors import UsageError
-from pipeline.running.home import Home
+from mnist_tfx.contract.errors import UsageError
+from mnist_tfx.pipeline.running.home import Home
 
 if TYPE_CHECKING:
-    from components.datasets.prepared import PreparedDataset
+    from mnist_tfx.components.datasets.prepared import PreparedDataset
 
 SUMMARY = "Fetch, verify and prepare datasets."
 EXAMPLE = "mnist-tfx data prepare --dataset fashion_mnist"
@@ -59,7 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Runs `data prepare`, the only verb."""
-    from components.datasets.published import DATASETS
+    from mnist_tfx.components.datasets.published import DATASETS
 
     if args.dataset == "all" and args.source is not None:
         raise UsageError("--from holds one dataset: name it with --dataset.")
@@ -78,11 +78,11 @@ def run(args: argparse.Namespace) -> int:
 
 def _prepare(name: str, data_dir: Path, source: Path | None) -> dict[str, Any]:
     """Prepares one dataset unless it is; returns what is printed of it."""
-    from components.datasets.errors import NotPrepared
-    from components.datasets.prepare import prepare
-    from components.datasets.prepared import load_prepared
-    from pipeline.running.data_progress import shown_progress
-    from pipeline.running.log_capture import output_to
+    from mnist_tfx.components.datasets.errors import NotPrepared
+    from mnist_tfx.components.datasets.prepare import prepare
+    from mnist_tfx.components.datasets.prepared import load_prepared
+    from mnist_tfx.pipeline.running.data_progress import shown_progress
+    from mnist_tfx.pipeline.running.log_capture import output_to
 
     start = time.monotonic()
     try:

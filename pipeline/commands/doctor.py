@@ -18,8 +18,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Prints every check; 0 where none failed, else 1."""
-    from pipeline.doctor.checks import examine
-    from pipeline.running.home import Home
+    from mnist_tfx.pipeline.doctor.checks import examine
+    from mnist_tfx.pipeline.running.home import Home
 
     checks = examine(Home.resolve(args.home))
     ok = all(check.status != "fail" for check in checks)

@@ -8,15 +8,15 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from components.range_test import MAX_RATE, MIN_RATE, STEPS
-from contract.errors import PipelineError, UsageError
-from pipeline.commands.options.recipe import add_recipe_arguments
-from pipeline.partial_run import add_plot_argument, check_plot_argument
-from pipeline.running.home import Home
+from mnist_tfx.components.range_test import MAX_RATE, MIN_RATE, STEPS
+from mnist_tfx.contract.errors import PipelineError, UsageError
+from mnist_tfx.pipeline.commands.options.recipe import add_recipe_arguments
+from mnist_tfx.pipeline.partial_run import add_plot_argument, check_plot_argument
+from mnist_tfx.pipeline.running.home import Home
 
 if TYPE_CHECKING:
-    from components.range_test.curve import Curve
-    from pipeline.partial_run import PartialRun
+    from mnist_tfx.components.range_test.curve import Curve
+    from mnist_tfx.pipeline.partial_run import PartialRun
 
 SUMMARY = "find a learning rate: train briefly while it rises, and see where the loss is lowest"
 EXAMPLE = "mnist-tfx lr-find --dataset fashion_mnist --set model.hidden_layers=[100,50] -o rates.png"
@@ -40,8 +40,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Makes the data as the pipeline would, does the test, draws the curve, and suggests or refuses to."""
-    from pipeline.partial_run import run_until
-    from pipeline.recipes import load_recipe
+    from mnist_tfx.pipeline.partial_run import run_until
+    from mnist_tfx.pipeline.recipes import load_recipe
 
     if not 0.0 < args.min_rate < args.max_rate:
         raise UsageError(
@@ -63,17 +63,17 @@ def run(args: argparse.Namespace) -> int:
 def _measure(made: PartialRun, min_rate: float, max_rate: float, steps: int) -> Curve:
     import tempfile
 
-    from pipeline.running.log_capture import output_to
+    from mnist_tfx.pipeline.running.log_capture import output_to
 
     with output_to(made.log_file), tempfile.TemporaryDirectory(prefix="decoded-") as cache_dir:
         import tensorflow_transform as tft
         from tfx.types import artifact_utils
         from tfx.utils import io_utils
 
-        from components.range_test.run import measure_curve
-        from components.trainer.training_data import decode_examples
-        from components.transform.preprocessing import Normalization
-        from contract.names import TRAIN
+        from mnist_tfx.components.range_test.run import measure_curve
+        from mnist_tfx.components.trainer.training_data import decode_examples
+        from mnist_tfx.components.transform.preprocessing import Normalization
+        from mnist_tfx.contract.names import TRAIN
 
         [graph] = made.outputs["Transform"]["transform_graph"]
         shape = made.config.image_shape
@@ -85,8 +85,8 @@ def _measure(made: PartialRun, min_rate: float, max_rate: float, steps: int) -> 
 
 def _report(args: argparse.Namespace, curve: Curve, plot: Path) -> int:
     """Prints what the curve suggests; the plot is drawn in any case, to see why it suggests nothing."""
-    from components.range_test.curve import RULE, suggest
-    from pipeline.commands.plots import plot_range_test
+    from mnist_tfx.components.range_test.curve import RULE, suggest
+    from mnist_tfx.pipeline.commands.plots import plot_range_test
 
     error = suggestion = None
     try:

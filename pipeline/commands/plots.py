@@ -9,8 +9,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
-from components.range_test.curve import RULE, Curve, Suggestion
-from components.tuner.results import TrialResult
+from mnist_tfx.components.range_test.curve import RULE, Curve, Suggestion
+from mnist_tfx.components.tuner.results import TrialResult
 
 _SIZE, _DPI = (8.0, 4.8), 120  # inches, dots per inch
 _RAW, _LINE, _MARK = "#b8c4d0", "#1f5a94", "#b3261e"

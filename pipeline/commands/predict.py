@@ -11,14 +11,14 @@ from dataclasses import asdict
 from io import BufferedReader
 from typing import TYPE_CHECKING, cast
 
-from contract.errors import UsageError
-from contract.names import METADATA_PATH
-from contract.versions import stored_versions
-from pipeline.commands.options.server import add_server_arguments, add_version_arguments, connected, positive
-from pipeline.running.home import Home
+from mnist_tfx.contract.errors import UsageError
+from mnist_tfx.contract.names import METADATA_PATH
+from mnist_tfx.contract.versions import stored_versions
+from mnist_tfx.pipeline.commands.options.server import add_server_arguments, add_version_arguments, connected, positive
+from mnist_tfx.pipeline.running.home import Home
 
 if TYPE_CHECKING:
-    from serving.client import Classification, Client
+    from mnist_tfx.serving.client import Classification, Client
 
 SUMMARY = "Classify image files with a served model, through gRPC."
 EXAMPLE = "mnist-tfx predict fashion_mnist boot.png shirt.jpg"
@@ -77,7 +77,7 @@ def _print_json(answers: Iterator[tuple[str, Classification]]) -> None:
 
 def _classify(client: Client, images: list[str], top: int) -> Iterator[tuple[str, Classification]]:
     """The name and the answer of each image; an IDX file's are called FILE[0], FILE[1], ..."""
-    from serving.client import idx
+    from mnist_tfx.serving.client import idx
 
     encoded: list[tuple[str, str | bytes]] = []
     for image in images:
@@ -126,7 +126,7 @@ def _class_names(args: argparse.Namespace) -> list[str] | None:
     if args.class_names is not None:
         with _opened(args.class_names) as file:
             return file.read().decode("utf-8", "replace").splitlines()
-    from serving.client.channel import is_loopback
+    from mnist_tfx.serving.client.channel import is_loopback
 
     if not is_loopback(args.address):
         return None

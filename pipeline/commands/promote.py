@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from contract.errors import UsageError
-from pipeline.commands.options.release import add_release_arguments, make_release
+from mnist_tfx.contract.errors import UsageError
+from mnist_tfx.pipeline.commands.options.release import add_release_arguments, make_release
 
 if TYPE_CHECKING:
-    from serving.releases.plans import Plan
-    from serving.releases.state import ModelState
+    from mnist_tfx.serving.releases.plans import Plan
+    from mnist_tfx.serving.releases.state import ModelState
 
 SUMMARY = "Make the canary, or a named version, the stable one; later pushes wait until they are promoted."
 EXAMPLE = "mnist-tfx promote mnist"
@@ -37,7 +37,7 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError("--follow-latest takes no VERSION; promote the version first.")
 
     def decide(state: ModelState) -> Plan:
-        from serving.releases.plans import follow_latest, promote
+        from mnist_tfx.serving.releases.plans import follow_latest, promote
 
         return follow_latest(state) if args.follow_latest else promote(state, args.version)
 

@@ -17,7 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Prints every recipe: its header, and its settings with the defaults filled in, as `--set` takes them."""
-    from pipeline.recipes import dataset_names, flatten, load_recipe, recipe_files
+    from mnist_tfx.pipeline.recipes import dataset_names, flatten, load_recipe, recipe_files
 
     found = [
         (dataset, name, path)

@@ -11,12 +11,12 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from contract.models_config import CANARY, Pin
-from contract.versions import StoredVersion
-from serving.client import VersionStatus
-from serving.releases import record
-from serving.releases.apply import Released
-from serving.releases.state import ModelState
+from mnist_tfx.contract.models_config import CANARY, Pin
+from mnist_tfx.contract.versions import StoredVersion
+from mnist_tfx.serving.client import VersionStatus
+from mnist_tfx.serving.releases import record
+from mnist_tfx.serving.releases.apply import Released
+from mnist_tfx.serving.releases.state import ModelState
 
 _SHOWN_RELEASES = 5
 _STYLES = {"live": "bold green", "canary": "cyan", "incomplete": "red", "not promoted": "yellow"}

@@ -6,8 +6,8 @@ import argparse
 import json
 from pathlib import Path
 
-from contract.errors import PipelineError, UsageError
-from pipeline.running.home import Home
+from mnist_tfx.contract.errors import PipelineError, UsageError
+from mnist_tfx.pipeline.running.home import Home
 
 SUMMARY = "Make the HTML report of a run, or of two runs beside each other."
 EXAMPLE = "mnist-tfx report latest"
@@ -29,9 +29,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Prints the path of the file, or a JSON object, to standard output."""
-    from pipeline.history import load_run
-    from pipeline.running.loading import collector_paused
-    from pipeline.running.log_capture import output_to
+    from mnist_tfx.pipeline.history import load_run
+    from mnist_tfx.pipeline.running.loading import collector_paused
+    from mnist_tfx.pipeline.running.log_capture import output_to
 
     if (args.run_id is None) == (args.compare is None):
         raise UsageError("name one run, or two with --compare. `mnist-tfx runs` lists them.")
@@ -45,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         with output_to(log):
             with collector_paused():
-                from pipeline.run_report import write_comparison, write_report
+                from mnist_tfx.pipeline.run_report import write_comparison, write_report
 
             told = write_comparison(home, tuple(args.compare), output) if args.compare else None
             told = told or write_report(home, args.run_id, output)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from pipeline.commands.options.release import add_release_arguments, make_release
+from mnist_tfx.pipeline.commands.options.release import add_release_arguments, make_release
 
 if TYPE_CHECKING:
-    from serving.releases.plans import Plan
-    from serving.releases.state import ModelState
+    from mnist_tfx.serving.releases.plans import Plan
+    from mnist_tfx.serving.releases.state import ModelState
 
 SUMMARY = "Go back to an earlier version of a model, or withdraw its canary."
 EXAMPLE = "mnist-tfx rollback mnist --reason 'wrong on sandals'"
@@ -30,7 +30,7 @@ def run(args: argparse.Namespace) -> int:
     """Changes the files that a server watches and waits until it follows."""
 
     def decide(state: ModelState) -> Plan:
-        from serving.releases.plans import rollback
+        from mnist_tfx.serving.releases.plans import rollback
 
         return rollback(state, args.to)
 

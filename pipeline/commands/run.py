@@ -6,13 +6,13 @@ import argparse
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from pipeline.commands.options.recipe import add_recipe_arguments
-from pipeline.running.home import Home
+from mnist_tfx.pipeline.commands.options.recipe import add_recipe_arguments
+from mnist_tfx.pipeline.running.home import Home
 
 if TYPE_CHECKING:
-    from components.datasets.prepared import PreparedDataset
-    from pipeline.outcome import Outcome
-    from pipeline.recipes import Recipe
+    from mnist_tfx.components.datasets.prepared import PreparedDataset
+    from mnist_tfx.pipeline.outcome import Outcome
+    from mnist_tfx.pipeline.recipes import Recipe
 
 # What --push and --no-push set; --set comes after them.
 _PUSH = {
@@ -39,11 +39,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Runs each dataset in turn; a rejected one does not keep the others from running."""
-    from components.datasets.sources import require_sources
-    from pipeline.metadata_store import open_store
-    from pipeline.outcome_report import report_outcomes
-    from pipeline.partial_run import prepare_dataset
-    from pipeline.recipes import MAIN_DATASETS, load_recipe
+    from mnist_tfx.components.datasets.sources import require_sources
+    from mnist_tfx.pipeline.metadata_store import open_store
+    from mnist_tfx.pipeline.outcome_report import report_outcomes
+    from mnist_tfx.pipeline.partial_run import prepare_dataset
+    from mnist_tfx.pipeline.recipes import MAIN_DATASETS, load_recipe
 
     datasets = MAIN_DATASETS if args.dataset == "all" else (args.dataset,)
     recipes = [load_recipe(dataset, args.recipe, [*_PUSH.get(args.push, ()), *args.set]) for dataset in datasets]
@@ -60,20 +60,20 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _run_one(recipe: Recipe, dataset: PreparedDataset, home: Home, *, enable_cache: bool) -> Outcome:
-    from pipeline.run_id import claim_run_id
-    from pipeline.running.loading import collector_paused
-    from pipeline.running.log_capture import output_to
+    from mnist_tfx.pipeline.run_id import claim_run_id
+    from mnist_tfx.pipeline.running.loading import collector_paused
+    from mnist_tfx.pipeline.running.log_capture import output_to
 
     run_id = claim_run_id(home.runs(dataset.name), dataset.name)
     log_file = home.log(dataset.name, run_id)
     with output_to(log_file):  # TensorFlow and TFX are chatty from their import on
         with collector_paused():
-            from pipeline.local_run import plan_run
+            from mnist_tfx.pipeline.local_run import plan_run
 
         planned = plan_run(recipe, dataset, home, run_id, log_file, enable_cache=enable_cache)
     outcome = planned.execute()
     with output_to(log_file):
-        from pipeline.run_report import leave_report
+        from mnist_tfx.pipeline.run_report import leave_report
 
         report = leave_report(home, run_id)
     return replace(outcome, report=str(report) if report else None)

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from pipeline.commands.options.remote import (
+from mnist_tfx.pipeline.commands.options.remote import (
     add_pipeline_arguments,
     add_request_arguments,
     add_target_arguments,
@@ -22,8 +22,8 @@ from pipeline.commands.options.remote import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from kubeflow.profiles import Profile
-    from kubeflow.remote.platform import Schedule, Schedules, Timing
+    from mnist_tfx.kubeflow.profiles import Profile
+    from mnist_tfx.kubeflow.remote.platform import Schedule, Schedules, Timing
 
 SUMMARY = "run the pipeline at fixed times on Vertex AI or Kubeflow Pipelines"
 EXAMPLE = (
@@ -81,12 +81,12 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _create(args: argparse.Namespace, profile: Profile) -> None:
-    from kubeflow.remote.cron import parse_cron, parse_timezone
-    from kubeflow.remote.cron_zones import clock_changes
-    from kubeflow.remote.jobs import plain_name
-    from kubeflow.remote.platform import Timing, check_schedule_name
-    from kubeflow.remote.timing import check_timing
-    from pipeline.recipes import load_recipe
+    from mnist_tfx.kubeflow.remote.cron import parse_cron, parse_timezone
+    from mnist_tfx.kubeflow.remote.cron_zones import clock_changes
+    from mnist_tfx.kubeflow.remote.jobs import plain_name
+    from mnist_tfx.kubeflow.remote.platform import Timing, check_schedule_name
+    from mnist_tfx.kubeflow.remote.timing import check_timing
+    from mnist_tfx.pipeline.recipes import load_recipe
 
     cron, zone = parse_cron(args.cron), parse_timezone(args.timezone)
     timing = Timing(cron, zone, args.max_concurrent_runs, args.catch_up)
@@ -151,7 +151,7 @@ def _delete(args: argparse.Namespace, profile: Profile) -> None:
 
 
 def _find(args: argparse.Namespace, profile: Profile) -> tuple[Schedules, Schedule]:
-    from kubeflow.remote.platform import find_schedule
+    from mnist_tfx.kubeflow.remote.platform import find_schedule
 
     schedules = open_platform(profile, args.request_timeout).schedules
     return schedules, find_schedule(schedules, args.name)
@@ -163,9 +163,9 @@ def _next_runs(timing: Timing, now: datetime) -> list[datetime]:
 
 def _runs_of(schedule: Schedule) -> list[datetime]:
     """The next runs of an active schedule; none where its cron expression is not of our kind."""
-    from contract.errors import UsageError
-    from kubeflow.remote.cron import parse_cron, parse_timezone
-    from kubeflow.remote.platform import Timing
+    from mnist_tfx.contract.errors import UsageError
+    from mnist_tfx.kubeflow.remote.cron import parse_cron, parse_timezone
+    from mnist_tfx.kubeflow.remote.platform import Timing
 
     if schedule.state != "active":
         return []

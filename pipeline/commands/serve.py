@@ -10,10 +10,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from contract.errors import PipelineError, UsageError
-from pipeline.running.home import Home
-from serving.server.flags import add_flags, as_command_line, as_options, given_flags, own_flags, tell_version
-from serving.server.startup import load_libraries
+from mnist_tfx.contract.errors import PipelineError, UsageError
+from mnist_tfx.pipeline.running.home import Home
+from mnist_tfx.serving.server.flags import add_flags, as_command_line, as_options, given_flags, own_flags, tell_version
+from mnist_tfx.serving.server.startup import load_libraries
 
 if TYPE_CHECKING:
     from tensorflow_serving.config.model_server_config_pb2 import ModelServerConfig
@@ -69,9 +69,9 @@ def _serve(args: argparse.Namespace, given: dict[str, Any], own: dict[str, Any])
     if given.pop("version", False):
         return tell_version()
     load_libraries()
-    from serving.server.config import MonitoringConfig, ServerOptions
-    from serving.server.main import ModelServer
-    from serving.server.process import run
+    from mnist_tfx.serving.server.config import MonitoringConfig, ServerOptions
+    from mnist_tfx.serving.server.main import ModelServer
+    from mnist_tfx.serving.server.process import run
 
     # What TF Serving leaves off unless told, a user of this command expects: metrics, and the speed of batching.
     options = ServerOptions(**own, **as_options({"enable_batching": True} | given))
@@ -106,7 +106,7 @@ class ServingFolder:
         """
         from tensorflow_serving.config.model_server_config_pb2 import ModelServerConfig
 
-        from serving.server.config_files import read_models
+        from mnist_tfx.serving.server.config_files import read_models
 
         if self._config.exists():
             self._had_config = True

@@ -6,8 +6,8 @@ import argparse
 import json
 from contextlib import ExitStack
 
-from pipeline.commands.options.release import add_server_arguments, open_servers
-from pipeline.running.home import Home
+from mnist_tfx.pipeline.commands.options.release import add_server_arguments, open_servers
+from mnist_tfx.pipeline.running.home import Home
 
 SUMMARY = "Show the versions of a model: which is live, its labels, the run that pushed it, and what a server says."
 EXAMPLE = "mnist-tfx status mnist"
@@ -25,11 +25,11 @@ def run(args: argparse.Namespace) -> int:
     """Prints a table per model, or a JSON list. Works without a server, and says so."""
     from rich.text import Text
 
-    from contract.versions import model_names
-    from pipeline.commands.release_view import ServerAnswer, status_json, status_page
-    from pipeline.history_view import stdout_console
-    from pipeline.pushes import known_pushing_runs
-    from serving.releases.state import read_state
+    from mnist_tfx.contract.versions import model_names
+    from mnist_tfx.pipeline.commands.release_view import ServerAnswer, status_json, status_page
+    from mnist_tfx.pipeline.history_view import stdout_console
+    from mnist_tfx.pipeline.pushes import known_pushing_runs
+    from mnist_tfx.serving.releases.state import read_state
 
     home = Home.resolve(args.home)
     models = model_names(home.serving_root) if args.model is None else [args.model]

@@ -7,7 +7,7 @@ import json
 import sys
 from typing import TYPE_CHECKING, Any
 
-from pipeline.commands.options.remote import (
+from mnist_tfx.pipeline.commands.options.remote import (
     add_pipeline_arguments,
     add_request_arguments,
     add_target_arguments,
@@ -18,7 +18,7 @@ from pipeline.commands.options.remote import (
 )
 
 if TYPE_CHECKING:
-    from kubeflow.remote.follow import Verdict
+    from mnist_tfx.kubeflow.remote.follow import Verdict
 
 SUMMARY = "run the pipeline on Vertex AI or Kubeflow Pipelines"
 EXAMPLE = "mnist-tfx submit --target vertex --dataset mnist --profile my-vertex.toml --wait"
@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Compiles, begins the run, and follows it if told to."""
-    from pipeline.recipes import load_recipe
+    from mnist_tfx.pipeline.recipes import load_recipe
 
     profile = read_profile(args)
     if args.no_cache:
@@ -53,8 +53,8 @@ def run(args: argparse.Namespace) -> int:
     if not args.wait:
         _print(answer, as_json=args.json)
         return 0
-    from kubeflow.remote.follow import describe, follow
-    from pipeline.running.live_view import make_observer
+    from mnist_tfx.kubeflow.remote.follow import describe, follow
+    from mnist_tfx.pipeline.running.live_view import make_observer
 
     print(f"watch it at {submitted.url}", file=sys.stderr)
     try:

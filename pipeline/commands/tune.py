@@ -9,13 +9,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.commands.options.recipe import add_recipe_arguments
-from pipeline.partial_run import add_plot_argument, check_plot_argument
-from pipeline.running.home import Home
+from mnist_tfx.pipeline.commands.options.recipe import add_recipe_arguments
+from mnist_tfx.pipeline.partial_run import add_plot_argument, check_plot_argument
+from mnist_tfx.pipeline.running.home import Home
 
 if TYPE_CHECKING:
-    from components.tuner.results import TrialResult
-    from pipeline.recipes import Recipe
+    from mnist_tfx.components.tuner.results import TrialResult
+    from mnist_tfx.pipeline.recipes import Recipe
 
 SUMMARY = "search hyperparameters over the space in the recipe's section [tuner]"
 EXAMPLE = "mnist-tfx tune --dataset mnist --set tuner.strategy=bayesian --set tuner.trials=12"
@@ -33,8 +33,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Runs the pipeline up to its Tuner; a search that was stopped goes on."""
-    from pipeline.partial_run import run_until
-    from pipeline.recipes import load_recipe
+    from mnist_tfx.pipeline.partial_run import run_until
+    from mnist_tfx.pipeline.recipes import load_recipe
 
     check_plot_argument(args.output)
     recipe = load_recipe(args.dataset, args.recipe, [*args.set, "tuner.tune=true"])
@@ -44,8 +44,8 @@ def run(args: argparse.Namespace) -> int:
         if args.anew:
             _forget(home, args.dataset)
         made = run_until("Tuner", recipe, home, enable_cache=not args.anew)
-    from components.tuner.results import read_trials
-    from pipeline.commands.plots import plot_trials
+    from mnist_tfx.components.tuner.results import read_trials
+    from mnist_tfx.pipeline.commands.plots import plot_trials
 
     trials = read_trials(made.outputs["Tuner"])
     plot = Path(args.output) if args.output else made.folder / "trials.png"
@@ -74,7 +74,7 @@ def _print_table(trials: Sequence[TrialResult], recipe: Recipe) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from components.tuner.results import short
+    from mnist_tfx.components.tuner.results import short
 
     table = Table(title=f"{len(trials)} trials, the best first", title_justify="left")
     table.add_column("trial", justify="right")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 
-from pipeline.commands.options.server import add_server_arguments, add_version_arguments, connected, positive
+from mnist_tfx.pipeline.commands.options.server import add_server_arguments, add_version_arguments, connected, positive
 
 SUMMARY = "Wait until a model (or its version or label) is served."
 EXAMPLE = "mnist-tfx wait fashion_mnist --timeout 60"

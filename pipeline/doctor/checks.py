@@ -15,14 +15,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from components.datasets.packages import missing_tool
-from components.datasets.prepared import load_prepared
-from components.datasets.published import DATASETS, PACKAGES, TFDS_FILE
-from components.datasets.reachable import unreachable_reason
-from contract.cpus import cpu_count
-from contract.errors import PipelineError
-from pipeline.doctor import machine
-from pipeline.running.home import Home
+from mnist_tfx.components.datasets.packages import missing_tool
+from mnist_tfx.components.datasets.prepared import load_prepared
+from mnist_tfx.components.datasets.published import DATASETS, PACKAGES, TFDS_FILE
+from mnist_tfx.components.datasets.reachable import unreachable_reason
+from mnist_tfx.contract.cpus import cpu_count
+from mnist_tfx.contract.errors import PipelineError
+from mnist_tfx.pipeline.doctor import machine
+from mnist_tfx.pipeline.running.home import Home
 
 PORTS = {8500: "gRPC", 8501: "REST"}  # TF Serving's own
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import model_validator
 
-from components.settings import (
+from mnist_tfx.components.settings import (
     OF_OPTIMIZERS,
     AugmentationSettings,
     BeamSettings,
@@ -22,9 +22,9 @@ from components.settings import (
     TrainingSettings,
     TransformSettings,
 )
-from components.tuner.settings import Choice, TunerSettings, needed_optimizers
-from contract.errors import UsageError, unknown_name
-from pipeline.settings_files import SettingsReader, read_toml, setting_keys
+from mnist_tfx.components.tuner.settings import Choice, TunerSettings, needed_optimizers
+from mnist_tfx.contract.errors import UsageError, unknown_name
+from mnist_tfx.pipeline.settings_files import SettingsReader, read_toml, setting_keys
 
 _FOLDER = Path(__file__).resolve().parent
 MAIN_DATASETS = ("fashion_mnist", "mnist")  # what `--dataset all` runs

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from pipeline.recipes import Recipe, dataset_names, flatten, load_recipe, recipe_files
+from mnist_tfx.pipeline.recipes import Recipe, dataset_names, flatten, load_recipe, recipe_files
 
 _MOST_CHANGES = 6  # beyond these it is another recipe
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TextIO
 
-from components.datasets.progress import Progress
-from pipeline.running.log_capture import original_stderr
+from mnist_tfx.components.datasets.progress import Progress
+from mnist_tfx.pipeline.running.log_capture import original_stderr
 
 
 @contextmanager

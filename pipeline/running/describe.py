@@ -9,10 +9,10 @@ from collections.abc import Callable, Mapping, Sequence
 from tfx.dsl.io import fileio
 from tfx.types import Artifact
 
-from components.evaluation_result import read_quality
-from components.infra_validator.report import failed_checks
-from components.trainer.run_fn import TRAINING_LOG
-from components.tuner.results import read_trials, short
+from mnist_tfx.components.evaluation_result import read_quality
+from mnist_tfx.components.infra_validator.report import failed_checks
+from mnist_tfx.components.trainer.run_fn import TRAINING_LOG
+from mnist_tfx.components.tuner.results import read_trials, short
 
 _Outputs = Mapping[str, Sequence[Artifact]]
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from contract.errors import PipelineError, UsageError
+from mnist_tfx.contract.errors import PipelineError, UsageError
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 _MIN_FREE_MIB = 300

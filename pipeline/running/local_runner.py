@@ -27,13 +27,13 @@ from tfx.orchestration.portable.mlmd import execution_lib
 from tfx.proto.orchestration import pipeline_pb2
 from tfx.types.artifact import Artifact
 
-from components.disk import disk_error
-from contract.errors import PipelineError
-from pipeline import run_record
-from pipeline.metadata_store import open_store
-from pipeline.observer import Observer
-from pipeline.running.interrupts import StopSignals
-from pipeline.running.log_capture import output_to, relevant_tail, size_of
+from mnist_tfx.components.disk import disk_error
+from mnist_tfx.contract.errors import PipelineError
+from mnist_tfx.pipeline import run_record
+from mnist_tfx.pipeline.metadata_store import open_store
+from mnist_tfx.pipeline.observer import Observer
+from mnist_tfx.pipeline.running.interrupts import StopSignals
+from mnist_tfx.pipeline.running.log_capture import output_to, relevant_tail, size_of
 
 _LOGGER = logging.getLogger(__name__)
 _CACHED = metadata_store_pb2.Execution.CACHED

@@ -1,9 +1,9 @@
 """A gRPC client of TensorFlow Serving for image classifiers; needs grpcio, protobuf and NumPy, and no TensorFlow."""
 
-from serving.client.async_client import AsyncClient
-from serving.client.channel import Retry, Tls
-from serving.client.client import Client
-from serving.client.errors import (
+from mnist_tfx.serving.client.async_client import AsyncClient
+from mnist_tfx.serving.client.channel import Retry, Tls
+from mnist_tfx.serving.client.client import Client
+from mnist_tfx.serving.client.errors import (
     DeadlineExceeded,
     InvalidInput,
     InvalidOption,
@@ -14,7 +14,7 @@ from serving.client.errors import (
     SignatureNotFound,
     Unavailable,
 )
-from serving.client.results import (
+from mnist_tfx.serving.client.results import (
     Classification,
     ClassScore,
     ModelMetadata,

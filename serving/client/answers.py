@@ -8,10 +8,10 @@ from typing import Any
 import numpy.typing as npt
 from google.protobuf.message import DecodeError
 
-from serving.client import tensors
-from serving.client.errors import MalformedAnswer
-from serving.client.messages import SignatureDefMap, enum_values
-from serving.client.results import ModelMetadata, Predictions, Signature, TensorSpec, VersionStatus
+from mnist_tfx.serving.client import tensors
+from mnist_tfx.serving.client.errors import MalformedAnswer
+from mnist_tfx.serving.client.messages import SignatureDefMap, enum_values
+from mnist_tfx.serving.client.results import ModelMetadata, Predictions, Signature, TensorSpec, VersionStatus
 
 PROBABILITIES, CLASSES, LABELS = "probabilities", "classes", "labels"
 

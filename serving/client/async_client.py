@@ -14,11 +14,11 @@ import grpc.aio
 import numpy as np
 import numpy.typing as npt
 
-from serving.client.base import BaseClient, stubs
-from serving.client.errors import ServingClientError
-from serving.client.images import EncodedImage, Rebatcher
-from serving.client.operations import Pause, Steps
-from serving.client.results import Classification, ModelMetadata, Predictions, VersionStatus
+from mnist_tfx.serving.client.base import BaseClient, stubs
+from mnist_tfx.serving.client.errors import ServingClientError
+from mnist_tfx.serving.client.images import EncodedImage, Rebatcher
+from mnist_tfx.serving.client.operations import Pause, Steps
+from mnist_tfx.serving.client.results import Classification, ModelMetadata, Predictions, VersionStatus
 
 T = TypeVar("T")
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy.typing as npt
 
-from serving.client.channel import Retry, Tls, channel_options, resolve_target
-from serving.client.errors import InvalidInput, InvalidOption, ServingClientError, checked_seconds
-from serving.client.operations import METHODS, Operations, Settings
+from mnist_tfx.serving.client.channel import Retry, Tls, channel_options, resolve_target
+from mnist_tfx.serving.client.errors import InvalidInput, InvalidOption, ServingClientError, checked_seconds
+from mnist_tfx.serving.client.operations import METHODS, Operations, Settings
 
 DEFAULT_TIMEOUT = 10.0
 DEFAULT_BATCH_SIZE = 128

@@ -13,7 +13,7 @@ from typing import Any
 
 import grpc
 
-from serving.client.errors import InvalidOption
+from mnist_tfx.serving.client.errors import InvalidOption
 
 DEFAULT_PORT = 8500
 MAX_ANSWER_BYTES = 64 << 20

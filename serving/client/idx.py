@@ -15,7 +15,7 @@ from typing import BinaryIO, cast
 import numpy as np
 import numpy.typing as npt
 
-from serving.client.errors import InvalidInput
+from mnist_tfx.serving.client.errors import InvalidInput
 
 GZIP, IMAGES, LABELS = b"\x1f\x8b", b"\x00\x00\x08\x03", b"\x00\x00\x08\x01"
 _MAX_SIDE = 1 << 14  # beyond it, the header is of something else

@@ -10,8 +10,8 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from serving.client.errors import InvalidInput
-from serving.client.results import TensorSpec
+from mnist_tfx.serving.client.errors import InvalidInput
+from mnist_tfx.serving.client.results import TensorSpec
 
 EncodedImage: TypeAlias = bytes | str | PathLike[str]
 """The bytes of a PNG or JPEG image, or the path of a file of them."""

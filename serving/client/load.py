@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from serving.client.client import Client
-from serving.client.errors import ServingClientError
+from mnist_tfx.serving.client.client import Client
+from mnist_tfx.serving.client.errors import ServingClientError
 
 
 @dataclass(frozen=True, slots=True)

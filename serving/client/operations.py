@@ -15,9 +15,9 @@ from typing import Any, NamedTuple, TypeAlias, TypeVar
 import grpc
 import numpy.typing as npt
 
-from serving.client import answers, images, messages, tensors
-from serving.client.channel import Retry, proxy_variable
-from serving.client.errors import (
+from mnist_tfx.serving.client import answers, images, messages, tensors
+from mnist_tfx.serving.client.channel import Retry, proxy_variable
+from mnist_tfx.serving.client.errors import (
     DeadlineExceeded,
     InvalidInput,
     InvalidOption,
@@ -27,8 +27,8 @@ from serving.client.errors import (
     checked_seconds,
     from_rpc_error,
 )
-from serving.client.results import Classification, ModelMetadata, Predictions, Signature, VersionStatus
-from serving.client.signatures import as_tensor, check_inputs, image_input
+from mnist_tfx.serving.client.results import Classification, ModelMetadata, Predictions, Signature, VersionStatus
+from mnist_tfx.serving.client.signatures import as_tensor, check_inputs, image_input
 
 IMAGES, ENCODED_IMAGES = "images", "encoded_images"  # signatures, and the name of each one's input
 

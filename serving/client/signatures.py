@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from serving.client import answers, images
-from serving.client.errors import InvalidInput, SignatureNotFound
-from serving.client.results import Signature, TensorSpec
+from mnist_tfx.serving.client import answers, images
+from mnist_tfx.serving.client.errors import InvalidInput, SignatureNotFound
+from mnist_tfx.serving.client.results import Signature, TensorSpec
 
 
 def as_tensor(value: Any) -> npt.NDArray[Any]:

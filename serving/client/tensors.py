@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from serving.client.messages import TensorProto, TensorShapeProto, enum_values
+from mnist_tfx.serving.client.messages import TensorProto, TensorShapeProto, enum_values
 
 # DataType -> NumPy dtype and the typed field that may hold the values. Half floats travel as their bits in int32,
 # complex numbers as pairs. Little-endian, as TensorFlow writes `tensor_content` on every machine it serves on.

@@ -15,10 +15,10 @@ import tensorflow as tf
 from aiohttp import web
 from tensorflow.core.protobuf.meta_graph_pb2 import SignatureDef
 
-from contract.names import METADATA_PATH
-from serving.server.errors import ServingError
-from serving.server.manager import ModelManager
-from serving.server.versions import find_versions
+from mnist_tfx.contract.names import METADATA_PATH
+from mnist_tfx.serving.server.errors import ServingError
+from mnist_tfx.serving.server.manager import ModelManager
+from mnist_tfx.serving.server.versions import find_versions
 
 SIGNATURE = "images"
 IMAGE_SHAPE = (28, 28, 1)
@@ -57,7 +57,7 @@ def application(manager: ModelManager, base_paths: Callable[[], Mapping[str, str
         base_paths: tells the base path of each model by name.
     """
     pages = web.Application(middlewares=[_with_headers])
-    for file in (files("serving.demo") / "page").iterdir():
+    for file in (files("mnist_tfx.serving.demo") / "page").iterdir():
         pages.router.add_get(f"/{file.name}", _file(file.read_bytes(), _CONTENT_TYPES[os.path.splitext(file.name)[1]]))
         if file.name == "index.html":
             pages.router.add_get("/", _file(file.read_bytes(), "text/html"))

@@ -17,13 +17,13 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from contract.errors import PipelineError
-from contract.models_config import Pin
-from contract.versions import model_folder, model_names
-from serving.releases.plans import Plan
-from serving.releases.record import recorded
-from serving.releases.servers import Followers, RunningServer
-from serving.releases.state import ModelState, read_state
+from mnist_tfx.contract.errors import PipelineError
+from mnist_tfx.contract.models_config import Pin
+from mnist_tfx.contract.versions import model_folder, model_names
+from mnist_tfx.serving.releases.plans import Plan
+from mnist_tfx.serving.releases.record import recorded
+from mnist_tfx.serving.releases.servers import Followers, RunningServer
+from mnist_tfx.serving.releases.state import ModelState, read_state
 
 _LOCK = ".releases.lock"
 _LOCK_SECONDS = 10.0

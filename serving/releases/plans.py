@@ -9,10 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from contract.errors import PipelineError, UsageError, unknown_name
-from contract.models_config import STABLE, Pin
-from serving.releases import record
-from serving.releases.state import ModelState
+from mnist_tfx.contract.errors import PipelineError, UsageError, unknown_name
+from mnist_tfx.contract.models_config import STABLE, Pin
+from mnist_tfx.serving.releases import record
+from mnist_tfx.serving.releases.state import ModelState
 
 
 @dataclass(frozen=True)

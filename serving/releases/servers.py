@@ -6,8 +6,16 @@ import time
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack
 
-from contract.errors import PipelineError
-from serving.client import Client, DeadlineExceeded, Retry, ServingClientError, Tls, Unavailable, VersionStatus
+from mnist_tfx.contract.errors import PipelineError
+from mnist_tfx.serving.client import (
+    Client,
+    DeadlineExceeded,
+    Retry,
+    ServingClientError,
+    Tls,
+    Unavailable,
+    VersionStatus,
+)
 
 _CALL_SECONDS = 5.0
 _POLL_SECONDS = 0.1

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from contract.models_config import ModelsConfig, Pin
-from contract.versions import ROLLED_BACK, StoredVersion, model_folder, stored_versions
-from serving.releases.record import Release, read_releases, withdrawn_versions
+from mnist_tfx.contract.models_config import ModelsConfig, Pin
+from mnist_tfx.contract.versions import ROLLED_BACK, StoredVersion, model_folder, stored_versions
+from mnist_tfx.serving.releases.record import Release, read_releases, withdrawn_versions
 
 
 @dataclass(frozen=True)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import argparse
 import sys
 
-from contract.errors import PipelineError
-from serving.server.flags import add_flags, as_options, given_flags, own_flags, tell_version
-from serving.server.startup import load_libraries
+from mnist_tfx.contract.errors import PipelineError
+from mnist_tfx.serving.server.flags import add_flags, as_options, given_flags, own_flags, tell_version
+from mnist_tfx.serving.server.startup import load_libraries
 
 
 def main() -> int:
     """Serves until a signal; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m serving.server", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m mnist_tfx.serving.server", description=__doc__)
     add_flags(parser)
     args = parser.parse_args()
     given = given_flags(args)
@@ -20,9 +20,9 @@ def main() -> int:
         return tell_version()
 
     load_libraries()
-    from serving.server.config import ServerOptions
-    from serving.server.main import ModelServer
-    from serving.server.process import run
+    from mnist_tfx.serving.server.config import ServerOptions
+    from mnist_tfx.serving.server.main import ModelServer
+    from mnist_tfx.serving.server.process import run
 
     try:
         return run(ModelServer(ServerOptions(**own_flags(args), **as_options(given))))

@@ -17,11 +17,11 @@ from concurrent.futures import Future
 import grpc
 import numpy as np
 
-from serving.server.config import BatchingParameters
-from serving.server.engine import Engine
-from serving.server.errors import ServingError, as_serving_error, deadline_exceeded
-from serving.server.metrics import Metrics
-from serving.server.rows import check_rows, count_rows, join, split
+from mnist_tfx.serving.server.config import BatchingParameters
+from mnist_tfx.serving.server.engine import Engine
+from mnist_tfx.serving.server.errors import ServingError, as_serving_error, deadline_exceeded
+from mnist_tfx.serving.server.metrics import Metrics
+from mnist_tfx.serving.server.rows import check_rows, count_rows, join, split
 
 Outputs = dict[str, np.ndarray]
 

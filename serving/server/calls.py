@@ -5,11 +5,11 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from serving.server import inference, predict
-from serving.server.errors import ServingError, as_serving_error, check_deadline
-from serving.server.manager import ModelManager
-from serving.server.metrics import Metrics
-from serving.server.replies import Reply
+from mnist_tfx.serving.server import inference, predict
+from mnist_tfx.serving.server.errors import ServingError, as_serving_error, check_deadline
+from mnist_tfx.serving.server.manager import ModelManager
+from mnist_tfx.serving.server.metrics import Metrics
+from mnist_tfx.serving.server.replies import Reply
 
 
 class Calls:

@@ -9,10 +9,10 @@ import grpc
 from tensorflow.core.protobuf.config_pb2 import ConfigProto
 from tensorflow_serving.config.model_server_config_pb2 import ModelServerConfig
 
-from contract.errors import UsageError
-from serving.server import config_files
-from serving.server.config_files import BatchingParameters, MonitoringConfig, SslConfig
-from serving.server.listening import is_loopback
+from mnist_tfx.contract.errors import UsageError
+from mnist_tfx.serving.server import config_files
+from mnist_tfx.serving.server.config_files import BatchingParameters, MonitoringConfig, SslConfig
+from mnist_tfx.serving.server.listening import is_loopback
 
 __all__ = ["BatchingParameters", "LoadOptions", "MonitoringConfig", "ServerOptions", "SslConfig"]
 

@@ -11,9 +11,9 @@ from typing import Any
 from google.protobuf import text_format
 from tensorflow_serving.config.model_server_config_pb2 import TENSORFLOW, ModelServerConfig
 
-from contract.cpus import cpu_count
-from contract.errors import UsageError
-from serving.server.config_messages import new_message
+from mnist_tfx.contract.cpus import cpu_count
+from mnist_tfx.contract.errors import UsageError
+from mnist_tfx.serving.server.config_messages import new_message
 
 PLATFORM = "tensorflow"
 PROMETHEUS_PATH = "/monitoring/prometheus/metrics"

@@ -18,8 +18,8 @@ import tensorflow as tf
 from tensorflow.core.protobuf.config_pb2 import CallableOptions
 from tensorflow.core.protobuf.meta_graph_pb2 import SignatureDef
 
-from serving.server.errors import ServingError, invalid
-from serving.server.tensors import enum_of, type_name
+from mnist_tfx.serving.server.errors import ServingError, invalid
+from mnist_tfx.serving.server.tensors import enum_of, type_name
 
 logger = logging.getLogger(__name__)
 

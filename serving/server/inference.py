@@ -12,10 +12,10 @@ from tensorflow.core.framework import types_pb2
 from tensorflow.core.protobuf.meta_graph_pb2 import SignatureDef
 from tensorflow_serving.apis import classification_pb2, inference_pb2, input_pb2, regression_pb2
 
-from serving.server.errors import ServingError, invalid
-from serving.server.predict import DEFAULT_SIGNATURE, acquire, fill_spec, spec_of
-from serving.server.servable import Servable, Servables
-from serving.server.tensors import enum_of, type_name
+from mnist_tfx.serving.server.errors import ServingError, invalid
+from mnist_tfx.serving.server.predict import DEFAULT_SIGNATURE, acquire, fill_spec, spec_of
+from mnist_tfx.serving.server.servable import Servable, Servables
+from mnist_tfx.serving.server.tensors import enum_of, type_name
 
 CLASSIFY_METHOD = "tensorflow/serving/classify"
 REGRESS_METHOD = "tensorflow/serving/regress"

@@ -22,8 +22,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from serving.server.errors import ServingError, TooLargeError, as_serving_error, deadline_exceeded
-from serving.server.limits import READER_BYTES
+from mnist_tfx.serving.server.errors import ServingError, TooLargeError, as_serving_error, deadline_exceeded
+from mnist_tfx.serving.server.limits import READER_BYTES
 
 _GROWN_BYTES = READER_BYTES // 4  # what it leaves in memory, it takes along
 
@@ -85,7 +85,7 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_AS, (READER_BYTES, READER_BYTES))
     gc.disable()  # it would walk over millions of lists again and again; none of them forms a cycle
     _leave_out_tensorflow()
-    from serving.server import rest_json
+    from mnist_tfx.serving.server import rest_json
 
     connection = Connection(int(sys.argv[1]))
     last = False

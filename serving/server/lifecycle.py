@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 import grpc
 from tensorflow_serving.apis.get_model_status_pb2 import ModelVersionStatus
 
-from serving.server.errors import ServingError
-from serving.server.servable import Servable
+from mnist_tfx.serving.server.errors import ServingError
+from mnist_tfx.serving.server.servable import Servable
 
 START = ModelVersionStatus.START
 LOADING = ModelVersionStatus.LOADING

@@ -7,7 +7,7 @@ import ipaddress
 import socket
 from collections.abc import Sequence
 
-from contract.errors import PipelineError
+from mnist_tfx.contract.errors import PipelineError
 
 ALL_ADDRESSES = "::"
 _WILDCARDS = ("", "*", "0.0.0.0", ALL_ADDRESSES)

@@ -8,10 +8,10 @@ from collections.abc import Callable
 
 import grpc
 
-from serving.server import lifecycle
-from serving.server.errors import ServingError
-from serving.server.lifecycle import Actions, Version
-from serving.server.servable import Servable
+from mnist_tfx.serving.server import lifecycle
+from mnist_tfx.serving.server.errors import ServingError
+from mnist_tfx.serving.server.lifecycle import Actions, Version
+from mnist_tfx.serving.server.servable import Servable
 
 logger = logging.getLogger(__name__)
 

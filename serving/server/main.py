@@ -10,18 +10,18 @@ from contextlib import suppress
 from tensorflow_serving.apis.get_model_status_pb2 import ModelVersionStatus
 from tensorflow_serving.config.model_server_config_pb2 import ModelServerConfig
 
-from contract.errors import PipelineError, UsageError
-from serving.demo.pages import application as demo_pages
-from serving.server.calls import Calls
-from serving.server.config import MonitoringConfig, ServerOptions
-from serving.server.errors import ServingError
-from serving.server.listening import addresses_of, bracketed, listening_sockets
-from serving.server.manager import ModelManager
-from serving.server.metrics import Metrics
-from serving.server.repeating import repeat, say
-from serving.server.rest import DEMO_PATH, RestServer
-from serving.server.rest_thread import RestThread
-from serving.server.service import MODEL_SERVICE, PREDICTION_SERVICE, GrpcServer
+from mnist_tfx.contract.errors import PipelineError, UsageError
+from mnist_tfx.serving.demo.pages import application as demo_pages
+from mnist_tfx.serving.server.calls import Calls
+from mnist_tfx.serving.server.config import MonitoringConfig, ServerOptions
+from mnist_tfx.serving.server.errors import ServingError
+from mnist_tfx.serving.server.listening import addresses_of, bracketed, listening_sockets
+from mnist_tfx.serving.server.manager import ModelManager
+from mnist_tfx.serving.server.metrics import Metrics
+from mnist_tfx.serving.server.repeating import repeat, say
+from mnist_tfx.serving.server.rest import DEMO_PATH, RestServer
+from mnist_tfx.serving.server.rest_thread import RestThread
+from mnist_tfx.serving.server.service import MODEL_SERVICE, PREDICTION_SERVICE, GrpcServer
 
 ModelSource = Callable[[], ModelServerConfig]
 """Says which models are to be served; asked again and again. Raises PipelineError."""

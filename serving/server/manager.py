@@ -11,16 +11,16 @@ import grpc
 from tensorflow_serving.apis.get_model_status_pb2 import ModelVersionStatus
 from tensorflow_serving.config.model_server_config_pb2 import ModelConfig, ModelServerConfig
 
-from serving.server import lifecycle
-from serving.server.config import BatchingParameters, LoadOptions
-from serving.server.config_files import check_models
-from serving.server.errors import ServingError
-from serving.server.lifecycle import Actions, Model, Version
-from serving.server.loader import Loader
-from serving.server.metrics import Metrics
-from serving.server.servable import Servable
-from serving.server.servable_factory import ServableFactory
-from serving.server.versions import scan
+from mnist_tfx.serving.server import lifecycle
+from mnist_tfx.serving.server.config import BatchingParameters, LoadOptions
+from mnist_tfx.serving.server.config_files import check_models
+from mnist_tfx.serving.server.errors import ServingError
+from mnist_tfx.serving.server.lifecycle import Actions, Model, Version
+from mnist_tfx.serving.server.loader import Loader
+from mnist_tfx.serving.server.metrics import Metrics
+from mnist_tfx.serving.server.servable import Servable
+from mnist_tfx.serving.server.servable_factory import ServableFactory
+from mnist_tfx.serving.server.versions import scan
 
 logger = logging.getLogger(__name__)
 

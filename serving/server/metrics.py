@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from serving.server.prometheus import Counter, Histogram
+from mnist_tfx.serving.server.prometheus import Counter, Histogram
 
 LATENCY_BUCKETS = tuple(10 * 1.8**exponent for exponent in range(33))
 """Microseconds: 10 to about 24 minutes."""

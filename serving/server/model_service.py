@@ -6,9 +6,9 @@ import time
 
 from tensorflow_serving.apis import get_model_status_pb2, model_management_pb2, status_pb2
 
-from serving.server.errors import invalid
-from serving.server.manager import ModelManager
-from serving.server.predict import acquire, spec_of
+from mnist_tfx.serving.server.errors import invalid
+from mnist_tfx.serving.server.manager import ModelManager
+from mnist_tfx.serving.server.predict import acquire, spec_of
 
 
 def status(

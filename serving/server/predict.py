@@ -14,11 +14,11 @@ from google.protobuf.message import Message
 from tensorflow.core.framework import types_pb2
 from tensorflow_serving.apis import get_model_metadata_pb2, model_pb2, predict_pb2
 
-from serving.server.errors import ServingError, as_serving_error, check_deadline, invalid
-from serving.server.replies import Reply
-from serving.server.rows import check_rows
-from serving.server.servable import Servable, Servables
-from serving.server.tensors import decode_tensor, encode_tensor
+from mnist_tfx.serving.server.errors import ServingError, as_serving_error, check_deadline, invalid
+from mnist_tfx.serving.server.replies import Reply
+from mnist_tfx.serving.server.rows import check_rows
+from mnist_tfx.serving.server.servable import Servable, Servables
+from mnist_tfx.serving.server.tensors import decode_tensor, encode_tensor
 
 DEFAULT_SIGNATURE = "serving_default"
 SIGNATURE_DEF_FIELD = "signature_def"

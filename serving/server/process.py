@@ -11,8 +11,8 @@ import time
 from queue import SimpleQueue
 from types import FrameType
 
-from serving.server.main import ModelServer
-from serving.server.repeating import say
+from mnist_tfx.serving.server.main import ModelServer
+from mnist_tfx.serving.server.repeating import say
 
 DRAIN_SECONDS = 20.0
 """So long after SIGTERM the process is gone; Kubernetes kills after 30 seconds."""

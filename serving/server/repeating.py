@@ -6,8 +6,8 @@ import sys
 import threading
 from collections.abc import Callable
 
-from contract.errors import PipelineError
-from serving.server.errors import ServingError
+from mnist_tfx.contract.errors import PipelineError
+from mnist_tfx.serving.server.errors import ServingError
 
 
 def say(line: str) -> None:

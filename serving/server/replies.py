@@ -6,7 +6,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
 
-from serving.server.errors import ServingError, as_serving_error
+from mnist_tfx.serving.server.errors import ServingError, as_serving_error
 
 Reply = Callable[[Any, ServingError | None], None]
 """Takes the answer, or the error."""

@@ -25,12 +25,12 @@ from tensorflow_serving.apis import (
     regression_pb2,
 )
 
-from serving.server import limits, model_service, predict, replies, rest_json
-from serving.server.calls import Calls
-from serving.server.errors import ServingError, TooLargeError, as_serving_error, invalid
-from serving.server.json_reader import Reader
-from serving.server.prometheus import CONTENT_TYPE
-from serving.server.servable import Servable
+from mnist_tfx.serving.server import limits, model_service, predict, replies, rest_json
+from mnist_tfx.serving.server.calls import Calls
+from mnist_tfx.serving.server.errors import ServingError, TooLargeError, as_serving_error, invalid
+from mnist_tfx.serving.server.json_reader import Reader
+from mnist_tfx.serving.server.prometheus import CONTENT_TYPE
+from mnist_tfx.serving.server.servable import Servable
 
 DEMO_PATH = "/demo/"
 

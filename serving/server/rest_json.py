@@ -19,9 +19,9 @@ from tensorflow.core.example.example_pb2 import Example
 from tensorflow.core.framework import types_pb2
 from tensorflow_serving.apis import classification_pb2, input_pb2, regression_pb2
 
-from serving.server.errors import TooLargeError, invalid
-from serving.server.limits import MAX_BODY_BYTES, MAX_JSON_DEPTH, MAX_JSON_VALUES
-from serving.server.rows import check_rows
+from mnist_tfx.serving.server.errors import TooLargeError, invalid
+from mnist_tfx.serving.server.limits import MAX_BODY_BYTES, MAX_JSON_DEPTH, MAX_JSON_VALUES
+from mnist_tfx.serving.server.rows import check_rows
 
 Inputs = Mapping[str, int]
 """A signature's inputs, with the `DataType` of each."""

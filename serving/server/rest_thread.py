@@ -12,8 +12,8 @@ from typing import Any
 
 from aiohttp import web
 
-from serving.server.repeating import say
-from serving.server.rest import RestServer
+from mnist_tfx.serving.server.repeating import say
+from mnist_tfx.serving.server.rest import RestServer
 
 IDLE_SECONDS = 75.0
 """A connection on which nothing is asked for so long is closed (nginx's default)."""

@@ -8,7 +8,7 @@ import grpc
 import numpy as np
 from tensorflow.core.protobuf.meta_graph_pb2 import SignatureDef
 
-from serving.server.errors import ServingError, invalid
+from mnist_tfx.serving.server.errors import ServingError, invalid
 
 Arrays = Mapping[str, np.ndarray]
 

@@ -11,11 +11,11 @@ from typing import Protocol
 import grpc
 import numpy as np
 
-from contract.cpus import cpu_count
-from serving.server.batching import Batcher
-from serving.server.engine import Engine
-from serving.server.errors import ServingError, check_deadline
-from serving.server.rows import is_batchable
+from mnist_tfx.contract.cpus import cpu_count
+from mnist_tfx.serving.server.batching import Batcher
+from mnist_tfx.serving.server.engine import Engine
+from mnist_tfx.serving.server.errors import ServingError, check_deadline
+from mnist_tfx.serving.server.rows import is_batchable
 
 MAX_WAITING = 1000
 """Requests that `submit` holds where there is no batching, whose queue has a bound of its own."""

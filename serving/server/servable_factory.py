@@ -7,14 +7,14 @@ import time
 
 import grpc
 
-from serving.server.batching import Batcher
-from serving.server.config import BatchingParameters, LoadOptions
-from serving.server.engine import Engine
-from serving.server.errors import ServingError
-from serving.server.lifecycle import Version
-from serving.server.metrics import Metrics
-from serving.server.servable import Pool, Servable
-from serving.server.warmup import warm_up
+from mnist_tfx.serving.server.batching import Batcher
+from mnist_tfx.serving.server.config import BatchingParameters, LoadOptions
+from mnist_tfx.serving.server.engine import Engine
+from mnist_tfx.serving.server.errors import ServingError
+from mnist_tfx.serving.server.lifecycle import Version
+from mnist_tfx.serving.server.metrics import Metrics
+from mnist_tfx.serving.server.servable import Pool, Servable
+from mnist_tfx.serving.server.warmup import warm_up
 
 logger = logging.getLogger(__name__)
 

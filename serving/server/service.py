@@ -25,11 +25,11 @@ from tensorflow_serving.apis import (
     regression_pb2,
 )
 
-from serving.server import limits, model_service, predict
-from serving.server.calls import Calls
-from serving.server.errors import ServingError, as_serving_error
-from serving.server.replies import waiting
-from serving.server.unary import Method, UnaryCalls
+from mnist_tfx.serving.server import limits, model_service, predict
+from mnist_tfx.serving.server.calls import Calls
+from mnist_tfx.serving.server.errors import ServingError, as_serving_error
+from mnist_tfx.serving.server.replies import waiting
+from mnist_tfx.serving.server.unary import Method, UnaryCalls
 
 PREDICTION_SERVICE = "tensorflow.serving.PredictionService"
 MODEL_SERVICE = "tensorflow.serving.ModelService"

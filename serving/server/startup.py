@@ -44,7 +44,7 @@ def _read_in_polling_thread() -> None:
 def _import_server() -> None:
     gc.disable()  # it would walk again and again through what stays: a fifth of the time of TensorFlow's import
     try:
-        importlib.import_module("serving.server.process")
+        importlib.import_module("mnist_tfx.serving.server.process")
         gc.freeze()
     finally:
         gc.enable()

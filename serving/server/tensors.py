@@ -15,7 +15,7 @@ import numpy as np
 from tensorflow.core.framework import types_pb2
 from tensorflow.core.framework.tensor_pb2 import TensorProto
 
-from serving.server.limits import MAX_PARTS
+from mnist_tfx.serving.server.limits import MAX_PARTS
 
 MAX_REPEATED_BYTES = 16 * 2**20
 """A message may hold fewer values than its shape: the last one is repeated, up to an array of this size."""

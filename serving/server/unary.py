@@ -27,10 +27,10 @@ from typing import Any
 import grpc
 from google.protobuf.message import DecodeError, Message
 
-from serving.server import limits, replies
-from serving.server.errors import ServingError, as_serving_error
-from serving.server.replies import Reply
-from serving.server.weight import check_weight
+from mnist_tfx.serving.server import limits, replies
+from mnist_tfx.serving.server.errors import ServingError, as_serving_error
+from mnist_tfx.serving.server.replies import Reply
+from mnist_tfx.serving.server.weight import check_weight
 
 try:
     from grpc import _server as _grpc_server

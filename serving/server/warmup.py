@@ -11,9 +11,9 @@ import tensorflow as tf
 from google.protobuf.message import DecodeError
 from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
 
-from serving.server import inference, predict, replies
-from serving.server.errors import ServingError
-from serving.server.servable import Servable
+from mnist_tfx.serving.server import inference, predict, replies
+from mnist_tfx.serving.server.errors import ServingError
+from mnist_tfx.serving.server.servable import Servable
 
 WARMUP_PATH = os.path.join("assets.extra", "tf_serving_warmup_requests")
 MAX_RECORDS = 1000

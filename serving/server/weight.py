@@ -10,8 +10,8 @@ from typing import Any
 
 from google.protobuf.descriptor import FieldDescriptor
 
-from serving.server.errors import TooLargeError
-from serving.server.limits import MAX_PARTS
+from mnist_tfx.serving.server.errors import TooLargeError
+from mnist_tfx.serving.server.limits import MAX_PARTS
 
 _MAX_DEPTH = 100  # the parser's own
 _PACKED_BYTES_OF_A_PART = 32

@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 import pytest
 from playwright.sync_api import Browser, sync_playwright
 
-from contract.names import METADATA_PATH
+from mnist_tfx.contract.names import METADATA_PATH
 from scripts.browser import Unavailable, axe, chromium
 from tests.fixtures.demo_server import demo_server
 from tests.fixtures.saved_models import write_scale_model

@@ -13,8 +13,8 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Page, Request, expect
 
-from serving.server.config import ServerOptions
-from serving.server.main import ModelServer
+from mnist_tfx.serving.server.config import ServerOptions
+from mnist_tfx.serving.server.main import ModelServer
 from tests.fixtures.command import mnist_tfx
 from tests.fixtures.demo_reference import clothing, digit
 from tests.fixtures.digit_strokes import draw

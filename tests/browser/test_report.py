@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from components.report.page.render import render_comparison, render_index, render_report
+from mnist_tfx.components.report.page.render import render_comparison, render_index, render_report
 from tests.fixtures.pages import parse
 from tests.fixtures.report_content import sample_content, sample_index
 from tests.fixtures.report_variants import data_rejected_content, empty_content, hostile_content, not_blessed_content

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from components.beam_arguments import beam_arguments
-from components.settings import BeamSettings
-from contract.errors import UsageError
+from mnist_tfx.components.beam_arguments import beam_arguments
+from mnist_tfx.components.settings import BeamSettings
+from mnist_tfx.contract.errors import UsageError
 
 DATAFLOW = {
     "runner": "dataflow",

@@ -12,15 +12,15 @@ from tfx.types import artifact_utils
 from tfx.types.artifact import Artifact
 from tfx.types.standard_artifacts import ExampleAnomalies, Examples, ExampleStatistics, Schema
 
-from components.beam_arguments import beam_arguments
-from components.data_gate.component import DataBlessing
-from components.data_gate.executor import Executor as DataGate
-from components.datasets.prepared import PreparedDataset
-from components.settings import BeamSettings, Splits
-from components.tfds_example_gen.component import TfdsExampleGen
-from components.tfds_example_gen.executor import Executor as ExampleGen
-from contract.errors import DataRejected
-from contract.names import SPLITS
+from mnist_tfx.components.beam_arguments import beam_arguments
+from mnist_tfx.components.data_gate.component import DataBlessing
+from mnist_tfx.components.data_gate.executor import Executor as DataGate
+from mnist_tfx.components.datasets.prepared import PreparedDataset
+from mnist_tfx.components.settings import BeamSettings, Splits
+from mnist_tfx.components.tfds_example_gen.component import TfdsExampleGen
+from mnist_tfx.components.tfds_example_gen.executor import Executor as ExampleGen
+from mnist_tfx.contract.errors import DataRejected
+from mnist_tfx.contract.names import SPLITS
 from tests.fixtures.beam_cluster import beam_cluster
 from tests.fixtures.executors import artifact
 from tests.fixtures.tiny_run import SPLIT_SIZES, TinyRun

@@ -13,11 +13,11 @@ import pytest
 from tfx.dsl.compiler.compiler import Compiler
 from tfx.orchestration.local import runner_utils
 
-from components.code_version import code_version
-from components.datasets.prepared import PreparedDataset
-from pipeline.dag import Paths, create_pipeline
-from pipeline.recipes import Recipe
-from pipeline.running.home import CHECKOUT
+from mnist_tfx.components.code_version import code_version
+from mnist_tfx.components.datasets.prepared import PreparedDataset
+from mnist_tfx.pipeline.dag import Paths, create_pipeline
+from mnist_tfx.pipeline.recipes import Recipe
+from mnist_tfx.pipeline.running.home import CHECKOUT
 
 
 @pytest.fixture(scope="module")
@@ -25,25 +25,29 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Our code in another folder."""
     folder = tmp_path_factory.mktemp("copy")
     for package in ("components", "contract", "serving"):
-        shutil.copytree(CHECKOUT / package, folder / package, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(
+            CHECKOUT / package, folder / "mnist_tfx" / package, ignore=shutil.ignore_patterns("__pycache__")
+        )
     return folder
 
 
 STEPS = {
-    "ExampleGen": "components.tfds_example_gen.component",
-    "DataGate": "components.data_gate.component",
-    "Transform": "components.transform.preprocessing",
-    "Trainer": "components.trainer.run_fn",
-    "InfraValidator": "components.infra_validator.component",
-    "server": "serving.server.__main__",
-    "Pusher": "components.pusher.component",
-    "Report": "components.report.component",
+    "ExampleGen": "mnist_tfx.components.tfds_example_gen.component",
+    "DataGate": "mnist_tfx.components.data_gate.component",
+    "Transform": "mnist_tfx.components.transform.preprocessing",
+    "Trainer": "mnist_tfx.components.trainer.run_fn",
+    "InfraValidator": "mnist_tfx.components.infra_validator.component",
+    "server": "mnist_tfx.serving.server.__main__",
+    "Pusher": "mnist_tfx.components.pusher.component",
+    "Report": "mnist_tfx.components.report.component",
 }
 
 
 def versions_in(folder: Path) -> dict[str, str]:
     """What a process says of each step that finds our code in `folder`."""
-    code = f"from components.code_version import code_version as v; [print(v(m)) for m in {[*STEPS.values()]}]"
+    code = (
+        f"from mnist_tfx.components.code_version import code_version as v; [print(v(m)) for m in {[*STEPS.values()]}]"
+    )
     found = subprocess.run(
         [sys.executable, "-c", code], cwd=folder, env={**os.environ, "PYTHONPATH": str(folder)}, capture_output=True
     )
@@ -76,7 +80,7 @@ def test_the_same_code_elsewhere_is_the_same_version(copy: Path) -> None:
 def test_an_edit_is_another_version_of_the_steps_that_run_it(
     copy: Path, path: str, edit: str, changes: set[str]
 ) -> None:
-    source = copy / path
+    source = copy / "mnist_tfx" / path
     before = source.read_text()
     source.write_text(before + edit)
     try:
@@ -109,4 +113,4 @@ def test_every_component_has_it_in_its_key_those_of_tfx_too(tiny: PreparedDatase
     }
     assert all(flags.values())
     assert flags["StatisticsGen"][1] == code_version("tfx")  # the libraries alone
-    assert flags["Trainer"][1] == code_version("components.trainer.run_fn")
+    assert flags["Trainer"][1] == code_version("mnist_tfx.components.trainer.run_fn")

@@ -25,12 +25,12 @@ from tfx.orchestration.portable.data_types import ExecutionInfo
 from tfx.types import artifact_utils
 from tfx.types.standard_artifacts import ExampleAnomalies, Examples, ExampleStatistics, Schema
 
-from components.data_gate.component import DataBlessing
-from components.data_gate.executor import REPORT, Driver
-from components.data_gate.executor import Executor as DataGate
-from contract.errors import DataRejected
-from contract.names import DATA_STATISTICS_PATH
-from pipeline.schemas import SCHEMAS
+from mnist_tfx.components.data_gate.component import DataBlessing
+from mnist_tfx.components.data_gate.executor import REPORT, Driver
+from mnist_tfx.components.data_gate.executor import Executor as DataGate
+from mnist_tfx.contract.errors import DataRejected
+from mnist_tfx.contract.names import DATA_STATISTICS_PATH
+from mnist_tfx.pipeline.schemas import SCHEMAS
 from tests.fixtures.executors import artifact, context
 from tests.fixtures.tiny_dataset import draw_examples
 from tests.fixtures.tiny_run import TinyRun

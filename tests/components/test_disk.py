@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from components.disk import disk_error
-from contract.errors import DataRejected
+from mnist_tfx.components.disk import disk_error
+from mnist_tfx.contract.errors import DataRejected
 from tests.fixtures.small_disk import small_disk
 
 
@@ -61,7 +61,7 @@ def test_a_full_folder_for_temporary_files_is_found(tmp_path: Path, monkeypatch:
 def test_without_any_folder_for_temporary_files_they_are_named() -> None:
     with tempfile.TemporaryDirectory() as folder:
         code = (
-            "import resource, components.disk as d; resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0));"
+            "import resource, mnist_tfx.components.disk as d; resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0));"
             "print(d.disk_error(RuntimeError('?')))"
         )
         answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=os.getcwd())

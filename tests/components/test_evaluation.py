@@ -20,14 +20,14 @@ from tfx.types import artifact_utils
 from tfx.types.standard_artifacts import Examples, Model, ModelBlessing, ModelEvaluation, Schema
 from tfx.utils import proto_utils
 
-from components.datasets.prepared import PreparedDataset
-from components.evaluation import evaluation_config
-from components.evaluation_result import Quality, read_quality
-from components.settings import EvaluationSettings, ModelSettings
-from components.tfma_metrics import CALIBRATION_BINS
-from components.trainer.dense import build_model
-from components.trainer.export import ServingModule, export_model
-from components.transform.preprocessing import Normalization
+from mnist_tfx.components.datasets.prepared import PreparedDataset
+from mnist_tfx.components.evaluation import evaluation_config
+from mnist_tfx.components.evaluation_result import Quality, read_quality
+from mnist_tfx.components.settings import EvaluationSettings, ModelSettings
+from mnist_tfx.components.tfma_metrics import CALIBRATION_BINS
+from mnist_tfx.components.trainer.dense import build_model
+from mnist_tfx.components.trainer.export import ServingModule, export_model
+from mnist_tfx.components.transform.preprocessing import Normalization
 from tests.fixtures.executors import artifact, context
 from tests.fixtures.tiny_run import TinyRun, decode, read_split
 

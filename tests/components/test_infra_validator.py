@@ -18,14 +18,14 @@ import pytest
 import tensorflow as tf
 from tensorflow_serving.apis import prediction_log_pb2
 
-from components.infra_validator import executor, model_server
-from components.infra_validator.checks import Check, Outputs, answer_checks
-from components.infra_validator.local_server import foreign_server
-from components.infra_validator.model_server import ModelServer
-from components.infra_validator.report import failed_checks, read_report
-from components.infra_validator.requests import Request
-from components.settings import InfraSettings
-from contract.errors import PipelineError
+from mnist_tfx.components.infra_validator import executor, model_server
+from mnist_tfx.components.infra_validator.checks import Check, Outputs, answer_checks
+from mnist_tfx.components.infra_validator.local_server import foreign_server
+from mnist_tfx.components.infra_validator.model_server import ModelServer
+from mnist_tfx.components.infra_validator.report import failed_checks, read_report
+from mnist_tfx.components.infra_validator.requests import Request
+from mnist_tfx.components.settings import InfraSettings
+from mnist_tfx.contract.errors import PipelineError
 from tests.fixtures.infra_validation import blessed, save_python_inside, validate
 from tests.fixtures.server_process import CHECKOUT
 from tests.fixtures.tiny_run import TinyRun
@@ -105,7 +105,7 @@ def test_a_server_that_dies_or_hangs_while_latency_is_measured_is_a_failed_check
     measure = executor._latencies
 
     def signalled(server: ModelServer, request: Request) -> list[float]:
-        [process] = [each for each in psutil.Process().children() if "serving.server" in each.cmdline()]
+        [process] = [each for each in psutil.Process().children() if "mnist_tfx.serving.server" in each.cmdline()]
         if before:
             process.send_signal(number)
             return measure(server, request)
@@ -124,8 +124,8 @@ def test_a_server_that_dies_or_hangs_while_latency_is_measured_is_a_failed_check
 
 ENTER_TWO_SERVERS = """
 import time
-from components.infra_validator.local_server import local_server
-from components.settings import InfraSettings
+from mnist_tfx.components.infra_validator.local_server import local_server
+from mnist_tfx.components.settings import InfraSettings
 with local_server(InfraSettings(engine="python"), "a"), local_server(InfraSettings(), "b"):
     print("entered", flush=True)
     time.sleep(600)

@@ -15,17 +15,17 @@ import pytest
 from pydantic import ValidationError
 from tensorflow_serving.apis.get_model_status_pb2 import ModelVersionStatus
 
-from components.infra_validator import executor
-from components.infra_validator import staging_server as module
-from components.infra_validator.model_server import ModelServer as Validated
-from components.infra_validator.report import failed_checks, read_report
-from components.infra_validator.requests import Request
-from components.infra_validator.staging_server import staging_server
-from components.settings import InfraSettings
-from contract.errors import PipelineError
-from serving.client import Client, Tls
-from serving.server.config import ServerOptions
-from serving.server.main import ModelServer
+from mnist_tfx.components.infra_validator import executor
+from mnist_tfx.components.infra_validator import staging_server as module
+from mnist_tfx.components.infra_validator.model_server import ModelServer as Validated
+from mnist_tfx.components.infra_validator.report import failed_checks, read_report
+from mnist_tfx.components.infra_validator.requests import Request
+from mnist_tfx.components.infra_validator.staging_server import staging_server
+from mnist_tfx.components.settings import InfraSettings
+from mnist_tfx.contract.errors import PipelineError
+from mnist_tfx.serving.client import Client, Tls
+from mnist_tfx.serving.server.config import ServerOptions
+from mnist_tfx.serving.server.main import ModelServer
 from tests.fixtures.certificates import CertificateAuthority
 from tests.fixtures.infra_validation import blessed, save_python_inside, validate
 from tests.fixtures.server_process import server_processes

@@ -19,13 +19,13 @@ from tfx.types import artifact_utils
 from tfx.types.artifact import Artifact
 from tfx.types.standard_artifacts import Examples, InfraBlessing, Model, ModelRun, TransformGraph
 
-from components.infra_validator.executor import Executor as InfraValidator
-from components.infra_validator.report import failed_checks
-from components.settings import InfraSettings
-from components.trainer.export import read_metadata
-from components.trainer.run_fn import TRAINING_LOG
-from contract.names import SPLITS
-from kubeflow.ir import read_compiled
+from mnist_tfx.components.infra_validator.executor import Executor as InfraValidator
+from mnist_tfx.components.infra_validator.report import failed_checks
+from mnist_tfx.components.settings import InfraSettings
+from mnist_tfx.components.trainer.export import read_metadata
+from mnist_tfx.components.trainer.run_fn import TRAINING_LOG
+from mnist_tfx.contract.names import SPLITS
+from mnist_tfx.kubeflow.ir import read_compiled
 from tests.fixtures.compiled import GOLDEN, GOLDEN_FILES
 from tests.fixtures.tiny_run import TinyRun
 

@@ -18,9 +18,9 @@ from tfx.orchestration.portable.data_types import ExecutionInfo
 from tfx.types import Artifact
 from tfx.types.standard_artifacts import ExampleStatistics, InfraBlessing, ModelBlessing, PushedModel
 
-from components.pusher.executor import Driver, Executor
-from components.pusher.publish import publish
-from contract.versions import stored_versions
+from mnist_tfx.components.pusher.executor import Driver, Executor
+from mnist_tfx.components.pusher.publish import publish
+from mnist_tfx.contract.versions import stored_versions
 from tests.fixtures.executors import artifact, context
 from tests.fixtures.object_store import object_store
 from tests.fixtures.tiny_run import TinyRun

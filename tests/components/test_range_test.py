@@ -9,15 +9,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from components.range_test.curve import Curve, measure, suggest
-from components.range_test.run import measure_curve
-from components.settings import AugmentationSettings, DistillationSettings, ModelSettings, TrainingSettings
-from components.trainer.config import TrainerConfig
-from components.trainer.training import train
-from components.trainer.training_data import DecodedExamples, decode_examples
-from components.transform.preprocessing import Normalization
-from contract.errors import PipelineError
-from contract.names import EVAL, TRAIN
+from mnist_tfx.components.range_test.curve import Curve, measure, suggest
+from mnist_tfx.components.range_test.run import measure_curve
+from mnist_tfx.components.settings import AugmentationSettings, DistillationSettings, ModelSettings, TrainingSettings
+from mnist_tfx.components.trainer.config import TrainerConfig
+from mnist_tfx.components.trainer.training import train
+from mnist_tfx.components.trainer.training_data import DecodedExamples, decode_examples
+from mnist_tfx.components.transform.preprocessing import Normalization
+from mnist_tfx.contract.errors import PipelineError
+from mnist_tfx.contract.names import EVAL, TRAIN
 from tests.fixtures.tiny_run import TinyRun
 
 SHAPE = (28, 28, 1)

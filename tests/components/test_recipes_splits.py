@@ -7,7 +7,7 @@ import itertools
 import pytest
 import tensorflow_datasets as tfds
 
-from pipeline.recipes import MAIN_DATASETS, dataset_names, load_recipe, recipe_files
+from mnist_tfx.pipeline.recipes import MAIN_DATASETS, dataset_names, load_recipe, recipe_files
 
 RECIPES = [(dataset, name) for dataset in dataset_names() for name in recipe_files(dataset)]
 EXAMPLES = {"train": 60_000, "test": 10_000}  # of MNIST, and of the datasets that take its place

@@ -14,12 +14,12 @@ import tensorflow_datasets as tfds
 from tfx.types import artifact_utils
 from tfx.types.standard_artifacts import Examples
 
-from components.datasets.prepared import PreparedDataset
-from components.settings import Splits
-from components.tfds_example_gen.component import TfdsExampleGen
-from components.tfds_example_gen.executor import Executor, plan_shards
-from contract.errors import DataRejected, UsageError
-from contract.names import SPLITS
+from mnist_tfx.components.datasets.prepared import PreparedDataset
+from mnist_tfx.components.settings import Splits
+from mnist_tfx.components.tfds_example_gen.component import TfdsExampleGen
+from mnist_tfx.components.tfds_example_gen.executor import Executor, plan_shards
+from mnist_tfx.contract.errors import DataRejected, UsageError
+from mnist_tfx.contract.names import SPLITS
 from tests.fixtures.executors import artifact, context
 from tests.fixtures.tiny_dataset import prepare_tiny
 from tests.fixtures.tiny_run import SPLIT_SIZES, TinyRun, read_examples, read_split

@@ -12,13 +12,13 @@ from keras_tuner.oracles import HyperbandOracle
 from pydantic import ValidationError
 from tfx.components.trainer.fn_args_utils import FnArgs
 
-from components.settings import AugmentationSettings, DistillationSettings, ModelSettings, TrainingSettings
-from components.trainer.config import TrainerConfig
-from components.tuner.hyperparameters import settings_found, with_settings
-from components.tuner.search import PROJECT_PREFIX, RecipeTuner, trial_count, tuner_fn
-from components.tuner.settings import Choice, Range, TunerSettings
-from components.tuner.space import search_space
-from contract.errors import PipelineError
+from mnist_tfx.components.settings import AugmentationSettings, DistillationSettings, ModelSettings, TrainingSettings
+from mnist_tfx.components.trainer.config import TrainerConfig
+from mnist_tfx.components.tuner.hyperparameters import settings_found, with_settings
+from mnist_tfx.components.tuner.search import PROJECT_PREFIX, RecipeTuner, trial_count, tuner_fn
+from mnist_tfx.components.tuner.settings import Choice, Range, TunerSettings
+from mnist_tfx.components.tuner.space import search_space
+from mnist_tfx.contract.errors import PipelineError
 from tests.fixtures.tiny_run import TinyRun
 
 RATES = {"training.learning_rate": {"min": 1e-4, "max": 1e-2, "log": True}}

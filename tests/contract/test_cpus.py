@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from contract.cpus import cpu_count, cpu_quota
+from mnist_tfx.contract.cpus import cpu_count, cpu_quota
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no affinity on this system")
 def test_affinity_counts() -> None:
     program = "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})\n"
-    program += "from contract.cpus import cpu_count; print(cpu_count())"
+    program += "from mnist_tfx.contract.cpus import cpu_count; print(cpu_count())"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "1"
     assert 1 <= cpu_count() <= (os.cpu_count() or 1)

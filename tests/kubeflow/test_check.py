@@ -14,11 +14,11 @@ import pytest
 import yaml
 from hypothesis import strategies as st
 
-from contract.errors import UsageError
-from kubeflow.check import BrokenRules, check, check_file
-from kubeflow.ir import parse_compiled, read_compiled
-from kubeflow.profiles import Target
-from kubeflow.rules import RULES
+from mnist_tfx.contract.errors import UsageError
+from mnist_tfx.kubeflow.check import BrokenRules, check, check_file
+from mnist_tfx.kubeflow.ir import parse_compiled, read_compiled
+from mnist_tfx.kubeflow.profiles import Target
+from mnist_tfx.kubeflow.rules import RULES
 from tests.fixtures.command import mnist_tfx
 from tests.fixtures.compiled import GOLDEN, GOLDEN_FILES
 

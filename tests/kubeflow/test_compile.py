@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 import yaml
 
-from components.datasets.prepared import PreparedDataset
-from contract.errors import UsageError
-from kubeflow.check import BrokenRules
-from kubeflow.compile import Upload, cluster_paths, compile_prepared, uploads
-from kubeflow.ir import CompiledPipeline, read_compiled
-from kubeflow.profiles import load_profile, profile_files
-from pipeline.dag import create_pipeline
-from pipeline.recipes import Recipe
+from mnist_tfx.components.datasets.prepared import PreparedDataset
+from mnist_tfx.contract.errors import UsageError
+from mnist_tfx.kubeflow.check import BrokenRules
+from mnist_tfx.kubeflow.compile import Upload, cluster_paths, compile_prepared, uploads
+from mnist_tfx.kubeflow.ir import CompiledPipeline, read_compiled
+from mnist_tfx.kubeflow.profiles import load_profile, profile_files
+from mnist_tfx.pipeline.dag import create_pipeline
+from mnist_tfx.pipeline.recipes import Recipe
 from tests.fixtures.command import mnist_tfx
 from tests.fixtures.compiled import DESCRIBED, GOLDEN, GOLDEN_FILES, compile_described
 
@@ -207,7 +207,7 @@ def test_the_gate_is_part_of_every_compilation(
     tmp_path: Path, tiny_recipe: Recipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A component that takes a path from anywhere but `Paths` is caught where it enters."""
-    monkeypatch.setattr("pipeline.dag.Pusher", _push_to_this_machine(tmp_path))
+    monkeypatch.setattr("mnist_tfx.pipeline.dag.Pusher", _push_to_this_machine(tmp_path))
     with pytest.raises(BrokenRules) as caught:
         compile_prepared(DESCRIBED, tiny_recipe, load_profile("vertex-gpu"), tmp_path / "pipeline.json")
     [breach] = caught.value.breaches
@@ -215,7 +215,7 @@ def test_the_gate_is_part_of_every_compilation(
 
 
 def _push_to_this_machine(folder: Path) -> type:
-    from components.pusher.component import Pusher
+    from mnist_tfx.components.pusher.component import Pusher
 
     class Careless(Pusher):
         def __init__(self, **kwargs: Any) -> None:

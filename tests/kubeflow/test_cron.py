@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from contract.errors import UsageError
-from kubeflow.remote.cron import parse_cron, parse_timezone
-from kubeflow.remote.cron_zones import clock_changes, for_clock, six_fields
+from mnist_tfx.contract.errors import UsageError
+from mnist_tfx.kubeflow.remote.cron import parse_cron, parse_timezone
+from mnist_tfx.kubeflow.remote.cron_zones import clock_changes, for_clock, six_fields
 
 PARIS, TOKYO, KOLKATA, ZERO = (
     ZoneInfo("Europe/Paris"),

@@ -222,7 +222,8 @@ def test_install_steps(tmp_path: Path) -> None:
     # Where the C library is older than the image's, .venv's interpreter brings a newer one.
     program = (
         f"import site, sys; site.addsitedir({str(packages)!r}); sys.argv = ['mnist-tfx', *sys.argv[1:]]; "
-        "from pipeline.cli import main; import pipeline; assert '/venv/' in pipeline.__file__; sys.exit(main())"
+        "from mnist_tfx.pipeline.cli import main; from mnist_tfx import pipeline; "
+        "assert '/venv/' in pipeline.__file__; sys.exit(main())"
     )
     home = tmp_path / "home"
     environment |= {"MNIST_TFX_HOME": str(home)}

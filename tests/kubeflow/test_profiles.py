@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from components.beam_arguments import beam_arguments
-from contract.errors import UsageError
-from kubeflow.machines import Resources
-from kubeflow.profiles import KubeflowProfile, VertexProfile, load_profile, profile_files
+from mnist_tfx.components.beam_arguments import beam_arguments
+from mnist_tfx.contract.errors import UsageError
+from mnist_tfx.kubeflow.machines import Resources
+from mnist_tfx.kubeflow.profiles import KubeflowProfile, VertexProfile, load_profile, profile_files
 
 
 @pytest.mark.parametrize("name", profile_files())

@@ -9,12 +9,12 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from components.datasets.prepared import PreparedDataset
-from contract.errors import PipelineError, UsageError
-from kubeflow.remote import attempts
-from kubeflow.remote.cron import parse_cron
-from kubeflow.remote.kfp import KubeflowPlatform
-from kubeflow.remote.platform import Job, Timing, Unreachable, find_schedule
+from mnist_tfx.components.datasets.prepared import PreparedDataset
+from mnist_tfx.contract.errors import PipelineError, UsageError
+from mnist_tfx.kubeflow.remote import attempts
+from mnist_tfx.kubeflow.remote.cron import parse_cron
+from mnist_tfx.kubeflow.remote.kfp import KubeflowPlatform
+from mnist_tfx.kubeflow.remote.platform import Job, Timing, Unreachable, find_schedule
 from tests.fixtures.command import mnist_tfx
 from tests.fixtures.kubeflow_server import Fault, KubeflowServer, kubeflow_server
 from tests.fixtures.remote_jobs import compiled_job, kubeflow_profile

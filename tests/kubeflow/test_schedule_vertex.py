@@ -11,12 +11,12 @@ import pytest
 from google.cloud.aiplatform_v1 import types
 from grpc import StatusCode as Code
 
-from components.datasets.prepared import PreparedDataset
-from contract.errors import PipelineError, UsageError
-from kubeflow.remote import attempts
-from kubeflow.remote.cron import parse_cron
-from kubeflow.remote.platform import Job, Timing, Unreachable, find_schedule
-from kubeflow.remote.vertex import VertexPlatform
+from mnist_tfx.components.datasets.prepared import PreparedDataset
+from mnist_tfx.contract.errors import PipelineError, UsageError
+from mnist_tfx.kubeflow.remote import attempts
+from mnist_tfx.kubeflow.remote.cron import parse_cron
+from mnist_tfx.kubeflow.remote.platform import Job, Timing, Unreachable, find_schedule
+from mnist_tfx.kubeflow.remote.vertex import VertexPlatform
 from tests.fixtures.command import mnist_tfx
 from tests.fixtures.remote_jobs import compiled_job, vertex_profile
 from tests.fixtures.vertex_server import Fault, VertexServer, vertex_server

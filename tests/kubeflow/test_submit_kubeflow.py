@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from components.datasets.prepared import PreparedDataset
-from kubeflow.remote import attempts
-from kubeflow.remote.kfp import KubeflowPlatform
-from kubeflow.remote.platform import Job, Unreachable
+from mnist_tfx.components.datasets.prepared import PreparedDataset
+from mnist_tfx.kubeflow.remote import attempts
+from mnist_tfx.kubeflow.remote.kfp import KubeflowPlatform
+from mnist_tfx.kubeflow.remote.platform import Job, Unreachable
 from tests.fixtures.command import mnist_tfx
 from tests.fixtures.kubeflow_server import Fault, KubeflowServer, kubeflow_server
 from tests.fixtures.remote_jobs import compiled_job, kubeflow_profile, watched
@@ -102,9 +102,9 @@ def test_nothing_but_failures(server: KubeflowServer, platform: KubeflowPlatform
     [
         (
             state("FAILED", task("datagate", "FAILED", "exit status 1", pod="gate")),
-            {"gate": "Traceback\ncontract.errors.DataRejected: rejected kmnist: 1 anomaly\n  train: image: bad"},
+            {"gate": "Traceback\nmnist_tfx.contract.errors.DataRejected: rejected kmnist: 1 anomaly\n  train: bad"},
             3,
-            "the data gate rejected kmnist:\n  contract.errors.DataRejected: rejected kmnist: 1 anomaly\n    train",
+            "the data gate rejected kmnist:\n  mnist_tfx.contract.errors.DataRejected: rejected kmnist: 1 anomaly\n",
         ),
         (
             state("FAILED", task("datagate", "FAILED", "ImagePullBackOff", pod="gate")),

@@ -18,11 +18,11 @@ from google.cloud.aiplatform_v1 import types
 from google.protobuf import json_format, struct_pb2
 from grpc import StatusCode as Code
 
-from components.datasets.prepared import PreparedDataset
-from contract.errors import PipelineError
-from kubeflow.remote import attempts, follow
-from kubeflow.remote.platform import Job, Unreachable
-from kubeflow.remote.vertex import VertexPlatform
+from mnist_tfx.components.datasets.prepared import PreparedDataset
+from mnist_tfx.contract.errors import PipelineError
+from mnist_tfx.kubeflow.remote import attempts, follow
+from mnist_tfx.kubeflow.remote.platform import Job, Unreachable
+from mnist_tfx.kubeflow.remote.vertex import VertexPlatform
 from tests.fixtures.command import Answer, mnist_tfx
 from tests.fixtures.remote_jobs import compiled_job, vertex_profile, watched
 from tests.fixtures.vertex_server import PARENT, Fault, VertexServer, vertex_server
@@ -30,8 +30,8 @@ from tests.fixtures.vertex_server import PARENT, Fault, VertexServer, vertex_ser
 BEGAN = datetime(2027, 3, 1, 3, tzinfo=UTC)
 REJECTED = (
     "The replica workerpool0-0 exited with a non-zero status of 1. Termination reason: Error. \nTraceback (most recent "
-    "call last):\n  [...]\n  File executor.py, line 66, in Do\ncontract.errors.DataRejected: the data gate rejected "
-    "kmnist: 1 anomaly, nothing was trained.\n  train: image: 3 of 540 cannot be decoded"
+    "call last):\n  [...]\n  File executor.py, line 66, in Do\nmnist_tfx.contract.errors.DataRejected: the data gate "
+    "rejected kmnist: 1 anomaly, nothing was trained.\n  train: image: 3 of 540 cannot be decoded"
 )
 
 
@@ -207,7 +207,7 @@ def test_wait_for_success(server: VertexServer, submit: Submit) -> None:
         (
             state("FAILED", task("DataGate", "FAILED", error=REJECTED)),
             3,
-            "the data gate rejected kmnist:\n  contract.errors.DataRejected: the data gate rejected kmnist: 1 an",
+            "the data gate rejected kmnist:\n  mnist_tfx.contract.errors.DataRejected: the data gate rejected kmnist:",
         ),
         (
             state("FAILED", task("DataGate", "FAILED", error="exited with a non-zero status of 137")),

@@ -6,10 +6,10 @@ import signal
 import sys
 from pathlib import Path
 
-from contract.errors import PipelineError
-from pipeline.run_id import claim_run_id
-from pipeline.running.live_view import make_observer
-from pipeline.running.log_capture import output_to
+from mnist_tfx.contract.errors import PipelineError
+from mnist_tfx.pipeline.run_id import claim_run_id
+from mnist_tfx.pipeline.running.live_view import make_observer
+from mnist_tfx.pipeline.running.log_capture import output_to
 
 
 def main(home: Path, options: dict[str, str]) -> int:
@@ -18,7 +18,7 @@ def main(home: Path, options: dict[str, str]) -> int:
     run_id = claim_run_id(runs, "mnist")
     log_file = runs / run_id / "run.log"
     with output_to(log_file):
-        from pipeline.running.local_runner import run_pipeline
+        from mnist_tfx.pipeline.running.local_runner import run_pipeline
         from tests.pipeline.slow_pipelines import slow_pipeline
         from tests.pipeline.small_pipelines import describe, small_pipeline
     if "step" in options:

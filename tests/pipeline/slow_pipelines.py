@@ -13,8 +13,8 @@ from tfx.orchestration import metadata
 from tfx.orchestration.pipeline import Pipeline
 from tfx.types.standard_artifacts import Examples, Model
 
-from components.beam_arguments import beam_arguments
-from components.settings import BeamSettings
+from mnist_tfx.components.beam_arguments import beam_arguments
+from mnist_tfx.components.settings import BeamSettings
 
 _MINUTES = 180  # seconds
 

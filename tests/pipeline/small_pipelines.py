@@ -16,10 +16,10 @@ from tfx.orchestration import metadata
 from tfx.orchestration.pipeline import Pipeline
 from tfx.types.standard_artifacts import Examples, Model, ModelBlessing, PushedModel
 
-from contract.errors import DataRejected
-from pipeline.run_id import claim_run_id
-from pipeline.running.live_view import PlainLines
-from pipeline.running.local_runner import RunResult, run_pipeline
+from mnist_tfx.contract.errors import DataRejected
+from mnist_tfx.pipeline.run_id import claim_run_id
+from mnist_tfx.pipeline.running.live_view import PlainLines
+from mnist_tfx.pipeline.running.local_runner import RunResult, run_pipeline
 
 PROGRESS = logging.getLogger("mnist_tfx.progress")
 

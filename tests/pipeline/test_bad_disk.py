@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from components.datasets.prepared import PreparedDataset
-from pipeline.history import list_runs
-from pipeline.running.home import CHECKOUT
-from pipeline.running.live_view import PlainLines
-from pipeline.running.local_runner import run_pipeline
-from pipeline.running.log_capture import lost_from
+from mnist_tfx.components.datasets.prepared import PreparedDataset
+from mnist_tfx.pipeline.history import list_runs
+from mnist_tfx.pipeline.running.home import CHECKOUT
+from mnist_tfx.pipeline.running.live_view import PlainLines
+from mnist_tfx.pipeline.running.local_runner import run_pipeline
+from mnist_tfx.pipeline.running.log_capture import lost_from
 from tests.fixtures.run_process import COMMAND, cached, run_process
 from tests.fixtures.small_disk import SmallDisk, small_disk
 from tests.pipeline.small_pipelines import NODE_IDS, describe, small_pipeline

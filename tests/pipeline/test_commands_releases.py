@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.running.home import Home
+from mnist_tfx.pipeline.running.home import Home
 from tests.fixtures.command import Answer, mnist_tfx
 from tests.fixtures.served_home import seen_by_a_server, store
 from tests.pipeline.small_pipelines import run_small_pipeline
@@ -148,7 +148,7 @@ def test_a_rollback_during_a_run_says_that_the_run_may_push(home: Path, nobody: 
 
 def test_no_command_loads_tensorflow(home: Path, nobody: str) -> None:
     code = (
-        "import sys; from pipeline.cli import main;"
+        "import sys; from mnist_tfx.pipeline.cli import main;"
         f"options = ['mnist', '--home', {str(home)!r}, '--address', {nobody!r}];"
         "codes = [main([command, *options]) for command in ('rollback', 'status')];"
         "sys.exit(any(codes) or bool({'tensorflow', 'tfx', 'apache_beam'} & set(sys.modules)))"

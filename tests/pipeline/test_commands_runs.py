@@ -10,8 +10,8 @@ from types import ModuleType
 
 import pytest
 
-from contract.errors import PipelineError, UsageError
-from pipeline.commands import runs, show
+from mnist_tfx.contract.errors import PipelineError, UsageError
+from mnist_tfx.pipeline.commands import runs, show
 from tests.pipeline.small_pipelines import run_small_pipeline
 
 
@@ -79,7 +79,7 @@ def test_show_of_an_unknown_run_is_wrong_usage(home: Path) -> None:
 
 def test_reading_the_history_loads_neither_tensorflow_nor_tfx(home: Path) -> None:
     code = (
-        "import argparse, sys; from pipeline.commands import runs, show;"
+        "import argparse, sys; from mnist_tfx.pipeline.commands import runs, show;"
         f"runs.run(argparse.Namespace(home={str(home)!r}, dataset=None, json=False));"
         f"show.run(argparse.Namespace(home={str(home)!r}, run_id='latest', json=False));"
         "sys.exit(bool({'tensorflow', 'tfx', 'apache_beam'} & set(sys.modules)))"

@@ -15,11 +15,11 @@ from pathlib import Path
 
 import pytest
 
-import pipeline.schemas
-from components.datasets.prepared import PreparedDataset
-from components.trainer.run_fn import TRAINING_LOG
-from pipeline.history import LATEST, load_run
-from pipeline.running.home import CHECKOUT, Home
+from mnist_tfx.components.datasets.prepared import PreparedDataset
+from mnist_tfx.components.trainer.run_fn import TRAINING_LOG
+from mnist_tfx.pipeline import schemas
+from mnist_tfx.pipeline.history import LATEST, load_run
+from mnist_tfx.pipeline.running.home import CHECKOUT, Home
 from tests.fixtures.command import Answer, mnist_tfx
 from tests.fixtures.tiny_run import RECIPE_TOML, TinyRun, run_tiny
 
@@ -177,7 +177,7 @@ def test_a_model_server_that_appears_on_the_path_is_asked_anew(
     run: TinyRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     binary = tmp_path / "tensorflow_model_server"
-    binary.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m serving.server "$@"\n')
+    binary.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m mnist_tfx.serving.server "$@"\n')
     binary.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
     answer = run.again()
@@ -229,10 +229,10 @@ def test_an_edited_schema_is_not_answered_from_the_cache(
 ) -> None:
     edited = tmp_path / "kmnist" / "schema.pbtxt"
     edited.parent.mkdir()
-    text = (pipeline.schemas.SCHEMAS / "kmnist" / "schema.pbtxt").read_text()
+    text = (schemas.SCHEMAS / "kmnist" / "schema.pbtxt").read_text()
     assert "min_examples_count: 100" in text
     edited.write_text(text.replace("min_examples_count: 100", "min_examples_count: 150"))
-    monkeypatch.setattr(pipeline.schemas, "SCHEMAS", tmp_path)
+    monkeypatch.setattr(schemas, "SCHEMAS", tmp_path)
     answer = run.again()
     assert answer.code == 3
     assert "split eval, feature (whole split): " in answer.err
@@ -247,7 +247,7 @@ def resumed_after(run: TinyRun, answer: Answer) -> int:
     return int(json.loads((model / TRAINING_LOG).read_text())["resumed_after_epoch"])
 
 
-KILLED_RUN = "import sys; from pipeline.cli import main; sys.exit(main(sys.argv[1:]))"
+KILLED_RUN = "import sys; from mnist_tfx.pipeline.cli import main; sys.exit(main(sys.argv[1:]))"
 
 
 def test_a_killed_run_goes_on_where_it_was_and_a_second_one_beside_it_is_refused(run: TinyRun) -> None:
@@ -334,7 +334,7 @@ def test_a_home_that_cannot_be_written_to_is_refused(tmp_path: Path, tiny_recipe
 def test_a_dataset_without_a_schema_is_told_to_write_one(
     run: TinyRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pipeline.schemas, "SCHEMAS", tmp_path)
+    monkeypatch.setattr(schemas, "SCHEMAS", tmp_path)
     answer = run.again()
     assert answer.code == 2
     assert "Write schemas/kmnist/schema.pbtxt" in answer.err

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from contract.errors import PipelineError, UsageError
-from pipeline.history import RunSummary, list_runs, load_run
-from pipeline.running.home import Home
+from mnist_tfx.contract.errors import PipelineError, UsageError
+from mnist_tfx.pipeline.history import RunSummary, list_runs, load_run
+from mnist_tfx.pipeline.running.home import Home
 from tests.pipeline.small_pipelines import run_small_pipeline
 
 

@@ -12,9 +12,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from components.datasets.prepared import PreparedDataset
-from pipeline.history import list_runs, load_run
-from pipeline.running.home import Home
+from mnist_tfx.components.datasets.prepared import PreparedDataset
+from mnist_tfx.pipeline.history import list_runs, load_run
+from mnist_tfx.pipeline.running.home import Home
 from tests.fixtures.locales import make_locale
 from tests.fixtures.run_process import RunProcess, cached, run_process
 
@@ -29,7 +29,7 @@ def _servers(temporary: Path) -> list[psutil.Process]:
     found = []
     for process in psutil.process_iter(["cmdline"]):
         line = " ".join(process.info["cmdline"] or ())
-        if str(temporary) in line and ("serving.server" in line or "tensorflow_model_server" in line):
+        if str(temporary) in line and ("mnist_tfx.serving.server" in line or "tensorflow_model_server" in line):
             found.append(process)
     return found
 

@@ -13,12 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from contract.errors import PipelineError
-from pipeline.history import list_runs, load_run
-from pipeline.metadata_store import open_store
-from pipeline.pushes import pushing_runs
-from pipeline.run_report import write_index
-from pipeline.running.home import Home
+from mnist_tfx.contract.errors import PipelineError
+from mnist_tfx.pipeline.history import list_runs, load_run
+from mnist_tfx.pipeline.metadata_store import open_store
+from mnist_tfx.pipeline.pushes import pushing_runs
+from mnist_tfx.pipeline.run_report import write_index
+from mnist_tfx.pipeline.running.home import Home
 from tests.fixtures.command import mnist_tfx
 from tests.fixtures.served_home import store
 from tests.pipeline.small_pipelines import run_small_pipeline

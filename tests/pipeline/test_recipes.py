@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from contract.errors import UsageError
-from pipeline.recipes import MAIN_DATASETS, Recipe, dataset_names, flatten, load_recipe, recipe_files
+from mnist_tfx.contract.errors import UsageError
+from mnist_tfx.pipeline.recipes import MAIN_DATASETS, Recipe, dataset_names, flatten, load_recipe, recipe_files
 from tests.fixtures.command import mnist_tfx
 
 SHIPPED = [(dataset, name) for dataset in dataset_names() for name in recipe_files(dataset)]

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from components.trainer.export import read_metadata
-from components.trainer.run_fn import TRAINING_LOG
-from pipeline.partial_run import run_until
-from pipeline.recipes import load_recipe
+from mnist_tfx.components.trainer.export import read_metadata
+from mnist_tfx.components.trainer.run_fn import TRAINING_LOG
+from mnist_tfx.pipeline.partial_run import run_until
+from mnist_tfx.pipeline.recipes import load_recipe
 from tests.fixtures.command import Answer, mnist_tfx
 from tests.fixtures.tiny_run import TinyRun
 
@@ -33,7 +33,7 @@ def options(tiny_run: TinyRun, *settings: str) -> list[str]:
 @pytest.fixture(scope="module")
 def killed_after_two_trials(tiny_run: TinyRun) -> list[str]:
     """What a search printed before it was killed."""
-    command = [sys.executable, "-c", "import sys; from pipeline.cli import main; sys.exit(main())", "tune"]
+    command = [sys.executable, "-c", "import sys; from mnist_tfx.pipeline.cli import main; sys.exit(main())", "tune"]
     process = subprocess.Popen(
         [*command, *options(tiny_run, *_SEARCH)],
         cwd=_CHECKOUT,
@@ -170,6 +170,6 @@ def training_log(model_uri: str) -> dict[str, Any]:
 def kernel_units(saved_model: str) -> list[int]:
     import tensorflow as tf
 
-    from components.trainer.export import read_weights
+    from mnist_tfx.components.trainer.export import read_weights
 
     return [weight.shape[1] for weight in read_weights(tf.saved_model.load(saved_model)) if len(weight.shape) == 2]

@@ -18,8 +18,8 @@ from tensorflow_serving.apis import predict_pb2
 from tensorflow_serving.apis.model_service_pb2_grpc import ModelServiceStub
 from tensorflow_serving.apis.prediction_service_pb2_grpc import PredictionServiceStub
 
-from serving.server.config import ServerOptions
-from serving.server.main import ModelServer
+from mnist_tfx.serving.server.config import ServerOptions
+from mnist_tfx.serving.server.main import ModelServer
 from tests.fixtures.front_models import (
     write_examples_model,
     write_inference_model,

@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from components.report.page.scales import Scale, tick_labels, ticks
+from mnist_tfx.components.report.page.scales import Scale, tick_labels, ticks
 
 WIDTH, HEIGHT = 340, 224
 _LEFT, _RIGHT = 46, WIDTH - 10  # the plot, within the drawing

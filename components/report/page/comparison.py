@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from components.report.content import ExecutionRow, Quality, ReportContent
-from components.report.page.charts import Chart, percent_labels
-from components.report.page.quality_charts import RowChart, change_chart
-from components.report.page.quality_view import MEASURES, change_style
-from components.report.page.training_charts import curve_chart
-from components.report.page.words import UNKNOWN, count, flat, number, percent, points, seconds
+from mnist_tfx.components.report.content import ExecutionRow, Quality, ReportContent
+from mnist_tfx.components.report.page.charts import Chart, percent_labels
+from mnist_tfx.components.report.page.quality_charts import RowChart, change_chart
+from mnist_tfx.components.report.page.quality_view import MEASURES, change_style
+from mnist_tfx.components.report.page.training_charts import curve_chart
+from mnist_tfx.components.report.page.words import UNKNOWN, count, flat, number, percent, points, seconds
 
 _CONFUSIONS = 8
 Difference = tuple[str, str, str]  # name, in A, in B

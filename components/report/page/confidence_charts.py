@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from components.report.content import ConfidenceBin
-from components.report.page.charts import Chart, Table, bar, frame, lines, percent_labels
-from components.report.page.scales import ticks
-from components.report.page.words import count, percent
+from mnist_tfx.components.report.content import ConfidenceBin
+from mnist_tfx.components.report.page.charts import Chart, Table, bar, frame, lines, percent_labels
+from mnist_tfx.components.report.page.scales import ticks
+from mnist_tfx.components.report.page.words import count, percent
 
 _QUARTERS = (0.0, 0.25, 0.5, 0.75, 1.0)
 

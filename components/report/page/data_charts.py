@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from components.report.content import SplitData
-from components.report.page.charts import Chart, Table, bar, frame, percent_labels
-from components.report.page.scales import ticks
-from components.report.page.words import count, percent
+from mnist_tfx.components.report.content import SplitData
+from mnist_tfx.components.report.page.charts import Chart, Table, bar, frame, percent_labels
+from mnist_tfx.components.report.page.scales import ticks
+from mnist_tfx.components.report.page.words import count, percent
 
 _BIN = 5  # values per bar: 1..255 makes 51 bars
 

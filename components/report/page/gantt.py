@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from components.report.content import ExecutionRow
-from components.report.page.words import UNKNOWN, seconds
+from mnist_tfx.components.report.content import ExecutionRow
+from mnist_tfx.components.report.page.words import UNKNOWN, seconds
 
 _UNITS = 1000.0  # width of the column of bars
 _LEAST = 5.0  # so that an execution answered from the cache can be seen at all

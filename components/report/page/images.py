@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image as PillowImage
 
-from components.report.content import Image
+from mnist_tfx.components.report.content import Image
 
 _MIDDLE = 128  # the value of a filter's image that stands for weight 0
 # Negative, zero, positive: vermilion and blue of Okabe & Ito, apart for colour-blind readers, too.

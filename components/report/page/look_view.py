@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from components.report.content import Data, Filter, Image, LookedAt
-from components.report.page.images import data_uri, weights_uri
-from components.report.page.words import percent, shorten
+from mnist_tfx.components.report.content import Data, Filter, Image, LookedAt
+from mnist_tfx.components.report.page.images import data_uri, weights_uri
+from mnist_tfx.components.report.page.words import percent, shorten
 
 _BARS = 4  # most probable classes shown of an example; its own class comes on top if it is not among them
 _NAME_CHARACTERS = 12

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from components.report.content import ClassQuality, Quality
-from components.report.page.charts import Table, Tick, percent_labels
-from components.report.page.scales import Scale, ticks
-from components.report.page.words import bound, count, percent, points, shorten
+from mnist_tfx.components.report.content import ClassQuality, Quality
+from mnist_tfx.components.report.page.charts import Table, Tick, percent_labels
+from mnist_tfx.components.report.page.scales import Scale, ticks
+from mnist_tfx.components.report.page.words import bound, count, percent, points, shorten
 
 _SHADES = 10  # the style sheet has classes right-1 .. right-10 and wrong-1 .. wrong-10
 _ROW, _ACROSS, _NAME_CHARACTERS = 24, (100, 326), 13

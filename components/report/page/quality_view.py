@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from components.report.content import Overall, Quality
-from components.report.page.words import bound, change, number, percent, points
+from mnist_tfx.components.report.content import Overall, Quality
+from mnist_tfx.components.report.page.words import bound, change, number, percent, points
 
 
 @dataclass(frozen=True)

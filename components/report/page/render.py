@@ -13,8 +13,8 @@ from urllib.parse import quote
 import jinja2
 from markupsafe import Markup
 
-from components.report.content import IndexRow, ReportContent
-from components.report.page import (
+from mnist_tfx.components.report.content import IndexRow, ReportContent
+from mnist_tfx.components.report.page import (
     comparison,
     confidence_charts,
     data_charts,
@@ -24,10 +24,10 @@ from components.report.page import (
     training_charts,
     words,
 )
-from components.report.page.gantt import gantt
-from components.report.page.images import weights_scale_uri
-from components.report.page.sparkline import Sparkline, sparkline
-from components.report.page.verdict_view import OUTCOMES, SECTIONS, missing_reasons, tiles
+from mnist_tfx.components.report.page.gantt import gantt
+from mnist_tfx.components.report.page.images import weights_scale_uri
+from mnist_tfx.components.report.page.sparkline import Sparkline, sparkline
+from mnist_tfx.components.report.page.verdict_view import OUTCOMES, SECTIONS, missing_reasons, tiles
 
 _COMPARISON_SECTIONS = (
     ("verdict", "Verdict"),
@@ -170,7 +170,7 @@ def _relative_url(path: str) -> str:
 @functools.cache
 def _environment() -> jinja2.Environment:
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("components.report.page"),
+        loader=jinja2.PackageLoader("mnist_tfx.components.report.page"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from components.report.page.scales import Scale
+from mnist_tfx.components.report.page.scales import Scale
 
 WIDTH, HEIGHT = 240, 48
 _MARGIN = 6

@@ -5,8 +5,8 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 
-from components.report.content import Epoch, Training
-from components.report.page.charts import (
+from mnist_tfx.components.report.content import Epoch, Training
+from mnist_tfx.components.report.page.charts import (
     Bar,
     Chart,
     Frame,
@@ -19,8 +19,8 @@ from components.report.page.charts import (
     lines,
     percent_labels,
 )
-from components.report.page.scales import tick_labels, ticks
-from components.report.page.words import UNKNOWN, general, number, percent, seconds
+from mnist_tfx.components.report.page.scales import tick_labels, ticks
+from mnist_tfx.components.report.page.words import UNKNOWN, general, number, percent, seconds
 
 Curves = Mapping[str, Sequence[float | None]]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from components.report.content import Gate, Outcome, ReportContent, State, Verdict
-from components.report.page.words import UNKNOWN, bound, moment, percent, points, seconds
+from mnist_tfx.components.report.content import Gate, Outcome, ReportContent, State, Verdict
+from mnist_tfx.components.report.page.words import UNKNOWN, bound, moment, percent, points, seconds
 
 
 @dataclass(frozen=True)

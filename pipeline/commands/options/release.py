@@ -9,14 +9,14 @@ from collections.abc import Callable
 from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING
 
-from contract.errors import UsageError
-from pipeline.commands.options.server import DEFAULT_ADDRESS, add_tls_arguments, positive, tls_of
-from pipeline.running.home import Home
+from mnist_tfx.contract.errors import UsageError
+from mnist_tfx.pipeline.commands.options.server import DEFAULT_ADDRESS, add_tls_arguments, positive, tls_of
+from mnist_tfx.pipeline.running.home import Home
 
 if TYPE_CHECKING:
-    from serving.releases.plans import Plan
-    from serving.releases.servers import RunningServer
-    from serving.releases.state import ModelState
+    from mnist_tfx.serving.releases.plans import Plan
+    from mnist_tfx.serving.releases.servers import RunningServer
+    from mnist_tfx.serving.releases.state import ModelState
 
 
 def add_release_arguments(parser: argparse.ArgumentParser) -> None:
@@ -53,8 +53,8 @@ def open_servers(stack: ExitStack, args: argparse.Namespace, model: str) -> list
     Raises:
         UsageError: an address or a PEM file is none.
     """
-    from serving.client import InvalidOption
-    from serving.releases.servers import RunningServer
+    from mnist_tfx.serving.client import InvalidOption
+    from mnist_tfx.serving.releases.servers import RunningServer
 
     try:
         tls, addresses = tls_of(args), args.address or [DEFAULT_ADDRESS]
@@ -65,8 +65,8 @@ def open_servers(stack: ExitStack, args: argparse.Namespace, model: str) -> list
 
 def make_release(args: argparse.Namespace, decide: Callable[[ModelState], Plan]) -> int:
     """Decides and makes a change, then prints what was changed; returns the exit code."""
-    from pipeline.commands.release_view import released_json, released_lines
-    from serving.releases.apply import release
+    from mnist_tfx.pipeline.commands.release_view import released_json, released_lines
+    from mnist_tfx.serving.releases.apply import release
 
     home = Home.resolve(args.home)
     with ExitStack() as stack:

@@ -10,16 +10,16 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from contract.errors import UsageError
-from pipeline.commands.options.recipe import add_recipe_arguments
-from pipeline.running.home import Home
-from pipeline.running.log_capture import output_to
+from mnist_tfx.contract.errors import UsageError
+from mnist_tfx.pipeline.commands.options.recipe import add_recipe_arguments
+from mnist_tfx.pipeline.running.home import Home
+from mnist_tfx.pipeline.running.log_capture import output_to
 
 if TYPE_CHECKING:
-    from kubeflow.compile import Upload
-    from kubeflow.profiles import Profile
-    from kubeflow.remote.platform import Job, Platform
-    from pipeline.recipes import Recipe
+    from mnist_tfx.kubeflow.compile import Upload
+    from mnist_tfx.kubeflow.profiles import Profile
+    from mnist_tfx.kubeflow.remote.platform import Job, Platform
+    from mnist_tfx.pipeline.recipes import Recipe
 
 _TARGETS = ("vertex", "kubeflow")
 
@@ -65,7 +65,7 @@ def read_profile(args: argparse.Namespace) -> Profile:
     Raises:
         UsageError: it is not for `--target`, or does not fit.
     """
-    from kubeflow.profiles import load_profile
+    from mnist_tfx.kubeflow.profiles import load_profile
 
     profile = load_profile(args.profile, args.profile_set)
     if profile.target != args.target:
@@ -84,8 +84,8 @@ def compiled_job(args: argparse.Namespace, recipe: Recipe, profile: Profile) -> 
     """
     with TemporaryDirectory(prefix="mnist-tfx-") as folder:
         with output_to(Path(os.devnull)):  # TensorFlow and TFX are chatty from their import on
-            from components.datasets.prepared import load_prepared
-            from kubeflow.remote.jobs import compile_job
+            from mnist_tfx.components.datasets.prepared import load_prepared
+            from mnist_tfx.kubeflow.remote.jobs import compile_job
 
             dataset = load_prepared(args.dataset, recipe.data.version, Home.resolve(args.home).datasets)
             compiled = compile_job(dataset, args.recipe, recipe, profile, Path(folder))
@@ -99,13 +99,13 @@ def open_platform(profile: Profile, timeout_seconds: float) -> Platform:
         PipelineError: there are no credentials.
         UsageError: a file that the profile names cannot be read.
     """
-    from kubeflow.profiles import VertexProfile
+    from mnist_tfx.kubeflow.profiles import VertexProfile
 
     if isinstance(profile, VertexProfile):
-        from kubeflow.remote.vertex import VertexPlatform
+        from mnist_tfx.kubeflow.remote.vertex import VertexPlatform
 
         return VertexPlatform(profile, timeout_seconds)
-    from kubeflow.remote.kfp import KubeflowPlatform
+    from mnist_tfx.kubeflow.remote.kfp import KubeflowPlatform
 
     return KubeflowPlatform(profile, timeout_seconds)
 

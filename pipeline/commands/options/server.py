@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from contract.errors import PipelineError, UsageError
+from mnist_tfx.contract.errors import PipelineError, UsageError
 
 if TYPE_CHECKING:
-    from serving.client import Client, Tls
+    from mnist_tfx.serving.client import Client, Tls
 
 DEFAULT_ADDRESS = "localhost:8500"
 
@@ -58,7 +58,7 @@ def add_version_arguments(parser: argparse.ArgumentParser) -> None:
 
 def tls_of(args: argparse.Namespace) -> Tls | None:
     """What the options of `add_tls_arguments` ask for; None for plain text. Raises serving.client.InvalidOption."""
-    from serving.client import Tls
+    from mnist_tfx.serving.client import Tls
 
     files = {"ca": args.ca, "cert": args.cert, "key": args.key, "server_name": args.server_name}
     return Tls(**files) if args.tls or any(files.values()) else None
@@ -67,7 +67,7 @@ def tls_of(args: argparse.Namespace) -> Tls | None:
 @contextmanager
 def connected(args: argparse.Namespace, **options: Any) -> Iterator[Client]:
     """A client for the parsed options; what it raises inside the block becomes a PipelineError with the remedy."""
-    from serving.client import Client, InvalidInput, InvalidOption, ServingClientError, SignatureNotFound
+    from mnist_tfx.serving.client import Client, InvalidInput, InvalidOption, ServingClientError, SignatureNotFound
 
     try:
         pinned = {"version": getattr(args, "version", None), "label": getattr(args, "label", None)}
@@ -80,7 +80,7 @@ def connected(args: argparse.Namespace, **options: Any) -> Iterator[Client]:
 
 
 def _remedy(error: Any, args: argparse.Namespace) -> str:
-    from serving.client import DeadlineExceeded, ModelNotFound, Unavailable
+    from mnist_tfx.serving.client import DeadlineExceeded, ModelNotFound, Unavailable
 
     if isinstance(error, Unavailable | DeadlineExceeded):  # `wait` runs into its deadline, and quotes the last attempt
         words = str(error).lower()

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from contract.errors import UsageError
-from pipeline.commands import data
+from mnist_tfx.contract.errors import UsageError
+from mnist_tfx.pipeline.commands import data
 from tests.fixtures.tiny_dataset import write_idx_files
 
 _ROOT = Path(__file__).parents[3]
@@ -51,8 +51,6 @@ def test_from_needs_one_dataset(tmp_path: Path) -> None:
 
 
 def test_help_imports_no_tensorflow() -> None:
-    script = (
-        "import sys, pipeline.commands.data; print([name for name in sys.modules if name.startswith('tensorflow')])"
-    )
+    script = "import sys, mnist_tfx.pipeline.commands.data; print([n for n in sys.modules if n[:10] == 'tensorflow'])"
     result = subprocess.run([sys.executable, "-c", script], cwd=_ROOT, capture_output=True, text=True, check=True)
     assert result.stdout == "[]\n"

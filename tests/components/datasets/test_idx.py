@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from components.datasets.idx import unpack_verified
-from components.datasets.published import IDX_FILES, TEST_LABELS, TRAIN_IMAGES, TRAIN_LABELS
-from contract.errors import DataRejected, PipelineError, UsageError
+from mnist_tfx.components.datasets.idx import unpack_verified
+from mnist_tfx.components.datasets.published import IDX_FILES, TEST_LABELS, TRAIN_IMAGES, TRAIN_LABELS
+from mnist_tfx.contract.errors import DataRejected, PipelineError, UsageError
 from tests.fixtures.tiny_dataset import write_idx, write_idx_files
 
 

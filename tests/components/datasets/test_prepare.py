@@ -13,13 +13,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from components.datasets.errors import NotPrepared
-from components.datasets.incoming import incoming_folder
-from components.datasets.prepare import prepare
-from components.datasets.prepared import load_prepared
-from components.datasets.progress import silent
-from components.datasets.published import SHA256, TRAIN_IMAGES
-from contract.errors import DataRejected, PipelineError, UsageError
+from mnist_tfx.components.datasets.errors import NotPrepared
+from mnist_tfx.components.datasets.incoming import incoming_folder
+from mnist_tfx.components.datasets.prepare import prepare
+from mnist_tfx.components.datasets.prepared import load_prepared
+from mnist_tfx.components.datasets.progress import silent
+from mnist_tfx.components.datasets.published import SHA256, TRAIN_IMAGES
+from mnist_tfx.contract.errors import DataRejected, PipelineError, UsageError
 from tests.fixtures.tiny_dataset import draw_examples, prepare_tiny, write_idx_files
 
 _ROOT = Path(__file__).parents[3]
@@ -143,7 +143,7 @@ def test_incomplete_dataset_is_prepared_again(tmp_path: Path, damage: str) -> No
 _KILLED = """
 import os, signal, sys
 from pathlib import Path
-from components.datasets.prepare import prepare
+from mnist_tfx.components.datasets.prepare import prepare
 
 def kill_at(stage, done=0, total=None):
     if stage == sys.argv[3] and done >= int(sys.argv[4]):
@@ -178,7 +178,7 @@ def test_second_process_waits_for_the_first(tmp_path: Path) -> None:
     script = """
 import sys
 from pathlib import Path
-from components.datasets.prepare import prepare
+from mnist_tfx.components.datasets.prepare import prepare
 prepare("kmnist", Path(sys.argv[1]), source=Path(sys.argv[2]), progress=lambda stage, *_: print(stage, flush=True))
 """
     command = [sys.executable, "-c", script, str(data_dir), str(source)]

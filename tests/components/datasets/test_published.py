@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from components.datasets.errors import SourceUnavailable
-from components.datasets.idx import unpack_verified
-from components.datasets.prepare import prepare
-from components.datasets.published import DATASETS, PACKAGES, SHA256
+from mnist_tfx.components.datasets.errors import SourceUnavailable
+from mnist_tfx.components.datasets.idx import unpack_verified
+from mnist_tfx.components.datasets.prepare import prepare
+from mnist_tfx.components.datasets.published import DATASETS, PACKAGES, SHA256
 
 
 @pytest.mark.slow

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from components.datasets.builders import download_urls, find_builder
-from components.datasets.prepared import PreparedDataset
-from components.datasets.published import DATASETS, TFDS_FILE
-from components.datasets.sources import require_sources
-from contract.errors import PipelineError
+from mnist_tfx.components.datasets.builders import download_urls, find_builder
+from mnist_tfx.components.datasets.prepared import PreparedDataset
+from mnist_tfx.components.datasets.published import DATASETS, TFDS_FILE
+from mnist_tfx.components.datasets.sources import require_sources
+from mnist_tfx.contract.errors import PipelineError
 from tests.fixtures.command import mnist_tfx
 
 BOTH = [("fashion_mnist", None), ("mnist", None)]

@@ -17,10 +17,10 @@ import pytest
 from tensorflow_datasets.core.download.checksums import UrlInfo
 from tensorflow_datasets.image_classification import MNIST
 
-from components.datasets.prepare import prepare
-from components.datasets.published import IDX_FILES
-from components.datasets.reachable import unreachable_reason
-from contract.errors import DataRejected, PipelineError
+from mnist_tfx.components.datasets.prepare import prepare
+from mnist_tfx.components.datasets.published import IDX_FILES
+from mnist_tfx.components.datasets.reachable import unreachable_reason
+from mnist_tfx.contract.errors import DataRejected, PipelineError
 from tests.fixtures.small_disk import small_disk
 from tests.fixtures.tiny_dataset import write_idx_files
 

@@ -9,11 +9,11 @@ import pytest
 from tfx.orchestration.portable.data_types import ExecutionInfo
 from tfx.types.standard_artifacts import Model
 
-from components.baseline.executor import Driver, Executor
-from components.live.model import baseline_version, is_same_model, live_version
-from contract.names import DATA_STATISTICS_PATH, METADATA_PATH, PUSH_RECORD_PATH
-from serving.releases import plans
-from serving.releases.apply import release
+from mnist_tfx.components.baseline.executor import Driver, Executor
+from mnist_tfx.components.live.model import baseline_version, is_same_model, live_version
+from mnist_tfx.contract.names import DATA_STATISTICS_PATH, METADATA_PATH, PUSH_RECORD_PATH
+from mnist_tfx.serving.releases import plans
+from mnist_tfx.serving.releases.apply import release
 from tests.fixtures.executors import artifact, context
 from tests.fixtures.tiny_run import TinyRun
 

@@ -5,13 +5,13 @@ from pathlib import Path
 from kfp.pipeline_spec import pipeline_spec_pb2 as pb
 from tfx.orchestration.kubeflow.v2.container import kubeflow_v2_entrypoint_utils as entrypoint
 
-from components.report.artifact import HTML, html_file
+from mnist_tfx.components.report.artifact import HTML, html_file
 
 
 def test_a_container_finds_the_class_of_the_report() -> None:
     """As TFX's entry point goes about it: the classes of a task's inputs first, then those of its outputs."""
     given = pb.RuntimeArtifact(uri="gs://bucket/blessing")
-    given.type.instance_schema = "title: components.DataBlessing\ntype: object\n"
+    given.type.instance_schema = "title: mnist_tfx.components.DataBlessing\ntype: object\n"
     entrypoint.parse_raw_artifact_dict({"data_blessing": pb.ArtifactList(artifacts=[given])})
     made = pb.RuntimeArtifact(uri="gs://bucket/report")
     made.type.schema_title = "system.HTML"

@@ -11,20 +11,20 @@ import tensorflow as tf
 import tensorflow_model_analysis as tfma
 from tfx.types import standard_artifacts
 
-from components.data_gate.component import DataBlessing
-from components.evaluation_result import read_quality
-from components.report.artifact import HTML, html_file
-from components.report.collect import collect
-from components.report.content import ReportContent
-from components.report.executor import Executor
-from components.report.look import ModelPass, disagreement
-from components.report.page.render import render_report
-from components.report.quality import disagreements
-from components.report.sources import Sources
-from components.report.training import collect_training
-from components.report.verdict import collect_verdict
-from pipeline.history import load_run
-from pipeline.run_sources import sources_of
+from mnist_tfx.components.data_gate.component import DataBlessing
+from mnist_tfx.components.evaluation_result import read_quality
+from mnist_tfx.components.report.artifact import HTML, html_file
+from mnist_tfx.components.report.collect import collect
+from mnist_tfx.components.report.content import ReportContent
+from mnist_tfx.components.report.executor import Executor
+from mnist_tfx.components.report.look import ModelPass, disagreement
+from mnist_tfx.components.report.page.render import render_report
+from mnist_tfx.components.report.quality import disagreements
+from mnist_tfx.components.report.sources import Sources
+from mnist_tfx.components.report.training import collect_training
+from mnist_tfx.components.report.verdict import collect_verdict
+from mnist_tfx.pipeline.history import load_run
+from mnist_tfx.pipeline.run_sources import sources_of
 from tests.fixtures.executors import artifact, context
 from tests.fixtures.tiny_run import SPLIT_SIZES, TinyRun, decode, read_split
 

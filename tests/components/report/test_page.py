@@ -16,8 +16,8 @@ from xml.etree.ElementTree import Element
 
 import pytest
 
-import components.report.page.render as render_module
-from components.report.page.render import render_comparison, render_index, render_report
+import mnist_tfx.components.report.page.render as render_module
+from mnist_tfx.components.report.page.render import render_comparison, render_index, render_report
 from tests.fixtures.pages import attributes, by_id, find, parse, tag, text
 from tests.fixtures.report_content import sample_content, sample_index
 from tests.fixtures.report_variants import (
@@ -203,6 +203,6 @@ def test_index_tells_accuracy_over_time():
 def test_templates_are_package_data():
     folder = Path(render_module.__file__).parent
     pyproject = tomllib.loads((folder.parents[2] / "pyproject.toml").read_text())
-    patterns = pyproject["tool"]["setuptools"]["package-data"]["components.report.page"]
+    patterns = pyproject["tool"]["setuptools"]["package-data"]["mnist_tfx.components.report.page"]
     packaged = {path for pattern in patterns for path in folder.glob(pattern)}
     assert packaged == {path for path in (folder / "templates").rglob("*") if path.is_file()}

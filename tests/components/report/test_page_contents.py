@@ -7,9 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from components.report import content as c
-from components.report.page.render import render_comparison, render_report
-from components.report.page.words import UNKNOWN
+from mnist_tfx.components.report import content as c
+from mnist_tfx.components.report.page.render import render_comparison, render_report
+from mnist_tfx.components.report.page.words import UNKNOWN
 from tests.fixtures.pages import attributes, by_id, find, parse, table, text
 from tests.fixtures.report_content import FASHION, sample_content
 from tests.fixtures.report_variants import data_rejected_content, empty_content, not_blessed_content

@@ -13,11 +13,11 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image
 
-from components.report.page.charts import epoch_ticks
-from components.report.page.images import data_uri, weights_uri
-from components.report.page.scales import Scale, tick_labels, ticks
-from components.report.page.sparkline import sparkline
-from components.report.page.words import UNKNOWN, bound, flat, percent, points, seconds, shorten, size
+from mnist_tfx.components.report.page.charts import epoch_ticks
+from mnist_tfx.components.report.page.images import data_uri, weights_uri
+from mnist_tfx.components.report.page.scales import Scale, tick_labels, ticks
+from mnist_tfx.components.report.page.sparkline import sparkline
+from mnist_tfx.components.report.page.words import UNKNOWN, bound, flat, percent, points, seconds, shorten, size
 
 measured = st.floats(-1e6, 1e6, allow_nan=False).map(lambda value: round(value, 6))
 

@@ -11,8 +11,8 @@ import pytest
 import tensorflow as tf
 from scipy import ndimage
 
-from components.settings import AugmentationSettings
-from components.trainer.augmentation import augment, interpolate
+from mnist_tfx.components.settings import AugmentationSettings
+from mnist_tfx.components.trainer.augmentation import augment, interpolate
 
 Floats = npt.NDArray[np.floating[Any]]
 

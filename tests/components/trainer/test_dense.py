@@ -12,10 +12,10 @@ import pytest
 import tensorflow as tf
 import tensorflow_transform as tft
 
-from components.settings import ModelSettings
-from components.trainer.dense import AffineLayer, build_model
-from components.trainer.export import ServingModule, export_model
-from components.transform.preprocessing import Normalization
+from mnist_tfx.components.settings import ModelSettings
+from mnist_tfx.components.trainer.dense import AffineLayer, build_model
+from mnist_tfx.components.trainer.export import ServingModule, export_model
+from mnist_tfx.components.transform.preprocessing import Normalization
 from tests.fixtures.tiny_run import TinyRun, decode, read_split
 
 SHAPE = (6, 5, 1)

@@ -17,12 +17,12 @@ import tensorflow as tf
 import tensorflow_transform as tft
 from PIL import Image
 
-from components.code_version import code_version
-from components.settings import ModelSettings
-from components.trainer.dense import build_model
-from components.trainer.export import ServingModule, export_model, read_metadata
-from components.transform.preprocessing import Normalization
-from contract.names import METADATA_PATH
+from mnist_tfx.components.code_version import code_version
+from mnist_tfx.components.settings import ModelSettings
+from mnist_tfx.components.trainer.dense import build_model
+from mnist_tfx.components.trainer.export import ServingModule, export_model, read_metadata
+from mnist_tfx.components.transform.preprocessing import Normalization
+from mnist_tfx.contract.names import METADATA_PATH
 from tests.fixtures.tiny_run import SPLIT_SIZES, TinyRun, decode, read_split
 
 CLASSES = tuple("abcdefghij")
@@ -236,7 +236,7 @@ def test_a_pipelines_model_tells_recipe_data_and_code(tiny_run: TinyRun, tiny: A
     metadata = read_metadata(str(tiny_run.model))
     assert metadata["dataset"] == "kmnist"
     assert metadata["data_fingerprint"] == tiny.fingerprint
-    assert metadata["code_version"] == code_version("components.trainer.run_fn")
+    assert metadata["code_version"] == code_version("mnist_tfx.components.trainer.run_fn")
     assert metadata["image_shape"] == [28, 28, 1]
     assert metadata["normalization"] == "standardize"
     assert metadata["model"] == tiny_recipe.model.model_dump(mode="json")

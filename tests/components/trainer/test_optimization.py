@@ -15,10 +15,10 @@ import tensorflow as tf
 import tensorflow_transform as tft
 from pydantic import ValidationError
 
-from components.settings import AugmentationSettings, TrainingSettings
-from components.trainer.export import ServingModule, export_model, read_weights
-from components.trainer.optimization import learning_rate, make_optimizer
-from components.trainer.training_data import TrainingInput
+from mnist_tfx.components.settings import AugmentationSettings, TrainingSettings
+from mnist_tfx.components.trainer.export import ServingModule, export_model, read_weights
+from mnist_tfx.components.trainer.optimization import learning_rate, make_optimizer
+from mnist_tfx.components.trainer.training_data import TrainingInput
 from tests.fixtures.tiny_run import TinyRun
 from tests.fixtures.training import NORMALIZATION, SHAPE, config, decoded, eval_pixels, trained
 

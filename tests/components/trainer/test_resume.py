@@ -15,7 +15,7 @@ import keras
 import numpy as np
 import pytest
 
-from components.trainer.resume import backed_up_epoch
+from mnist_tfx.components.trainer.resume import backed_up_epoch
 from tests.fixtures.tiny_run import TinyRun
 from tests.fixtures.training import EVERYTHING, config, interrupted_at, logits, trained, without_times
 

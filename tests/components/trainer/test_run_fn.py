@@ -21,13 +21,13 @@ from tfx.proto import example_gen_pb2
 from tfx.types import artifact_utils
 from tfx.types.standard_artifacts import Examples, Model, ModelRun, Schema, TransformGraph
 
-from components.trainer.config import TrainerConfig
-from components.trainer.export import ServingModule, export_model, read_weights
-from components.trainer.run_fn import TRAINING_LOG
-from components.transform.preprocessing import Normalization
-from contract.errors import PipelineError
-from contract.names import SPLITS
-from pipeline.history import load_run
+from mnist_tfx.components.trainer.config import TrainerConfig
+from mnist_tfx.components.trainer.export import ServingModule, export_model, read_weights
+from mnist_tfx.components.trainer.run_fn import TRAINING_LOG
+from mnist_tfx.components.transform.preprocessing import Normalization
+from mnist_tfx.contract.errors import PipelineError
+from mnist_tfx.contract.names import SPLITS
+from mnist_tfx.pipeline.history import load_run
 from tests.fixtures.executors import artifact, context
 from tests.fixtures.tiny_run import SPLIT_SIZES, TinyRun, decode, read_split
 from tests.fixtures.training import NORMALIZATION, SHAPE, config, eval_pixels, logits, trained, without_times

@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from components.settings import ModelSettings
-from components.trainer.dense import build_model
-from components.trainer.soft_targets import SoftTargetsClassifier, mean_probabilities, mix
+from mnist_tfx.components.settings import ModelSettings
+from mnist_tfx.components.trainer.dense import build_model
+from mnist_tfx.components.trainer.soft_targets import SoftTargetsClassifier, mean_probabilities, mix
 from tests.fixtures.tiny_run import TinyRun
 from tests.fixtures.training import config, logits, trained
 

@@ -11,12 +11,12 @@ import numpy.typing as npt
 import pytest
 import tensorflow as tf
 
-from components.settings import AugmentationSettings
-from components.trainer.augmentation import augment
-from components.trainer.run_fn import training_data
-from components.trainer.training_data import DecodedExamples, TrainingInput, evaluation_batches
-from contract.cpus import cpu_count
-from contract.errors import PipelineError
+from mnist_tfx.components.settings import AugmentationSettings
+from mnist_tfx.components.trainer.augmentation import augment
+from mnist_tfx.components.trainer.run_fn import training_data
+from mnist_tfx.components.trainer.training_data import DecodedExamples, TrainingInput, evaluation_batches
+from mnist_tfx.contract.cpus import cpu_count
+from mnist_tfx.contract.errors import PipelineError
 from tests.fixtures.tiny_run import TinyRun, decode, read_split
 from tests.fixtures.training import NORMALIZATION, SHAPE, decoded
 

@@ -16,10 +16,10 @@ import tensorflow_transform.beam as tft_beam
 from apache_beam.options.pipeline_options import PipelineOptions
 from PIL import Image
 
-from components.beam_arguments import beam_arguments
-from components.settings import BeamSettings, TransformSettings
-from components.transform.preprocessing import Normalization, decode_images, preprocessing_fn
-from contract.names import IMAGE, LABEL, PIXELS
+from mnist_tfx.components.beam_arguments import beam_arguments
+from mnist_tfx.components.settings import BeamSettings, TransformSettings
+from mnist_tfx.components.transform.preprocessing import Normalization, decode_images, preprocessing_fn
+from mnist_tfx.contract.names import IMAGE, LABEL, PIXELS
 from tests.fixtures.tiny_dataset import draw_examples
 from tests.fixtures.tiny_run import TinyRun, decode, read_split
 

@@ -14,13 +14,13 @@ from typing import Any
 import pytest
 import yaml
 
-from components.datasets.prepared import PreparedDataset
-from contract.errors import UsageError
-from contract.names import METADATA_PATH
-from kubeflow.compile import uploads
-from kubeflow.ir import parse_compiled
-from kubeflow.local.tasks import order_of
-from kubeflow.profiles import load_profile
+from mnist_tfx.components.datasets.prepared import PreparedDataset
+from mnist_tfx.contract.errors import UsageError
+from mnist_tfx.contract.names import METADATA_PATH
+from mnist_tfx.kubeflow.compile import uploads
+from mnist_tfx.kubeflow.ir import parse_compiled
+from mnist_tfx.kubeflow.local.tasks import order_of
+from mnist_tfx.kubeflow.profiles import load_profile
 from tests.fixtures.beam_cluster import beam_cluster
 from tests.fixtures.command import Answer, mnist_tfx
 from tests.fixtures.compiled import GOLDEN, GOLDEN_FILES
@@ -165,7 +165,7 @@ def test_the_file_runs_in_a_bucket_to_a_pushed_model(
     command = [
         sys.executable,
         "-c",
-        "import sys; from pipeline.cli import main; sys.exit(main(sys.argv[1:]))",
+        "import sys; from mnist_tfx.pipeline.cli import main; sys.exit(main(sys.argv[1:]))",
         "compile",
     ]
     command += ["--target", "vertex", "--dataset", "kmnist", "--recipe", str(tiny_recipe_file), "--home", str(home)]

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.history import list_runs, load_run
-from pipeline.running.interrupts import EXIT_CODE, GRACE_SECONDS
+from mnist_tfx.pipeline.history import list_runs, load_run
+from mnist_tfx.pipeline.running.interrupts import EXIT_CODE, GRACE_SECONDS
 from tests.pipeline.small_pipelines import run_small_pipeline
 
 _CHECKOUT = Path(__file__).resolve().parents[3]

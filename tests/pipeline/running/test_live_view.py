@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from pipeline.running.live_view import PROGRESS_LOGGER, LiveTable, PlainLines, make_observer
-from pipeline.running.local_runner import run_pipeline
+from mnist_tfx.pipeline.running.live_view import PROGRESS_LOGGER, LiveTable, PlainLines, make_observer
+from mnist_tfx.pipeline.running.local_runner import run_pipeline
 from tests.pipeline.small_pipelines import NODE_IDS, describe, small_pipeline
 
 PROGRESS = logging.getLogger(PROGRESS_LOGGER)

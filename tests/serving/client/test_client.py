@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pytest
 import tensorflow as tf
 
-from serving.client import (
+from mnist_tfx.serving.client import (
     AsyncClient,
     ClassScore,
     Client,

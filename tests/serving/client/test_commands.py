@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from contract.names import METADATA_PATH
+from mnist_tfx.contract.names import METADATA_PATH
 from tests.fixtures.command import Answer, mnist_tfx
 from tests.fixtures.reference_server import LOADING, ReferenceServer, class_of, probabilities_of, serving
 

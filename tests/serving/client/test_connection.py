@@ -16,7 +16,7 @@ import grpc
 import numpy as np
 import pytest
 
-from serving.client import (
+from mnist_tfx.serving.client import (
     AsyncClient,
     Client,
     DeadlineExceeded,
@@ -28,7 +28,7 @@ from serving.client import (
     Tls,
     Unavailable,
 )
-from serving.client.channel import channel_options, resolve_target
+from mnist_tfx.serving.client.channel import channel_options, resolve_target
 from tests.fixtures.any_client import MakeClient
 from tests.fixtures.certificates import CertificateAuthority
 from tests.fixtures.dns_server import dns_server

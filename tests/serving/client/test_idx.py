@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from serving.client import InvalidInput, idx
+from mnist_tfx.serving.client import InvalidInput, idx
 
 
 def idx_file(images: Any) -> bytes:

@@ -18,7 +18,7 @@ from tensorflow_serving.apis import (
     status_pb2,
 )
 
-from serving.client import messages
+from mnist_tfx.serving.client import messages
 
 OFFICIAL: dict[str, Any] = {
     message.DESCRIPTOR.full_name: message

@@ -15,7 +15,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from serving.client import Client, InvalidInput, ModelNotFound, SignatureNotFound
+from mnist_tfx.serving.client import Client, InvalidInput, ModelNotFound, SignatureNotFound
 from tests.fixtures.any_client import MakeClient
 from tests.fixtures.command import mnist_tfx
 from tests.fixtures.image_model import example, noise, png, write_image_model

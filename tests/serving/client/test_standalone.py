@@ -26,7 +26,9 @@ def imported_by(code: str) -> set[str]:
 
 
 def test_the_client_imports_no_tensorflow() -> None:
-    modules = imported_by("import serving.client, serving.client.idx, serving.client.load")
+    modules = imported_by(
+        "import mnist_tfx.serving.client, mnist_tfx.serving.client.idx, mnist_tfx.serving.client.load"
+    )
     assert {"grpc", "google", "numpy"} <= modules
     heavy = {name for name in modules if name.startswith(("tensorflow", "keras", "tfx", "absl", "pandas"))}
     assert not heavy
@@ -34,7 +36,7 @@ def test_the_client_imports_no_tensorflow() -> None:
 
 
 def test_the_commands_import_no_tensorflow_before_they_run() -> None:
-    modules = imported_by("from pipeline.cli import build_parser; build_parser()")
+    modules = imported_by("from mnist_tfx.pipeline.cli import build_parser; build_parser()")
     assert not modules & {"tensorflow", "grpc", "numpy"}
 
 
@@ -54,7 +56,7 @@ def test_the_distribution_works_alone(tmp_path: Path) -> None:
     assert installed - {"typing-extensions"} == {"grpcio", "protobuf", "numpy", "mnist-tfx-client"}
     np.save(tmp_path / "images.npy", np.full((3, 28, 28), 9, np.uint8))
     code = (
-        "import sys, numpy; from serving.client import Client\n"
+        "import sys, numpy; from mnist_tfx.serving.client import Client\n"
         "client = Client(sys.argv[1], sys.argv[2])\n"
         "print(*client.predict(numpy.load('images.npy')).labels, sep=',')"
     )

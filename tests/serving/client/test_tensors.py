@@ -9,8 +9,8 @@ import pytest
 import tensorflow as tf
 from tensorflow.core.framework import tensor_pb2
 
-from serving.client import tensors
-from serving.client.messages import TensorProto
+from mnist_tfx.serving.client import tensors
+from mnist_tfx.serving.client.messages import TensorProto
 
 NUMBERS = [
     "float16", "float32", "float64", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "bool",

@@ -14,9 +14,9 @@ import yaml
 from google.protobuf import text_format
 from tensorflow_serving.config.model_server_config_pb2 import ModelServerConfig
 
-from serving.releases import plans
-from serving.releases.apply import release
-from serving.server.config import ServerOptions
+from mnist_tfx.serving.releases import plans
+from mnist_tfx.serving.releases.apply import release
+from mnist_tfx.serving.server.config import ServerOptions
 from tests.fixtures.certificates import CertificateAuthority
 from tests.fixtures.manifests import K8S, OVERLAYS, render
 from tests.fixtures.served_home import store

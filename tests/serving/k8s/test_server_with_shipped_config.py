@@ -24,12 +24,12 @@ from prometheus_client.parser import text_string_to_metric_families
 from tensorflow_serving.apis.predict_pb2 import PredictRequest, PredictResponse
 from tensorflow_serving.apis.prediction_service_pb2_grpc import PredictionServiceStub
 
-from serving.client import Client
-from serving.releases import plans
-from serving.releases.apply import release
-from serving.server.config import ServerOptions
-from serving.server.flags import FLAGS, WITHOUT_EFFECT, add_flags, as_options, given_flags
-from serving.server.main import ModelServer
+from mnist_tfx.serving.client import Client
+from mnist_tfx.serving.releases import plans
+from mnist_tfx.serving.releases.apply import release
+from mnist_tfx.serving.server.config import ServerOptions
+from mnist_tfx.serving.server.flags import FLAGS, WITHOUT_EFFECT, add_flags, as_options, given_flags
+from mnist_tfx.serving.server.main import ModelServer
 from tests.fixtures.certificates import CertificateAuthority
 from tests.fixtures.manifests import K8S, OVERLAYS, Rendered, kustomize, render
 from tests.serving.conftest import wait_until

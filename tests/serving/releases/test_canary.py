@@ -8,12 +8,12 @@ import pytest
 from google.protobuf import text_format
 from tensorflow_serving.config.model_server_config_pb2 import ModelConfig, ModelServerConfig
 
-from contract.errors import PipelineError, UsageError
-from contract.models_config import ModelsConfig, Pin
-from pipeline.commands.release_view import notes_on
-from serving.releases import plans
-from serving.releases.apply import Released, release
-from serving.releases.state import read_state
+from mnist_tfx.contract.errors import PipelineError, UsageError
+from mnist_tfx.contract.models_config import ModelsConfig, Pin
+from mnist_tfx.pipeline.commands.release_view import notes_on
+from mnist_tfx.serving.releases import plans
+from mnist_tfx.serving.releases.apply import Released, release
+from mnist_tfx.serving.releases.state import read_state
 from tests.fixtures.served_home import seen_by_a_server, store
 
 

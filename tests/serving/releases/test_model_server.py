@@ -16,9 +16,9 @@ import tensorflow as tf
 from tensorflow_serving.apis.predict_pb2 import PredictRequest
 from tensorflow_serving.apis.prediction_service_pb2_grpc import PredictionServiceStub
 
-from pipeline.commands.serve import ServingFolder
-from serving.server.config import ServerOptions
-from serving.server.main import ModelServer
+from mnist_tfx.pipeline.commands.serve import ServingFolder
+from mnist_tfx.serving.server.config import ServerOptions
+from mnist_tfx.serving.server.main import ModelServer
 from tests.fixtures.command import mnist_tfx
 
 

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from contract.errors import PipelineError, UsageError
-from pipeline.commands.release_view import notes_on, status_of
-from serving.releases import apply, plans
-from serving.releases.apply import Released, release
-from serving.releases.record import FILE_NAME, read_releases
-from serving.releases.state import ModelState, read_state
+from mnist_tfx.contract.errors import PipelineError, UsageError
+from mnist_tfx.pipeline.commands.release_view import notes_on, status_of
+from mnist_tfx.serving.releases import apply, plans
+from mnist_tfx.serving.releases.apply import Released, release
+from mnist_tfx.serving.releases.record import FILE_NAME, read_releases
+from mnist_tfx.serving.releases.state import ModelState, read_state
 from tests.fixtures.served_home import seen_by_a_server, store
 
 

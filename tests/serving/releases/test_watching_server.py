@@ -14,12 +14,12 @@ from pathlib import Path
 
 import pytest
 
-from contract.errors import PipelineError
-from serving.releases import plans
-from serving.releases.apply import Released, release
-from serving.releases.plans import Plan
-from serving.releases.servers import RunningServer
-from serving.releases.state import ModelState, read_state
+from mnist_tfx.contract.errors import PipelineError
+from mnist_tfx.serving.releases import plans
+from mnist_tfx.serving.releases.apply import Released, release
+from mnist_tfx.serving.releases.plans import Plan
+from mnist_tfx.serving.releases.servers import RunningServer
+from mnist_tfx.serving.releases.state import ModelState, read_state
 from tests.fixtures.command import mnist_tfx
 from tests.fixtures.served_home import store
 from tests.fixtures.watching_server import WatchingServer, watching
@@ -129,7 +129,7 @@ def test_a_killed_canary_leaves_what_can_be_gone_on_from(serving: Path) -> None:
         call(server, serving, "promote", 3)
         store(serving, "mnist", 4)
         command = ["canary", "mnist", "--home", str(serving.parent), "--address", server.address]
-        code = "import sys; from pipeline.cli import main; sys.exit(main(sys.argv[1:]))"
+        code = "import sys; from mnist_tfx.pipeline.cli import main; sys.exit(main(sys.argv[1:]))"
         process = subprocess.Popen([sys.executable, "-c", code, *command], cwd=_CHECKOUT)
         while "versions: 4" not in (serving / "models.config").read_text():
             assert process.poll() is None

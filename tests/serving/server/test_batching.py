@@ -11,12 +11,12 @@ import grpc
 import numpy as np
 import pytest
 
-from serving.server.batching import Batcher
-from serving.server.config import BatchingParameters
-from serving.server.engine import Engine
-from serving.server.errors import ServingError
-from serving.server.metrics import Metrics
-from serving.server.rows import is_batchable
+from mnist_tfx.serving.server.batching import Batcher
+from mnist_tfx.serving.server.config import BatchingParameters
+from mnist_tfx.serving.server.engine import Engine
+from mnist_tfx.serving.server.errors import ServingError
+from mnist_tfx.serving.server.metrics import Metrics
+from mnist_tfx.serving.server.rows import is_batchable
 from tests.fixtures import saved_models
 from tests.fixtures.saved_models import WIDTH, rows_of
 

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from contract.cpus import cpu_count
-from contract.errors import UsageError
-from serving.server.config import BatchingParameters, MonitoringConfig, ServerOptions
+from mnist_tfx.contract.cpus import cpu_count
+from mnist_tfx.contract.errors import UsageError
+from mnist_tfx.serving.server.config import BatchingParameters, MonitoringConfig, ServerOptions
 
 PEM = "-----BEGIN CERTIFICATE-----\\nabc\\n-----END CERTIFICATE-----\\n"
 

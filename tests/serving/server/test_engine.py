@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from serving.server.engine import Engine
-from serving.server.errors import ServingError
+from mnist_tfx.serving.server.engine import Engine
+from mnist_tfx.serving.server.errors import ServingError
 from tests.fixtures import saved_models
 
 

@@ -19,14 +19,14 @@ from tensorflow_serving.apis import model_management_pb2
 from tensorflow_serving.apis.model_service_pb2_grpc import ModelServiceStub
 from tensorflow_serving.apis.prediction_service_pb2_grpc import PredictionServiceStub
 
-from contract.errors import PipelineError
-from serving.server.calls import Calls
-from serving.server.config import ServerOptions
-from serving.server.listening import addresses_of, listening_sockets
-from serving.server.main import ModelServer
-from serving.server.metrics import Metrics
-from serving.server.rest import RestServer
-from serving.server.rest_thread import RestThread
+from mnist_tfx.contract.errors import PipelineError
+from mnist_tfx.serving.server.calls import Calls
+from mnist_tfx.serving.server.config import ServerOptions
+from mnist_tfx.serving.server.listening import addresses_of, listening_sockets
+from mnist_tfx.serving.server.main import ModelServer
+from mnist_tfx.serving.server.metrics import Metrics
+from mnist_tfx.serving.server.rest import RestServer
+from mnist_tfx.serving.server.rest_thread import RestThread
 from tests.fixtures.certificates import CertificateAuthority
 from tests.fixtures.server_process import CHECKOUT
 from tests.serving.conftest import Running, refused, running, scale_request, wait_until
@@ -158,7 +158,7 @@ def test_an_idle_rest_connection_is_closed(model_server: Running) -> None:
 
 def test_running_out_of_descriptors_fills_no_disk(served_models: Path) -> None:
     """Also: a flag without effect is told, once."""
-    command = [sys.executable, "-m", "serving.server", "--port=0", "--rest_api_port=-1", "--model_name=scale"]
+    command = [sys.executable, "-m", "mnist_tfx.serving.server", "--port=0", "--rest_api_port=-1", "--model_name=scale"]
     command += [f"--model_base_path={served_models}/scale", "--num_load_threads=4"]
     process = subprocess.Popen(command, cwd=CHECKOUT, stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None

@@ -21,9 +21,9 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
 from tensorflow_serving.apis.prediction_service_pb2_grpc import PredictionServiceStub
 
-from serving.server.config import ServerOptions
-from serving.server.main import ModelServer
-from serving.server.warmup import WARMUP_PATH
+from mnist_tfx.serving.server.config import ServerOptions
+from mnist_tfx.serving.server.main import ModelServer
+from mnist_tfx.serving.server.warmup import WARMUP_PATH
 from tests.fixtures.server_process import CHECKOUT
 from tests.serving.conftest import Running, predict_request, refused, running, scale_request, wait_until
 
@@ -193,7 +193,14 @@ def test_who_reaches_the_server_is_answered(served_models: Path, tmp_path: Path)
 
 def test_a_first_load_that_hangs_does_not_keep_sigterm_waiting(tmp_path: Path) -> None:
     make_hanging(tmp_path / "m" / "1")
-    command = [sys.executable, "-m", "serving.server", "--port=0", "--model_name=m", f"--model_base_path={tmp_path}/m"]
+    command = [
+        sys.executable,
+        "-m",
+        "mnist_tfx.serving.server",
+        "--port=0",
+        "--model_name=m",
+        f"--model_base_path={tmp_path}/m",
+    ]
     process = subprocess.Popen(command, cwd=CHECKOUT, stderr=subprocess.PIPE, text=True)
     wait_until(lambda: hears_sigterm(process.pid), "the server to begin")
     time.sleep(1)  # until the load hangs

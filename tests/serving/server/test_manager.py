@@ -12,12 +12,12 @@ import pytest
 from google.protobuf import text_format
 from tensorflow_serving.config.model_server_config_pb2 import ModelServerConfig
 
-from serving.server.config import BatchingParameters
-from serving.server.errors import ServingError
-from serving.server.lifecycle import AVAILABLE, END, LOADING, UNLOADING
-from serving.server.manager import ModelManager
-from serving.server.metrics import Metrics
-from serving.server.warmup import WARMUP_PATH
+from mnist_tfx.serving.server.config import BatchingParameters
+from mnist_tfx.serving.server.errors import ServingError
+from mnist_tfx.serving.server.lifecycle import AVAILABLE, END, LOADING, UNLOADING
+from mnist_tfx.serving.server.manager import ModelManager
+from mnist_tfx.serving.server.metrics import Metrics
+from mnist_tfx.serving.server.warmup import WARMUP_PATH
 from tests.fixtures.saved_models import write_scale_model
 
 VERSIONS = 4

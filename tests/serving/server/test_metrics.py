@@ -18,15 +18,15 @@ from tensorflow_serving.apis.classification_pb2 import ClassificationRequest
 from tensorflow_serving.apis.inference_pb2 import MultiInferenceRequest
 from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
 
-from serving.server.batching import Batcher
-from serving.server.config import BatchingParameters, LoadOptions, ServerOptions
-from serving.server.engine import Engine
-from serving.server.errors import ServingError
-from serving.server.lifecycle import Version
-from serving.server.metrics import Metrics
-from serving.server.prometheus import Histogram
-from serving.server.servable_factory import ServableFactory
-from serving.server.warmup import WARMUP_PATH
+from mnist_tfx.serving.server.batching import Batcher
+from mnist_tfx.serving.server.config import BatchingParameters, LoadOptions, ServerOptions
+from mnist_tfx.serving.server.engine import Engine
+from mnist_tfx.serving.server.errors import ServingError
+from mnist_tfx.serving.server.lifecycle import Version
+from mnist_tfx.serving.server.metrics import Metrics
+from mnist_tfx.serving.server.prometheus import Histogram
+from mnist_tfx.serving.server.servable_factory import ServableFactory
+from mnist_tfx.serving.server.warmup import WARMUP_PATH
 from tests.fixtures.saved_models import write_counter_model
 from tests.serving.conftest import Running, predict_request, refused, running, scale_request
 

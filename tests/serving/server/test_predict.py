@@ -12,7 +12,7 @@ import tensorflow as tf
 from tensorflow.core.framework.tensor_pb2 import TensorProto
 from tensorflow_serving.apis.predict_pb2 import PredictRequest
 
-from serving.server.config import ServerOptions
+from mnist_tfx.serving.server.config import ServerOptions
 from tests.serving.conftest import Running, predict_request, refused, running, scale_request
 
 STEPS = predict_request("slow", {"steps": np.array([200_000, 1], np.int64)})  # about half a second

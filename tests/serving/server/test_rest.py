@@ -17,8 +17,8 @@ from typing import Any
 
 import pytest
 
-from serving.server import limits
-from serving.server.config import ServerOptions
+from mnist_tfx.serving.server import limits
+from mnist_tfx.serving.server.config import ServerOptions
 from tests.serving.conftest import Running, running, wait_until
 
 A64 = base64.b64encode(b"a").decode()

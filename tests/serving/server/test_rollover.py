@@ -14,7 +14,7 @@ import grpc
 import tensorflow as tf
 from tensorflow_serving.apis.prediction_service_pb2_grpc import PredictionServiceStub
 
-from serving.server.config import ServerOptions
+from mnist_tfx.serving.server.config import ServerOptions
 from tests.fixtures.saved_models import write_scale_model
 from tests.serving.conftest import Running, running, scale_request, wait_until
 

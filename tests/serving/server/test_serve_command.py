@@ -21,14 +21,14 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from tensorflow_serving.apis.prediction_service_pb2_grpc import PredictionServiceStub
 
-from serving.server.flags import FLAGS, WITHOUT_EFFECT
+from mnist_tfx.serving.server.flags import FLAGS, WITHOUT_EFFECT
 from tests.fixtures.command import mnist_tfx
 from tests.fixtures.ordinary_user import ORDINARY
 from tests.fixtures.server_process import server_processes
 from tests.serving.conftest import PATIENCE_SECONDS, predict_request, scale_request, wait_until
 
 CHECKOUT = Path(__file__).resolve().parents[3]
-MNIST_TFX = [sys.executable, "-c", "import sys; from pipeline.cli import main; sys.exit(main())"]
+MNIST_TFX = [sys.executable, "-c", "import sys; from mnist_tfx.pipeline.cli import main; sys.exit(main())"]
 SLOW = predict_request("slow", {"steps": np.array([400_000], np.int64)})  # about a second
 TENSORFLOWS_LINES = re.compile(r"^[IWE]\d{4} |oneDNN|absl::InitializeLog|CPU instructions", re.MULTILINE)
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING

@@ -30,10 +30,10 @@ from tensorflow_serving.apis import (
 from tensorflow_serving.apis.prediction_service_pb2_grpc import PredictionServiceStub
 from tensorflow_serving.config.model_server_config_pb2 import ModelServerConfig
 
-from contract.errors import PipelineError
-from serving.server import limits, service, unary
-from serving.server.config import ServerOptions
-from serving.server.main import ModelServer
+from mnist_tfx.contract.errors import PipelineError
+from mnist_tfx.serving.server import limits, service, unary
+from mnist_tfx.serving.server.config import ServerOptions
+from mnist_tfx.serving.server.main import ModelServer
 from tests.serving.conftest import Running, predict_request, refused, running, scale_request, wait_until
 
 INVALID = grpc.StatusCode.INVALID_ARGUMENT

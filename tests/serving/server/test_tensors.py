@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tensorflow.core.framework import types_pb2
 from tensorflow.core.framework.tensor_pb2 import TensorProto
 
-from serving.server.tensors import MAX_REPEATED_BYTES, decode_tensor, encode_tensor
+from mnist_tfx.serving.server.tensors import MAX_REPEATED_BYTES, decode_tensor, encode_tensor
 
 DTYPES = [
     *(np.float16, ml_dtypes.bfloat16, np.float32, np.float64),

@@ -6,7 +6,7 @@ import pytest
 from google.protobuf import text_format
 from tensorflow_serving.config.file_system_storage_path_source_pb2 import FileSystemStoragePathSourceConfig
 
-from serving.server.versions import find_versions, wanted_versions
+from mnist_tfx.serving.server.versions import find_versions, wanted_versions
 
 THERE = {1: "m/1", 2: "m/2", 10: "m/10"}
 

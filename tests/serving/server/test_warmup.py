@@ -9,11 +9,11 @@ import pytest
 import tensorflow as tf
 from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
 
-from serving.server.engine import Engine
-from serving.server.errors import ServingError
-from serving.server.servable import Pool, Servable
-from serving.server.tensors import encode_tensor
-from serving.server.warmup import MAX_RECORDS, WARMUP_PATH, warm_up
+from mnist_tfx.serving.server.engine import Engine
+from mnist_tfx.serving.server.errors import ServingError
+from mnist_tfx.serving.server.servable import Pool, Servable
+from mnist_tfx.serving.server.tensors import encode_tensor
+from mnist_tfx.serving.server.warmup import MAX_RECORDS, WARMUP_PATH, warm_up
 from tests.fixtures.saved_models import rows_of, write_counter_model
 
 
