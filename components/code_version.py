@@ -71,7 +71,7 @@ def imported_modules(*modules: str) -> frozenset[str]:
 
 
 def _steps() -> Iterator[str]:
-    for path in Path(__file__).parent.rglob("*.py"):
+    for path in (_ROOT / "components").rglob("*.py"):
         yield ".".join((_NAMESPACE, *path.relative_to(_ROOT).with_suffix("").parts)).removesuffix(".__init__")
 
 

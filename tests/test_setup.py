@@ -35,7 +35,7 @@ FINGERPRINTS = (
     ("x" * 65, 3_293_394_063, 4_935_023_790_501_551_929),
     ("0123456789" * 1000, 561_982_432, 3_326_354_267_804_822_622),
 )
-BASIC = ("awk", "bash", "cat", "dirname", "grep", "head", "mkdir", "mktemp", "rm", "sed", "sort")
+BASIC = ("awk", "bash", "cat", "dirname", "grep", "head", "ln", "mkdir", "mktemp", "rm", "sed", "sort")
 REMEDIES = ("Debian 13", "Ubuntu 24.04", "Fedora 40", "kubeflow/Dockerfile")
 
 
@@ -109,7 +109,7 @@ def test_scripts_pass_shellcheck() -> None:
 def copy(tmp_path: Path) -> Path:
     """A checkout that holds only what the set-up reads, in a folder whose name has a space."""
     root = tmp_path / "a checkout"
-    for folder in ("scripts", "components"):
+    for folder in ("scripts", "components", "contract"):
         shutil.copytree(CHECKOUT / folder, root / folder)
     for name in ("requirements.lock", "pyproject.toml", "setup.py"):
         shutil.copy(CHECKOUT / name, root)

@@ -23,7 +23,7 @@ class DataBlessing(Artifact):
 
     # Of the form that Vertex AI asks of a type's name. There and on Kubeflow, it is also the path by which the task's
     # container imports this class; see components/__init__.py.
-    TYPE_NAME = "mnist_tfx.components.DataBlessing"
+    TYPE_NAME = "mnist_tfx.DataBlessing"
 
 
 class DataGateSpec(ComponentSpec):

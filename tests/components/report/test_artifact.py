@@ -11,7 +11,7 @@ from mnist_tfx.components.report.artifact import HTML, html_file
 def test_a_container_finds_the_class_of_the_report() -> None:
     """As TFX's entry point goes about it: the classes of a task's inputs first, then those of its outputs."""
     given = pb.RuntimeArtifact(uri="gs://bucket/blessing")
-    given.type.instance_schema = "title: mnist_tfx.components.DataBlessing\ntype: object\n"
+    given.type.instance_schema = "title: mnist_tfx.DataBlessing\ntype: object\n"
     entrypoint.parse_raw_artifact_dict({"data_blessing": pb.ArtifactList(artifacts=[given])})
     made = pb.RuntimeArtifact(uri="gs://bucket/report")
     made.type.schema_title = "system.HTML"
