@@ -1,4 +1,4 @@
-"""Our metrics (components/tfma_metrics.py) beside TFMA's own of the same meaning, on the model a run left behind.
+"""Our metrics (components/evaluator/metrics.py) beside TFMA's own of the same meaning, on the model a run left behind.
 
 .venv/bin/python -m benchmarks.evaluation [--home DIR] [--dataset mnist]
 
@@ -20,7 +20,7 @@ from tensorflow_model_analysis.proto import config_pb2
 from tfx_bsl.tfxio import tf_example_record
 
 from components.beam_arguments import beam_arguments
-from components.evaluation import evaluation_config
+from components.evaluator.config import evaluation_config
 from components.settings import BeamSettings, EvaluationSettings
 from pipeline.home import Home
 from pipeline.schemas import SCHEMAS

@@ -20,7 +20,7 @@ _REPEATS = 5
 _IMPORTS = """
 from pipeline.loading import collector_paused
 with collector_paused():  # as `mnist-tfx run` does
-    import pipeline.local_run
+    import pipeline.dag, pipeline.describe, pipeline.local_runner
 """
 STARTS: dict[str, tuple[Sequence[str], float]] = {  # command, and the seconds it should stay below
     "mnist-tfx --help": ([str(Path(sys.executable).with_name("mnist-tfx")), "--help"], 0.5),

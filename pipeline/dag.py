@@ -26,7 +26,7 @@ from components.code_version import code_version
 from components.data_gate.component import DataGate
 from components.datasets.prepared import PreparedDataset
 from components.errors import unknown_name
-from components.evaluation import evaluation_config
+from components.evaluator.config import evaluation_config
 from components.features import EVAL, TEST, TRAIN
 from components.infra_validator.component import InfraValidator
 from components.pusher.component import Pusher

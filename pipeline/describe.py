@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from tfx.dsl.io import fileio
 from tfx.types import Artifact
 
-from components.evaluation_result import read_quality
+from components.evaluator.result import read_quality
 from components.infra_validator.report import failed_checks
 from components.trainer import TRAINING_LOG
 from components.tuner.results import read_trials, short

@@ -7,7 +7,7 @@ import logging
 
 from components.report.collect import collect
 from components.report.content import ReportContent
-from components.report.sources import Sources
+from components.report.run import Run
 from components.whole_files import write_whole
 
 _LOGGER = logging.getLogger(__name__)
@@ -24,7 +24,7 @@ _MINIMAL = """<!DOCTYPE html>
 """
 
 
-def make_report(sources: Sources, path: str) -> ReportContent | None:
+def make_report(run: Run, path: str) -> ReportContent | None:
     """Writes the report to `path`, and fails only where that cannot be written.
 
     Returns:
@@ -34,11 +34,11 @@ def make_report(sources: Sources, path: str) -> ReportContent | None:
         # Here, so that a page that cannot even be imported costs no run its push.
         from components.report.page.render import render_report
 
-        content = collect(sources)
+        content = collect(run)
         text = render_report(content)
     except Exception as error:
         _LOGGER.exception("the report could not be made")
-        write_minimal(path, sources.dataset, sources.run_id, error)
+        write_minimal(path, run.dataset, run.run_id, error)
         return None
     write_whole(path, text.encode())
     return content

@@ -81,12 +81,11 @@ def _compile(output: Path, args: argparse.Namespace) -> int:
     if not args.run_local:
         _report(output, needed, as_json=args.json)
         return 0
-    from kubeflow.run_local import LOG, run_folder, run_local
-    from pipeline.outcome_report import report_outcomes
+    from kubeflow.run_local import run_local
+    from pipeline.runs.views import tell_runs
 
-    local = Path(args.run_local).resolve()
-    outcome = run_local(output, profile.root, local, dataset, needed, in_bucket=args.in_bucket)
-    return report_outcomes([outcome], {dataset.name: run_folder(local, outcome) / LOG}, as_json=args.json)
+    run = run_local(output, profile.root, Path(args.run_local).resolve(), dataset, needed, in_bucket=args.in_bucket)
+    return tell_runs([run], as_json=args.json)
 
 
 def _report(output: Path, needed: list[Upload], *, as_json: bool) -> None:

@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING
 from components.errors import PipelineError, UsageError
 from components.range_test import MAX_RATE, MIN_RATE, STEPS
 from pipeline.home import Home
-from pipeline.partial_run import add_plot_argument, check_plot_argument
-from pipeline.recipe_options import add_recipe_arguments
+from pipeline.recipe_options import add_plot_argument, add_recipe_arguments, check_plot_argument
 
 if TYPE_CHECKING:
     from components.range_test.curve import Curve
-    from pipeline.partial_run import PartialRun
+    from pipeline.run_recipe import PartialRun
 
 SUMMARY = "find a learning rate: train briefly while it rises, and see where the loss is lowest"
 EXAMPLE = "mnist-tfx lr-find --dataset fashion_mnist --set model.hidden_layers=[100,50] -o rates.png"
@@ -40,8 +39,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Makes the data as the pipeline would, does the test, draws the curve, and suggests or refuses to."""
-    from pipeline.partial_run import run_until
     from pipeline.recipes import load_recipe
+    from pipeline.run_recipe import run_until
 
     if not 0.0 < args.min_rate < args.max_rate:
         raise UsageError(

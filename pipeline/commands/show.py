@@ -22,12 +22,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Prints tables, or a JSON object, to standard output."""
-    from pipeline.history import load_run
-    from pipeline.history_view import as_json, run_page, stdout_console
+    from pipeline.runs.store import load_run
+    from pipeline.runs.views import run_page, run_page_json, stdout_console
 
-    detail = load_run(Home.resolve(args.home).metadata_db, args.run_id)
+    shown = load_run(Home.resolve(args.home).metadata_db, args.run_id)
     if args.json:
-        print(json.dumps(as_json(detail), indent=2))
+        print(json.dumps(run_page_json(shown), indent=2))
     else:
-        stdout_console().print(run_page(detail))
+        stdout_console().print(run_page(shown))
     return 0

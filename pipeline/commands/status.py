@@ -25,9 +25,9 @@ def run(args: argparse.Namespace) -> int:
     """Prints a table per model, or a JSON list. Works without a server, and says so."""
     from rich.text import Text
 
-    from pipeline.history_view import stdout_console
-    from pipeline.pushes import known_pushing_runs
     from pipeline.release_view import ServerAnswer, status_json, status_page
+    from pipeline.runs.store import known_pushing_runs
+    from pipeline.runs.views import stdout_console
     from serving.releases.state import read_state
     from serving.releases.versions import model_names
 

@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.home import Home
-from pipeline.partial_run import add_plot_argument, check_plot_argument
-from pipeline.recipe_options import add_recipe_arguments
+from pipeline.recipe_options import add_plot_argument, add_recipe_arguments, check_plot_argument
 
 if TYPE_CHECKING:
     from components.tuner.results import TrialResult
@@ -33,8 +32,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Runs the pipeline up to its Tuner; a search that was stopped goes on."""
-    from pipeline.partial_run import run_until
     from pipeline.recipes import load_recipe
+    from pipeline.run_recipe import run_until
 
     check_plot_argument(args.output)
     recipe = load_recipe(args.dataset, args.recipe, [*args.set, "tuner.tune=true"])

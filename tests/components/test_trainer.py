@@ -27,7 +27,7 @@ from components.features import SPLITS
 from components.preprocessing import Normalization
 from components.trainer import TRAINING_LOG
 from components.trainer_config import TrainerConfig
-from pipeline.history import load_run
+from pipeline.runs.store import load_run
 from tests.fixtures.executors import artifact, context
 from tests.fixtures.tiny_run import SPLIT_SIZES, TinyRun, decode, read_split
 from tests.fixtures.training import NORMALIZATION, SHAPE, config, eval_pixels, logits, trained, without_times

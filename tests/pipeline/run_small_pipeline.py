@@ -9,7 +9,7 @@ from pathlib import Path
 from components.errors import PipelineError
 from pipeline.live import make_observer
 from pipeline.log_capture import output_to
-from pipeline.run_id import claim_run_id
+from pipeline.runs.ids import claim_run_id
 
 
 def main(home: Path, options: dict[str, str]) -> int:

@@ -19,7 +19,7 @@ from tfx.types.standard_artifacts import Examples, Model, ModelBlessing, PushedM
 from components.errors import DataRejected
 from pipeline.live import PlainLines
 from pipeline.local_runner import RunResult, run_pipeline
-from pipeline.run_id import claim_run_id
+from pipeline.runs.ids import claim_run_id
 
 PROGRESS = logging.getLogger("mnist_tfx.progress")
 

@@ -18,8 +18,8 @@ import pytest
 import pipeline.schemas
 from components.datasets.prepared import PreparedDataset
 from components.trainer import TRAINING_LOG
-from pipeline.history import LATEST, load_run
 from pipeline.home import CHECKOUT, Home
+from pipeline.runs.store import LATEST, load_run
 from tests.fixtures.command import Answer, mnist_tfx
 from tests.fixtures.tiny_run import RECIPE_TOML, TinyRun, run_tiny
 
@@ -123,7 +123,7 @@ def test_a_study_leaves_what_is_live_alone(run: TinyRun, tmp_path: Path) -> None
     answer = mnist_tfx("run", "--dataset", "kmnist", "--recipe", study, "--home", run.home.root)
     assert answer.code == 0, answer.err
     assert "not pushed: a study recipe" in answer.out and "blessed" in answer.out
-    assert load_run(run.home.metadata_db, LATEST).summary.verdict == "not pushed: a study recipe"
+    assert str(load_run(run.home.metadata_db, LATEST).verdict()) == "not pushed: a study recipe"
     assert run.versions() == live
 
     refused = run_tiny(run.home.root, study, "--set", "push.enabled=true")

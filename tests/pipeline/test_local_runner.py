@@ -20,7 +20,7 @@ from tfx.types.standard_artifacts import Model
 from components.errors import DataRejected, PipelineError
 from pipeline.live import PlainLines
 from pipeline.local_runner import run_pipeline
-from pipeline.run_id import claim_run_id
+from pipeline.runs.ids import claim_run_id
 from tests.pipeline.small_pipelines import NODE_IDS, Evaluator, describe, log_file, run_small_pipeline, small_pipeline
 
 

@@ -13,8 +13,8 @@ from PIL import Image
 
 from components.export import read_metadata
 from components.trainer import TRAINING_LOG
-from pipeline.partial_run import run_until
 from pipeline.recipes import load_recipe
+from pipeline.run_recipe import run_until
 from tests.fixtures.command import Answer, mnist_tfx
 from tests.fixtures.tiny_run import TinyRun
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from components.report.content import ConfidenceBin
+from components.evaluator.quality import ConfidenceBin
 from components.report.page.charts import Chart, Table, bar, frame, lines, percent_labels
 from components.report.page.scales import ticks
 from components.report.page.words import count, percent

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from components.report.content import ClassQuality, Quality
+from components.evaluator.quality import ClassQuality, Quality
 from components.report.page.charts import Table, Tick, percent_labels
 from components.report.page.scales import Scale, ticks
 from components.report.page.words import bound, count, percent, points, shorten

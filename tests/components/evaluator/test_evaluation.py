@@ -22,12 +22,13 @@ from tfx.utils import proto_utils
 
 from components.datasets.prepared import PreparedDataset
 from components.dense import build_model
-from components.evaluation import evaluation_config
-from components.evaluation_result import Quality, read_quality
+from components.evaluator.config import evaluation_config
+from components.evaluator.metrics import CALIBRATION_BINS
+from components.evaluator.quality import Quality
+from components.evaluator.result import read_quality
 from components.export import ServingModule, export_model
 from components.preprocessing import Normalization
 from components.settings import EvaluationSettings, ModelSettings
-from components.tfma_metrics import CALIBRATION_BINS
 from tests.fixtures.executors import artifact, context
 from tests.fixtures.tiny_run import TinyRun, decode, read_split
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import ml_metadata as mlmd
 from ml_metadata.proto import metadata_store_pb2 as pb
 
-from pipeline.run_record import forget_lost_pushes
+from pipeline.runs.records import forget_lost_pushes
 from serving.releases import plans
 from serving.releases.apply import release
 from tests.fixtures.served_home import store

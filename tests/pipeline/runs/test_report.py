@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from components.errors import PipelineError
-from pipeline.history import load_run
 from pipeline.home import Home
+from pipeline.runs.store import load_run
 from tests.fixtures.command import Answer, mnist_tfx
 from tests.fixtures.tiny_run import TinyRun
 from tests.pipeline.small_pipelines import run_small_pipeline

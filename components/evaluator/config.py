@@ -58,5 +58,5 @@ def _bounds(
     return config_pb2.PerSliceMetricThreshold(slicing_specs=[slices], threshold=threshold)
 
 
-_METRICS = "components.tfma_metrics"
+_METRICS = "components.evaluator.metrics"
 _MODEL: dict[str, Any] = {"signature_name": SERVING_DEFAULT, "prediction_key": PROBABILITIES, "label_key": LABEL}
