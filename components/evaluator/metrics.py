@@ -32,34 +32,17 @@ class Accuracy(metric_types.Metric):
         super().__init__(metric_util.merge_per_key_computations(_accuracy), name=name, num_classes=num_classes)
 
 
-class PerClass(metric_types.Metric):
-    """Precision, recall and F1 of every class (sub_key `class_id`), 0 where they are undefined."""
+class Figures(metric_types.Metric):
+    """Everything else.
 
-    def __init__(self, num_classes: int, name: str = "per_class") -> None:
-        super().__init__(metric_util.merge_per_key_computations(_per_class), name=name, num_classes=num_classes)
+    Of every class (sub_key `class_id`) `precision`, `recall` and `f1`, 0 where they are undefined; `loss` (cross
+    entropy, nats), `top_2_accuracy` and `expected_calibration_error`; `confusion_matrix`, as TFMA's
+    `MultiClassConfusionMatrixPlot` writes it; `reliability`, as its calibration plot: examples, their summed confidence
+    and the right ones by bin of confidence.
+    """
 
-
-class ProbabilityQuality(metric_types.Metric):
-    """`loss` (cross entropy, nats), `top_2_accuracy` and `expected_calibration_error`."""
-
-    def __init__(self, num_classes: int, name: str = "probability_quality") -> None:
-        super().__init__(
-            metric_util.merge_per_key_computations(_probability_quality), name=name, num_classes=num_classes
-        )
-
-
-class ConfusionMatrix(metric_types.Metric):
-    """The confusion matrix, as TFMA's `MultiClassConfusionMatrixPlot` writes it."""
-
-    def __init__(self, num_classes: int, name: str = "confusion_matrix") -> None:
-        super().__init__(metric_util.merge_per_key_computations(_confusion_matrix), name=name, num_classes=num_classes)
-
-
-class Reliability(metric_types.Metric):
-    """Examples, their summed confidence and the right ones by bin of confidence, as TFMA's calibration plot."""
-
-    def __init__(self, num_classes: int, name: str = "reliability") -> None:
-        super().__init__(metric_util.merge_per_key_computations(_reliability), name=name, num_classes=num_classes)
+    def __init__(self, num_classes: int, name: str = "figures") -> None:
+        super().__init__(metric_util.merge_per_key_computations(_figures), name=name, num_classes=num_classes)
 
 
 class Tally:
@@ -85,7 +68,12 @@ def _accuracy(name: str, num_classes: int, model_name: str = "") -> metric_types
     return _derived([key], num_classes, model_name, lambda tally: {key: np.trace(tally.matrix) / tally.matrix.sum()})
 
 
-def _per_class(name: str, num_classes: int, model_name: str = "") -> metric_types.MetricComputations:
+def _figures(name: str, num_classes: int, model_name: str = "") -> metric_types.MetricComputations:
+    kinds = (_per_class, _probability_quality, _confusion_matrix, _reliability)
+    return [computation for kind in kinds for computation in kind(num_classes, model_name)]
+
+
+def _per_class(num_classes: int, model_name: str) -> metric_types.MetricComputations:
     keys = {
         (kind, index): metric_types.MetricKey(
             name=kind, model_name=model_name, sub_key=metric_types.SubKey(class_id=index)
@@ -106,7 +94,7 @@ def _per_class(name: str, num_classes: int, model_name: str = "") -> metric_type
     return _derived(list(keys.values()), num_classes, model_name, result)
 
 
-def _probability_quality(name: str, num_classes: int, model_name: str = "") -> metric_types.MetricComputations:
+def _probability_quality(num_classes: int, model_name: str) -> metric_types.MetricComputations:
     loss, top_2, calibration = keys = [
         metric_types.MetricKey(name=kind, model_name=model_name)
         for kind in ("loss", "top_2_accuracy", "expected_calibration_error")
@@ -124,8 +112,8 @@ def _probability_quality(name: str, num_classes: int, model_name: str = "") -> m
     return _derived(keys, num_classes, model_name, result)
 
 
-def _confusion_matrix(name: str, num_classes: int, model_name: str = "") -> metric_types.MetricComputations:
-    key = metric_types.PlotKey(name=name, model_name=model_name)
+def _confusion_matrix(num_classes: int, model_name: str) -> metric_types.MetricComputations:
+    key = metric_types.PlotKey(name="confusion_matrix", model_name=model_name)
 
     def result(tally: Tally) -> dict[_Key, Any]:
         cells = {MatrixEntryKey(*cell): tally.matrix[cell] for cell in zip(*np.nonzero(tally.matrix), strict=True)}
@@ -134,8 +122,8 @@ def _confusion_matrix(name: str, num_classes: int, model_name: str = "") -> metr
     return _derived([key], num_classes, model_name, result)
 
 
-def _reliability(name: str, num_classes: int, model_name: str = "") -> metric_types.MetricComputations:
-    key = metric_types.PlotKey(name=name, model_name=model_name)
+def _reliability(num_classes: int, model_name: str) -> metric_types.MetricComputations:
+    key = metric_types.PlotKey(name="reliability", model_name=model_name)
 
     def result(tally: Tally) -> dict[_Key, Any]:
         plot = metrics_for_slice_pb2.CalibrationHistogramBuckets()

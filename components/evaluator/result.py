@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import tensorflow as tf
 import tensorflow_model_analysis as tfma
 from tensorflow_model_analysis.proto import metrics_for_slice_pb2, validation_result_pb2
+from tensorflow_model_analysis.writers import eval_config_writer
 
 from components.evaluator.config import ACCURACY, BASELINE, CANDIDATE
 from components.evaluator.quality import ClassQuality, ConfidenceBin, Overall, Quality, Scores
@@ -148,20 +145,14 @@ def _describe(failure: validation_result_pb2.ValidationFailure, where: str) -> s
 
 def _bounds(evaluation_uri: str) -> dict[str, float]:
     """The bounds by which the model was judged, from the configuration that TFMA keeps beside its results."""
-    path = os.path.join(evaluation_uri, "eval_config.json")
-    if not tf.io.gfile.exists(path):
-        return {}
-    with tf.io.gfile.GFile(path) as file:
-        config: dict[str, Any] = json.load(file)["evalConfig"]
+    config, *_ = eval_config_writer.load_eval_run(evaluation_uri)
+    metrics = [metric for spec in config.metrics_specs for metric in spec.metrics] if config else []
     found = {}
-    for metric in (metric for spec in config.get("metricsSpecs", ()) for metric in spec.get("metrics", ())):
-        for bound in metric.get("perSliceThresholds", ()):
-            whole = not any(spec for spec in bound["slicingSpecs"])
-            threshold = bound["threshold"]
-            lower = threshold.get("valueThreshold", {}).get("lowerBound")
-            drop = threshold.get("changeThreshold", {}).get("absolute")
-            if lower is not None:
-                found["min_accuracy" if whole else "min_class_accuracy"] = float(lower)
-            if drop is not None:
-                found["max_accuracy_drop"] = round(-float(drop), 5)
+    for bound in (bound for metric in metrics for bound in metric.per_slice_thresholds):
+        whole = not any(spec.feature_keys for spec in bound.slicing_specs)
+        if bound.threshold.HasField("value_threshold"):
+            name = "min_accuracy" if whole else "min_class_accuracy"
+            found[name] = bound.threshold.value_threshold.lower_bound.value
+        if bound.threshold.HasField("change_threshold"):
+            found["max_accuracy_drop"] = round(-bound.threshold.change_threshold.absolute.value, 5)
     return found

@@ -77,11 +77,12 @@ class _Collector:
         training = self._section("Training", lambda: collect_training(model.uri, run.plan.recipe) if model else None)
         quality = self._section("Quality", lambda: run.quality or _quality(run))
         self._warnings += disagreements(quality) if quality else []
+        checks = self._section("Serving", lambda: run.checks or _checks(run)) or ()
+        judged = replace(run, quality=quality, checks=checks)
         model_dir = path_utils.serving_model_dir(model.uri) if model else None
         loaded = self._section("Serving", lambda: _load(model_dir) if model_dir else None)
         look = self._section("Look at it", lambda: self._look(loaded, quality)) if loaded else None
-        serving = self._section("Serving", lambda: collect_serving(loaded, str(model_dir), run)) if loaded else None
-        judged = replace(run, quality=quality, checks=serving.checks if serving else ())
+        serving = self._section("Serving", lambda: collect_serving(loaded, str(model_dir), judged)) if loaded else None
         return ReportContent(
             dataset=run.dataset,
             run_id=run.run_id,

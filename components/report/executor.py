@@ -11,8 +11,9 @@ from tfx.types import Artifact, artifact_utils
 
 from components.code_version import code_version, package_versions
 from components.report.artifact import html_file
-from components.report.make import make_report, write_minimal
+from components.report.make import make_page, minimal_page
 from components.report.run import Plan, Run, made_by
+from components.whole_files import write_whole
 
 _LOGGER = logging.getLogger(__name__)
 # Which component makes each input, and what it calls it; in the order of the pipeline.
@@ -46,10 +47,11 @@ class Executor(BaseExecutor):
         run_id = getattr(self._context, "pipeline_run_id", None) or ""
         try:
             try:
-                make_report(_run(input_dict, exec_properties, run_id), path)
+                page, _ = make_page(_run(input_dict, exec_properties, run_id))
             except Exception as error:
                 _LOGGER.exception("the report could not be made")
-                write_minimal(path, exec_properties.get("dataset", ""), run_id, error)
+                page = minimal_page(exec_properties.get("dataset", ""), run_id, error)
+            write_whole(path, page.encode())
         except Exception:
             _LOGGER.exception("the report could not be written")
 

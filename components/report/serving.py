@@ -11,7 +11,7 @@ from tensorflow_serving.apis import prediction_log_pb2
 from tfx.utils import path_utils
 
 from components.export import read_weights
-from components.infra_validator.report import read_checks, read_report
+from components.infra_validator.report import read_report
 from components.report.content import Serving, Signature, Tensor
 from components.report.run import Run
 
@@ -32,7 +32,7 @@ def collect_serving(model: Any, model_dir: str, run: Run) -> Serving:
         model_bytes=_size(model_dir),
         warm_up=_warm_up(path_utils.stamped_model_path(blessing.uri)) if blessing else (),
         blessed=bool(blessing.properties.get("blessed")) if blessing else None,
-        checks=read_checks(blessing.uri) if blessing else (),
+        checks=run.checks,
         latencies_ms=tuple(read_report(blessing.uri)["latency_ms"]) if blessing else (),
         pushed_to=str(pushed.properties["pushed_destination"]) if pushed and pushed.properties.get("pushed") else None,
     )

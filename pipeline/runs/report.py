@@ -12,7 +12,7 @@ from typing import Any
 from components.errors import PipelineError, UsageError
 from components.report.collect import collect
 from components.report.content import IndexRow, ReportContent
-from components.report.make import make_report
+from components.report.make import make_page
 from components.report.run import Run
 from pipeline.home import Home
 from pipeline.runs.store import list_runs
@@ -46,8 +46,9 @@ def write_report(home: Home, run: Run, output: Path | None = None) -> dict[str, 
         PipelineError: the file cannot be written.
     """
     path = output or home.report(run.dataset, run.run_id)
-    content = _write(run, path)
-    told = {"run": run.run_id, "dataset": run.dataset, "report": str(path), **_told(content)}
+    page, content = make_page(run)
+    _put(path, page)
+    told = {"run": run.run_id, "dataset": run.dataset, "report": str(path), **_told(run, content)}
     if output is None:
         # The index is made from these: reading every run's evaluation again would take longer with every run.
         _summary_file(path).write_text(json.dumps(told, indent=2))
@@ -103,14 +104,6 @@ def write_index(home: Home) -> Path:
     return path
 
 
-def _write(run: Run, path: Path) -> ReportContent | None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return make_report(run, str(path))
-    except OSError as error:
-        raise _cannot_write(path, error) from error
-
-
 def _put(path: Path, text: str) -> None:
     partial = path.with_name(path.name + ".partial")  # nobody opens half a page
     try:
@@ -118,17 +111,13 @@ def _put(path: Path, text: str) -> None:
         partial.write_text(text, encoding="utf-8")
         os.replace(partial, path)
     except OSError as error:
-        raise _cannot_write(path, error) from error
+        raise PipelineError(
+            f"cannot write {path}: {error.strerror}. Name another file with -o FILE, or free space."
+        ) from error
 
 
-def _cannot_write(path: Path, error: OSError) -> PipelineError:
-    return PipelineError(f"cannot write {path}: {error.strerror}. Name another file with -o FILE, or free space.")
-
-
-def _told(content: ReportContent | None) -> dict[str, Any]:
-    if content is None:
-        return {"outcome": None, "warnings": ["the report could not be made; the log says why"]}
-    verdict = content.verdict
+def _told(run: Run, content: ReportContent | None) -> dict[str, Any]:
+    verdict = content.verdict if content else run.verdict()
     return {
         "outcome": verdict.outcome,
         "headline": verdict.headline,
@@ -137,7 +126,7 @@ def _told(content: ReportContent | None) -> dict[str, Any]:
         "worst_class_accuracy": verdict.worst_class_accuracy,
         "pushed_version": verdict.pushed_version,
         "failures": [asdict(failure) for failure in verdict.failures],
-        "warnings": list(verdict.warnings),
+        "warnings": list(verdict.warnings) if content else ["the report could not be made; the log says why"],
     }
 
 

@@ -76,26 +76,13 @@ def load_run(metadata_db: Path, run_id: str) -> Run:
 
 
 def pushing_runs(metadata_db: Path) -> Mapping[tuple[str, str], str]:
-    """The run that pushed a version, by (dataset, version); later runs that took the push from the cache do not count.
+    """The run that pushed a version, by (dataset, version): the oldest, as later ones took the push from the cache.
 
     Raises:
         PipelineError: the database cannot be read.
     """
-    store = open_store(metadata_db)
-    if store is None:
-        return {}
-    runs: dict[tuple[str, str], str] = {}
-    for artifact in store.get_artifacts_by_type("PushedModel"):
-        version = artifact.custom_properties["pushed_version"].string_value
-        if not version:
-            continue
-        contexts = store.get_contexts_by_artifact(artifact.id)
-        pipelines = [context.name for context in contexts if context.type == "pipeline"]
-        of_runs = [context for context in contexts if context.type == records.RUN_CONTEXT]
-        if pipelines and of_runs:
-            first = min(of_runs, key=lambda run: run.id)  # not by time: a clock may be set back
-            runs[_dataset(pipelines[0]), version] = first.name
-    return runs
+    verdicts = ((run, run.verdict()) for run in list_runs(metadata_db))  # the newest first
+    return {(run.dataset, verdict.pushed_version): run.run_id for run, verdict in verdicts if verdict.pushed_version}
 
 
 def known_pushing_runs(metadata_db: Path) -> Mapping[tuple[str, str], str]:
