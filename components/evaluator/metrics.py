@@ -7,6 +7,7 @@ every metric is derived from it.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeAlias
 
@@ -65,92 +66,72 @@ class Tally:
 
 def _accuracy(name: str, num_classes: int, model_name: str = "") -> metric_types.MetricComputations:
     key = metric_types.MetricKey(name=name, model_name=model_name)
-    return _derived([key], num_classes, model_name, lambda tally: {key: np.trace(tally.matrix) / tally.matrix.sum()})
+    return _derived(key, num_classes, lambda tally: {key: np.trace(tally.matrix) / tally.matrix.sum()})
 
 
 def _figures(name: str, num_classes: int, model_name: str = "") -> metric_types.MetricComputations:
-    kinds = (_per_class, _probability_quality, _confusion_matrix, _reliability)
-    return [computation for kind in kinds for computation in kind(num_classes, model_name)]
+    key = functools.partial(metric_types.MetricKey, model_name=model_name)
+
+    def result(tally: Tally) -> dict[_Key, Any]:
+        whole = {key(kind): float(value) for kind, value in _whole(tally).items()}
+        by_class = {
+            key(kind, sub_key=metric_types.SubKey(class_id=index)): float(value)
+            for kind, values in _by_class(tally).items()
+            for index, value in enumerate(values)
+        }
+        plots = {metric_types.PlotKey(kind, model_name): plot for kind, plot in _plots(tally).items()}
+        return {**whole, **by_class, **plots}
+
+    return _derived(key(name), num_classes, result)
 
 
-def _per_class(num_classes: int, model_name: str) -> metric_types.MetricComputations:
-    keys = {
-        (kind, index): metric_types.MetricKey(
-            name=kind, model_name=model_name, sub_key=metric_types.SubKey(class_id=index)
-        )
-        for index in range(num_classes)
-        for kind in ("precision", "recall", "f1")
+def _whole(tally: Tally) -> dict[str, float]:
+    counts, confidences, right = tally.bins.T
+    total = counts.sum()
+    return {
+        "loss": tally.loss[0] / total,
+        "top_2_accuracy": tally.top_2[0] / total,
+        "expected_calibration_error": np.abs(confidences - right).sum() / total,
     }
 
-    def result(tally: Tally) -> dict[_Key, Any]:
-        right, predicted, actual = np.diag(tally.matrix), tally.matrix.sum(axis=0), tally.matrix.sum(axis=1)
-        values = {
-            "precision": _ratio(right, predicted),
-            "recall": _ratio(right, actual),
-            "f1": _ratio(2 * right, predicted + actual),
-        }
-        return {key: float(values[kind][index]) for (kind, index), key in keys.items()}
 
-    return _derived(list(keys.values()), num_classes, model_name, result)
+def _by_class(tally: Tally) -> dict[str, np.ndarray]:
+    right, predicted, actual = np.diag(tally.matrix), tally.matrix.sum(axis=0), tally.matrix.sum(axis=1)
+    return {
+        "precision": _ratio(right, predicted),
+        "recall": _ratio(right, actual),
+        "f1": _ratio(2 * right, predicted + actual),
+    }
 
 
-def _probability_quality(num_classes: int, model_name: str) -> metric_types.MetricComputations:
-    loss, top_2, calibration = keys = [
-        metric_types.MetricKey(name=kind, model_name=model_name)
-        for kind in ("loss", "top_2_accuracy", "expected_calibration_error")
-    ]
-
-    def result(tally: Tally) -> dict[_Key, Any]:
-        counts, confidences, right = tally.bins.T
-        total = counts.sum()
-        return {
-            loss: float(tally.loss[0] / total),
-            top_2: float(tally.top_2[0] / total),
-            calibration: float(np.abs(confidences - right).sum() / total),
-        }
-
-    return _derived(keys, num_classes, model_name, result)
-
-
-def _confusion_matrix(num_classes: int, model_name: str) -> metric_types.MetricComputations:
-    key = metric_types.PlotKey(name="confusion_matrix", model_name=model_name)
-
-    def result(tally: Tally) -> dict[_Key, Any]:
-        cells = {MatrixEntryKey(*cell): tally.matrix[cell] for cell in zip(*np.nonzero(tally.matrix), strict=True)}
-        return {key: Matrices({_ANY_CONFIDENCE: cells}).to_proto().multi_class_confusion_matrix_at_thresholds}
-
-    return _derived([key], num_classes, model_name, result)
-
-
-def _reliability(num_classes: int, model_name: str) -> metric_types.MetricComputations:
-    key = metric_types.PlotKey(name="reliability", model_name=model_name)
-
-    def result(tally: Tally) -> dict[_Key, Any]:
-        plot = metrics_for_slice_pb2.CalibrationHistogramBuckets()
-        for index, (count, confidence, right) in enumerate(tally.bins):
-            plot.buckets.add(
-                lower_threshold_inclusive=index / CALIBRATION_BINS,
-                upper_threshold_exclusive=(index + 1) / CALIBRATION_BINS,
-                num_weighted_examples={"value": count},
-                total_weighted_label={"value": right},
-                total_weighted_refined_prediction={"value": confidence},
-            )
-        return {key: plot}
-
-    return _derived([key], num_classes, model_name, result)
+def _plots(tally: Tally) -> dict[str, Any]:
+    cells = {MatrixEntryKey(*cell): tally.matrix[cell] for cell in zip(*np.nonzero(tally.matrix), strict=True)}
+    reliability = metrics_for_slice_pb2.CalibrationHistogramBuckets()
+    for index, (count, confidence, right) in enumerate(tally.bins):
+        reliability.buckets.add(
+            lower_threshold_inclusive=index / CALIBRATION_BINS,
+            upper_threshold_exclusive=(index + 1) / CALIBRATION_BINS,
+            num_weighted_examples={"value": count},
+            total_weighted_label={"value": right},
+            total_weighted_refined_prediction={"value": confidence},
+        )
+    return {
+        "confusion_matrix": Matrices({_ANY_CONFIDENCE: cells}).to_proto().multi_class_confusion_matrix_at_thresholds,
+        "reliability": reliability,
+    }
 
 
 def _derived(
-    keys: list[_Key], num_classes: int, model_name: str, result: Callable[[Tally], dict[_Key, Any]]
+    key: metric_types.MetricKey, num_classes: int, result: Callable[[Tally], dict[_Key, Any]]
 ) -> metric_types.MetricComputations:
-    """Metrics from the tally of a slice; asked for by several, it is made once."""
-    tally = metric_types.MetricKey(name="_tally", model_name=model_name)  # TFMA does not write what begins with _
+    """Metrics from the tally of a slice; asked for by several, it is made once. TFMA tells them apart by `key`."""
+    tally = metric_types.MetricKey(name="_tally", model_name=key.model_name)  # TFMA does not write what begins with _
     return [
         metric_types.MetricComputation(
-            keys=[tally], preprocessors=None, combiner=_TallyCombiner(tally, num_classes, model_name)
+            keys=[tally], preprocessors=None, combiner=_TallyCombiner(tally, num_classes, key.model_name)
         ),
         metric_types.DerivedMetricComputation(
-            keys=keys, result=lambda metrics: result(Tally(metrics[tally], num_classes))
+            keys=[key], result=lambda metrics: result(Tally(metrics[tally], num_classes))
         ),
     ]
 

@@ -60,8 +60,8 @@ def _run(input_dict: dict[str, list[Artifact]], exec_properties: dict[str, Any],
     """The components that made the inputs; of their executions, and of the run's end, a component is told nothing."""
     made: dict[str, dict[str, list[Artifact]]] = {}
     for key, (component, name) in _MADE_BY.items():
-        if key in input_dict:
-            made.setdefault(component, {})[name] = input_dict[key]
+        if found := input_dict.get(key):
+            made.setdefault(component, {})[name] = found
     recipe = json.loads(exec_properties["recipe"])
     return Run(
         run_id=run_id,
