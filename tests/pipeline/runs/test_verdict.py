@@ -11,7 +11,8 @@ from pathlib import Path
 import ml_metadata as mlmd
 import pytest
 
-from components.errors import DataRejected
+from components.errors import DataRejected, PipelineError, UsageError
+from components.report.run import Run
 from pipeline.home import Home
 from pipeline.runs.records import close_killed_runs, record_canceled, record_end, record_failure
 from pipeline.runs.store import load_run
@@ -247,3 +248,25 @@ def test_a_failure_is_told_with_its_reason_and_its_remedy(tmp_path: Path) -> Non
     [failure] = load_run(tmp_path / "metadata.db", RUN_ID).verdict().failures
     assert (failure.component, failure.message) == ("Trainer", "NaN in the weights")
     assert str(Home(tmp_path).log("mnist", RUN_ID)) in failure.remedy
+
+
+@pytest.mark.parametrize(
+    ("error", "closing", "exit_code"),
+    [
+        (PipelineError("the disk of /home is full"), "failed", 1),
+        (DataRejected("a digit is missing"), "data rejected", 3),
+        (UsageError("no such slice"), "failed", 2),
+    ],
+)
+def test_a_run_that_ml_metadata_knows_nothing_of_has_its_table_its_message_and_its_exit_code(
+    error: PipelineError, closing: str, exit_code: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = Run(RUN_ID, "mnist", end="failed", error=error, seconds=1.0, log=Path("/home/run.log"))
+    assert tell_runs([run], as_json=False) == exit_code
+    out, err = capsys.readouterr()
+    assert f"│ {closing}" in out
+    assert err == f"error: {error}\nlog of mnist: /home/run.log\n"
+    assert tell_runs([run, run], as_json=True) == exit_code
+    told, _ = json.loads(capsys.readouterr().out)
+    assert (told["exit_code"], told["error"], told["accuracy"]) == (exit_code, str(error), None)
+    assert (told["components"], told["blessed"], told["pushed_version"]) == ([], False, None)
