@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import ml_metadata as mlmd
 from ml_metadata.proto import metadata_store_pb2 as pb
@@ -151,7 +151,7 @@ def _execution(
     events: Iterable[pb.Event],
     artifacts: Mapping[int, pb.Artifact],
 ) -> Execution:
-    values = values_of({**execution.properties, **execution.custom_properties})
+    values: dict[str, Any] = values_of({**execution.properties, **execution.custom_properties})
     ours = (records.ERROR, records.ERROR_TYPE, records.EXIT_CODE)
     error, error_type, exit_code = (values.pop(key, None) for key in ours)
     state = pb.Execution.State.Name(execution.last_known_state)
@@ -176,9 +176,9 @@ def _execution(
         state=state,
         begun=max(0.0, (execution.create_time_since_epoch - run.create_time_since_epoch) / 1000),
         seconds=milliseconds / 1000 if state != "RUNNING" and error_type != KILLED and ticked else None,
-        error_type=None if error_type is None else str(error_type),
-        error=None if error is None else str(error),
-        exit_code=None if exit_code is None else int(exit_code),
+        error_type=error_type,
+        error=error,
+        exit_code=exit_code,
         parameters=values,
         inputs=tuple(inputs),
         outputs=tuple(outputs),

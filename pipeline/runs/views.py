@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich import box
 from rich.console import Console, Group, RenderableType
@@ -15,10 +15,12 @@ from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
-from components.evaluator.quality import Quality
 from components.report.run import Artifact, Run, Value
 from components.report.verdict import Verdict
 from pipeline.log_capture import lost_from
+
+if TYPE_CHECKING:
+    from components.evaluator.quality import Quality
 
 _PIPED_WIDTH = 500  # columns: in a file or a pipe no row is folded, so that grep finds whole rows
 _CLOSING_WIDTH = 120  # of the closing table there, which is read rather than searched
