@@ -153,12 +153,19 @@ def made_by(
 
 def values_of(properties: Mapping[str, Any]) -> dict[str, Value]:
     """Python values of ML Metadata's properties, without those that TFX keeps for itself."""
-    return {
-        key: getattr(value, value.WhichOneof("value"))
-        for key, value in sorted(properties.items())
-        if not key.startswith("__") and key not in _TFX_KEEPS and value.WhichOneof("value") in _SIMPLE
-    }
+    ours = (key for key in sorted(properties) if not key.startswith("__") and key not in _TFX_KEEPS)
+    return {key: value for key in ours if (value := _value(properties[key])) is not None}
+
+
+def _value(value: Any) -> Value | None:
+    """None for what is no single value. One that came as JSON, as all do on clusters, lies in a structure of TFX's."""
+    kind = value.WhichOneof("value")
+    if kind == "struct_value" and _TFX_SINGLE_VALUE in value.struct_value.fields:
+        value = value.struct_value.fields[_TFX_SINGLE_VALUE]
+        kind = value.WhichOneof("kind")
+    return getattr(value, kind) if kind in _SINGLE else None
 
 
 _TFX_KEEPS = ("tfx_version", "is_external", "name", "pipeline_name", "producer_component", "state")
-_SIMPLE = ("string_value", "int_value", "double_value", "bool_value")
+_TFX_SINGLE_VALUE = "__value__"  # tfx/types/artifact.py, _JSON_SINGLE_VALUE_KEY
+_SINGLE = ("string_value", "int_value", "double_value", "bool_value", "number_value")

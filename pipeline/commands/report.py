@@ -39,6 +39,7 @@ def run(args: argparse.Namespace) -> int:
     output = args.output.resolve() if args.output else None
     if output is not None and output.is_dir():
         raise UsageError(f"{output} is a folder: name a file to write the report to.")
+    # Before TensorFlow is loaded, so that a wrong name is known at once.
     runs = [load_run(home.metadata_db, named) for named in args.compare or [args.run_id]]
     log = home.reports / "report.log"
     try:
