@@ -25,8 +25,8 @@ from benchmarks import measure
 from benchmarks.our_pipeline import COMMAND
 from mnist_tfx.components.settings import OF_OPTIMIZERS
 from mnist_tfx.contract.cpus import cpu_count
+from mnist_tfx.pipeline.home import Home
 from mnist_tfx.pipeline.recipes import MAIN_DATASETS, Recipe, load_recipe, recipe_files
-from mnist_tfx.pipeline.running.home import Home
 
 RESULTS = Path(__file__).with_suffix(".json")
 PAGE = Path(__file__).with_suffix(".md")

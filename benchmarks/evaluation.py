@@ -1,4 +1,4 @@
-"""Our metrics (components/tfma_metrics.py) beside TFMA's own of the same meaning, on the model a run left behind.
+"""Our metrics (components/evaluator/metrics.py) beside TFMA's own of the same meaning, on the model a run left behind.
 
 .venv/bin/python -m benchmarks.evaluation [--home DIR] [--dataset mnist]
 
@@ -20,9 +20,9 @@ from tensorflow_model_analysis.proto import config_pb2
 from tfx_bsl.tfxio import tf_example_record
 
 from mnist_tfx.components.beam_arguments import beam_arguments
-from mnist_tfx.components.evaluation import evaluation_config
+from mnist_tfx.components.evaluator.config import evaluation_config
 from mnist_tfx.components.settings import BeamSettings, EvaluationSettings
-from mnist_tfx.pipeline.running.home import Home
+from mnist_tfx.pipeline.home import Home
 from mnist_tfx.pipeline.schemas import SCHEMAS
 
 _CLASSES = 10

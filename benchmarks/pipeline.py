@@ -24,8 +24,8 @@ from pathlib import Path
 
 from benchmarks import measure, our_pipeline, scale, tfx_reference
 from mnist_tfx.components.datasets.prepare import prepare
+from mnist_tfx.pipeline.home import CHECKOUT, Home
 from mnist_tfx.pipeline.recipes import load_recipe
-from mnist_tfx.pipeline.running.home import CHECKOUT, Home
 
 _NOT_IN_B = "InfraValidator"
 TITLES = {"a": "mnist-tfx run", "b": "TFX's own example", "c": "plain Keras script"}

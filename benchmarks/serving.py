@@ -37,7 +37,7 @@ from benchmarks.serving_load import Answers, Generator
 from benchmarks.serving_report import BATCH, CONCURRENCY, figures
 from benchmarks.serving_servers import CannotRun, EngineAlone, Server
 from mnist_tfx.contract.cpus import cpu_count
-from mnist_tfx.pipeline.running.home import Home
+from mnist_tfx.pipeline.home import Home
 
 _TOLERANCE = 1e-4  # between the servers' probabilities: NumPy and TensorFlow sum in different orders
 

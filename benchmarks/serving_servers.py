@@ -21,7 +21,7 @@ import numpy.typing as npt
 from benchmarks import v2_protocol
 from benchmarks.serving_load import Method
 from mnist_tfx.contract.names import METADATA_PATH
-from mnist_tfx.pipeline.running.home import CHECKOUT, Home
+from mnist_tfx.pipeline.home import CHECKOUT, Home
 from mnist_tfx.serving.client import messages, tensors
 
 MODEL = "mnist"

@@ -14,13 +14,13 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from mnist_tfx.pipeline.running.home import CHECKOUT
+from mnist_tfx.pipeline.home import CHECKOUT
 
 _REPEATS = 5
 _IMPORTS = """
 from mnist_tfx.pipeline.running.loading import collector_paused
 with collector_paused():  # as `mnist-tfx run` does
-    import mnist_tfx.pipeline.local_run
+    import mnist_tfx.pipeline.dag, mnist_tfx.pipeline.running.describe, mnist_tfx.pipeline.running.local_runner
 """
 STARTS: dict[str, tuple[Sequence[str], float]] = {  # command, and the seconds it should stay below
     "mnist-tfx --help": ([str(Path(sys.executable).with_name("mnist-tfx")), "--help"], 0.5),

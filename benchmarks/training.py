@@ -26,7 +26,7 @@ import numpy.typing as npt
 
 from benchmarks import measure
 from mnist_tfx.components.datasets.prepare import prepare
-from mnist_tfx.pipeline.running.home import CHECKOUT, Home
+from mnist_tfx.pipeline.home import CHECKOUT, Home
 
 _PARTS = ("race", "switches", "input")
 _TARGETS = {"mnist": 0.98, "fashion_mnist": 0.88}

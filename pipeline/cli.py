@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from mnist_tfx.components.disk import disk_error
 from mnist_tfx.contract.errors import PipelineError
-from mnist_tfx.pipeline.running.home import Home
+from mnist_tfx.pipeline.home import Home
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer

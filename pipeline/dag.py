@@ -25,7 +25,7 @@ from mnist_tfx.components.beam_arguments import beam_arguments
 from mnist_tfx.components.code_version import code_version
 from mnist_tfx.components.data_gate.component import DataGate
 from mnist_tfx.components.datasets.prepared import PreparedDataset
-from mnist_tfx.components.evaluation import evaluation_config
+from mnist_tfx.components.evaluator.config import evaluation_config
 from mnist_tfx.components.infra_validator.component import InfraValidator
 from mnist_tfx.components.pusher.component import Pusher
 from mnist_tfx.components.report.component import Report
@@ -46,7 +46,7 @@ _CALLED = {
     "Transform": (_PREPROCESSING,),
     "Tuner": (_TUNER_FN,),
     "Trainer": (_RUN_FN,),
-    "Evaluator": ("mnist_tfx.components.tfma_metrics",),
+    "Evaluator": ("mnist_tfx.components.evaluator.metrics",),
     "InfraValidator": ("mnist_tfx.serving.server.__main__",),
 }
 

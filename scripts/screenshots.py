@@ -17,7 +17,7 @@ from typing import Literal
 from PIL import Image
 from playwright.sync_api import Browser, Page, ViewportSize, expect, sync_playwright
 
-from mnist_tfx.pipeline.running.home import Home
+from mnist_tfx.pipeline.home import Home
 from scripts.browser import Unavailable, chromium
 from tests.fixtures.demo_server import demo_server
 from tests.fixtures.digit_strokes import draw

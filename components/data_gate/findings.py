@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from tensorflow_metadata.proto.v0 import anomalies_pb2
 
-from mnist_tfx.components.data_gate.comparisons import Comparison
+if TYPE_CHECKING:
+    from mnist_tfx.components.data_gate.comparisons import Comparison
 
 _WHOLE_SPLIT = "(whole split)"
 

@@ -9,29 +9,55 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 import tensorflow as tf
 from tfx.utils import path_utils
 
-from mnist_tfx.components.report.content import Lineage, LookAtIt, Quality, ReportContent
+from mnist_tfx.components.evaluator.quality import Quality, disagreements
+from mnist_tfx.components.evaluator.result import read_quality
+from mnist_tfx.components.infra_validator.checks import Check
+from mnist_tfx.components.infra_validator.report import read_checks
+from mnist_tfx.components.report.content import Lineage, LookAtIt, ReportContent
 from mnist_tfx.components.report.data import collect_data, example_files
 from mnist_tfx.components.report.look import disagreement, look_at
-from mnist_tfx.components.report.quality import collect_quality, disagreements
+from mnist_tfx.components.report.run import Run
 from mnist_tfx.components.report.serving import collect_serving
-from mnist_tfx.components.report.sources import Sources
 from mnist_tfx.components.report.training import collect_training
-from mnist_tfx.components.report.verdict import collect_verdict
 from mnist_tfx.contract.names import TEST
 
 _LOGGER = logging.getLogger(__name__)
 _Section = TypeVar("_Section")
 
 
-def collect(sources: Sources) -> ReportContent:
+def collect(run: Run) -> ReportContent:
     """Everything that the report shows; a section that cannot be made is left out, and a warning says why."""
-    return _Collector(sources).content()
+    return _Collector(run).content()
+
+
+def measured(run: Run) -> Run:
+    """The run with what was measured of its model, as far as it got: its verdict then has the figures and the reasons.
+
+    Raises:
+        ValueError: the Evaluation cannot be read.
+    """
+    return replace(run, quality=_quality(run), checks=_checks(run))
+
+
+def _quality(run: Run) -> Quality | None:
+    evaluation = run.artifact("Evaluator", "evaluation")
+    if evaluation is None:
+        return None
+    baseline = run.artifact("Baseline", "baseline")
+    version = str(baseline.properties.get("version", "")) if baseline else None
+    return read_quality(evaluation.uri, run.plan.class_names, version)
+
+
+def _checks(run: Run) -> tuple[Check, ...]:
+    blessing = run.artifact("InfraValidator", "blessing")
+    return read_checks(blessing.uri) if blessing else ()
 
 
 @functools.lru_cache(maxsize=1)
@@ -40,38 +66,41 @@ def _load(model_dir: str) -> Any:
 
 
 class _Collector:
-    def __init__(self, sources: Sources) -> None:
-        self._sources = sources
+    def __init__(self, run: Run) -> None:
+        self._run = run
         self._warnings: list[str] = []
 
     def content(self) -> ReportContent:
-        sources = self._sources
-        model = sources.artifact("Trainer", "model")
-        data = self._section("Data", lambda: collect_data(sources))
-        training = self._section("Training", lambda: collect_training(model.uri, sources.recipe) if model else None)
-        quality = self._section("Quality", self._quality)
+        run = self._run
+        model = run.artifact("Trainer", "model")
+        data = self._section("Data", lambda: collect_data(run))
+        training = self._section("Training", lambda: collect_training(model.uri, run.plan.recipe) if model else None)
+        quality = self._section("Quality", lambda: run.quality or _quality(run))
+        self._warnings += disagreements(quality) if quality else []
+        checks = self._section("Serving", lambda: run.checks or _checks(run)) or ()
+        judged = replace(run, quality=quality, checks=checks)
         model_dir = path_utils.serving_model_dir(model.uri) if model else None
         loaded = self._section("Serving", lambda: _load(model_dir) if model_dir else None)
         look = self._section("Look at it", lambda: self._look(loaded, quality)) if loaded else None
-        serving = self._section("Serving", lambda: collect_serving(loaded, str(model_dir), sources)) if loaded else None
+        serving = self._section("Serving", lambda: collect_serving(loaded, str(model_dir), judged)) if loaded else None
         return ReportContent(
-            dataset=sources.dataset,
-            run_id=sources.run_id,
-            started=sources.started,
-            seconds=sources.seconds,
+            dataset=run.dataset,
+            run_id=run.run_id,
+            started=run.started,
+            seconds=run.seconds,
             made=datetime.now(UTC),
-            verdict=collect_verdict(sources, quality, serving, self._warnings),
+            verdict=replace(judged.verdict(), warnings=tuple(self._warnings)),
             data=data,
             training=training,
             quality=quality,
             look=look,
             serving=serving,
             lineage=Lineage(
-                executions=sources.executions,
-                data_fingerprint=sources.data_fingerprint,
-                recipe=sources.recipe,
-                versions=sources.versions,
-                code_version=sources.code_version,
+                executions=run.executions,
+                data_fingerprint=run.plan.data_fingerprint,
+                recipe=run.plan.recipe,
+                versions=run.plan.versions,
+                code_version=run.plan.code_version,
             ),
         )
 
@@ -83,22 +112,12 @@ class _Collector:
             self._warnings.append(f"Section “{name}” is missing or incomplete: {type(error).__name__}: {error}")
             return None
 
-    def _quality(self) -> Quality | None:
-        evaluation = self._sources.artifact("Evaluator", "evaluation")
-        if evaluation is None:
-            return None
-        baseline = self._sources.artifact("Baseline", "baseline")
-        version = str(baseline.properties.get("version", "")) if baseline else None
-        quality = collect_quality(evaluation.uri, self._sources.class_names, version)
-        self._warnings += disagreements(quality)
-        return quality
-
     def _look(self, model: Any, quality: Quality | None) -> LookAtIt | None:
-        examples = self._sources.artifact("TfdsExampleGen", "examples")
+        examples = self._run.artifact("TfdsExampleGen", "examples")
         if examples is None:
             return None
         files = example_files(examples.uri, TEST)
-        found = look_at(model, tuple(files), tuple(self._sources.class_names), tuple(self._sources.image_shape))
+        found = look_at(model, tuple(files), tuple(self._run.plan.class_names), tuple(self._run.plan.image_shape))
         differs = disagreement(found, quality.confusion) if quality else None
         if differs:
             self._warnings.append(differs)

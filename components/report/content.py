@@ -1,5 +1,7 @@
 """Everything that a report shows, as plain data: collectors fill it, `components.report.page` draws it.
 
+What an evaluation measured is the Evaluator's to say (`Quality`), a run and what came of it `components.report.run`'s.
+
 A section is None where the run did not get that far, or where it could not be made; then `Verdict.warnings` says why.
 Text is as found, never escaped: names of classes and files may hold anything. No TensorFlow.
 """
@@ -14,49 +16,13 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from mnist_tfx.components.data_gate.findings import Finding
+from mnist_tfx.components.evaluator.quality import Quality
+from mnist_tfx.components.infra_validator.checks import Check
+from mnist_tfx.components.report.run import Execution
+from mnist_tfx.components.report.verdict import Verdict
+
 Image = npt.NDArray[np.uint8]  # [height, width, channels], channels 1 or 3
-# "unknown" is what the component says of what only the run's end decides.
-State = Literal["passed", "failed", "withheld", "not reached", "unknown"]
-Outcome = Literal[
-    "pushed", "not pushed", "not blessed", "data rejected", "failed", "stopped", "killed", "running", "unknown"
-]
-
-
-@dataclass(frozen=True)
-class Gate:
-    """One thing that had to go well: the data gate, the TFMA blessing, the infra blessing, the push."""
-
-    name: str
-    state: State
-    detail: str = ""  # one sentence, may be empty
-
-
-@dataclass(frozen=True)
-class Failure:
-    """What went wrong and what to do about it; shown in red."""
-
-    component: str
-    message: str  # may have several lines
-    remedy: str
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """Section 1: what came of the run."""
-
-    outcome: Outcome
-    headline: str  # one sentence
-    recipe: str  # its name; empty: unknown
-    accuracy: float | None  # on split test, as TFMA measured it
-    worst_class: str | None
-    worst_class_accuracy: float | None
-    baseline_version: str | None  # None: no baseline or unknown; "": no other model was served, the first
-    baseline_accuracy: float | None
-    pushed_version: str | None
-    gates: tuple[Gate, ...]  # in the order of the pipeline
-    failures: tuple[Failure, ...] = ()
-    cautions: tuple[str, ...] = ()  # checks that the pushed model did not have to pass
-    warnings: tuple[str, ...] = ()  # of the report itself: numbers that disagree, sections that could not be made
 
 
 @dataclass(frozen=True)
@@ -77,16 +43,6 @@ class Sample:
 
     image: Image
     label: int  # class number
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One anomaly, or one excess of drift or skew."""
-
-    split: str
-    feature: str
-    reason: str
-    remedy: str
 
 
 @dataclass(frozen=True)
@@ -156,63 +112,6 @@ class Training:
 
 
 @dataclass(frozen=True)
-class Scores:
-    """What TFMA measured of one class; `recall` is the accuracy within the class, which the bound is on."""
-
-    precision: float
-    recall: float
-    f1: float
-
-
-@dataclass(frozen=True)
-class ClassQuality:
-    """One class of split test."""
-
-    name: str
-    examples: int
-    scores: Scores
-    baseline: Scores | None  # None: evaluated without a baseline
-
-
-@dataclass(frozen=True)
-class ConfidenceBin:
-    """The examples whose most probable class has a probability in [lower, upper) (the last: [lower, 1])."""
-
-    lower: float
-    upper: float
-    examples: int
-    mean_confidence: float  # 0 where there are no examples
-    accuracy: float  # 0 where there are no examples
-
-
-@dataclass(frozen=True)
-class Overall:
-    """What TFMA measured over the whole of split test; None: the evaluation does not hold it."""
-
-    accuracy: float
-    loss: float | None  # cross entropy, nats
-    top_2_accuracy: float | None
-    expected_calibration_error: float | None
-
-
-@dataclass(frozen=True)
-class Quality:
-    """Section 4, all of it as TFMA measured it on split test."""
-
-    examples: int
-    overall: Overall
-    baseline: Overall | None  # None: evaluated without a baseline
-    baseline_version: str | None  # "": the baseline is the candidate itself, as no other was served; None: unknown
-    classes: tuple[ClassQuality, ...]  # by class number
-    confusion: npt.NDArray[np.int64]  # [actual, predicted], sums to `examples`
-    min_accuracy: float | None  # the bounds; None: none is set
-    min_class_accuracy: float | None
-    max_accuracy_drop: float | None
-    broken_bounds: tuple[str, ...]  # in words
-    confidence: tuple[ConfidenceBin, ...]  # reliability diagram, accuracy by confidence; empty: not recorded
-
-
-@dataclass(frozen=True)
 class LookedAt:
     """One example of split test with what the model says of it."""
 
@@ -267,18 +166,6 @@ class Signature:
 
 
 @dataclass(frozen=True)
-class InfraCheck:
-    """One check of the infra validator: passed where `measured` is at most `limit`."""
-
-    name: str
-    measured: float
-    limit: float
-    unit: str
-    detail: str
-    passed: bool
-
-
-@dataclass(frozen=True)
 class Serving:
     """Section 6."""
 
@@ -287,45 +174,16 @@ class Serving:
     model_bytes: int  # of all files of the exported model
     warm_up: tuple[tuple[str, int], ...]  # signature and how many images its warm-up record holds
     blessed: bool | None  # None: not validated
-    checks: tuple[InfraCheck, ...]
+    checks: tuple[Check, ...]
     latencies_ms: tuple[float, ...]  # of requests of one image, in the order in which they were made
     pushed_to: str | None
-
-
-@dataclass(frozen=True)
-class ArtifactRow:
-    """One artifact; None is what only ML Metadata knows."""
-
-    id: int | None
-    type: str
-    name: str  # of the channel, such as "examples"
-    uri: str
-    properties: Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class ExecutionRow:
-    """One execution; None is what only ML Metadata knows."""
-
-    id: int | None
-    component: str
-    state: str  # COMPLETE, CACHED, FAILED, CANCELED, RUNNING; empty: unknown
-    begun: float | None  # seconds after the run began
-    seconds: float | None
-    inputs: tuple[ArtifactRow, ...]
-    outputs: tuple[ArtifactRow, ...]
-
-    @property
-    def cached(self) -> bool:
-        """Whether it was answered from the cache."""
-        return self.state == "CACHED"
 
 
 @dataclass(frozen=True)
 class Lineage:
     """Section 7."""
 
-    executions: tuple[ExecutionRow, ...]  # in the order in which they began
+    executions: tuple[Execution, ...]  # in the order in which they began
     data_fingerprint: str
     recipe: Mapping[str, Any]  # by section; empty: unknown
     versions: Mapping[str, str]  # of packages, by name
@@ -356,7 +214,7 @@ class IndexRow:
 
     run_id: str
     dataset: str
-    started: datetime  # UTC
+    started: datetime | None  # UTC
     seconds: float | None
     verdict: str  # in a few words, as `mnist-tfx runs` says it
     good: bool  # whether nothing failed and nothing was rejected

@@ -16,9 +16,9 @@ from tfx.utils import io_utils
 
 from mnist_tfx.components.data_gate.comparisons import Comparison, skew_comparisons
 from mnist_tfx.components.data_gate.executor import REPORT, read_anomalies, read_statistics
-from mnist_tfx.components.data_gate.findings import comparison_findings
-from mnist_tfx.components.report.content import Data, Distance, Finding, Sample, SplitData
-from mnist_tfx.components.report.sources import Sources
+from mnist_tfx.components.data_gate.findings import Finding, comparison_findings
+from mnist_tfx.components.report.content import Data, Distance, Sample, SplitData
+from mnist_tfx.components.report.run import Run
 from mnist_tfx.components.transform.preprocessing import decode_images
 from mnist_tfx.contract.cpus import cpu_count
 from mnist_tfx.contract.names import IMAGE, LABEL, SPLITS, TRAIN
@@ -29,26 +29,24 @@ _BATCH = 256
 _FEATURES = {IMAGE: tf.io.FixedLenFeature([], tf.string), LABEL: tf.io.FixedLenFeature([], tf.int64)}
 
 
-def collect_data(sources: Sources) -> Data | None:
+def collect_data(run: Run) -> Data | None:
     """What is known of the data; None where there are no Examples."""
-    examples = sources.artifact("TfdsExampleGen", "examples")
+    examples = run.artifact("TfdsExampleGen", "examples")
     if examples is None:
         return None
-    statistics = sources.artifact("StatisticsGen", "statistics")
+    statistics = run.artifact("StatisticsGen", "statistics")
     read = read_statistics(statistics.uri, list(SPLITS)) if statistics else {}
-    blessing = sources.artifact("DataGate", "blessing")
+    blessing = run.artifact("DataGate", "blessing")
     report = _gate_report(blessing.uri) if blessing else {}
-    comparisons = [] if report or not read else _comparisons(sources, read)
+    comparisons = [] if report or not read else _comparisons(run, read)
     distances = report.get("distances") or [each for found in comparisons for each in found.distances()]
     return Data(
-        class_names=sources.class_names,
+        class_names=run.plan.class_names,
         splits=tuple(
-            _split(examples.uri, split, read.get(split), sources)
-            for split in SPLITS
-            if example_files(examples.uri, split)
+            _split(examples.uri, split, read.get(split), run) for split in SPLITS if example_files(examples.uri, split)
         ),
-        samples=_samples(example_files(examples.uri, TRAIN), sources.image_shape),
-        findings=_findings(sources, comparisons),
+        samples=_samples(example_files(examples.uri, TRAIN), run.plan.image_shape),
+        findings=_findings(run, comparisons),
         distances=tuple(Distance(**distance) for distance in distances),
         compared_with_live=report.get("compared_with_live"),
     )
@@ -64,34 +62,34 @@ def _gate_report(blessing_uri: str) -> dict[str, Any]:
         return dict(json.load(file))
 
 
-def _comparisons(sources: Sources, statistics: Any) -> list[Comparison]:
+def _comparisons(run: Run, statistics: Any) -> list[Comparison]:
     """What the data gate compared before it rejected: it leaves no report then. The drift is in its message only."""
-    schema = sources.artifact("ImportSchemaGen", "schema")
+    schema = run.artifact("ImportSchemaGen", "schema")
     if schema is None or TRAIN not in statistics:
         return []
     read = io_utils.parse_pbtxt_file(io_utils.get_only_uri_in_dir(schema.uri), schema_pb2.Schema())
     return list(skew_comparisons(statistics, read))
 
 
-def _findings(sources: Sources, comparisons: Sequence[Comparison]) -> tuple[Finding, ...]:
-    anomalies = sources.artifact("ExampleValidator", "anomalies")
+def _findings(run: Run, comparisons: Sequence[Comparison]) -> tuple[Finding, ...]:
+    anomalies = run.artifact("ExampleValidator", "anomalies")
     if anomalies is None:
         return ()
     splits = [split for split in SPLITS if tf.io.gfile.isdir(os.path.join(anomalies.uri, f"Split-{split}"))]
-    found = read_anomalies(anomalies.uri, splits, sources.dataset)
+    found = read_anomalies(anomalies.uri, splits, run.dataset)
     for comparison in comparisons:
-        found += comparison_findings(comparison, sources.dataset)
-    return tuple(Finding(each.split, each.feature, each.reason, each.remedy) for each in found)
+        found += comparison_findings(comparison, run.dataset)
+    return tuple(found)
 
 
 def _split(
-    examples_uri: str, name: str, statistics: statistics_pb2.DatasetFeatureStatisticsList | None, sources: Sources
+    examples_uri: str, name: str, statistics: statistics_pb2.DatasetFeatureStatisticsList | None, run: Run
 ) -> SplitData:
-    intensity, images = _intensity(tuple(example_files(examples_uri, name)), tuple(sources.image_shape))
+    intensity, images = _intensity(tuple(example_files(examples_uri, name)), tuple(run.plan.image_shape))
     return SplitData(
         name=name,
         examples=int(statistics.datasets[0].num_examples) if statistics else images,
-        class_counts=_class_counts(statistics, len(sources.class_names)) if statistics else (),
+        class_counts=_class_counts(statistics, len(run.plan.class_names)) if statistics else (),
         intensity=intensity if images else None,
         intensity_images=images,
     )

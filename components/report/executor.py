@@ -11,9 +11,9 @@ from tfx.types import Artifact, artifact_utils
 
 from mnist_tfx.components.code_version import code_version, package_versions
 from mnist_tfx.components.report.artifact import html_file
-from mnist_tfx.components.report.content import ArtifactRow, ExecutionRow
-from mnist_tfx.components.report.make import make_report, write_minimal
-from mnist_tfx.components.report.sources import Sources
+from mnist_tfx.components.report.make import make_page, minimal_page
+from mnist_tfx.components.report.run import Plan, Run, made_by
+from mnist_tfx.components.whole_files import write_whole
 
 _LOGGER = logging.getLogger(__name__)
 # Which component makes each input, and what it calls it; in the order of the pipeline.
@@ -47,49 +47,33 @@ class Executor(BaseExecutor):
         run_id = getattr(self._context, "pipeline_run_id", None) or ""
         try:
             try:
-                make_report(_sources(input_dict, exec_properties, run_id), path)
+                page, _ = make_page(_run(input_dict, exec_properties, run_id))
             except Exception as error:
                 _LOGGER.exception("the report could not be made")
-                write_minimal(path, exec_properties.get("dataset", ""), run_id, error)
+                page = minimal_page(exec_properties.get("dataset", ""), run_id, error)
+            write_whole(path, page.encode())
         except Exception:
             _LOGGER.exception("the report could not be written")
 
 
-def _sources(input_dict: dict[str, list[Artifact]], exec_properties: dict[str, Any], run_id: str) -> Sources:
-    recipe = json.loads(exec_properties["recipe"])
-    return Sources(
-        dataset=exec_properties["dataset"],
-        class_names=tuple(json.loads(exec_properties["class_names"])),
-        image_shape=tuple(recipe["data"]["image_shape"]),
-        executions=_executions(input_dict),
-        run_id=run_id,
-        recipe_name=exec_properties["recipe_name"],
-        recipe=recipe,
-        data_fingerprint=exec_properties["data_fingerprint"],
-        versions=package_versions(),
-        code_version=code_version(),
-    )
-
-
-def _executions(input_dict: dict[str, list[Artifact]]) -> tuple[ExecutionRow, ...]:
-    """The components that made the inputs; of their executions a component is told nothing."""
-    made: dict[str, list[ArtifactRow]] = {}
+def _run(input_dict: dict[str, list[Artifact]], exec_properties: dict[str, Any], run_id: str) -> Run:
+    """The components that made the inputs; of their executions, and of the run's end, a component is told nothing."""
+    made: dict[str, dict[str, list[Artifact]]] = {}
     for key, (component, name) in _MADE_BY.items():
-        for artifact in input_dict.get(key, ()):
-            made.setdefault(component, []).append(_row(name, artifact))
-    return tuple(
-        ExecutionRow(None, component, "", begun=None, seconds=None, inputs=(), outputs=tuple(rows))
-        for component, rows in made.items()
-    )
-
-
-def _row(name: str, artifact: Artifact) -> ArtifactRow:
-    proto = artifact.mlmd_artifact
-    values = {**proto.properties, **proto.custom_properties}
-    return ArtifactRow(
-        id=artifact.id or None,
-        type=artifact.type_name,
-        name=name,
-        uri=artifact.uri,
-        properties={key: getattr(value, value.WhichOneof("value")) for key, value in sorted(values.items())},
+        if found := input_dict.get(key):
+            made.setdefault(component, {})[name] = found
+    recipe = json.loads(exec_properties["recipe"])
+    return Run(
+        run_id=run_id,
+        dataset=exec_properties["dataset"],
+        executions=tuple(made_by(component, outputs) for component, outputs in made.items()),
+        plan=Plan(
+            class_names=tuple(json.loads(exec_properties["class_names"])),
+            image_shape=tuple(recipe["data"]["image_shape"]),
+            data_fingerprint=exec_properties["data_fingerprint"],
+            recipe_name=exec_properties["recipe_name"],
+            recipe=recipe,
+            versions=package_versions(),
+            code_version=code_version(),
+        ),
     )

@@ -7,8 +7,7 @@ import logging
 
 from mnist_tfx.components.report.collect import collect
 from mnist_tfx.components.report.content import ReportContent
-from mnist_tfx.components.report.sources import Sources
-from mnist_tfx.components.whole_files import write_whole
+from mnist_tfx.components.report.run import Run
 
 _LOGGER = logging.getLogger(__name__)
 _MINIMAL = """<!DOCTYPE html>
@@ -24,28 +23,20 @@ _MINIMAL = """<!DOCTYPE html>
 """
 
 
-def make_report(sources: Sources, path: str) -> ReportContent | None:
-    """Writes the report to `path`, and fails only where that cannot be written.
-
-    Returns:
-        What it shows; None where it could not be made, and a page that says so was written.
-    """
+def make_page(run: Run) -> tuple[str, ReportContent | None]:
+    """The page with what it shows; where that cannot be made, a page that says so, and None."""
     try:
         # Here, so that a page that cannot even be imported costs no run its push.
         from mnist_tfx.components.report.page.render import render_report
 
-        content = collect(sources)
-        text = render_report(content)
+        content = collect(run)
+        return render_report(content), content
     except Exception as error:
         _LOGGER.exception("the report could not be made")
-        write_minimal(path, sources.dataset, sources.run_id, error)
-        return None
-    write_whole(path, text.encode())
-    return content
+        return minimal_page(run.dataset, run.run_id, error), None
 
 
-def write_minimal(path: str, dataset: str, run_id: str, error: Exception) -> None:
-    """Writes a page that says only why there is no report."""
+def minimal_page(dataset: str, run_id: str, error: Exception) -> str:
+    """A page that says only why there is no report."""
     title = html.escape(" ".join(f"Run {run_id} of {dataset}".split()))
-    page = _MINIMAL.format(title=title, reason=html.escape(f"{type(error).__name__}: {error}"))
-    write_whole(path, page.encode())
+    return _MINIMAL.format(title=title, reason=html.escape(f"{type(error).__name__}: {error}"))

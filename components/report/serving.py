@@ -11,30 +11,29 @@ from tensorflow_serving.apis import prediction_log_pb2
 from tfx.utils import path_utils
 
 from mnist_tfx.components.infra_validator.report import read_report
-from mnist_tfx.components.report.content import InfraCheck, Serving, Signature, Tensor
-from mnist_tfx.components.report.sources import Sources
+from mnist_tfx.components.report.content import Serving, Signature, Tensor
+from mnist_tfx.components.report.run import Run
 from mnist_tfx.components.trainer.export import read_weights
 
 
-def collect_serving(model: Any, model_dir: str, sources: Sources) -> Serving:
+def collect_serving(model: Any, model_dir: str, run: Run) -> Serving:
     """What is known of how the model serves.
 
     Args:
         model: the loaded SavedModel.
         model_dir: where it lies.
-        sources: the run, which may not have got to the infra validator.
+        run: the run, which may not have got to the infra validator.
     """
-    blessing = sources.artifact("InfraValidator", "blessing")
-    report = read_report(blessing.uri) if blessing else {"checks": [], "latency_ms": []}
-    pushed = sources.artifact("Pusher", "pushed_model")
+    blessing = run.artifact("InfraValidator", "blessing")
+    pushed = run.artifact("Pusher", "pushed_model")
     return Serving(
         signatures=tuple(_signature(name, model.signatures[name]) for name in sorted(model.signatures)),
         parameters=sum(math.prod(weight.shape) for weight in read_weights(model)),
         model_bytes=_size(model_dir),
         warm_up=_warm_up(path_utils.stamped_model_path(blessing.uri)) if blessing else (),
         blessed=bool(blessing.properties.get("blessed")) if blessing else None,
-        checks=tuple(InfraCheck(**check) for check in report["checks"]),
-        latencies_ms=tuple(report["latency_ms"]),
+        checks=run.checks,
+        latencies_ms=tuple(read_report(blessing.uri)["latency_ms"]) if blessing else (),
         pushed_to=str(pushed.properties["pushed_destination"]) if pushed and pushed.properties.get("pushed") else None,
     )
 

@@ -17,17 +17,16 @@ from tfx.orchestration.kubeflow.v2.container import kubeflow_v2_entrypoint_utils
 from tfx.types import Artifact
 
 from mnist_tfx.components.datasets.prepared import PreparedDataset
+from mnist_tfx.components.report.collect import measured
+from mnist_tfx.components.report.run import Plan, Run, made_by
 from mnist_tfx.contract.errors import PipelineError
 from mnist_tfx.kubeflow.compile import Upload
 from mnist_tfx.kubeflow.ir import read_compiled
 from mnist_tfx.kubeflow.local.tasks import Places, order_of, run_tasks
-from mnist_tfx.pipeline.local_run import outcome_of
-from mnist_tfx.pipeline.outcome import Outcome
-from mnist_tfx.pipeline.run_id import claim_run_id
+from mnist_tfx.pipeline.log_capture import output_to
 from mnist_tfx.pipeline.running.describe import describer
 from mnist_tfx.pipeline.running.live_view import make_observer
-from mnist_tfx.pipeline.running.local_runner import NodeResult, RunResult
-from mnist_tfx.pipeline.running.log_capture import output_to
+from mnist_tfx.pipeline.runs.ids import claim_run_id
 
 LOG = "run.log"
 
@@ -40,8 +39,8 @@ def run_local(
     needed: Sequence[Upload],
     *,
     in_bucket: bool = False,
-) -> Outcome:
-    """Runs it to its end, showing it on stderr; a failed run is an outcome too.
+) -> Run:
+    """Runs it to its end, showing it on stderr; a failed run is told too.
 
     Args:
         compiled: the file, as the cluster gets it.
@@ -60,10 +59,11 @@ def run_local(
     for upload in () if in_bucket else needed:
         _put(upload.source, folder / upload.destination.removeprefix(root).lstrip("/"))
     run_id = claim_run_id(folder / "runs" / dataset.name, dataset.name)
-    run = folder / "runs" / dataset.name / run_id
+    run_folder = folder / "runs" / dataset.name / run_id
+    log = run_folder / LOG
     places = Places(
-        logs=run,
-        outputs=f"{pipeline.root}/{run_id}" if in_bucket else str(run),
+        logs=run_folder,
+        outputs=f"{pipeline.root}/{run_id}" if in_bucket else str(run_folder),
         cache=folder / "cache",
         root=root,
         root_here=root if in_bucket else str(folder),
@@ -72,20 +72,25 @@ def run_local(
     try:
         with (
             make_observer(dataset.name, order_of(pipeline), describer(dataset.class_names)) as observer,
-            output_to(run / LOG),
+            output_to(log),
         ):
             tasks = run_tasks(pipeline, places, observer, _artifacts)
     except PipelineError as error:
-        return Outcome(dataset.name, run_id, time.monotonic() - started, (), None, (), None, error)
-    seconds = time.monotonic() - started
-    nodes = tuple(NodeResult(task.name, task.cached, task.seconds, _artifacts(task.outputs)) for task in tasks)
-    with output_to(run / LOG):
-        return outcome_of(dataset, RunResult(run_id, seconds, nodes), seconds)
-
-
-def run_folder(folder: Path, outcome: Outcome) -> Path:
-    """Where a run under `folder` left its tasks' outputs and logs."""
-    return folder / "runs" / outcome.dataset / outcome.run
+        return Run(run_id, dataset.name, end="failed", error=error, seconds=time.monotonic() - started, log=log)
+    run = Run(
+        run_id,
+        dataset.name,
+        executions=tuple(
+            made_by(task.name, _artifacts(task.outputs), "CACHED" if task.cached else "COMPLETE", task.seconds)
+            for task in tasks
+        ),
+        plan=Plan(class_names=dataset.class_names),
+        end="complete",
+        seconds=time.monotonic() - started,
+        log=log,
+    )
+    with output_to(log):
+        return measured(run)
 
 
 def _put(source: Path, target: Path) -> None:

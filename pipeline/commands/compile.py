@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from mnist_tfx.contract.errors import UsageError
 from mnist_tfx.pipeline.commands.options.remote import add_pipeline_arguments, add_target_arguments, read_profile
-from mnist_tfx.pipeline.running.home import Home
+from mnist_tfx.pipeline.home import Home
 
 if TYPE_CHECKING:
     from mnist_tfx.kubeflow.compile import Upload
@@ -64,8 +64,8 @@ def _check(path: Path, args: argparse.Namespace) -> int:
 
 
 def _compile(output: Path, args: argparse.Namespace) -> int:
+    from mnist_tfx.pipeline.log_capture import output_to
     from mnist_tfx.pipeline.recipes import load_recipe
-    from mnist_tfx.pipeline.running.log_capture import output_to
 
     profile = read_profile(args)
     recipe = load_recipe(args.dataset, args.recipe, args.set)
@@ -81,12 +81,11 @@ def _compile(output: Path, args: argparse.Namespace) -> int:
     if not args.run_local:
         _report(output, needed, as_json=args.json)
         return 0
-    from mnist_tfx.kubeflow.local.run import LOG, run_folder, run_local
-    from mnist_tfx.pipeline.outcome_report import report_outcomes
+    from mnist_tfx.kubeflow.local.run import run_local
+    from mnist_tfx.pipeline.runs.views import tell_runs
 
-    local = Path(args.run_local).resolve()
-    outcome = run_local(output, profile.root, local, dataset, needed, in_bucket=args.in_bucket)
-    return report_outcomes([outcome], {dataset.name: run_folder(local, outcome) / LOG}, as_json=args.json)
+    run = run_local(output, profile.root, Path(args.run_local).resolve(), dataset, needed, in_bucket=args.in_bucket)
+    return tell_runs([run], as_json=args.json)
 
 
 def _report(output: Path, needed: list[Upload], *, as_json: bool) -> None:

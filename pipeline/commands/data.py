@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mnist_tfx.contract.errors import UsageError
-from mnist_tfx.pipeline.running.home import Home
+from mnist_tfx.pipeline.home import Home
 
 if TYPE_CHECKING:
     from mnist_tfx.components.datasets.prepared import PreparedDataset
@@ -81,8 +81,8 @@ def _prepare(name: str, data_dir: Path, source: Path | None) -> dict[str, Any]:
     from mnist_tfx.components.datasets.errors import NotPrepared
     from mnist_tfx.components.datasets.prepare import prepare
     from mnist_tfx.components.datasets.prepared import load_prepared
+    from mnist_tfx.pipeline.log_capture import output_to
     from mnist_tfx.pipeline.running.data_progress import shown_progress
-    from mnist_tfx.pipeline.running.log_capture import output_to
 
     start = time.monotonic()
     try:

@@ -19,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Prints every check; 0 where none failed, else 1."""
     from mnist_tfx.pipeline.doctor.checks import examine
-    from mnist_tfx.pipeline.running.home import Home
+    from mnist_tfx.pipeline.home import Home
 
     checks = examine(Home.resolve(args.home))
     ok = all(check.status != "fail" for check in checks)

@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING
 
 from mnist_tfx.components.range_test import MAX_RATE, MIN_RATE, STEPS
 from mnist_tfx.contract.errors import PipelineError, UsageError
-from mnist_tfx.pipeline.commands.options.recipe import add_recipe_arguments
-from mnist_tfx.pipeline.partial_run import add_plot_argument, check_plot_argument
-from mnist_tfx.pipeline.running.home import Home
+from mnist_tfx.pipeline.commands.options.recipe import add_plot_argument, add_recipe_arguments, check_plot_argument
+from mnist_tfx.pipeline.home import Home
 
 if TYPE_CHECKING:
     from mnist_tfx.components.range_test.curve import Curve
-    from mnist_tfx.pipeline.partial_run import PartialRun
+    from mnist_tfx.pipeline.run_recipe import PartialRun
 
 SUMMARY = "find a learning rate: train briefly while it rises, and see where the loss is lowest"
 EXAMPLE = "mnist-tfx lr-find --dataset fashion_mnist --set model.hidden_layers=[100,50] -o rates.png"
@@ -40,8 +39,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Makes the data as the pipeline would, does the test, draws the curve, and suggests or refuses to."""
-    from mnist_tfx.pipeline.partial_run import run_until
     from mnist_tfx.pipeline.recipes import load_recipe
+    from mnist_tfx.pipeline.run_recipe import run_until
 
     if not 0.0 < args.min_rate < args.max_rate:
         raise UsageError(
@@ -63,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
 def _measure(made: PartialRun, min_rate: float, max_rate: float, steps: int) -> Curve:
     import tempfile
 
-    from mnist_tfx.pipeline.running.log_capture import output_to
+    from mnist_tfx.pipeline.log_capture import output_to
 
     with output_to(made.log_file), tempfile.TemporaryDirectory(prefix="decoded-") as cache_dir:
         import tensorflow_transform as tft

@@ -15,7 +15,7 @@ from mnist_tfx.contract.errors import UsageError
 from mnist_tfx.contract.names import METADATA_PATH
 from mnist_tfx.contract.versions import stored_versions
 from mnist_tfx.pipeline.commands.options.server import add_server_arguments, add_version_arguments, connected, positive
-from mnist_tfx.pipeline.running.home import Home
+from mnist_tfx.pipeline.home import Home
 
 if TYPE_CHECKING:
     from mnist_tfx.serving.client import Classification, Client

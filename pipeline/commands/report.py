@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 from mnist_tfx.contract.errors import PipelineError, UsageError
-from mnist_tfx.pipeline.running.home import Home
+from mnist_tfx.pipeline.home import Home
 
 SUMMARY = "Make the HTML report of a run, or of two runs beside each other."
 EXAMPLE = "mnist-tfx report latest"
@@ -29,9 +29,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Prints the path of the file, or a JSON object, to standard output."""
-    from mnist_tfx.pipeline.history import load_run
+    from mnist_tfx.pipeline.log_capture import output_to
     from mnist_tfx.pipeline.running.loading import collector_paused
-    from mnist_tfx.pipeline.running.log_capture import output_to
+    from mnist_tfx.pipeline.runs.store import load_run
 
     if (args.run_id is None) == (args.compare is None):
         raise UsageError("name one run, or two with --compare. `mnist-tfx runs` lists them.")
@@ -39,16 +39,18 @@ def run(args: argparse.Namespace) -> int:
     output = args.output.resolve() if args.output else None
     if output is not None and output.is_dir():
         raise UsageError(f"{output} is a folder: name a file to write the report to.")
-    for named in args.compare or [args.run_id]:
-        load_run(home.metadata_db, named)  # a wrong name is known before TensorFlow is loaded
+    # Before TensorFlow is loaded, so that a wrong name is known at once.
+    runs = [load_run(home.metadata_db, named) for named in args.compare or [args.run_id]]
     log = home.reports / "report.log"
     try:
         with output_to(log):
             with collector_paused():
-                from mnist_tfx.pipeline.run_report import write_comparison, write_report
+                from mnist_tfx.pipeline.runs.report import write_comparison, write_report
 
-            told = write_comparison(home, tuple(args.compare), output) if args.compare else None
-            told = told or write_report(home, args.run_id, output)
+            if args.compare:
+                told = write_comparison(home, runs[0], runs[1], output)
+            else:
+                told = write_report(home, runs[0], output)
     except OSError as error:
         raise PipelineError(f"cannot write to {home.reports}: {error.strerror}.") from error
     print(json.dumps(told, indent=2) if args.json else told["report"])

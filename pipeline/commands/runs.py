@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 
-from mnist_tfx.pipeline.running.home import Home
+from mnist_tfx.pipeline.home import Home
 
 SUMMARY = "List past runs with their verdicts."
 EXAMPLE = "mnist-tfx runs --dataset mnist"
@@ -20,13 +20,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Prints a table, or a JSON list, to standard output."""
-    from mnist_tfx.pipeline.history import list_runs
-    from mnist_tfx.pipeline.history_view import as_json, runs_table, stdout_console
+    from mnist_tfx.pipeline.runs.store import list_runs
+    from mnist_tfx.pipeline.runs.views import run_json, runs_table, stdout_console
 
     home = Home.resolve(args.home)
     runs = [run for run in list_runs(home.metadata_db) if args.dataset in (None, run.dataset)]
     if args.json:
-        print(json.dumps([as_json(run) for run in runs], indent=2))
+        print(json.dumps([run_json(run) for run in runs], indent=2))
     elif runs:
         stdout_console().print(runs_table(runs))
     else:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mnist_tfx.contract.errors import PipelineError, UsageError
-from mnist_tfx.pipeline.running.home import Home
+from mnist_tfx.pipeline.home import Home
 from mnist_tfx.serving.server.flags import add_flags, as_command_line, as_options, given_flags, own_flags, tell_version
 from mnist_tfx.serving.server.startup import load_libraries
 

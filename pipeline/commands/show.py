@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 
-from mnist_tfx.pipeline.running.home import Home
+from mnist_tfx.pipeline.home import Home
 
 SUMMARY = "Show one run: its executions, artifacts and parameters, and why it failed."
 EXAMPLE = "mnist-tfx show latest"
@@ -22,12 +22,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Prints tables, or a JSON object, to standard output."""
-    from mnist_tfx.pipeline.history import load_run
-    from mnist_tfx.pipeline.history_view import as_json, run_page, stdout_console
+    from mnist_tfx.pipeline.runs.store import load_run
+    from mnist_tfx.pipeline.runs.views import run_page, run_page_json, stdout_console
 
-    detail = load_run(Home.resolve(args.home).metadata_db, args.run_id)
+    shown = load_run(Home.resolve(args.home).metadata_db, args.run_id)
     if args.json:
-        print(json.dumps(as_json(detail), indent=2))
+        print(json.dumps(run_page_json(shown), indent=2))
     else:
-        stdout_console().print(run_page(detail))
+        stdout_console().print(run_page(shown))
     return 0

@@ -7,7 +7,7 @@ import json
 from contextlib import ExitStack
 
 from mnist_tfx.pipeline.commands.options.release import add_server_arguments, open_servers
-from mnist_tfx.pipeline.running.home import Home
+from mnist_tfx.pipeline.home import Home
 
 SUMMARY = "Show the versions of a model: which is live, its labels, the run that pushed it, and what a server says."
 EXAMPLE = "mnist-tfx status mnist"
@@ -27,8 +27,8 @@ def run(args: argparse.Namespace) -> int:
 
     from mnist_tfx.contract.versions import model_names
     from mnist_tfx.pipeline.commands.release_view import ServerAnswer, status_json, status_page
-    from mnist_tfx.pipeline.history_view import stdout_console
-    from mnist_tfx.pipeline.pushes import known_pushing_runs
+    from mnist_tfx.pipeline.runs.store import known_pushing_runs
+    from mnist_tfx.pipeline.runs.views import stdout_console
     from mnist_tfx.serving.releases.state import read_state
 
     home = Home.resolve(args.home)

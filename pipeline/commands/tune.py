@@ -9,9 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mnist_tfx.pipeline.commands.options.recipe import add_recipe_arguments
-from mnist_tfx.pipeline.partial_run import add_plot_argument, check_plot_argument
-from mnist_tfx.pipeline.running.home import Home
+from mnist_tfx.pipeline.commands.options.recipe import add_plot_argument, add_recipe_arguments, check_plot_argument
+from mnist_tfx.pipeline.home import Home
 
 if TYPE_CHECKING:
     from mnist_tfx.components.tuner.results import TrialResult
@@ -33,8 +32,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Runs the pipeline up to its Tuner; a search that was stopped goes on."""
-    from mnist_tfx.pipeline.partial_run import run_until
     from mnist_tfx.pipeline.recipes import load_recipe
+    from mnist_tfx.pipeline.run_recipe import run_until
 
     check_plot_argument(args.output)
     recipe = load_recipe(args.dataset, args.recipe, [*args.set, "tuner.tune=true"])

@@ -22,7 +22,7 @@ from mnist_tfx.components.datasets.reachable import unreachable_reason
 from mnist_tfx.contract.cpus import cpu_count
 from mnist_tfx.contract.errors import PipelineError
 from mnist_tfx.pipeline.doctor import machine
-from mnist_tfx.pipeline.running.home import Home
+from mnist_tfx.pipeline.home import Home
 
 PORTS = {8500: "gRPC", 8501: "REST"}  # TF Serving's own
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import TextIO
 
 from mnist_tfx.components.datasets.progress import Progress
-from mnist_tfx.pipeline.running.log_capture import original_stderr
+from mnist_tfx.pipeline.log_capture import original_stderr
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from tfx.dsl.io import fileio
 from tfx.types import Artifact
 
-from mnist_tfx.components.evaluation_result import read_quality
+from mnist_tfx.components.evaluator.result import read_quality
 from mnist_tfx.components.infra_validator.report import failed_checks
 from mnist_tfx.components.trainer.run_fn import TRAINING_LOG
 from mnist_tfx.components.tuner.results import read_trials, short

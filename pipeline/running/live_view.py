@@ -22,8 +22,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from mnist_tfx.pipeline.log_capture import original_stderr
 from mnist_tfx.pipeline.observer import Describe
-from mnist_tfx.pipeline.running.log_capture import original_stderr
 
 PROGRESS_LOGGER = "mnist_tfx.progress"
 

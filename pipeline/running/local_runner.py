@@ -28,12 +28,13 @@ from tfx.proto.orchestration import pipeline_pb2
 from tfx.types.artifact import Artifact
 
 from mnist_tfx.components.disk import disk_error
+from mnist_tfx.components.report.run import End
 from mnist_tfx.contract.errors import PipelineError
-from mnist_tfx.pipeline import run_record
-from mnist_tfx.pipeline.metadata_store import open_store
+from mnist_tfx.pipeline.log_capture import output_to, relevant_tail, size_of
 from mnist_tfx.pipeline.observer import Observer
 from mnist_tfx.pipeline.running.interrupts import StopSignals
-from mnist_tfx.pipeline.running.log_capture import output_to, relevant_tail, size_of
+from mnist_tfx.pipeline.runs import records
+from mnist_tfx.pipeline.runs.store import open_store
 
 _LOGGER = logging.getLogger(__name__)
 _CACHED = metadata_store_pb2.Execution.CACHED
@@ -108,23 +109,23 @@ class _Run:
     def run(self) -> RunResult:
         open_store(self._metadata_db)  # a damaged one is known before any work
         store = self._store()
-        if store.get_context_by_type_and_name(run_record.RUN_CONTEXT, self._run_id) is not None:
+        if store.get_context_by_type_and_name(records.RUN_CONTEXT, self._run_id) is not None:
             raise ValueError(f"run id {self._run_id!r} was used before; TFX would take that run's executions for ours")
-        run_record.close_killed_runs(store)
-        run_record.forget_lost_pushes(store)
+        records.close_killed_runs(store)
+        records.forget_lost_pushes(store)
         try:
             with StopSignals(on_stuck=self._give_up) as signals:
                 nodes = tuple(self._observed(node, signals) for node in self._nodes)
         except BaseException as error:
-            end: run_record.End = "stopped" if isinstance(error, KeyboardInterrupt) else "failed"
+            end: End = "stopped" if isinstance(error, KeyboardInterrupt) else "failed"
             with _at_best("how the run ended"):
                 self._record_end(end)
             raise
         self._record_end("complete")
         return RunResult(self._run_id, self._seconds(), nodes)
 
-    def _record_end(self, end: run_record.End) -> None:
-        run_record.record_end(self._store(), self._run_id, end, self._seconds())
+    def _record_end(self, end: End) -> None:
+        records.record_end(self._store(), self._run_id, end, self._seconds())
 
     def _observed(self, proto: pipeline_pb2.PipelineNode, signals: StopSignals) -> NodeResult:
         """Runs one node; tells the observer and ML Metadata how it ended."""
@@ -179,9 +180,9 @@ class _Run:
         refused = disk_error(error, self.home, told=at)
         with _at_best(f"why {node.node_id} failed"):
             store = self._store()
-            execution = run_record.unfinished_execution(store, self._run_id)
+            execution = records.unfinished_execution(store, self._run_id)
             if execution is not None:
-                run_record.record_failure(store, execution, refused or error)
+                records.record_failure(store, execution, refused or error)
         if refused is not None:
             return refused
         if isinstance(error, PipelineError):
@@ -193,9 +194,9 @@ class _Run:
         """Marks the node as canceled and removes its partial outputs, which TFX does only for an Exception."""
         with _at_best(f"that {node.node_id} was stopped"):
             store = self._store()
-            execution = run_record.unfinished_execution(store, self._run_id)
+            execution = records.unfinished_execution(store, self._run_id)
             if execution is not None:
-                run_record.record_canceled(store, execution)
+                records.record_canceled(store, execution)
                 resolver = outputs_utils.OutputsResolver(node.proto, self._ir.pipeline_info, self._ir.runtime_spec)
                 outputs = resolver.generate_output_artifacts(execution.id)
                 there = {key: [a for a in artifacts if fileio.exists(a.uri)] for key, artifacts in outputs.items()}

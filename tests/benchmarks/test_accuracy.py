@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from benchmarks.accuracy import PAGE, Result, measured_recipes, read_results, rows, settings_digest, table
+from mnist_tfx.pipeline.home import CHECKOUT
 from mnist_tfx.pipeline.recipes import load_recipe, recipe_files
-from mnist_tfx.pipeline.running.home import CHECKOUT
 
 MEASURED = {(row.dataset, row.recipe): row for row in rows(read_results())}
 

@@ -16,8 +16,8 @@ from tfx.orchestration.local import runner_utils
 from mnist_tfx.components.code_version import code_version
 from mnist_tfx.components.datasets.prepared import PreparedDataset
 from mnist_tfx.pipeline.dag import Paths, create_pipeline
+from mnist_tfx.pipeline.home import CHECKOUT
 from mnist_tfx.pipeline.recipes import Recipe
-from mnist_tfx.pipeline.running.home import CHECKOUT
 
 
 @pytest.fixture(scope="module")

@@ -7,9 +7,9 @@ import sys
 from pathlib import Path
 
 from mnist_tfx.contract.errors import PipelineError
-from mnist_tfx.pipeline.run_id import claim_run_id
+from mnist_tfx.pipeline.log_capture import output_to
 from mnist_tfx.pipeline.running.live_view import make_observer
-from mnist_tfx.pipeline.running.log_capture import output_to
+from mnist_tfx.pipeline.runs.ids import claim_run_id
 
 
 def main(home: Path, options: dict[str, str]) -> int:

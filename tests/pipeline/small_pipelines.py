@@ -17,9 +17,9 @@ from tfx.orchestration.pipeline import Pipeline
 from tfx.types.standard_artifacts import Examples, Model, ModelBlessing, PushedModel
 
 from mnist_tfx.contract.errors import DataRejected
-from mnist_tfx.pipeline.run_id import claim_run_id
 from mnist_tfx.pipeline.running.live_view import PlainLines
 from mnist_tfx.pipeline.running.local_runner import RunResult, run_pipeline
+from mnist_tfx.pipeline.runs.ids import claim_run_id
 
 PROGRESS = logging.getLogger("mnist_tfx.progress")
 

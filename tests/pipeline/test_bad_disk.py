@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 
 from mnist_tfx.components.datasets.prepared import PreparedDataset
-from mnist_tfx.pipeline.history import list_runs
-from mnist_tfx.pipeline.running.home import CHECKOUT
+from mnist_tfx.pipeline.home import CHECKOUT
+from mnist_tfx.pipeline.log_capture import lost_from
 from mnist_tfx.pipeline.running.live_view import PlainLines
 from mnist_tfx.pipeline.running.local_runner import run_pipeline
-from mnist_tfx.pipeline.running.log_capture import lost_from
+from mnist_tfx.pipeline.runs.store import list_runs
 from tests.fixtures.run_process import COMMAND, cached, run_process
 from tests.fixtures.small_disk import SmallDisk, small_disk
 from tests.pipeline.small_pipelines import NODE_IDS, describe, small_pipeline
@@ -53,7 +53,11 @@ def test_a_spoiled_disk_ends_a_run_with_one_message_and_the_next_run_goes_on(tmp
     states = ["TfdsExampleGen cached", "DataGate cached", "Trainer run", "Evaluator run", "Pusher run"]
     assert out.splitlines() == states, err
     # How the others ended could not be noted.
-    assert [run.verdict for run in list_runs(tmp_path / "metadata.db")] == ["pushed version 7", "killed", "killed"]
+    assert [str(run.verdict()) for run in list_runs(tmp_path / "metadata.db")] == [
+        "pushed version 7",
+        "killed",
+        "killed",
+    ]
 
 
 def test_a_limit_on_file_sizes_is_told_like_a_full_disk(tmp_path: Path) -> None:

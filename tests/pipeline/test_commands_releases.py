@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from mnist_tfx.pipeline.running.home import Home
+from mnist_tfx.pipeline.home import Home
 from tests.fixtures.command import Answer, mnist_tfx
 from tests.fixtures.served_home import seen_by_a_server, store
 from tests.pipeline.small_pipelines import run_small_pipeline

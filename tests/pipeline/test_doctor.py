@@ -15,8 +15,8 @@ import pytest
 from mnist_tfx.components.datasets.prepare import prepare
 from mnist_tfx.components.datasets.published import IDX_FILES
 from mnist_tfx.pipeline.commands import doctor as command
-from mnist_tfx.pipeline.doctor.checks import checks as doctor
-from mnist_tfx.pipeline.running.home import Home
+from mnist_tfx.pipeline.doctor import checks as doctor
+from mnist_tfx.pipeline.home import Home
 
 NOWHERE = "http://127.0.0.1:9"  # the discard port, where nobody listens
 
@@ -150,7 +150,7 @@ def test_json_says_what_the_text_says(tmp_path: Path, no_network: None, capsys: 
 def test_it_answers_without_importing_tensorflow(tmp_path: Path, no_network: None) -> None:
     code = (
         "import sys; from pathlib import Path; from mnist_tfx.pipeline.doctor.checks import examine; "
-        "from mnist_tfx.pipeline.running.home import Home; "
+        "from mnist_tfx.pipeline.home import Home; "
         "examine(Home(Path(sys.argv[1]))); sys.exit('tensorflow' in sys.modules or 'tfx' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False).returncode == 0

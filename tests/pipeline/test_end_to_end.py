@@ -18,8 +18,8 @@ import pytest
 from mnist_tfx.components.datasets.prepared import PreparedDataset
 from mnist_tfx.components.trainer.run_fn import TRAINING_LOG
 from mnist_tfx.pipeline import schemas
-from mnist_tfx.pipeline.history import LATEST, load_run
-from mnist_tfx.pipeline.running.home import CHECKOUT, Home
+from mnist_tfx.pipeline.home import CHECKOUT, Home
+from mnist_tfx.pipeline.runs.store import LATEST, load_run
 from tests.fixtures.command import Answer, mnist_tfx
 from tests.fixtures.tiny_run import RECIPE_TOML, TinyRun, run_tiny
 
@@ -123,7 +123,7 @@ def test_a_study_leaves_what_is_live_alone(run: TinyRun, tmp_path: Path) -> None
     answer = mnist_tfx("run", "--dataset", "kmnist", "--recipe", study, "--home", run.home.root)
     assert answer.code == 0, answer.err
     assert "not pushed: a study recipe" in answer.out and "blessed" in answer.out
-    assert load_run(run.home.metadata_db, LATEST).summary.verdict == "not pushed: a study recipe"
+    assert str(load_run(run.home.metadata_db, LATEST).verdict()) == "not pushed: a study recipe"
     assert run.versions() == live
 
     refused = run_tiny(run.home.root, study, "--set", "push.enabled=true")

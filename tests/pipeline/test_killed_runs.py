@@ -13,8 +13,8 @@ import psutil
 import pytest
 
 from mnist_tfx.components.datasets.prepared import PreparedDataset
-from mnist_tfx.pipeline.history import list_runs, load_run
-from mnist_tfx.pipeline.running.home import Home
+from mnist_tfx.pipeline.home import Home
+from mnist_tfx.pipeline.runs.store import list_runs, load_run
 from tests.fixtures.locales import make_locale
 from tests.fixtures.run_process import RunProcess, cached, run_process
 
@@ -86,7 +86,7 @@ def test_a_run_killed_in_any_component_harms_nothing_and_the_next_one_goes_on(
     names = {path.name for path in home.serving("kmnist").iterdir()}
     assert {name for name in names if not name.startswith(".incoming-")} == {version.name}
     assert _servers(temporary) == []
-    verdicts = [run.verdict for run in list_runs(home.metadata_db)]
+    verdicts = [str(run.verdict()) for run in list_runs(home.metadata_db)]
     assert verdicts[0] == f"pushed version {version.name}"
     assert verdicts[1:] == ["killed"] * len(KILLED_IN)
     for run_record, component in zip(list_runs(home.metadata_db)[1:], reversed(KILLED_IN), strict=True):

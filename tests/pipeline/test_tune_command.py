@@ -13,8 +13,8 @@ from PIL import Image
 
 from mnist_tfx.components.trainer.export import read_metadata
 from mnist_tfx.components.trainer.run_fn import TRAINING_LOG
-from mnist_tfx.pipeline.partial_run import run_until
 from mnist_tfx.pipeline.recipes import load_recipe
+from mnist_tfx.pipeline.run_recipe import run_until
 from tests.fixtures.command import Answer, mnist_tfx
 from tests.fixtures.tiny_run import TinyRun
 

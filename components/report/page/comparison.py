@@ -9,12 +9,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mnist_tfx.components.report.content import ExecutionRow, Quality, ReportContent
+from mnist_tfx.components.evaluator.quality import Quality
+from mnist_tfx.components.report.content import ReportContent
 from mnist_tfx.components.report.page.charts import Chart, percent_labels
 from mnist_tfx.components.report.page.quality_charts import RowChart, change_chart
 from mnist_tfx.components.report.page.quality_view import MEASURES, change_style
 from mnist_tfx.components.report.page.training_charts import curve_chart
 from mnist_tfx.components.report.page.words import UNKNOWN, count, flat, number, percent, points, seconds
+from mnist_tfx.components.report.run import Execution
 
 _CONFUSIONS = 8
 Difference = tuple[str, str, str]  # name, in A, in B
@@ -194,7 +196,7 @@ def _count(value: Any) -> str:
     return UNKNOWN if value is None else count(value)
 
 
-def _time(execution: ExecutionRow | None) -> str:
+def _time(execution: Execution | None) -> str:
     if execution is None:
         return UNKNOWN
     return seconds(execution.seconds) + (" (cached)" if execution.cached else "")

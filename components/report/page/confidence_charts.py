@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mnist_tfx.components.report.content import ConfidenceBin
+from mnist_tfx.components.evaluator.quality import ConfidenceBin
 from mnist_tfx.components.report.page.charts import Chart, Table, bar, frame, lines, percent_labels
 from mnist_tfx.components.report.page.scales import ticks
 from mnist_tfx.components.report.page.words import count, percent

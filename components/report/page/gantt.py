@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mnist_tfx.components.report.content import ExecutionRow
 from mnist_tfx.components.report.page.words import UNKNOWN, seconds
+from mnist_tfx.components.report.run import Execution
 
 _UNITS = 1000.0  # width of the column of bars
 _LEAST = 5.0  # so that an execution answered from the cache can be seen at all
@@ -45,7 +45,7 @@ _STATES = {  # in words, style of the bar, tone of the tag
 }
 
 
-def gantt(executions: Sequence[ExecutionRow]) -> Gantt:
+def gantt(executions: Sequence[Execution]) -> Gantt:
     """Rows in the order of the executions. One that is still running, or was killed, has no bar."""
     ends = [e.begun + (e.seconds or 0.0) for e in executions if e.begun is not None]
     total = max(ends, default=0.0) or 1.0
@@ -57,7 +57,7 @@ def gantt(executions: Sequence[ExecutionRow]) -> Gantt:
     return Gantt(tuple(_row(execution, total) for execution in executions), total, caption)
 
 
-def _row(execution: ExecutionRow, total: float) -> GanttRow:
+def _row(execution: Execution, total: float) -> GanttRow:
     state, style, tone = _STATES.get(execution.state, (execution.state.lower() or "unknown", "run", "is-open"))
     x = width = None
     if execution.begun is not None and execution.seconds is not None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from mnist_tfx.components.report.content import ClassQuality, Quality
+from mnist_tfx.components.evaluator.quality import ClassQuality, Quality
 from mnist_tfx.components.report.page.charts import Table, Tick, percent_labels
 from mnist_tfx.components.report.page.scales import Scale, ticks
 from mnist_tfx.components.report.page.words import bound, count, percent, points, shorten

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from mnist_tfx.components.report.content import Overall, Quality
+from mnist_tfx.components.evaluator.quality import Overall, Quality
 from mnist_tfx.components.report.page.words import bound, change, number, percent, points
 
 

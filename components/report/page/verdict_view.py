@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from mnist_tfx.components.report.content import Gate, Outcome, ReportContent, State, Verdict
+from mnist_tfx.components.report.content import ReportContent
 from mnist_tfx.components.report.page.words import UNKNOWN, bound, moment, percent, points, seconds
+from mnist_tfx.components.report.verdict import Gate, Outcome, State, Verdict
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,7 @@ OUTCOMES: Mapping[Outcome, OutcomeLook] = {
     "not pushed": OutcomeLook("Good enough, but not pushed", "open", "!"),
     "not blessed": OutcomeLook("Not good enough to push", "bad", "✗"),
     "data rejected": OutcomeLook("Data rejected", "bad", "✗"),
+    "complete": OutcomeLook("Complete, without a push", "open", "!"),
     "failed": OutcomeLook("Failed", "bad", "✗"),
     "stopped": OutcomeLook("Stopped", "open", "!"),
     "killed": OutcomeLook("Killed", "bad", "✗"),
@@ -63,7 +65,7 @@ _NEEDS = {  # what a section is made from
     "serving": "there was a model to serve",
     "lineage": "anything was recorded",
 }
-_WENT_ON: tuple[Outcome, ...] = ("pushed", "not pushed", "not blessed", "unknown")
+_WENT_ON: tuple[Outcome, ...] = ("pushed", "not pushed", "not blessed", "complete", "unknown")
 
 
 def tiles(content: ReportContent) -> tuple[Tile, ...]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from mnist_tfx.contract.errors import UsageError
 from mnist_tfx.pipeline.commands.options.server import DEFAULT_ADDRESS, add_tls_arguments, positive, tls_of
-from mnist_tfx.pipeline.running.home import Home
+from mnist_tfx.pipeline.home import Home
 
 if TYPE_CHECKING:
     from mnist_tfx.serving.releases.plans import Plan

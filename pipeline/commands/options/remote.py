@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 from mnist_tfx.contract.errors import UsageError
 from mnist_tfx.pipeline.commands.options.recipe import add_recipe_arguments
-from mnist_tfx.pipeline.running.home import Home
-from mnist_tfx.pipeline.running.log_capture import output_to
+from mnist_tfx.pipeline.home import Home
+from mnist_tfx.pipeline.log_capture import output_to
 
 if TYPE_CHECKING:
     from mnist_tfx.kubeflow.compile import Upload

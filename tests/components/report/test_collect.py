@@ -12,19 +12,17 @@ import tensorflow_model_analysis as tfma
 from tfx.types import standard_artifacts
 
 from mnist_tfx.components.data_gate.component import DataBlessing
-from mnist_tfx.components.evaluation_result import read_quality
+from mnist_tfx.components.evaluator.quality import disagreements
+from mnist_tfx.components.evaluator.result import read_quality
 from mnist_tfx.components.report.artifact import HTML, html_file
 from mnist_tfx.components.report.collect import collect
 from mnist_tfx.components.report.content import ReportContent
 from mnist_tfx.components.report.executor import Executor
 from mnist_tfx.components.report.look import ModelPass, disagreement
 from mnist_tfx.components.report.page.render import render_report
-from mnist_tfx.components.report.quality import disagreements
-from mnist_tfx.components.report.sources import Sources
+from mnist_tfx.components.report.run import Run
 from mnist_tfx.components.report.training import collect_training
-from mnist_tfx.components.report.verdict import collect_verdict
-from mnist_tfx.pipeline.history import load_run
-from mnist_tfx.pipeline.run_sources import sources_of
+from mnist_tfx.pipeline.runs.store import load_run
 from tests.fixtures.executors import artifact, context
 from tests.fixtures.tiny_run import SPLIT_SIZES, TinyRun, decode, read_split
 
@@ -32,13 +30,13 @@ HOSTILE = "</title><script>alert('kuzushiji')</script>"
 
 
 @pytest.fixture(scope="module")
-def sources(tiny_run: TinyRun) -> Sources:
-    return sources_of(load_run(tiny_run.home.metadata_db, tiny_run.run_id), tiny_run.home)
+def run(tiny_run: TinyRun) -> Run:
+    return load_run(tiny_run.home.metadata_db, tiny_run.run_id)
 
 
 @pytest.fixture(scope="module")
-def content(sources: Sources) -> ReportContent:
-    return collect(sources)
+def content(run: Run) -> ReportContent:
+    return collect(run)
 
 
 @pytest.fixture(scope="module")
@@ -205,13 +203,13 @@ def test_what_disagrees_is_said(content: ReportContent) -> None:
     assert "TFMA counted 201" in disagreements(replace(quality, examples=201))[0]
 
 
-def test_another_model_than_the_evaluated_one_is_noticed(sources: Sources, tiny_run: TinyRun, tmp_path: Path) -> None:
-    found = collect(_elsewhere(sources, "TfdsExampleGen", "examples", _swapped_splits(tiny_run, tmp_path)))
+def test_another_model_than_the_evaluated_one_is_noticed(run: Run, tiny_run: TinyRun, tmp_path: Path) -> None:
+    found = collect(_elsewhere(run, "TfdsExampleGen", "examples", _swapped_splits(tiny_run, tmp_path)))
     assert any("answers other than when TFMA judged it" in warning for warning in found.verdict.warnings)
 
 
-def test_a_section_that_cannot_be_made_keeps_no_other_away(sources: Sources, tmp_path: Path) -> None:
-    found = collect(_elsewhere(sources, "Trainer", "model", str(tmp_path / "gone")))
+def test_a_section_that_cannot_be_made_keeps_no_other_away(run: Run, tmp_path: Path) -> None:
+    found = collect(_elsewhere(run, "Trainer", "model", str(tmp_path / "gone")))
     assert (found.training, found.serving, found.look) == (None, None, None)
     assert found.quality is not None and found.data is not None and found.verdict.outcome == "pushed"
     assert [warning.split("”")[0] for warning in found.verdict.warnings] == [
@@ -220,67 +218,67 @@ def test_a_section_that_cannot_be_made_keeps_no_other_away(sources: Sources, tmp
     ]
 
 
-def test_how_a_run_ended_is_not_taken_for_good_where_it_is_not_known(sources: Sources) -> None:
-    gates = {gate.name: gate.state for gate in collect_verdict(replace(sources, executions=()), None, None, ()).gates}
+def test_how_a_run_ended_is_not_taken_for_good_where_it_is_not_known(run: Run) -> None:
+    gates = {gate.name: gate.state for gate in replace(run, executions=(), end=None).verdict().gates}
     assert set(gates.values()) == {"not reached"}
-    assert collect_verdict(replace(sources, executions=()), None, None, ()).outcome == "unknown"
+    assert replace(run, executions=(), end=None).verdict().outcome == "unknown"
 
 
-def test_what_is_kept_from_going_live_is_told_with_the_reason(sources: Sources) -> None:
+def test_what_is_kept_from_going_live_is_told_with_the_reason(run: Run) -> None:
     study = {"pushed": 0, "not_pushed": "a study recipe", "baseline": "none"}
-    verdict = collect_verdict(_with_properties(sources, "Pusher", "pushed_model", study), None, None, ())
+    verdict = _with_properties(run, "Pusher", "pushed_model", study).verdict()
     assert (verdict.outcome, verdict.pushed_version, verdict.cautions) == ("not pushed", None, ())
     assert (verdict.gates[-1].state, verdict.gates[-1].detail) == ("withheld", "a study recipe.")
 
 
-def test_what_went_live_past_a_check_is_told(sources: Sources) -> None:
+def test_what_went_live_past_a_check_is_told(run: Run) -> None:
     pushed = {"pushed": 1, "pushed_version": "7", "baseline": "none", "drift_reference": "none"}
-    verdict = collect_verdict(_with_properties(sources, "Pusher", "pushed_model", pushed), None, None, ())
+    verdict = _with_properties(run, "Pusher", "pushed_model", pushed).verdict()
     assert [caution.partition(":")[0] for caution in verdict.cautions] == ["baseline=none", "data.drift_reference=none"]
 
 
 def test_the_component_shows_what_the_command_shows(
-    content: ReportContent, sources: Sources, tiny_run: TinyRun, tmp_path: Path
+    content: ReportContent, run: Run, tiny_run: TinyRun, tmp_path: Path
 ) -> None:
-    page = _component_page(sources, tmp_path)
+    page = _component_page(run, tmp_path)
     assert f"{content.verdict.accuracy:.4f}" in page or f"{100 * (content.verdict.accuracy or 0):.2f}" in page
     assert "TfdsExampleGen" in page and "could not be made" not in page
     made = tiny_run.artifact("Report", "report")
     assert "could not be made" not in (made / "report.html").read_text()
 
 
-def test_hostile_class_names_come_through_escaped(sources: Sources, tmp_path: Path) -> None:
-    hostile = replace(sources, class_names=(HOSTILE, *sources.class_names[1:]))
+def test_hostile_class_names_come_through_escaped(run: Run, tmp_path: Path) -> None:
+    hostile = replace(run, plan=replace(run.plan, class_names=(HOSTILE, *run.plan.class_names[1:])))
     for page in (render_report(collect(hostile)), _component_page(hostile, tmp_path)):
         assert HOSTILE not in page and "<script>alert" not in page
         assert "&lt;script&gt;alert" in page
 
 
-def test_a_report_that_cannot_be_made_fails_nothing_and_says_why(sources: Sources, tmp_path: Path) -> None:
-    page = _component_page(sources, tmp_path, recipe="{}")
+def test_a_report_that_cannot_be_made_fails_nothing_and_says_why(run: Run, tmp_path: Path) -> None:
+    page = _component_page(run, tmp_path, recipe="{}")
     assert "could not be made" in page and "KeyError" in page
 
 
-def test_a_report_that_cannot_be_written_fails_nothing(sources: Sources, tmp_path: Path) -> None:
+def test_a_report_that_cannot_be_written_fails_nothing(run: Run, tmp_path: Path) -> None:
     report = artifact(HTML, tmp_path / "report")
     (tmp_path / "report" / "report.html").mkdir()
-    _run_component(sources, tmp_path, report)
+    _run_component(run, tmp_path, report)
     assert (tmp_path / "report" / "report.html").is_dir()
 
 
-def _elsewhere(sources: Sources, component: str, name: str, uri: str) -> Sources:
+def _elsewhere(run: Run, component: str, name: str, uri: str) -> Run:
     """The same run with one artifact at another place."""
-    return _with(sources, component, name, uri=uri)
+    return _with(run, component, name, uri=uri)
 
 
-def _with_properties(sources: Sources, component: str, name: str, properties: dict[str, Any]) -> Sources:
+def _with_properties(run: Run, component: str, name: str, properties: dict[str, Any]) -> Run:
     """The same run with one artifact that says something else of itself."""
-    return _with(sources, component, name, properties=properties)
+    return _with(run, component, name, properties=properties)
 
 
-def _with(sources: Sources, component: str, name: str, **fields: Any) -> Sources:
+def _with(run: Run, component: str, name: str, **fields: Any) -> Run:
     return replace(
-        sources,
+        run,
         executions=tuple(
             replace(
                 row,
@@ -289,7 +287,7 @@ def _with(sources: Sources, component: str, name: str, **fields: Any) -> Sources
                     for made in row.outputs
                 ),
             )
-            for row in sources.executions
+            for row in run.executions
         ),
     )
 
@@ -315,17 +313,17 @@ _KINDS = {
 }
 
 
-def _component_page(sources: Sources, tmp_path: Path, **properties: str) -> str:
+def _component_page(run: Run, tmp_path: Path, **properties: str) -> str:
     """What the component writes for the artifacts of a run."""
     report = artifact(HTML, tmp_path / "report")
-    _run_component(sources, tmp_path, report, **properties)
+    _run_component(run, tmp_path, report, **properties)
     return Path(html_file(report.uri)).read_text()
 
 
-def _run_component(sources: Sources, tmp_path: Path, report: HTML, **properties: str) -> None:
+def _run_component(run: Run, tmp_path: Path, report: HTML, **properties: str) -> None:
     inputs = {}
     for key, (kind, component, name) in _KINDS.items():
-        known = sources.artifact(component, name)
+        known = run.artifact(component, name)
         assert known is not None
         given = kind()
         given.uri = known.uri
@@ -339,11 +337,11 @@ def _run_component(sources: Sources, tmp_path: Path, report: HTML, **properties:
         inputs,
         {"report": [report]},
         {
-            "dataset": sources.dataset,
-            "class_names": json.dumps(sources.class_names),
-            "data_fingerprint": sources.data_fingerprint,
-            "recipe_name": sources.recipe_name,
-            "recipe": json.dumps(dict(sources.recipe)),
+            "dataset": run.dataset,
+            "class_names": json.dumps(run.plan.class_names),
+            "data_fingerprint": run.plan.data_fingerprint,
+            "recipe_name": run.plan.recipe_name,
+            "recipe": json.dumps(dict(run.plan.recipe)),
             **properties,
         },
     )

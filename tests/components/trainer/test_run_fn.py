@@ -27,7 +27,7 @@ from mnist_tfx.components.trainer.run_fn import TRAINING_LOG
 from mnist_tfx.components.transform.preprocessing import Normalization
 from mnist_tfx.contract.errors import PipelineError
 from mnist_tfx.contract.names import SPLITS
-from mnist_tfx.pipeline.history import load_run
+from mnist_tfx.pipeline.runs.store import load_run
 from tests.fixtures.executors import artifact, context
 from tests.fixtures.tiny_run import SPLIT_SIZES, TinyRun, decode, read_split
 from tests.fixtures.training import NORMALIZATION, SHAPE, config, eval_pixels, logits, trained, without_times

@@ -12,8 +12,8 @@ import pytest
 import tensorflow as tf
 
 from mnist_tfx.components.settings import AugmentationSettings
+from mnist_tfx.components.trainer import training_data
 from mnist_tfx.components.trainer.augmentation import augment
-from mnist_tfx.components.trainer.run_fn import training_data
 from mnist_tfx.components.trainer.training_data import DecodedExamples, TrainingInput, evaluation_batches
 from mnist_tfx.contract.cpus import cpu_count
 from mnist_tfx.contract.errors import PipelineError

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from mnist_tfx.pipeline.history import list_runs, load_run
 from mnist_tfx.pipeline.running.interrupts import EXIT_CODE, GRACE_SECONDS
+from mnist_tfx.pipeline.runs.store import list_runs, load_run
 from tests.pipeline.small_pipelines import run_small_pipeline
 
 _CHECKOUT = Path(__file__).resolve().parents[3]
@@ -48,7 +48,7 @@ def test_ctrl_c_cancels_and_the_next_run_goes_on_from_the_cache(tmp_path: Path) 
     assert "Trainer         stopped" in stderr
     assert "Traceback" not in stderr
     [run] = list_runs(tmp_path / "metadata.db")
-    assert run.verdict == "stopped"
+    assert str(run.verdict()) == "stopped"
     executions = load_run(tmp_path / "metadata.db", run.run_id).executions
     assert [execution.state for execution in executions] == ["COMPLETE", "COMPLETE", "CANCELED"]
     assert not list(tmp_path.glob("runs/mnist/*/Trainer/model/*"))
@@ -65,7 +65,7 @@ def test_a_killed_run_is_closed_by_the_next_one(tmp_path: Path) -> None:
         process.kill()
         process.wait(timeout=_LEAVE_SECONDS)
     [killed] = list_runs(tmp_path / "metadata.db")
-    assert killed.verdict == "killed"
+    assert str(killed.verdict()) == "killed"
     before = load_run(tmp_path / "metadata.db", killed.run_id).executions[-1]
     assert (before.component, before.state, before.seconds) == ("Trainer", "RUNNING", None)
 
@@ -73,7 +73,7 @@ def test_a_killed_run_is_closed_by_the_next_one(tmp_path: Path) -> None:
     result = run_small_pipeline(tmp_path, behavior=f"wait:{flag}")
     assert [node.cached for node in result.nodes] == [True, True, False, False, False]
     after = load_run(tmp_path / "metadata.db", killed.run_id)
-    assert after.summary.verdict == "killed"
+    assert str(after.verdict()) == "killed"
     assert (after.executions[-1].state, after.executions[-1].seconds) == ("FAILED", None)
 
 
@@ -90,5 +90,5 @@ def test_a_step_that_python_cannot_interrupt_stops_too(tmp_path: Path, step: str
     assert process.returncode == EXIT_CODE
     assert "Slow  stopped" in stderr
     detail = load_run(tmp_path / "metadata.db", "latest")
-    assert detail.summary.verdict == "stopped"
+    assert str(detail.verdict()) == "stopped"
     assert [execution.state for execution in detail.executions] == ["CANCELED"]

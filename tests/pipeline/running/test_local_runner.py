@@ -18,9 +18,9 @@ from tfx.types.channel import Channel
 from tfx.types.standard_artifacts import Model
 
 from mnist_tfx.contract.errors import DataRejected, PipelineError
-from mnist_tfx.pipeline.run_id import claim_run_id
 from mnist_tfx.pipeline.running.live_view import PlainLines
 from mnist_tfx.pipeline.running.local_runner import run_pipeline
+from mnist_tfx.pipeline.runs.ids import claim_run_id
 from tests.pipeline.small_pipelines import NODE_IDS, Evaluator, describe, log_file, run_small_pipeline, small_pipeline
 
 

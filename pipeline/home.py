@@ -13,7 +13,7 @@ from pathlib import Path
 
 from mnist_tfx.contract.errors import PipelineError, UsageError
 
-CHECKOUT = Path(__file__).resolve().parents[2]
+CHECKOUT = Path(__file__).resolve().parents[1]
 _MIN_FREE_MIB = 300
 _PATTERN_SIGNS = "*?[\\"
 

@@ -6,13 +6,14 @@ from pathlib import Path
 
 import pytest
 
+from mnist_tfx.components.report.run import Run
 from mnist_tfx.contract.errors import PipelineError, UsageError
-from mnist_tfx.pipeline.history import RunSummary, list_runs, load_run
-from mnist_tfx.pipeline.running.home import Home
+from mnist_tfx.pipeline.home import Home
+from mnist_tfx.pipeline.runs.store import list_runs, load_run
 from tests.pipeline.small_pipelines import run_small_pipeline
 
 
-def newest(home: Path) -> RunSummary:
+def newest(home: Path) -> Run:
     return list_runs(home / "metadata.db")[0]
 
 
@@ -25,7 +26,7 @@ def test_runs_are_listed_newest_first_with_their_verdicts(tmp_path: Path) -> Non
     with pytest.raises(PipelineError):
         run_small_pipeline(tmp_path, behavior="fail", name="fashion-mnist")
     runs = list_runs(tmp_path / "metadata.db")
-    assert [run.verdict for run in runs] == [
+    assert [str(run.verdict()) for run in runs] == [
         "failed: Trainer",
         "data rejected",
         "not blessed",
@@ -65,9 +66,9 @@ def test_a_failed_execution_says_why(tmp_path: Path) -> None:
 def test_a_run_is_named_by_id_by_a_unique_beginning_or_latest(tmp_path: Path) -> None:
     database = tmp_path / "metadata.db"
     first, second = run_small_pipeline(tmp_path), run_small_pipeline(tmp_path)
-    assert load_run(database, first.run_id).summary.run_id == first.run_id
-    assert load_run(database, second.run_id.removesuffix("-mnist")).summary.run_id == second.run_id
-    assert load_run(database, "latest").summary.run_id == second.run_id
+    assert load_run(database, first.run_id).run_id == first.run_id
+    assert load_run(database, second.run_id.removesuffix("-mnist")).run_id == second.run_id
+    assert load_run(database, "latest").run_id == second.run_id
     with pytest.raises(UsageError, match="begins the names of 2 runs"):
         load_run(database, first.run_id[:4])
     with pytest.raises(UsageError, match=f"Did you mean '{first.run_id}'"):
@@ -84,13 +85,13 @@ def test_a_run_can_be_read_while_it_goes_on(tmp_path: Path) -> None:
             assert run.is_alive()
             time.sleep(0.02)
         try:
-            assert newest(tmp_path).verdict == "running"
+            assert str(newest(tmp_path).verdict()) == "running"
             trainer = load_run(tmp_path / "metadata.db", "latest").executions[-1]
             assert (trainer.component, trainer.state, trainer.seconds) == ("Trainer", "RUNNING", None)
         finally:
             flag.unlink()
             run.join()
-    assert newest(tmp_path).verdict == "pushed version 7"
+    assert str(newest(tmp_path).verdict()) == "pushed version 7"
 
 
 def test_without_runs_there_is_nothing_to_list_and_a_hint_to_show(tmp_path: Path) -> None:

@@ -31,11 +31,8 @@ def evaluation_config(settings: EvaluationSettings, num_classes: int) -> config_
             _bounds(config_pb2.SlicingSpec(feature_keys=[LABEL]), settings.min_class_accuracy),
         ],
     )
-    metrics = [config_pb2.MetricConfig(class_name="ExampleCount"), accuracy]
-    metrics += [
-        config_pb2.MetricConfig(class_name=name, module=_METRICS, config=f'"num_classes": {num_classes}')
-        for name in ("PerClass", "ProbabilityQuality", "ConfusionMatrix", "Reliability")
-    ]
+    figures = config_pb2.MetricConfig(class_name="Figures", module=_METRICS, config=f'"num_classes": {num_classes}')
+    metrics = [config_pb2.MetricConfig(class_name="ExampleCount"), accuracy, figures]
     models = [config_pb2.ModelSpec(name=CANDIDATE, **_MODEL)]
     if settings.baseline != "none":
         models.append(config_pb2.ModelSpec(name=BASELINE, is_baseline=True, **_MODEL))
@@ -58,5 +55,5 @@ def _bounds(
     return config_pb2.PerSliceMetricThreshold(slicing_specs=[slices], threshold=threshold)
 
 
-_METRICS = "mnist_tfx.components.tfma_metrics"
+_METRICS = "mnist_tfx.components.evaluator.metrics"
 _MODEL: dict[str, Any] = {"signature_name": SERVING_DEFAULT, "prediction_key": PROBABILITIES, "label_key": LABEL}

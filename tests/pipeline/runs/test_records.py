@@ -7,7 +7,7 @@ from pathlib import Path
 import ml_metadata as mlmd
 from ml_metadata.proto import metadata_store_pb2 as pb
 
-from mnist_tfx.pipeline.run_record import forget_lost_pushes
+from mnist_tfx.pipeline.runs.records import forget_lost_pushes
 from mnist_tfx.serving.releases import plans
 from mnist_tfx.serving.releases.apply import release
 from tests.fixtures.served_home import store

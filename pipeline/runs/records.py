@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
 
 import ml_metadata as mlmd
 from ml_metadata.proto import metadata_store_pb2 as pb
 
+from mnist_tfx.components.report.run import KILLED, End
 from mnist_tfx.contract.errors import PipelineError
 from mnist_tfx.contract.versions import ROLLED_BACK
 
@@ -15,11 +15,9 @@ RUN_CONTEXT = "pipeline_run"  # TFX's context type; the context's name is the ru
 
 # Custom properties of the run's context. A run without them is going on, or was killed.
 ENDED, SECONDS = "ended", "seconds"
-End = Literal["complete", "failed", "stopped", "killed"]
 
 # Custom properties of an execution.
 ERROR, ERROR_TYPE, EXIT_CODE = "error", "error_type", "exit_code"
-KILLED = "killed"  # as ERROR_TYPE: the process vanished, so the time of the end is unknown
 
 _MAX_ERROR = 2000  # characters
 
@@ -88,5 +86,5 @@ def close_killed_runs(store: mlmd.MetadataStore) -> None:
                 execution.custom_properties[ERROR].string_value = "the process was killed"
                 execution.custom_properties[ERROR_TYPE].string_value = KILLED
                 store.put_executions([execution])
-        context.custom_properties[ENDED].string_value = "killed"
+        context.custom_properties[ENDED].string_value = KILLED
         store.put_contexts([context])

@@ -11,32 +11,31 @@ from typing import Any
 
 from mnist_tfx.components.report.collect import collect
 from mnist_tfx.components.report.content import IndexRow, ReportContent
-from mnist_tfx.components.report.make import make_report
-from mnist_tfx.components.report.sources import Sources
+from mnist_tfx.components.report.make import make_page
+from mnist_tfx.components.report.run import Run
 from mnist_tfx.contract.errors import PipelineError, UsageError
-from mnist_tfx.pipeline.history import list_runs, load_run
-from mnist_tfx.pipeline.run_sources import sources_of
-from mnist_tfx.pipeline.running.home import Home
+from mnist_tfx.pipeline.home import Home
+from mnist_tfx.pipeline.runs.store import list_runs
 
 _LOGGER = logging.getLogger(__name__)
 INDEX = "index.html"
 
 
-def leave_report(home: Home, run_id: str) -> Path | None:
+def leave_report(home: Home, run: Run) -> Path | None:
     """`write_report` at the end of a run, which no failure here may fail: None then, and the log says why."""
     try:
-        return Path(write_report(home, run_id)["report"])
+        return Path(write_report(home, run)["report"])
     except Exception:
-        _LOGGER.exception("no report of run %s", run_id)
+        _LOGGER.exception("no report of run %s", run.run_id)
         return None
 
 
-def write_report(home: Home, run: str, output: Path | None = None) -> dict[str, Any]:
+def write_report(home: Home, run: Run, output: Path | None = None) -> dict[str, Any]:
     """Makes the report of a run anew, at its place or at `output`, and the index of all runs.
 
     Args:
         home: where the run was made.
-        run: its id, the beginning of it, or `latest`.
+        run: what is known of it.
         output: another file to write to.
 
     Returns:
@@ -44,13 +43,12 @@ def write_report(home: Home, run: str, output: Path | None = None) -> dict[str, 
         `worst_class`, `worst_class_accuracy`, `pushed_version`, `failures`, `warnings`.
 
     Raises:
-        UsageError: no run, or more than one, is named so.
         PipelineError: the file cannot be written.
     """
-    sources = sources_of(load_run(home.metadata_db, run), home)
-    path = output or home.report(sources.dataset, sources.run_id)
-    content = _write(sources, path)
-    told = {"run": sources.run_id, "dataset": sources.dataset, "report": str(path), **_told(content)}
+    path = output or home.report(run.dataset, run.run_id)
+    page, content = make_page(run)
+    _put(path, page)
+    told = {"run": run.run_id, "dataset": run.dataset, "report": str(path), **_told(run, content)}
     if output is None:
         # The index is made from these: reading every run's evaluation again would take longer with every run.
         _summary_file(path).write_text(json.dumps(told, indent=2))
@@ -58,19 +56,18 @@ def write_report(home: Home, run: str, output: Path | None = None) -> dict[str, 
     return told
 
 
-def write_comparison(home: Home, runs: tuple[str, str], output: Path | None = None) -> dict[str, Any]:
+def write_comparison(home: Home, first: Run, second: Run, output: Path | None = None) -> dict[str, Any]:
     """Makes a page of two runs beside each other.
 
     Returns:
         `runs`, `dataset` and `report`, the path.
 
     Raises:
-        UsageError: a run is not known, or they are of different datasets.
+        UsageError: they are of different datasets.
         PipelineError: the file cannot be written.
     """
     from mnist_tfx.components.report.page.render import render_comparison
 
-    first, second = (sources_of(load_run(home.metadata_db, run), home) for run in runs)
     if first.dataset != second.dataset:
         raise UsageError(
             f"{first.run_id} is a run of {first.dataset} and {second.run_id} one of {second.dataset}: "
@@ -89,14 +86,15 @@ def write_index(home: Home) -> Path:
     rows = []
     for run in list_runs(home.metadata_db):
         told = _read_summary(Path(run.report)) if run.report else {}
+        verdict = run.verdict()
         rows.append(
             IndexRow(
                 run_id=run.run_id,
                 dataset=run.dataset,
                 started=run.started,
                 seconds=run.seconds,
-                verdict=run.verdict,
-                good=run.good,
+                verdict=str(verdict),
+                good=verdict.good,
                 accuracy=told.get("accuracy"),
                 report=Path(run.report).relative_to(home.reports).as_posix() if run.report else None,
             )
@@ -106,14 +104,6 @@ def write_index(home: Home) -> Path:
     return path
 
 
-def _write(sources: Sources, path: Path) -> ReportContent | None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return make_report(sources, str(path))
-    except OSError as error:
-        raise _cannot_write(path, error) from error
-
-
 def _put(path: Path, text: str) -> None:
     partial = path.with_name(path.name + ".partial")  # nobody opens half a page
     try:
@@ -121,17 +111,13 @@ def _put(path: Path, text: str) -> None:
         partial.write_text(text, encoding="utf-8")
         os.replace(partial, path)
     except OSError as error:
-        raise _cannot_write(path, error) from error
+        raise PipelineError(
+            f"cannot write {path}: {error.strerror}. Name another file with -o FILE, or free space."
+        ) from error
 
 
-def _cannot_write(path: Path, error: OSError) -> PipelineError:
-    return PipelineError(f"cannot write {path}: {error.strerror}. Name another file with -o FILE, or free space.")
-
-
-def _told(content: ReportContent | None) -> dict[str, Any]:
-    if content is None:
-        return {"outcome": None, "warnings": ["the report could not be made; the log says why"]}
-    verdict = content.verdict
+def _told(run: Run, content: ReportContent | None) -> dict[str, Any]:
+    verdict = content.verdict if content else run.verdict()
     return {
         "outcome": verdict.outcome,
         "headline": verdict.headline,
@@ -140,7 +126,7 @@ def _told(content: ReportContent | None) -> dict[str, Any]:
         "worst_class_accuracy": verdict.worst_class_accuracy,
         "pushed_version": verdict.pushed_version,
         "failures": [asdict(failure) for failure in verdict.failures],
-        "warnings": list(verdict.warnings),
+        "warnings": list(verdict.warnings) if content else ["the report could not be made; the log says why"],
     }
 
 

@@ -1,26 +1,22 @@
-"""Section "quality": what TFMA measured, read from the Evaluation artifact and from nothing else."""
+"""Reads what TFMA measured and which bounds were broken: the only reader of the Evaluation artifact."""
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import tensorflow as tf
 import tensorflow_model_analysis as tfma
-from tensorflow_model_analysis.proto import metrics_for_slice_pb2
+from tensorflow_model_analysis.proto import metrics_for_slice_pb2, validation_result_pb2
+from tensorflow_model_analysis.writers import eval_config_writer
 
-from mnist_tfx.components.evaluation import ACCURACY, BASELINE, CANDIDATE
-from mnist_tfx.components.evaluation_result import read_quality
-from mnist_tfx.components.report.content import ClassQuality, ConfidenceBin, Overall, Quality, Scores
+from mnist_tfx.components.evaluator.config import ACCURACY, BASELINE, CANDIDATE
+from mnist_tfx.components.evaluator.quality import ClassQuality, ConfidenceBin, Overall, Quality, Scores
 
 _Metrics = Mapping[tuple[str, str, int | None], float]  # by model, name and class number
 
 
-def collect_quality(evaluation_uri: str, class_names: Sequence[str], baseline_version: str | None) -> Quality:
+def read_quality(evaluation_uri: str, class_names: Sequence[str], baseline_version: str | None = None) -> Quality:
     """Reads the Evaluation.
 
     Args:
@@ -34,6 +30,8 @@ def collect_quality(evaluation_uri: str, class_names: Sequence[str], baseline_ve
     metrics = _overall_metrics(evaluation_uri)
     # Where there is one model only, TFMA leaves its name out.
     candidate = CANDIDATE if (CANDIDATE, ACCURACY, None) in metrics else ""
+    if (candidate, ACCURACY, None) not in metrics:
+        raise ValueError(f"{evaluation_uri} holds no accuracy of model {CANDIDATE!r}")
     plots = _overall_plots(evaluation_uri, candidate)
     confusion = _confusion(plots, len(class_names))
     with_baseline = (BASELINE, ACCURACY, None) in metrics and baseline_version != ""
@@ -56,24 +54,9 @@ def collect_quality(evaluation_uri: str, class_names: Sequence[str], baseline_ve
         min_accuracy=bounds.get("min_accuracy"),
         min_class_accuracy=bounds.get("min_class_accuracy"),
         max_accuracy_drop=bounds.get("max_accuracy_drop"),
-        broken_bounds=read_quality(evaluation_uri, class_names).broken_bounds,
+        broken_bounds=tuple(_broken_bounds(evaluation_uri, class_names)),
         confidence=_confidence(plots),
     )
-
-
-def disagreements(quality: Quality) -> list[str]:
-    """Where an evaluation contradicts itself, in words; none of these may ever be seen."""
-    found = []
-    total = int(quality.confusion.sum())
-    if total != quality.examples:
-        found.append(f"The confusion matrix holds {total} examples, TFMA counted {quality.examples}.")
-    right = float(np.trace(quality.confusion)) / max(total, 1)
-    if not np.isclose(right, quality.overall.accuracy, rtol=0, atol=1e-9):
-        found.append(
-            f"The confusion matrix has {right:.6f} of its examples on the diagonal, but TFMA's accuracy is "
-            f"{quality.overall.accuracy:.6f}."
-        )
-    return found
 
 
 def _overall_metrics(evaluation_uri: str) -> _Metrics:
@@ -140,22 +123,36 @@ def _share(part: float, whole: float) -> float:
     return part / whole if whole else 0.0
 
 
+def _broken_bounds(evaluation_uri: str, class_names: Sequence[str]) -> list[str]:
+    broken = []
+    for validation in tfma.load_validation_result(evaluation_uri).metric_validations_per_slice:
+        keys = validation.slice_key.single_slice_keys
+        where = f"class {class_names[keys[0].int64_value]!r}" if keys else "overall"
+        broken += [_describe(failure, where) for failure in validation.failures]
+    return broken
+
+
+def _describe(failure: validation_result_pb2.ValidationFailure, where: str) -> str:
+    threshold, measured = failure.metric_threshold, failure.metric_value.double_value.value
+    if threshold.HasField("change_threshold"):
+        bound = -threshold.change_threshold.absolute.value
+        return (
+            f"{failure.metric_key.name} {where}: drop against the baseline {-measured:.4f}, allowed at most {bound:.4f}"
+        )
+    bound = threshold.value_threshold.lower_bound.value
+    return f"{failure.metric_key.name} {where}: {measured:.4f}, required at least {bound:.4f}"
+
+
 def _bounds(evaluation_uri: str) -> dict[str, float]:
     """The bounds by which the model was judged, from the configuration that TFMA keeps beside its results."""
-    path = os.path.join(evaluation_uri, "eval_config.json")
-    if not tf.io.gfile.exists(path):
-        return {}
-    with tf.io.gfile.GFile(path) as file:
-        config: dict[str, Any] = json.load(file)["evalConfig"]
+    config, *_ = eval_config_writer.load_eval_run(evaluation_uri)
+    metrics = [metric for spec in config.metrics_specs for metric in spec.metrics] if config else []
     found = {}
-    for metric in (metric for spec in config.get("metricsSpecs", ()) for metric in spec.get("metrics", ())):
-        for bound in metric.get("perSliceThresholds", ()):
-            whole = not any(spec for spec in bound["slicingSpecs"])
-            threshold = bound["threshold"]
-            lower = threshold.get("valueThreshold", {}).get("lowerBound")
-            drop = threshold.get("changeThreshold", {}).get("absolute")
-            if lower is not None:
-                found["min_accuracy" if whole else "min_class_accuracy"] = float(lower)
-            if drop is not None:
-                found["max_accuracy_drop"] = round(-float(drop), 5)
+    for bound in (bound for metric in metrics for bound in metric.per_slice_thresholds):
+        whole = not any(spec.feature_keys for spec in bound.slicing_specs)
+        if bound.threshold.HasField("value_threshold"):
+            name = "min_accuracy" if whole else "min_class_accuracy"
+            found[name] = bound.threshold.value_threshold.lower_bound.value
+        if bound.threshold.HasField("change_threshold"):
+            found["max_accuracy_drop"] = round(-bound.threshold.change_threshold.absolute.value, 5)
     return found

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from mnist_tfx.contract.errors import UsageError
-from mnist_tfx.pipeline.running.home import CHECKOUT, Home
+from mnist_tfx.pipeline.home import CHECKOUT, Home
 from tests.fixtures.locales import make_locale
 from tests.fixtures.run_process import COMMAND
 

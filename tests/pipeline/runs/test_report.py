@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from mnist_tfx.contract.errors import PipelineError
-from mnist_tfx.pipeline.history import load_run
-from mnist_tfx.pipeline.running.home import Home
+from mnist_tfx.pipeline.home import Home
+from mnist_tfx.pipeline.runs.store import load_run
 from tests.fixtures.command import Answer, mnist_tfx
 from tests.fixtures.tiny_run import TinyRun
 from tests.pipeline.small_pipelines import run_small_pipeline

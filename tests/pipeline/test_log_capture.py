@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from mnist_tfx.pipeline.running.log_capture import lost_from, output_to, relevant_tail
+from mnist_tfx.pipeline.log_capture import lost_from, output_to, relevant_tail
 
 
 def test_every_way_of_writing_ends_in_the_log_and_nowhere_else(

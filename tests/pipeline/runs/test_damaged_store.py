@@ -14,11 +14,9 @@ from pathlib import Path
 import pytest
 
 from mnist_tfx.contract.errors import PipelineError
-from mnist_tfx.pipeline.history import list_runs, load_run
-from mnist_tfx.pipeline.metadata_store import open_store
-from mnist_tfx.pipeline.pushes import pushing_runs
-from mnist_tfx.pipeline.run_report import write_index
-from mnist_tfx.pipeline.running.home import Home
+from mnist_tfx.pipeline.home import Home
+from mnist_tfx.pipeline.runs.report import write_index
+from mnist_tfx.pipeline.runs.store import list_runs, load_run, open_store, pushing_runs
 from tests.fixtures.command import mnist_tfx
 from tests.fixtures.served_home import store
 from tests.pipeline.small_pipelines import run_small_pipeline
@@ -139,7 +137,7 @@ def test_where_the_clock_was_set_back_the_run_made_last_is_the_newest(database: 
         f"UPDATE Execution SET last_update_time_since_epoch = last_update_time_since_epoch - {hour}",
     )
     assert [run.run_id for run in list_runs(copy)] == [second.run_id, first.run_id]
-    assert load_run(copy, "latest").summary.run_id == second.run_id
+    assert load_run(copy, "latest").run_id == second.run_id
     assert pushing_runs(copy) == {("mnist", "7"): first.run_id}
     assert {execution.seconds for execution in load_run(copy, "latest").executions} == {None}
     index = write_index(Home(tmp_path)).read_text()

@@ -21,10 +21,11 @@ from tfx.types.standard_artifacts import Examples, Model, ModelBlessing, ModelEv
 from tfx.utils import proto_utils
 
 from mnist_tfx.components.datasets.prepared import PreparedDataset
-from mnist_tfx.components.evaluation import evaluation_config
-from mnist_tfx.components.evaluation_result import Quality, read_quality
+from mnist_tfx.components.evaluator.config import evaluation_config
+from mnist_tfx.components.evaluator.metrics import CALIBRATION_BINS
+from mnist_tfx.components.evaluator.quality import Quality
+from mnist_tfx.components.evaluator.result import read_quality
 from mnist_tfx.components.settings import EvaluationSettings, ModelSettings
-from mnist_tfx.components.tfma_metrics import CALIBRATION_BINS
 from mnist_tfx.components.trainer.dense import build_model
 from mnist_tfx.components.trainer.export import ServingModule, export_model
 from mnist_tfx.components.transform.preprocessing import Normalization
