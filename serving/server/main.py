@@ -75,11 +75,12 @@ class ModelServer:
             allow_labels_for_unavailable=options.allow_version_labels_for_unavailable_models,
             reload_refused=options.reload_refused(self._addresses),
         )
-        calls = Calls(self.manager, metrics, as_content=options.enable_serialization_as_tensor_content)
-        self._grpc = GrpcServer(calls, options.channel_arguments())
+        calls = Calls(self.manager.acquire, metrics, as_content=options.enable_serialization_as_tensor_content)
+        self._grpc = GrpcServer(self.manager, calls, options.channel_arguments())
         monitoring = monitoring or options.monitoring()
         self._rest = RestThread(
             RestServer(
+                self.manager,
                 calls,
                 timeout_seconds=options.rest_api_timeout_in_ms / 1000,
                 metrics_path=monitoring.path if monitoring.enable else None,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import threading
-from contextlib import AbstractContextManager
-from types import TracebackType
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import grpc
 from tensorflow_serving.apis.get_model_status_pb2 import ModelVersionStatus
@@ -55,6 +55,7 @@ class ModelManager:
             reload_refused: why clients may not replace the list; empty where they may.
         """
         self._config = models
+        self._metrics = metrics
         self._poll_seconds = poll_seconds
         self._allow_labels = allow_labels_for_unavailable
         self._reload_refused = reload_refused
@@ -131,6 +132,7 @@ class ModelManager:
             for name, one in self._configs.items():
                 if one is not before.get(name):
                     threading.Thread(target=self._follow, args=(one,), name=f"poll {name}", daemon=True).start()
+            self._metrics.served = frozenset(self._configs)
             self._changed.notify_all()
             return [name for name in self._configs if name not in before]
 
@@ -155,15 +157,19 @@ class ModelManager:
                 grpc.StatusCode.UNKNOWN, f"Some models did not become available: {{{', '.join(failed)}}}"
             )
 
-    def acquire(
-        self, name: str, *, version: int | None = None, label: str | None = None
-    ) -> AbstractContextManager[Servable]:
+    @contextmanager
+    def acquire(self, name: str, *, version: int | None = None, label: str | None = None) -> Iterator[Servable]:
         """The servable for a request: of a version, of a label, or the latest that is available.
 
         It stays loaded until the context ends, also when another version takes its place. Entering raises
         ServingError: NOT_FOUND, or INVALID_ARGUMENT for an unknown label.
         """
-        return _Hold(self, name, version, label)
+        held = self._hold(name, version, label)
+        try:
+            assert held.servable is not None
+            yield held.servable
+        finally:
+            self._release(held)
 
     def names(self) -> list[str]:
         """The models of the list that is being served."""
@@ -251,29 +257,6 @@ class ModelManager:
 
     def _nothing_loaded(self) -> bool:
         return all(one.servable is None for model in self._models.values() for one in model.versions)
-
-
-class _Hold(AbstractContextManager[Servable]):
-    """A servable in use."""
-
-    __slots__ = ("_manager", "_request", "_version")
-
-    def __init__(self, manager: ModelManager, name: str, number: int | None, label: str | None) -> None:
-        self._manager = manager
-        self._request = (name, number, label)
-        self._version: Version | None = None
-
-    def __enter__(self) -> Servable:
-        self._version = version = self._manager._hold(*self._request)
-        assert version.servable is not None
-        return version.servable
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        if self._version is not None:
-            self._manager._release(self._version)
-            self._version = None
 
 
 def _not_found(message: str) -> ServingError:

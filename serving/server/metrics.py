@@ -8,8 +8,10 @@ microseconds, sizes are in rows.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Collection, Sequence
 
+from serving.server.errors import ServingError
 from serving.server.prometheus import Counter, Histogram
 
 LATENCY_BUCKETS = tuple(10 * 1.8**exponent for exponent in range(33))
@@ -35,6 +37,8 @@ class Metrics:
     """The metrics of a server. All methods may be called from many threads at once."""
 
     def __init__(self) -> None:
+        self.served: Collection[str] = ()
+        """The models' names: what else a client makes up must not become a series."""
         latency = ("model_name", "API")
         self._request_count = Counter(f"{_SERVING}request_count", ("model_name", "status"))
         self._request_latency = Histogram(f"{_SERVING}request_latency", (*latency, "entrypoint"), LATENCY_BUCKETS)
@@ -50,19 +54,21 @@ class Metrics:
         self._load_latency = Counter(f"{_SAVED_MODEL}load_latency", ("model_path",))
         self._warmup_latency = Histogram(f"{_SERVING}model_warmup_latency", ("model_path", "status"), LATENCY_BUCKETS)
 
-    def request(self, model: str, api: str, entrypoint: str, status: str, seconds: float | None) -> None:
+    def request(self, model: str, api: str, entrypoint: str, start: float, error: ServingError | None) -> None:
         """A request was answered.
 
         Args:
-            model: its model's name; one that is served, or empty: a client must not be able to make up series.
+            model: its model's name. One that is not in `served` counts without its name.
             api: "Predict", "Classify" or "Regress"; over REST in small letters, and empty for what else is asked there.
             entrypoint: "GRPC" or "REST".
-            status: the status code's name.
-            seconds: from the request's arrival to its answer; None if it failed.
+            start: when it came (`time.perf_counter()`).
+            error: None if it succeeded; only then its latency counts.
         """
-        self._request_count.add((model, status))
-        if seconds is not None:
-            self._request_latency.observe((model, api, entrypoint), seconds * 1e6)
+        if error is not None:
+            self._request_count.add((model if model in self.served else "", error.code.name))
+            return
+        self._request_count.add((model, "OK"))
+        self._request_latency.observe((model, api, entrypoint), (time.perf_counter() - start) * 1e6)
 
     def runtime(self, model: str, api: str, seconds: float) -> None:
         """A request was computed; `seconds` it waited for its batch and for the computation."""

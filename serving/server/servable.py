@@ -5,8 +5,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager
-from typing import Protocol
 
 import grpc
 import numpy as np
@@ -95,26 +93,6 @@ class Servable:
         self._engine.check(signature_name, inputs, outputs)
         return self._computers[signature_name].submit(self._engine, signature_name, inputs, outputs, deadline)
 
-    def run(
-        self,
-        signature_name: str,
-        inputs: Mapping[str, np.ndarray],
-        outputs: Sequence[str],
-        deadline: float | None = None,
-    ) -> dict[str, np.ndarray]:
-        """The same, and waits."""
-        return self.submit(signature_name, inputs, outputs, deadline).result()
-
     def close(self) -> None:
         """Frees the model's memory. Nobody may hold the servable."""
         self._engine.close()
-
-
-class Servables(Protocol):
-    """Where requests find their servable: all models, or the one that is being warmed up."""
-
-    def acquire(
-        self, name: str, *, version: int | None = None, label: str | None = None
-    ) -> AbstractContextManager[Servable]:
-        """The servable of a version, of a label, or the latest; entering the context raises ServingError."""
-        ...

@@ -26,25 +26,25 @@ from tensorflow_serving.apis import (
 )
 
 from serving.server import limits, model_service, predict
-from serving.server.calls import Calls
+from serving.server.calls import Calls, Steps
 from serving.server.errors import ServingError, as_serving_error
-from serving.server.replies import waiting
+from serving.server.manager import ModelManager
 from serving.server.unary import Method, UnaryCalls
 
 PREDICTION_SERVICE = "tensorflow.serving.PredictionService"
 MODEL_SERVICE = "tensorflow.serving.ModelService"
 
 _SWITCH_SECONDS = 0.0005  # Python's own 5 ms are what the polling thread waits again and again beside a busy thread
-_THREADS = 32  # for Classify, Regress and MultiInference, which wait in them for the batch
-_OTHER_THREADS = 8
+_THREADS = 32  # for reflection, and who watches health
+_RELOADS = 8  # that wait at the same time
 
 
 class GrpcServer:
-    """A gRPC server over `Calls`, not listening yet."""
+    """A gRPC server over the models, not listening yet."""
 
-    def __init__(self, calls: Calls, options: Sequence[tuple[str, str | int]] = ()) -> None:
+    def __init__(self, manager: ModelManager, calls: Calls, options: Sequence[tuple[str, str | int]] = ()) -> None:
         """`options`: gRPC's channel arguments; they win over ours."""
-        self._pools = [ThreadPoolExecutor(_THREADS, "grpc-infer"), ThreadPoolExecutor(_OTHER_THREADS, "grpc-models")]
+        self._reloads = ThreadPoolExecutor(_RELOADS, "grpc-reload")
         ours: dict[str, str | int] = {
             "grpc.max_receive_message_length": limits.MAX_MESSAGE_BYTES,
             "grpc.max_send_message_length": -1,
@@ -53,7 +53,7 @@ class GrpcServer:
             "grpc.keepalive_time_ms": 5 * 60_000,  # a client that went without a word leaves no descriptor behind
         }
         self._server = grpc.server(
-            ThreadPoolExecutor(_THREADS, "grpc"),  # reflection, and who watches health
+            ThreadPoolExecutor(_THREADS, "grpc"),
             options=list((ours | dict(options)).items()),
             maximum_concurrent_rpcs=limits.MAX_CALLS,
         )
@@ -69,10 +69,8 @@ class GrpcServer:
         _describe_services()
         names = (PREDICTION_SERVICE, MODEL_SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, self._server)
-        check = Method(
-            f"/{health.SERVICE_NAME}/Check", health_pb2.HealthCheckRequest, waiting(lambda r, _: self._check(r))
-        )
-        self._unary = UnaryCalls(self._server, [check, *_methods(calls, *self._pools)])
+        check = Method(f"/{health.SERVICE_NAME}/Check", health_pb2.HealthCheckRequest, _at_once(self._check))
+        self._unary = UnaryCalls(self._server, [check, *_methods(manager, calls, self._reloads)])
 
     def listen(self, address: str, credentials: grpc.ServerCredentials | None = None) -> int:
         """Binds an address ("host:port", "unix:path"); returns the port. Raises RuntimeError where it cannot."""
@@ -100,8 +98,7 @@ class GrpcServer:
         self._health.enter_graceful_shutdown()
         self._server.stop(grace_seconds).wait()
         self._unary.close()
-        for pool in self._pools:
-            pool.shutdown(wait=False, cancel_futures=True)
+        self._reloads.shutdown(wait=False, cancel_futures=True)
 
     def _check(self, request: health_pb2.HealthCheckRequest) -> health_pb2.HealthCheckResponse:
         unknown: list[grpc.StatusCode] = []
@@ -125,60 +122,54 @@ def _describe_services() -> None:
             importlib.import_module(f"tensorflow_serving.apis.{module}")
 
 
-def _methods(calls: Calls, infer: Executor, models: Executor) -> list[Method]:
-    manager = calls.manager
+def _at_once(call: Callable[[Any], Message]) -> Callable[[Any, float | None], Steps[Message]]:
+    def answer(request: Any, _deadline: float | None) -> Steps[Message]:
+        yield from ()  # it waits for nothing
+        return call(request)
 
-    def method(service: str, name: str, request: type[Message], answer: Any, pool: Executor) -> Method:
-        return Method(f"/{service}/{name}", request, waiting(answer), pool)
+    return answer
 
-    def counted(api: str) -> Callable[[Any, float | None], Any]:
-        def answer(request: Any, deadline: float | None) -> Any:
-            start = time.perf_counter()
-            failure: ServingError | None = None
+
+def _methods(manager: ModelManager, calls: Calls, reloads: Executor) -> list[Method]:
+    def counted(api: str, call: Callable[[Any, float | None], Steps[Message]]) -> Callable[..., Steps[Message]]:
+        def answer(request: Any, deadline: float | None) -> Steps[Message]:
+            start, model = time.perf_counter(), request.model_spec.name
             try:
-                return calls.infer(api, request, deadline)
+                found = yield from call(request, deadline)
             except Exception as error:
                 failure = as_serving_error(error)
-                raise failure from error
-            finally:
-                calls.count(api, "GRPC", request.model_spec.name, start, failure)
+                calls.metrics.request(model, api, "GRPC", start, failure)
+                raise failure from None
+            calls.metrics.request(model, api, "GRPC", start, None)
+            return found
 
         return answer
 
-    prediction = functools.partial(method, PREDICTION_SERVICE)
-    model = functools.partial(method, MODEL_SERVICE)
+    def reload(request: Any, deadline: float | None) -> Steps[Message]:
+        return (yield reloads.submit(model_service.reload, manager, request, deadline))
 
+    prediction, models = f"/{PREDICTION_SERVICE}", f"/{MODEL_SERVICE}"
+    predict_, examples = counted("Predict", calls.predict), functools.partial(Method, is_heavy=lambda _: True)
     return [
+        Method(f"{prediction}/Predict", predict_pb2.PredictRequest, predict_, is_heavy=predict.is_heavy),
+        examples(
+            f"{prediction}/Classify",
+            classification_pb2.ClassificationRequest,
+            counted("Classify", calls.classify),
+        ),
+        examples(f"{prediction}/Regress", regression_pb2.RegressionRequest, counted("Regress", calls.regress)),
+        examples(  # which TF Serving does not count
+            f"{prediction}/MultiInference", inference_pb2.MultiInferenceRequest, calls.multi_inference
+        ),
         Method(
-            f"/{PREDICTION_SERVICE}/Predict",
-            predict_pb2.PredictRequest,
-            calls.predict,
-            is_heavy=predict.is_heavy,
-        ),
-        prediction("Classify", classification_pb2.ClassificationRequest, counted("Classify"), infer),
-        prediction("Regress", regression_pb2.RegressionRequest, counted("Regress"), infer),
-        prediction(  # which TF Serving does not count
-            "MultiInference",
-            inference_pb2.MultiInferenceRequest,
-            functools.partial(calls.infer, "MultiInference"),
-            infer,
-        ),
-        prediction(
-            "GetModelMetadata",
+            f"{prediction}/GetModelMetadata",
             get_model_metadata_pb2.GetModelMetadataRequest,
-            lambda r, _: predict.metadata(manager, r),
-            models,
+            _at_once(functools.partial(model_service.metadata, calls)),
         ),
-        model(
-            "GetModelStatus",
+        Method(
+            f"{models}/GetModelStatus",
             get_model_status_pb2.GetModelStatusRequest,
-            lambda r, _: model_service.status(manager, r),
-            models,
+            _at_once(functools.partial(model_service.status, manager)),
         ),
-        model(
-            "HandleReloadConfigRequest",
-            model_management_pb2.ReloadConfigRequest,
-            lambda r, deadline: model_service.reload(manager, r, deadline),
-            models,
-        ),
+        Method(f"{models}/HandleReloadConfigRequest", model_management_pb2.ReloadConfigRequest, reload),
     ]

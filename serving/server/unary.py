@@ -20,16 +20,16 @@ import functools
 import logging
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 import grpc
 from google.protobuf.message import DecodeError, Message
 
-from serving.server import limits, replies
+from serving.server import limits
+from serving.server.calls import Steps, drive, future
 from serving.server.errors import ServingError, as_serving_error
-from serving.server.replies import Reply
 from serving.server.weight import check_weight
 
 try:
@@ -51,10 +51,8 @@ class Method:
 
     path: str
     request: type[Message]
-    answer: Callable[[Any, float | None, Reply], None]
-    """Answers a request with a deadline (`time.monotonic()` seconds, None: none), at once or later."""
-    pool: Executor | None = None
-    """Where `answer` is called, if it may take its time; without one, it is called in the polling thread."""
+    answer: Callable[[Any, float | None], Steps[Message]]
+    """The steps to the answer to a request with a deadline (`time.monotonic()` seconds, None: none)."""
     is_heavy: Callable[[Any], bool] = lambda _: False
     """Whether a parsed request of `LARGE_VALUES_BYTES` takes too long to decode for the polling thread."""
 
@@ -100,8 +98,10 @@ class UnaryCalls:
                 "correctly and more slowly",
                 grpc.__version__,
             )
-            handlers = {method.path: _ordinary_handler(method) for method in methods}
-            server.add_generic_rpc_handlers((_Handlers(handlers),))
+            for method in methods:
+                _, service, name = method.path.split("/")
+                handlers = {name: _ordinary_handler(method)}
+                server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, handlers),))
             return
         self._state = server._state  # type: ignore[attr-defined]
         for method in methods:
@@ -199,9 +199,7 @@ class UnaryCalls:
         method = call.method
         try:
             request = method.parse(data)
-            if method.pool is not None:
-                method.pool.submit(self._answer, call, request)
-            elif not call.held and len(data) >= limits.LARGE_VALUES_BYTES and method.is_heavy(request):
+            if not call.held and len(data) >= limits.LARGE_VALUES_BYTES and method.is_heavy(request):
                 self._one_by_one.submit(self._answer, call, request)
             else:
                 self._answer(call, request)
@@ -220,7 +218,7 @@ class UnaryCalls:
                 return
             self._send(call, (cygrpc.SendMessageOperation(payload, 0),), _OK, b"")
 
-        call.method.answer(request, call.deadline, reply)
+        drive(call.method.answer(request, call.deadline), reply)
 
     def _fail(self, call: _Call, error: ServingError) -> None:
         self._send(call, (), error.code.value[0], error.message.encode("utf-8", "replace"))
@@ -247,16 +245,6 @@ def _has_what_it_takes(server: grpc.Server) -> bool:
     )
 
 
-class _Handlers(grpc.GenericRpcHandler):
-    """grpcio's own way, by full path."""
-
-    def __init__(self, handlers: dict[str, grpc.RpcMethodHandler]) -> None:
-        self._handlers = handlers
-
-    def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler | None:
-        return self._handlers.get(handler_call_details.method)
-
-
 def _ordinary_handler(method: Method) -> grpc.RpcMethodHandler:
     """A handler that parses by itself, so that bytes that do not parse get a clear message."""
 
@@ -264,8 +252,7 @@ def _ordinary_handler(method: Method) -> grpc.RpcMethodHandler:
         remaining = context.time_remaining()
         deadline = None if remaining is None or remaining > _FOREVER else time.monotonic() + remaining
         try:
-            answer: Message = replies.future(lambda reply: method.answer(method.parse(data), deadline, reply)).result()
-            return answer.SerializeToString()
+            return future(method.answer(method.parse(data), deadline)).result().SerializeToString()
         except Exception as raised:
             error = as_serving_error(raised)
         context.abort(error.code, error.message)

@@ -4,32 +4,21 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 
 import grpc
 import tensorflow as tf
 from google.protobuf.message import DecodeError
 from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
 
-from serving.server import inference, predict, replies
+from serving.server.calls import Calls, future
 from serving.server.errors import ServingError
+from serving.server.metrics import Metrics
 from serving.server.servable import Servable
 
 WARMUP_PATH = os.path.join("assets.extra", "tf_serving_warmup_requests")
 MAX_RECORDS = 1000
 """TF Serving's limit."""
-
-
-class _Candidate:
-    """Whatever a recorded request names, it gets the version that is being loaded."""
-
-    def __init__(self, servable: Servable) -> None:
-        self._servable = servable
-
-    def acquire(
-        self, name: str, *, version: int | None = None, label: str | None = None
-    ) -> AbstractContextManager[Servable]:
-        return nullcontext(self._servable)
 
 
 def warm_up(servable: Servable, path: str, iterations: int = 1) -> int:
@@ -70,21 +59,18 @@ def _records(file: str) -> Iterator[bytes]:
 
 
 def _replay(servable: Servable, log: PredictionLog) -> None:
-    candidate = _Candidate(servable)
+    """Whatever the record names, it gets the version that is being loaded."""
+    calls = Calls(lambda *_, **__: nullcontext(servable), Metrics())
+    kinds = {
+        "predict_log": calls.predict,
+        "classify_log": calls.classify,
+        "regress_log": calls.regress,
+        "multi_inference_log": calls.multi_inference,
+    }
     kind = log.WhichOneof("log_type")
-    if kind == "predict_log":
-        log.predict_log.request.model_spec.name = servable.name
-        request = log.predict_log.request
-        replies.future(lambda reply: predict.submit_request(candidate, request, None, reply)).result()
-    elif kind == "classify_log":
-        log.classify_log.request.model_spec.name = servable.name
-        inference.classify(candidate, log.classify_log.request, None)
-    elif kind == "regress_log":
-        log.regress_log.request.model_spec.name = servable.name
-        inference.regress(candidate, log.regress_log.request, None)
-    elif kind == "multi_inference_log":
-        for task in log.multi_inference_log.request.tasks:
-            task.model_spec.name = servable.name
-        inference.multi_inference(candidate, log.multi_inference_log.request, None)
-    else:
+    if kind not in kinds:
         raise ServingError(grpc.StatusCode.UNIMPLEMENTED, f"Unsupported log_type for warmup: {kind}")
+    request = getattr(log, kind).request
+    for one in request.tasks if kind == "multi_inference_log" else [request]:
+        one.model_spec.name = servable.name
+    future(kinds[kind](request, None)).result()
