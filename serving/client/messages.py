@@ -12,6 +12,7 @@ import re
 from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
+import grpc
 from google.protobuf import any_pb2, descriptor_pb2, descriptor_pool, message_factory, wrappers_pb2
 
 # A type is a scalar's name or a full name; `map<string, T>` and `repeated T` are as in .proto files, and
@@ -94,41 +95,11 @@ _MESSAGES: Mapping[str, Sequence[str]] = {
 }
 
 _DATA_TYPES = (
-    "INVALID",
-    "FLOAT",
-    "DOUBLE",
-    "INT32",
-    "UINT8",
-    "INT16",
-    "INT8",
-    "STRING",
-    "COMPLEX64",
-    "INT64",
-    "BOOL",
-    "QINT8",
-    "QUINT8",
-    "QINT32",
-    "BFLOAT16",
-    "QINT16",
-    "QUINT16",
-    "UINT16",
-    "COMPLEX128",
-    "HALF",
-    "RESOURCE",
-    "VARIANT",
-    "UINT32",
-    "UINT64",
-    "FLOAT8_E5M2",
-    "FLOAT8_E4M3FN",
-    "FLOAT8_E4M3FNUZ",
-    "FLOAT8_E4M3B11FNUZ",
-    "FLOAT8_E5M2FNUZ",
-    "INT4",
-    "UINT4",
-    "INT2",
-    "UINT2",
-    "FLOAT4_E2M1FN",
-)
+    "INVALID", "FLOAT", "DOUBLE", "INT32", "UINT8", "INT16", "INT8", "STRING", "COMPLEX64", "INT64", "BOOL",
+    "QINT8", "QUINT8", "QINT32", "BFLOAT16", "QINT16", "QUINT16", "UINT16", "COMPLEX128", "HALF", "RESOURCE",
+    "VARIANT", "UINT32", "UINT64", "FLOAT8_E5M2", "FLOAT8_E4M3FN", "FLOAT8_E4M3FNUZ", "FLOAT8_E4M3B11FNUZ",
+    "FLOAT8_E5M2FNUZ", "INT4", "UINT4", "INT2", "UINT2", "FLOAT4_E2M1FN",
+)  # fmt: skip
 
 # Every type but the invalid one has a `_REF` type, 100 further on.
 _ENUMS: Mapping[str, Mapping[str, int]] = {
@@ -142,26 +113,8 @@ _ENUMS: Mapping[str, Mapping[str, int]] = {
         "UNLOADING": 40,
         "END": 50,
     },
-    "tensorflow.error.Code": {
-        "OK": 0,
-        "CANCELLED": 1,
-        "UNKNOWN": 2,
-        "INVALID_ARGUMENT": 3,
-        "DEADLINE_EXCEEDED": 4,
-        "NOT_FOUND": 5,
-        "ALREADY_EXISTS": 6,
-        "PERMISSION_DENIED": 7,
-        "RESOURCE_EXHAUSTED": 8,
-        "FAILED_PRECONDITION": 9,
-        "ABORTED": 10,
-        "OUT_OF_RANGE": 11,
-        "UNIMPLEMENTED": 12,
-        "INTERNAL": 13,
-        "UNAVAILABLE": 14,
-        "DATA_LOSS": 15,
-        "UNAUTHENTICATED": 16,
-        "DO_NOT_USE_RESERVED_FOR_FUTURE_EXPANSION_USE_DEFAULT_IN_SWITCH_INSTEAD_": 20,
-    },
+    "tensorflow.error.Code": {code.name: code.value[0] for code in grpc.StatusCode}
+    | {"DO_NOT_USE_RESERVED_FOR_FUTURE_EXPANSION_USE_DEFAULT_IN_SWITCH_INSTEAD_": 20},
 }
 
 _FIELD = re.compile(r"(?:(\w+): )?(repeated )?(?:map<string, ([\w.]+)>|([\w.]+)) (\w+) = (\d+)")

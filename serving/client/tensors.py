@@ -186,18 +186,12 @@ def _strings_in_content(content: bytes, count: int) -> npt.NDArray[Any]:
     """TensorFlow's packing of strings (`EncodeStringList`): every length as a varint, then all the bytes."""
     lengths: list[int] = []
     position = 0
-    while len(lengths) < count:
-        length = shift = 0
-        while True:
-            if position >= len(content) or shift > 63:
-                raise ValueError("tensor_content holds a broken string length")
-            byte = content[position]
-            position += 1
-            length |= (byte & 0x7F) << shift
-            shift += 7
-            if byte < 0x80:
-                break
-        lengths.append(length)
+    try:
+        while len(lengths) < count:
+            length, position = read_varint(content, position)
+            lengths.append(length)
+    except IndexError:
+        raise ValueError("tensor_content holds a broken string length") from None
     taken = position + sum(lengths)
     if taken != len(content):
         raise ValueError(f"tensor_content has {len(content)} bytes; its {count} strings take {taken}")
@@ -206,6 +200,21 @@ def _strings_in_content(content: bytes, count: int) -> npt.NDArray[Any]:
         strings[index] = content[position : position + length]
         position += length
     return strings
+
+
+def read_varint(content: bytes, position: int) -> tuple[int, int]:
+    """The number there, of up to 64 bits, and where it ends. Raises IndexError where it is cut off or too long."""
+    byte = content[position]
+    if byte < 0x80:
+        return byte, position + 1
+    value = byte & 0x7F
+    for shift in range(7, 70, 7):
+        position += 1
+        byte = content[position]
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, position + 1
+    raise IndexError
 
 
 def _filled(values: npt.NDArray[Any], count: int, shape: tuple[int, ...], most: int) -> npt.NDArray[Any]:

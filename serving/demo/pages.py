@@ -18,7 +18,6 @@ from tensorflow.core.protobuf.meta_graph_pb2 import SignatureDef
 from components.features import METADATA_PATH
 from serving.server.errors import ServingError
 from serving.server.manager import ModelManager
-from serving.server.versions import find_versions
 
 SIGNATURE = "images"
 IMAGE_SHAPE = (28, 28, 1)
@@ -49,13 +48,8 @@ class DemoModel:
     """None where the model's metadata does not tell; the page learns them from the answers."""
 
 
-def application(manager: ModelManager, base_paths: Callable[[], Mapping[str, str]]) -> web.Application:
-    """The page, to be mounted at a path of its own.
-
-    Args:
-        manager: knows which models are available.
-        base_paths: tells the base path of each model by name.
-    """
+def application(manager: ModelManager) -> web.Application:
+    """The page, to be mounted at a path of its own; `manager` knows which models are available."""
     pages = web.Application(middlewares=[_with_headers])
     for file in (files("serving.demo") / "page").iterdir():
         pages.router.add_get(f"/{file.name}", _file(file.read_bytes(), _CONTENT_TYPES[os.path.splitext(file.name)[1]]))
@@ -66,7 +60,7 @@ def application(manager: ModelManager, base_paths: Callable[[], Mapping[str, str
         raise web.HTTPFound(f"{request.path}/")  # without the slash, the page's own links would miss
 
     async def models(_request: web.Request) -> web.Response:
-        found = await asyncio.to_thread(demo_models, manager, base_paths())
+        found = await asyncio.to_thread(demo_models, manager)
         return web.json_response({"models": [asdict(model) for model in found]})
 
     pages.router.add_get("", whole_path)
@@ -74,13 +68,13 @@ def application(manager: ModelManager, base_paths: Callable[[], Mapping[str, str
     return pages
 
 
-def demo_models(manager: ModelManager, base_paths: Mapping[str, str]) -> list[DemoModel]:
+def demo_models(manager: ModelManager) -> list[DemoModel]:
     """The available models of 28 x 28 images, by name."""
     found: list[DemoModel] = []
     for name in sorted(manager.names()):
         with suppress(ServingError), manager.acquire(name) as servable:  # one that is not available is left out
             if _takes_images(servable.signatures.get(SIGNATURE)):
-                found.append(_described(name, _metadata(base_paths.get(name, ""), servable.version)))
+                found.append(_described(name, _metadata(servable.path)))
     return found
 
 
@@ -99,10 +93,10 @@ def _described(name: str, metadata: Mapping[str, Any]) -> DemoModel:
     )
 
 
-def _metadata(base_path: str, version: int) -> dict[str, Any]:
+def _metadata(version: str) -> dict[str, Any]:
     """What the Trainer wrote into the model; empty where another hand made it."""
     with suppress(OSError, ValueError, tf.errors.OpError):
-        path = os.path.join(find_versions(base_path)[version], METADATA_PATH)
+        path = os.path.join(version, METADATA_PATH)
         if tf.io.gfile.exists(path):
             with tf.io.gfile.GFile(path) as file:
                 return dict(json.load(file))

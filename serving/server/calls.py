@@ -6,18 +6,19 @@ Each is a generator that yields the futures it waits for, and so holds no thread
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future
 from contextlib import AbstractContextManager
 from typing import Any, TypeAlias, TypeVar
 
-import numpy as np
 from tensorflow_serving.apis import classification_pb2, inference_pb2, model_pb2, predict_pb2, regression_pb2
 
 from serving.server import inference, predict
+from serving.server.batching import Outputs
 from serving.server.errors import ServingError, as_serving_error, check_deadline, invalid
 from serving.server.inference import CLASSIFY, REGRESS, Form
 from serving.server.metrics import Metrics
+from serving.server.rows import Arrays
 from serving.server.servable import Servable
 
 T = TypeVar("T")
@@ -95,10 +96,10 @@ class Calls:
         api: str,
         servable: Servable,
         signature_name: str,
-        inputs: Mapping[str, np.ndarray],
+        inputs: Arrays,
         outputs: Sequence[str],
         deadline: float | None,
-    ) -> Steps[dict[str, np.ndarray]]:
+    ) -> Steps[Outputs]:
         """Computes outputs of a servable that is held. Where `api` is not empty, its time is counted."""
         start = time.perf_counter()
         arrays = yield servable.submit(signature_name, inputs, outputs, deadline)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import grpc
 from tensorflow.core.protobuf.config_pb2 import ConfigProto
@@ -11,10 +12,11 @@ from tensorflow_serving.config.model_server_config_pb2 import ModelServerConfig
 
 from components.errors import UsageError
 from serving.server import config_files
-from serving.server.config_files import BatchingParameters, MonitoringConfig, SslConfig
+from serving.server.config_files import BatchingParameters, MonitoringConfig
+from serving.server.flags import Flags
 from serving.server.listening import is_loopback
 
-__all__ = ["BatchingParameters", "LoadOptions", "MonitoringConfig", "ServerOptions", "SslConfig"]
+__all__ = ["BatchingParameters", "LoadOptions", "MonitoringConfig", "ServerOptions"]
 
 
 @dataclass(frozen=True)
@@ -28,38 +30,8 @@ class LoadOptions:
 
 
 @dataclass(frozen=True)
-class ServerOptions:
-    """TF Serving's flags with its defaults, and `host`; the methods read the files that they name."""
-
-    host: str = "127.0.0.1"
-    port: int = 8500
-    grpc_socket_path: str = ""
-    rest_api_port: int = 0
-    rest_api_timeout_in_ms: int = 30_000
-    rest_api_enable_cors_support: bool = False
-    model_name: str = "default"
-    model_base_path: str = ""
-    model_config_file: str = ""
-    model_config_file_poll_wait_seconds: float = 0
-    file_system_poll_wait_seconds: float = 1
-    allow_version_labels_for_unavailable_models: bool = False
-    monitoring_config_file: str = ""
-    enable_batching: bool = False
-    batching_parameters_file: str = ""
-    ssl_config_file: str = ""
-    grpc_channel_arguments: str = ""
-    max_num_load_retries: int = 5
-    load_retry_interval_micros: int = 60_000_000
-    enable_serialization_as_tensor_content: bool = False
-    use_alts_credentials: bool = False
-    saved_model_tags: str = "serve"
-    enable_model_warmup: bool = True
-    num_request_iterations_for_warmup: int = 0
-    tensorflow_session_config_file: str = ""
-    tensorflow_session_parallelism: int = 0
-    tensorflow_intra_op_parallelism: int = 0
-    per_process_gpu_memory_fraction: float = 0
-    enable_reload_config: bool | None = None
+class ServerOptions(Flags):
+    """The flags; the methods read the files that they name."""
 
     def models(self) -> ModelServerConfig:
         """The models of `model_config_file`, or of `model_name` and `model_base_path`. Raises UsageError."""
@@ -85,8 +57,8 @@ class ServerOptions:
             return MonitoringConfig()
         return config_files.read_monitoring(self.monitoring_config_file)
 
-    def ssl(self) -> SslConfig | None:
-        """The TLS settings; None where there are none. Raises UsageError."""
+    def ssl(self) -> Any:
+        """The TLS settings, an SSLConfig; None where there are none. Raises UsageError."""
         return config_files.read_ssl(self.ssl_config_file) if self.ssl_config_file else None
 
     def credentials(self) -> grpc.ServerCredentials | None:

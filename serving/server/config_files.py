@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -78,16 +78,6 @@ class MonitoringConfig:
     path: str = PROMETHEUS_PATH
 
 
-@dataclass(frozen=True)
-class SslConfig:
-    """PEM texts for the gRPC port; `client_verify` asks clients for a certificate that `custom_ca` signed."""
-
-    server_key: str
-    server_cert: str
-    custom_ca: str = ""
-    client_verify: bool = False
-
-
 def check_models(config: ModelServerConfig) -> None:
     """Raises ValueError for a list of models that TF Serving refuses.
 
@@ -147,23 +137,12 @@ def read_models(path: str) -> ModelServerConfig:
 def read_batching(path: str) -> BatchingParameters:
     """Reads a `--batching_parameters_file`. Raises UsageError."""
     message = read(path, new_message("BatchingParameters"))
-    given: dict[str, Any] = {
-        name: getattr(message, name).value
-        for name in (
-            "max_batch_size",
-            "batch_timeout_micros",
-            "max_enqueued_batches",
-            "num_batch_threads",
-            "enable_large_batch_splitting",
-            "max_execution_batch_size",
-        )
-        if message.HasField(name)
-    }
+    known = {field.name for field in fields(BatchingParameters)}
+    given = {field.name: value for field, value in message.ListFields() if field.name in known}
+    sizes = tuple(given.pop("allowed_batch_sizes", ()))
     try:
         return BatchingParameters(
-            allowed_batch_sizes=tuple(message.allowed_batch_sizes),
-            pad_variable_length_inputs=message.pad_variable_length_inputs,
-            **given,
+            allowed_batch_sizes=sizes, **{name: getattr(value, "value", value) for name, value in given.items()}
         )
     except ValueError as error:
         raise UsageError(f"{path}: {error}.") from None
@@ -178,15 +157,15 @@ def read_monitoring(path: str) -> MonitoringConfig:
     return MonitoringConfig(enable=prometheus.enable, path=where)
 
 
-def read_ssl(path: str) -> SslConfig:
-    """Reads an `--ssl_config_file`. Raises UsageError."""
+def read_ssl(path: str) -> Any:
+    """The SSLConfig of an `--ssl_config_file`: PEM texts. Raises UsageError."""
     message = read(path, new_message("SSLConfig"))
     for name in ("server_key", "server_cert"):
         if "-----BEGIN " not in getattr(message, name):
             raise UsageError(f"{path}: {name} holds no PEM text (the text itself is expected there, not a path).")
     if message.client_verify and not message.custom_ca:
         raise UsageError(f"{path}: client_verify needs custom_ca, the PEM text of the CA that signs the clients.")
-    return SslConfig(message.server_key, message.server_cert, message.custom_ca, message.client_verify)
+    return message
 
 
 def read(path: str, message: Any) -> Any:

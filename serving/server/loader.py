@@ -10,7 +10,7 @@ import grpc
 
 from serving.server import lifecycle
 from serving.server.errors import ServingError
-from serving.server.lifecycle import Actions, Version
+from serving.server.lifecycle import Version
 from serving.server.servable import Servable
 
 logger = logging.getLogger(__name__)
@@ -26,7 +26,7 @@ class Loader:
     def __init__(
         self,
         load: Callable[[Version], Servable],
-        reconcile: Callable[[Version], Actions],
+        reconcile: Callable[[Version], None],
         changed: threading.Condition,
         *,
         max_retries: int,
@@ -47,12 +47,9 @@ class Loader:
         self._max_retries = max_retries
         self._retry_seconds = retry_seconds
 
-    def do(self, actions: Actions) -> None:
-        """Begins loads and unloads. The lock is held."""
-        for version in actions.load:
-            self._begin(self._load, version)
-        for version in actions.unload:
-            self.unload(version)
+    def load(self, version: Version) -> None:
+        """Begins to load a version. The lock is held."""
+        self._begin(self._load, version)
 
     def unload(self, version: Version) -> None:
         """Begins to unload a version that nobody holds. The lock is held."""
@@ -117,5 +114,5 @@ class Loader:
 
     def _tell(self, version: Version) -> None:
         """The lock is held."""
-        self.do(self._reconcile(version))
+        self._reconcile(version)
         self._changed.notify_all()

@@ -85,7 +85,7 @@ class ModelServer:
                 timeout_seconds=options.rest_api_timeout_in_ms / 1000,
                 metrics_path=monitoring.path if monitoring.enable else None,
                 cors=options.rest_api_enable_cors_support,
-                demo=demo_pages(self.manager, self._base_paths) if demo else None,
+                demo=demo_pages(self.manager) if demo else None,
             )
         )
         self._stopping = threading.Event()
@@ -169,9 +169,6 @@ class ModelServer:
             self._rest.start(sockets)
         if self._demo:
             say(f"The demo is at http://{bracketed(options.host)}:{self.rest_port}{DEMO_PATH}")
-
-    def _base_paths(self) -> dict[str, str]:
-        return {model.name: model.base_path for model in self._listed.model_config_list.config}
 
     def _take_over_list(self) -> None:
         models = self._source()

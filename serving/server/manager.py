@@ -15,7 +15,7 @@ from serving.server import lifecycle
 from serving.server.config import BatchingParameters, LoadOptions
 from serving.server.config_files import check_models
 from serving.server.errors import ServingError
-from serving.server.lifecycle import Actions, Model, Version
+from serving.server.lifecycle import Model, Version
 from serving.server.loader import Loader
 from serving.server.metrics import Metrics
 from serving.server.servable import Servable
@@ -88,7 +88,7 @@ class ModelManager:
         with self._lock:
             self._stopped = True
             for model in self._models.values():
-                self._loader.do(model.want({}))
+                model.want({})
             self._changed.notify_all()
             self._changed.wait_for(self._nothing_loaded, seconds)
         self._factory.close()
@@ -117,18 +117,18 @@ class ModelManager:
                 return []
             listed = config.model_config_list.config
             for one in listed:
-                model = self._models.get(one.name) or Model(one.name)
+                model = self._models.get(one.name) or self._new(one.name)
                 model.check_labels(one.version_labels, allow_unavailable=self._allow_labels)
             before, self._configs = self._configs, {}
             for one in listed:
-                model = self._models.setdefault(one.name, Model(one.name))
+                model = self._models.setdefault(one.name, self._new(one.name))
                 model.labels = dict(one.version_labels)
                 known = before.get(one.name)
                 self._configs[one.name] = known if known == one else one
             for name in before.keys() - self._configs.keys():
                 model = self._models[name]
                 model.labels, model.scanned = {}, False
-                self._loader.do(model.want({}))
+                model.want({})
             for name, one in self._configs.items():
                 if one is not before.get(name):
                     threading.Thread(target=self._follow, args=(one,), name=f"poll {name}", daemon=True).start()
@@ -232,7 +232,7 @@ class ModelManager:
                     logger.warning("%s", seen.problem)
                 model.problem, model.scanned = seen.problem, True
                 if seen.wanted is not None:  # a base path that is missing keeps the versions in hand
-                    self._loader.do(model.want(seen.wanted))
+                    model.want(seen.wanted)
                 self._changed.notify_all()
                 self._changed.wait_for(
                     lambda: self._is_over(config), self._poll_seconds if self._poll_seconds > 0 else None
@@ -241,6 +241,9 @@ class ModelManager:
                     return
 
     # The lock is held.
+
+    def _new(self, name: str) -> Model:
+        return Model(name, self._loader.load, self._loader.unload)
 
     def _is_over(self, config: ModelConfig) -> bool:
         return self._stopped or self._configs.get(config.name) is not config
@@ -252,8 +255,8 @@ class ModelManager:
         errors = [version.error.message for version in model.versions if version.error]
         return f"{model.name}: {(errors or [model.problem or 'it has no versions'])[-1]}"
 
-    def _reconcile(self, version: Version) -> Actions:
-        return self._models[version.model].reconcile()
+    def _reconcile(self, version: Version) -> None:
+        self._models[version.model].reconcile()
 
     def _nothing_loaded(self) -> bool:
         return all(one.servable is None for model in self._models.values() for one in model.versions)

@@ -9,7 +9,8 @@ microseconds, sizes are in rows.
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 
 from serving.server.errors import ServingError
 from serving.server.prometheus import Counter, Histogram
@@ -90,14 +91,28 @@ class Metrics:
         self._padding_size.observe((str(size),), padding)
         self._wrapped_run_count.add(())
 
-    def load_attempt(self, path: str, seconds: float, *, loaded: bool) -> None:
-        """A SavedModel was read, or could not be."""
-        self._load_attempts.add((path, "success" if loaded else "fail"))
-        self._load_latency.add((path,), round(seconds * 1e6))
+    @contextmanager
+    def load_attempt(self, path: str) -> Iterator[None]:
+        """A SavedModel is read in this context."""
+        start, status = time.perf_counter(), "fail"
+        try:
+            yield
+            status = "success"
+        finally:
+            self._load_attempts.add((path, status))
+            self._load_latency.add((path,), round((time.perf_counter() - start) * 1e6))
 
-    def warmup(self, path: str, seconds: float, status: str) -> None:
-        """A model's warm-up requests were replayed; `status` is the code's name."""
-        self._warmup_latency.observe((path, status), seconds * 1e6)
+    @contextmanager
+    def warmup(self, path: str) -> Iterator[None]:
+        """A model's warm-up requests are replayed in this context."""
+        start, status = time.perf_counter(), "OK"
+        try:
+            yield
+        except ServingError as error:
+            status = error.code.name
+            raise
+        finally:
+            self._warmup_latency.observe((path, status), (time.perf_counter() - start) * 1e6)
 
     def text(self) -> str:
         """All metrics, as Prometheus reads them."""

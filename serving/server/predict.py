@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 
 import grpc
 import numpy as np
@@ -52,21 +53,12 @@ def fill_spec(spec: model_pb2.ModelSpec, servable: Servable, signature_name: str
     spec.signature_name = signature_name
 
 
-def _wanted(output_filter, outputs) -> tuple[str, ...]:  # type: ignore[no-untyped-def]
+def _wanted(output_filter: Sequence[str], outputs: Iterable[str]) -> tuple[str, ...]:
     """The outputs to compute: those of the filter, or all."""
-    if not output_filter:
-        return tuple(outputs)
-    wanted: dict[str, None] = {}
-    for alias in output_filter:
-        if alias not in outputs:
-            raise invalid(
-                f"output tensor alias not found in signature: {alias} Outputs expected to be in the set "
-                f"{{{','.join(sorted(outputs))}}}."
-            )
-        if alias in wanted:
-            raise invalid(f"duplicate output tensor alias: {alias}")
-        wanted[alias] = None
-    return tuple(wanted)
+    twice = [alias for alias, count in Counter(output_filter).items() if count > 1]
+    if twice:
+        raise invalid(f"duplicate output tensor alias: {twice[0]}")
+    return tuple(output_filter or outputs)
 
 
 def _decode(  # type: ignore[no-untyped-def]

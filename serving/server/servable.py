@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import grpc
-import numpy as np
 
 from components.cpus import cpu_count
-from serving.server.batching import Batcher
+from serving.server.batching import Batcher, Outputs
 from serving.server.engine import Engine
 from serving.server.errors import ServingError, check_deadline
-from serving.server.rows import is_batchable
+from serving.server.rows import Arrays, is_batchable
 
 MAX_WAITING = 1000
 """Requests that `submit` holds where there is no batching, whose queue has a bound of its own."""
@@ -29,16 +28,11 @@ class Pool:
         self._room = threading.Semaphore(MAX_WAITING)
 
     def submit(
-        self,
-        engine: Engine,
-        signature: str,
-        inputs: Mapping[str, np.ndarray],
-        outputs: Sequence[str],
-        deadline: float | None = None,
-    ) -> Future[dict[str, np.ndarray]]:
+        self, engine: Engine, signature: str, inputs: Arrays, outputs: Sequence[str], deadline: float | None = None
+    ) -> Future[Outputs]:
         """As `Batcher.submit`. Raises ServingError where too many wait."""
 
-        def compute() -> dict[str, np.ndarray]:
+        def compute() -> Outputs:
             check_deadline(deadline)
             return engine.run(signature, inputs, outputs)
 
@@ -59,6 +53,7 @@ class Servable:
     def __init__(self, name: str, version: int, engine: Engine, batcher: Batcher | None, pool: Pool) -> None:
         self.name = name
         self.version = version
+        self.path = engine.path
         self.signatures = engine.signatures
         self._engine = engine
         self._computers: dict[str, Batcher | Pool] = {
@@ -71,12 +66,8 @@ class Servable:
         return self._computers[signature_name].max_rows
 
     def submit(
-        self,
-        signature_name: str,
-        inputs: Mapping[str, np.ndarray],
-        outputs: Sequence[str],
-        deadline: float | None = None,
-    ) -> Future[dict[str, np.ndarray]]:
+        self, signature_name: str, inputs: Arrays, outputs: Sequence[str], deadline: float | None = None
+    ) -> Future[Outputs]:
         """Computes `outputs`, with other requests in one batch if batching is on and the signature has rows.
 
         The servable must be held (`ModelManager.acquire`) until the future is done.

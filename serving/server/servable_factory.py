@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import logging
-import time
-
-import grpc
 
 from serving.server.batching import Batcher
 from serving.server.config import BatchingParameters, LoadOptions
 from serving.server.engine import Engine
-from serving.server.errors import ServingError
 from serving.server.lifecycle import Version
 from serving.server.metrics import Metrics
 from serving.server.servable import Pool, Servable
-from serving.server.warmup import warm_up
+from serving.server.warmup import has_requests, warm_up
 
 logger = logging.getLogger(__name__)
 
@@ -32,15 +28,19 @@ class ServableFactory:
 
     def make(self, version: Version) -> Servable:
         """Loads a version and replays its warm-up requests. Raises ServingError."""
-        engine = self._load(version.path)
+        with self._metrics.load_attempt(version.path):
+            engine = Engine(version.path, self._engine_threads, self._loading.session, self._loading.tags)
         servable = Servable(version.model, version.number, engine, self._batcher, self._pool)
         try:
-            count = self._warm_up(servable, version.path)
+            if self._loading.warm_up and has_requests(version.path):
+                with self._metrics.warmup(version.path):
+                    count = warm_up(servable, version.path, self._loading.warm_up_iterations)
+                logger.info(
+                    "version %d of model %s: %d warm-up requests replayed", version.number, version.model, count
+                )
         except BaseException:
             servable.close()
             raise
-        if count:
-            logger.info("version %d of model %s: %d warm-up requests replayed", version.number, version.model, count)
         return servable
 
     def close(self) -> None:
@@ -48,29 +48,3 @@ class ServableFactory:
         self._pool.close()
         if self._batcher:
             self._batcher.close()
-
-    def _load(self, path: str) -> Engine:
-        start = time.perf_counter()
-        loaded = False
-        try:
-            engine = Engine(path, self._engine_threads, self._loading.session, self._loading.tags)
-            loaded = True
-        finally:
-            self._metrics.load_attempt(path, time.perf_counter() - start, loaded=loaded)
-        return engine
-
-    def _warm_up(self, servable: Servable, path: str) -> int:
-        if not self._loading.warm_up:
-            return 0
-        start = time.perf_counter()
-        code = grpc.StatusCode.OK
-        count = 0
-        try:
-            count = warm_up(servable, path, self._loading.warm_up_iterations)
-        except ServingError as error:
-            code = error.code
-            raise
-        finally:
-            if count or code is not grpc.StatusCode.OK:
-                self._metrics.warmup(path, time.perf_counter() - start, code.name)
-        return count

@@ -21,15 +21,20 @@ MAX_RECORDS = 1000
 """TF Serving's limit."""
 
 
+def has_requests(path: str) -> bool:
+    """Whether the SavedModel has a file of them."""
+    return bool(tf.io.gfile.exists(os.path.join(path, WARMUP_PATH)))
+
+
 def warm_up(servable: Servable, path: str, iterations: int = 1) -> int:
     """Replays each warm-up record of the SavedModel at `path`, so often; returns how many there are (0: no file).
 
     Raises:
         ServingError: a record is damaged or fails, or there are more than `MAX_RECORDS`.
     """
-    file = os.path.join(path, WARMUP_PATH)
-    if not tf.io.gfile.exists(file):
+    if not has_requests(path):
         return 0
+    file = os.path.join(path, WARMUP_PATH)
     count = 0
     for record in _records(file):
         count += 1
