@@ -11,12 +11,12 @@ from concurrent.futures import Future
 from contextlib import AbstractContextManager
 from typing import Any, TypeAlias, TypeVar
 
-from tensorflow_serving.apis import classification_pb2, inference_pb2, model_pb2, predict_pb2, regression_pb2
+from tensorflow_serving.apis import inference_pb2, model_pb2, predict_pb2
 
 from serving.server import inference, predict
 from serving.server.batching import Outputs
 from serving.server.errors import ServingError, as_serving_error, check_deadline, invalid
-from serving.server.inference import CLASSIFY, REGRESS, Form
+from serving.server.inference import Form
 from serving.server.metrics import Metrics
 from serving.server.rows import Arrays
 from serving.server.servable import Servable
@@ -116,18 +116,19 @@ class Calls:
             arrays = yield from self.run("Predict", servable, *asked, deadline)
         return predict.response(servable, asked[0], arrays, self._as_content)
 
-    def classify(
-        self, request: classification_pb2.ClassificationRequest, deadline: float | None
-    ) -> Steps[classification_pb2.ClassificationResponse]:
-        """Classes and scores of each example."""
-        answer = classification_pb2.ClassificationResponse()
-        return (yield from self._infer(CLASSIFY, request, deadline, answer))
-
-    def regress(
-        self, request: regression_pb2.RegressionRequest, deadline: float | None
-    ) -> Steps[regression_pb2.RegressionResponse]:
-        """One value for each example."""
-        return (yield from self._infer(REGRESS, request, deadline, regression_pb2.RegressionResponse()))
+    def infer(self, form: Form, request: Any, deadline: float | None) -> Steps[Any]:
+        """Classify or Regress: a result for each example."""
+        answer = form.answer()
+        name = request.model_spec.signature_name or predict.DEFAULT_SIGNATURE
+        with self.acquire(spec_of(request), deadline) as servable:
+            outputs = form.outputs(servable, name)
+            given = inference.examples(request.input)
+            arrays = yield from self.run(form.api, servable, name, given, outputs, deadline)
+        count = inference.count_examples(request.input)
+        form.fill(answer.result, arrays, count)
+        predict.fill_spec(answer.model_spec, servable, name)
+        self.metrics.examples(servable.name, count)
+        return answer
 
     def multi_inference(
         self, request: inference_pb2.MultiInferenceRequest, deadline: float | None
@@ -145,18 +146,6 @@ class Calls:
                 predict.fill_spec(result.model_spec, servable, name)
                 form.fill(getattr(result, form.result), arrays, inference.count_examples(request.input))
         self.metrics.examples(servable.name, inference.count_examples(request.input))
-        return answer
-
-    def _infer(self, form: Form, request: Any, deadline: float | None, answer: Any) -> Steps[Any]:
-        name = request.model_spec.signature_name or predict.DEFAULT_SIGNATURE
-        with self.acquire(spec_of(request), deadline) as servable:
-            outputs = form.outputs(servable, name)
-            given = inference.examples(request.input)
-            arrays = yield from self.run(form.api, servable, name, given, outputs, deadline)
-        count = inference.count_examples(request.input)
-        form.fill(answer.result, arrays, count)
-        predict.fill_spec(answer.model_spec, servable, name)
-        self.metrics.examples(servable.name, count)
         return answer
 
 

@@ -27,6 +27,9 @@ class Form(NamedTuple):
 
     api: str
     method: str
+    request: Any
+    answer: Any
+    """The classes of the messages."""
     result: str
     """The field of an `InferenceResult`."""
     wanted: Callable[[SignatureDef], tuple[str, ...]]
@@ -165,6 +168,20 @@ def _check_rows(array: np.ndarray, examples: int) -> None:
 
 
 CLASSIFY = Form(
-    "Classify", "tensorflow/serving/classify", "classification_result", _classify_outputs, _fill_classifications
+    "Classify",
+    "tensorflow/serving/classify",
+    classification_pb2.ClassificationRequest,
+    classification_pb2.ClassificationResponse,
+    "classification_result",
+    _classify_outputs,
+    _fill_classifications,
 )
-REGRESS = Form("Regress", "tensorflow/serving/regress", "regression_result", _regress_outputs, _fill_regressions)
+REGRESS = Form(
+    "Regress",
+    "tensorflow/serving/regress",
+    regression_pb2.RegressionRequest,
+    regression_pb2.RegressionResponse,
+    "regression_result",
+    _regress_outputs,
+    _fill_regressions,
+)

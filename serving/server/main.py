@@ -65,7 +65,6 @@ class ModelServer:
         self._addresses = addresses_of(options.host)
         metrics = Metrics()
         self.manager = ModelManager(
-            self._listed,
             metrics=metrics,
             batching=options.batching(),
             loading=options.loading(),
@@ -104,7 +103,7 @@ class ModelServer:
             PipelineError: the list of models cannot be served, or a port cannot be had.
         """
         try:
-            self.manager.start()
+            self.manager.take_over(self._listed)
         except ServingError as error:
             raise UsageError(f"The models cannot be served: {error.message}") from error
         if waiting := self.manager.wait_loaded(_TELL_SECONDS):

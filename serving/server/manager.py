@@ -14,23 +14,21 @@ from tensorflow_serving.config.model_server_config_pb2 import ModelConfig, Model
 from serving.server import lifecycle
 from serving.server.config import BatchingParameters, LoadOptions
 from serving.server.config_files import check_models
-from serving.server.errors import ServingError
+from serving.server.errors import ServingError, invalid
 from serving.server.lifecycle import Model, Version
-from serving.server.loader import Loader
+from serving.server.loader import Loader, ServableFactory
 from serving.server.metrics import Metrics
 from serving.server.servable import Servable
-from serving.server.servable_factory import ServableFactory
 from serving.server.versions import scan
 
 logger = logging.getLogger(__name__)
 
 
 class ModelManager:
-    """The models of a config and their versions. All methods may be called from many threads at once."""
+    """The models of a list and their versions. All methods may be called from many threads at once."""
 
     def __init__(
         self,
-        models: ModelServerConfig,
         *,
         metrics: Metrics,
         batching: BatchingParameters | None,
@@ -41,10 +39,9 @@ class ModelManager:
         allow_labels_for_unavailable: bool = False,
         reload_refused: str = "",
     ) -> None:
-        """Takes a config; nothing happens before `start`.
+        """Serves nothing before `take_over`.
 
         Args:
-            models: the models to serve.
             metrics: hears of loads, warm-ups and batches.
             batching: how requests are joined; None computes each by itself.
             loading: how versions are loaded.
@@ -54,7 +51,6 @@ class ModelManager:
             allow_labels_for_unavailable: labels may name versions that are not loaded yet.
             reload_refused: why clients may not replace the list; empty where they may.
         """
-        self._config = models
         self._metrics = metrics
         self._poll_seconds = poll_seconds
         self._allow_labels = allow_labels_for_unavailable
@@ -72,10 +68,6 @@ class ModelManager:
             retry_seconds=load_retry_seconds,
         )
         self._stopped = False
-
-    def start(self) -> None:
-        """Begins to look for versions, and to load them. Raises ServingError for a config that cannot be served."""
-        self.take_over(self._config)
 
     def wait_loaded(self, timeout: float | None) -> list[str]:
         """Waits until each model serves or has failed once, or the manager stops; returns those still waited for."""
@@ -104,7 +96,7 @@ class ModelManager:
         try:
             check_models(config)
         except ValueError as error:
-            raise ServingError(grpc.StatusCode.INVALID_ARGUMENT, str(error)) from None
+            raise invalid(str(error)) from None
         with self._lock:
             if config.WhichOneof("config") is None:  # an empty file, as a full disk leaves it, is no order to unload
                 if self._configs:
@@ -164,12 +156,17 @@ class ModelManager:
         It stays loaded until the context ends, also when another version takes its place. Entering raises
         ServingError: NOT_FOUND, or INVALID_ARGUMENT for an unknown label.
         """
-        held = self._hold(name, version, label)
+        with self._lock:
+            held = self._find(name, version, label)
+            held.holders += 1
         try:
             assert held.servable is not None
             yield held.servable
         finally:
-            self._release(held)
+            with self._lock:
+                held.holders -= 1
+                if not held.holders and held.state == lifecycle.UNLOADING:
+                    self._loader.unload(held)
 
     def names(self) -> list[str]:
         """The models of the list that is being served."""
@@ -188,32 +185,6 @@ class ModelManager:
             if not statuses:
                 raise _not_found(f"Could not find version {version} of model {name}")
         return statuses
-
-    # Requests.
-
-    def _hold(self, name: str, number: int | None, label: str | None) -> Version:
-        with self._lock:
-            model = self._models.get(name)
-            if label is not None:
-                number = model.labels.get(label) if model else None
-                if number is None:
-                    raise ServingError(
-                        grpc.StatusCode.INVALID_ARGUMENT, f"Unrecognized servable version label: {label}"
-                    )
-            version = None
-            if model is not None:
-                version = model.latest if number is None else model.available.get(number)
-            if version is None:
-                request = f"Latest({name})" if number is None else f"Specific({name}, {number})"
-                raise _not_found(f"Servable not found for request: {request}")
-            version.holders += 1
-            return version
-
-    def _release(self, version: Version) -> None:
-        with self._lock:
-            version.holders -= 1
-            if not version.holders and version.state == lifecycle.UNLOADING:
-                self._loader.unload(version)
 
     # Polling.
 
@@ -241,6 +212,20 @@ class ModelManager:
                     return
 
     # The lock is held.
+
+    def _find(self, name: str, number: int | None, label: str | None) -> Version:
+        model = self._models.get(name)
+        if label is not None:
+            number = model.labels.get(label) if model else None
+            if number is None:
+                raise invalid(f"Unrecognized servable version label: {label}")
+        version = None
+        if model is not None:
+            version = model.latest if number is None else model.available.get(number)
+        if version is None:
+            request = f"Latest({name})" if number is None else f"Specific({name}, {number})"
+            raise _not_found(f"Servable not found for request: {request}")
+        return version
 
     def _new(self, name: str) -> Model:
         return Model(name, self._loader.load, self._loader.unload)

@@ -8,6 +8,7 @@ from tensorflow_serving.apis import (
     get_model_metadata_pb2,
     get_model_status_pb2,
     model_management_pb2,
+    model_pb2,
     status_pb2,
 )
 
@@ -29,14 +30,22 @@ def metadata(
     for field in request.metadata_field:
         if field != SIGNATURE_DEF_FIELD:
             raise invalid(f"Metadata field {field} is not supported")
-    answer = get_model_metadata_pb2.GetModelMetadataResponse()
-    with calls.acquire(spec) as servable:
-        fill_spec(answer.model_spec, servable)
-        signatures = get_model_metadata_pb2.SignatureDefMap()
-        for name, signature in servable.signatures.items():
-            signatures.signature_def[name].CopyFrom(signature)
-    answer.metadata[SIGNATURE_DEF_FIELD].Pack(signatures)
+    resolved, found = signatures(calls, spec)
+    answer = get_model_metadata_pb2.GetModelMetadataResponse(model_spec=resolved)
+    answer.metadata[SIGNATURE_DEF_FIELD].Pack(found)
     return answer
+
+
+def signatures(
+    calls: Calls, spec: model_pb2.ModelSpec
+) -> tuple[model_pb2.ModelSpec, get_model_metadata_pb2.SignatureDefMap]:
+    """Which servable a model_spec means, and its signatures. Raises ServingError."""
+    resolved, found = model_pb2.ModelSpec(), get_model_metadata_pb2.SignatureDefMap()
+    with calls.acquire(spec) as servable:
+        fill_spec(resolved, servable)
+        for name, signature in servable.signatures.items():
+            found.signature_def[name].CopyFrom(signature)
+    return resolved, found
 
 
 def status(

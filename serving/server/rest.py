@@ -17,21 +17,15 @@ import numpy as np
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 from google.protobuf.json_format import MessageToDict
-from tensorflow_serving.apis import (
-    classification_pb2,
-    get_model_metadata_pb2,
-    get_model_status_pb2,
-    input_pb2,
-    model_pb2,
-    regression_pb2,
-)
+from tensorflow_serving.apis import get_model_status_pb2, input_pb2, model_pb2
 
 from serving.server import limits, model_service, rest_json
 from serving.server.calls import Calls, Steps, future
 from serving.server.errors import ServingError, TooLargeError, as_serving_error, invalid
+from serving.server.inference import CLASSIFY, REGRESS
 from serving.server.json_reader import Reader
 from serving.server.manager import ModelManager
-from serving.server.prometheus import CONTENT_TYPE
+from serving.server.metrics import CONTENT_TYPE
 
 DEMO_PATH = "/demo/"
 
@@ -215,14 +209,11 @@ class RestServer:
         large = _is_large(body, encoding)
         name, serialized = await self._json(large, deadline, "read_examples", body, encoding)
         asked.spec.signature_name = name
-        given = input_pb2.Input.FromString(serialized)
-        if asked.method == "classify":
-            request = classification_pb2.ClassificationRequest(model_spec=asked.spec, input=given)
-            classified = await self._answer_of(large, self._calls.classify(request, deadline))
-            return rest_json.dumps(rest_json.classify_answer(classified.result))
-        regression = regression_pb2.RegressionRequest(model_spec=asked.spec, input=given)
-        regressed = await self._answer_of(large, self._calls.regress(regression, deadline))
-        return rest_json.dumps(rest_json.regress_answer(regressed.result))
+        form = CLASSIFY if asked.method == "classify" else REGRESS
+        request = form.request(model_spec=asked.spec, input=input_pb2.Input.FromString(serialized))
+        answer = await self._answer_of(large, self._calls.infer(form, request, deadline))
+        write = rest_json.classify_answer if form is CLASSIFY else rest_json.regress_answer
+        return rest_json.dumps(write(answer.result))
 
     def _status(self, spec: model_pb2.ModelSpec) -> bytes:
         request = get_model_status_pb2.GetModelStatusRequest(model_spec=spec)
@@ -230,11 +221,8 @@ class RestServer:
 
     def _metadata(self, spec: model_pb2.ModelSpec) -> bytes:
         name = model_service.SIGNATURE_DEF_FIELD
-        request = get_model_metadata_pb2.GetModelMetadataRequest(model_spec=spec, metadata_field=[name])
-        answer = model_service.metadata(self._calls, request)
-        signatures = get_model_metadata_pb2.SignatureDefMap()
-        answer.metadata[name].Unpack(signatures)
-        return rest_json.dumps({"model_spec": _as_dict(answer.model_spec), "metadata": {name: _as_dict(signatures)}})
+        resolved, signatures = model_service.signatures(self._calls, spec)
+        return rest_json.dumps({"model_spec": _as_dict(resolved), "metadata": {name: _as_dict(signatures)}})
 
 
 @dataclass

@@ -16,18 +16,17 @@ from google.protobuf.message import Message
 from grpc_health.v1 import health, health_pb2
 from grpc_reflection.v1alpha import reflection
 from tensorflow_serving.apis import (
-    classification_pb2,
     get_model_metadata_pb2,
     get_model_status_pb2,
     inference_pb2,
     model_management_pb2,
     predict_pb2,
-    regression_pb2,
 )
 
 from serving.server import limits, model_service, predict
 from serving.server.calls import Calls, Steps
 from serving.server.errors import ServingError, as_serving_error
+from serving.server.inference import CLASSIFY, REGRESS
 from serving.server.manager import ModelManager
 from serving.server.unary import Method, UnaryCalls
 
@@ -36,6 +35,7 @@ MODEL_SERVICE = "tensorflow.serving.ModelService"
 
 _SWITCH_SECONDS = 0.0005  # Python's own 5 ms are what the polling thread waits again and again beside a busy thread
 _THREADS = 32  # for reflection, and who watches health
+_IDLE_SECONDS = 0.1  # without a call in hand: then no other one is on its way to a drained server
 _RELOADS = 8  # that wait at the same time
 
 
@@ -71,6 +71,7 @@ class GrpcServer:
         reflection.enable_server_reflection(names, self._server)
         check = Method(f"/{health.SERVICE_NAME}/Check", health_pb2.HealthCheckRequest, _at_once(self._check))
         self._unary = UnaryCalls(self._server, [check, *_methods(manager, calls, self._reloads)])
+        self.give_up_stalled_calls = self._unary.give_up_stalled_calls
 
     def listen(self, address: str, credentials: grpc.ServerCredentials | None = None) -> int:
         """Binds an address ("host:port", "unix:path"); returns the port. Raises RuntimeError where it cannot."""
@@ -89,14 +90,16 @@ class GrpcServer:
         states = health_pb2.HealthCheckResponse
         self._health.set(service, states.SERVING if serving else states.NOT_SERVING)
 
-    def give_up_stalled_calls(self) -> None:
-        """To be called now and then: see `UnaryCalls`."""
-        self._unary.give_up_stalled_calls()
-
     def stop(self, grace_seconds: float) -> None:
-        """Says NOT_SERVING, takes no more calls, lets those in hand finish for so long, then cancels them."""
+        """Says NOT_SERVING, takes no more calls, lets those in hand finish for so long, then cancels them.
+
+        Streams (who watches health, or asks reflection) have no end of their own, and are not waited for.
+        """
         self._health.enter_graceful_shutdown()
-        self._server.stop(grace_seconds).wait()
+        stopped = self._server.stop(grace_seconds)
+        while not stopped.wait(_IDLE_SECONDS) and self._unary.was_busy():
+            pass
+        self._server.stop(None).wait()
         self._unary.close()
         self._reloads.shutdown(wait=False, cancel_futures=True)
 
@@ -149,16 +152,19 @@ def _methods(manager: ModelManager, calls: Calls, reloads: Executor) -> list[Met
         return (yield reloads.submit(model_service.reload, manager, request, deadline))
 
     prediction, models = f"/{PREDICTION_SERVICE}", f"/{MODEL_SERVICE}"
-    predict_, examples = counted("Predict", calls.predict), functools.partial(Method, is_heavy=lambda _: True)
+    heavy = functools.partial(Method, is_heavy=lambda _: True)
     return [
-        Method(f"{prediction}/Predict", predict_pb2.PredictRequest, predict_, is_heavy=predict.is_heavy),
-        examples(
-            f"{prediction}/Classify",
-            classification_pb2.ClassificationRequest,
-            counted("Classify", calls.classify),
+        Method(
+            f"{prediction}/Predict",
+            predict_pb2.PredictRequest,
+            counted("Predict", calls.predict),
+            is_heavy=predict.is_heavy,
         ),
-        examples(f"{prediction}/Regress", regression_pb2.RegressionRequest, counted("Regress", calls.regress)),
-        examples(  # which TF Serving does not count
+        *(
+            heavy(f"{prediction}/{form.api}", form.request, counted(form.api, functools.partial(calls.infer, form)))
+            for form in (CLASSIFY, REGRESS)
+        ),
+        heavy(  # which TF Serving does not count
             f"{prediction}/MultiInference", inference_pb2.MultiInferenceRequest, calls.multi_inference
         ),
         Method(

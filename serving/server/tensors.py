@@ -13,8 +13,8 @@ from serving.server.limits import MAX_PARTS
 MAX_REPEATED_BYTES = 16 * 2**20
 """A message may hold fewer values than its shape: the last one is repeated, up to an array of this size."""
 
-_TYPES: tensors.Types = {**tensors.TYPES, types_pb2.DT_BFLOAT16: (np.dtype(ml_dtypes.bfloat16), "half_val")}
-_ENUMS = {dtype: enum for enum, (dtype, _) in _TYPES.items()}
+TYPES: tensors.Types = {**tensors.TYPES, types_pb2.DT_BFLOAT16: (np.dtype(ml_dtypes.bfloat16), "half_val")}
+_ENUMS = {dtype: enum for enum, (dtype, _) in TYPES.items()}
 
 # Fields whose packed wire format is the array's own bytes: (the field's tag, its dtype).
 _FIXED_WIDTH_TAGS = {np.dtype(np.float32): b"\x2a", np.dtype(np.float64): b"\x32"}
@@ -40,9 +40,9 @@ def type_name(enum: int) -> str:
 
 def decode_tensor(proto: TensorProto) -> np.ndarray:
     """The array of a tensor, in any of the wire format's encodings. Raises ValueError, as `tensors.decode` does."""
-    if proto.dtype not in _TYPES:
+    if proto.dtype not in TYPES:
         raise ValueError(f"tensors of type {type_name(proto.dtype)} are not supported")
-    return tensors.decode(proto, _TYPES, MAX_REPEATED_BYTES, MAX_PARTS)
+    return tensors.decode(proto, TYPES, MAX_REPEATED_BYTES, MAX_PARTS)
 
 
 def encode_tensor(array: np.ndarray, as_content: bool) -> TensorProto:
@@ -78,7 +78,7 @@ def _encode_typed_field(proto: TensorProto, enum: int, array: np.ndarray) -> Non
         if content:  # 2 us whatever the size, where appending number by number takes 30 ns for each
             proto.MergeFromString(tag + _varint(len(content)) + content)
         return
-    field = _TYPES[enum][1]
+    field = TYPES[enum][1]
     values = array.ravel()
     if field == "half_val":
         values = values.view(np.uint16)

@@ -86,6 +86,7 @@ class UnaryCalls:
         """Before `server.start()`."""
         self._methods = methods
         self._one_by_one = ThreadPoolExecutor(1, thread_name_prefix="grpc-large")
+        self._begun = 0  # calls since `was_busy` was asked
         self._in_hand = 0  # calls whose message has arrived
         self._held_bytes = 0
         # Calls by since when (`time.monotonic()`) their client is to send, or to take; oldest first.
@@ -117,6 +118,11 @@ class UnaryCalls:
     def close(self) -> None:
         """Ends the thread; no call may be in hand."""
         self._one_by_one.shutdown(wait=False, cancel_futures=True)
+
+    def was_busy(self) -> bool:
+        """Whether a call was in hand since the last time; where grpcio's own handlers answer, that is not known."""
+        begun, self._begun = self._begun, 0
+        return bool(begun or self._in_hand or self._receiving or not self.active)
 
     def give_up_stalled_calls(self) -> None:
         """Cancels calls of clients that stall; to be called now and then, from any thread.
@@ -164,6 +170,7 @@ class UnaryCalls:
         if len(self._receiving) >= limits.MAX_CALLS:
             self._give_up_for_others(next(iter(self._receiving)))
         self._receiving[call] = time.monotonic()
+        self._begun += 1
         call.core.start_server_batch((cygrpc.ReceiveMessageOperation(0),), lambda event: self._on_message(call, event))
         return _DONE
 

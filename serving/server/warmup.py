@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
+from functools import partial
+from typing import Any
 
 import grpc
 import tensorflow as tf
 from google.protobuf.message import DecodeError
 from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
 
-from serving.server.calls import Calls, future
+from serving.server.calls import Calls, Steps, future
 from serving.server.errors import ServingError
+from serving.server.inference import CLASSIFY, REGRESS
 from serving.server.metrics import Metrics
 from serving.server.servable import Servable
 
@@ -66,10 +69,10 @@ def _records(file: str) -> Iterator[bytes]:
 def _replay(servable: Servable, log: PredictionLog) -> None:
     """Whatever the record names, it gets the version that is being loaded."""
     calls = Calls(lambda *_, **__: nullcontext(servable), Metrics())
-    kinds = {
+    kinds: dict[str | None, Callable[..., Steps[Any]]] = {
         "predict_log": calls.predict,
-        "classify_log": calls.classify,
-        "regress_log": calls.regress,
+        "classify_log": partial(calls.infer, CLASSIFY),
+        "regress_log": partial(calls.infer, REGRESS),
         "multi_inference_log": calls.multi_inference,
     }
     kind = log.WhichOneof("log_type")

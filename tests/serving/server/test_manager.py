@@ -58,8 +58,8 @@ def begin(base: Path) -> Iterator[Begin]:
 
     def start(more: str = "", **arguments) -> ModelManager:
         given = {"metrics": Metrics(), "batching": None, "poll_seconds": 0.05, "load_retry_seconds": 0.05, **arguments}
-        manager = ModelManager(models(base, more), **given)
-        manager.start()
+        manager = ModelManager(**given)
+        manager.take_over(models(base, more))
         managers.append(manager)
         return manager
 

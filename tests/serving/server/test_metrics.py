@@ -23,9 +23,8 @@ from serving.server.config import BatchingParameters, LoadOptions, ServerOptions
 from serving.server.engine import Engine
 from serving.server.errors import ServingError
 from serving.server.lifecycle import Version
-from serving.server.metrics import Metrics
-from serving.server.prometheus import Histogram
-from serving.server.servable_factory import ServableFactory
+from serving.server.loader import ServableFactory
+from serving.server.metrics import Histogram, Metrics
 from serving.server.warmup import WARMUP_PATH
 from tests.fixtures.saved_models import write_counter_model
 from tests.serving.conftest import Running, predict_request, refused, running, scale_request
