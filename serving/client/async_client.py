@@ -99,22 +99,19 @@ class AsyncClient(BaseClient):
     def _channel(self) -> Any:
         """Made at the first call: grpc.aio binds a channel to the event loop that runs where it is made."""
         self._loop = asyncio.get_running_loop()
-        return open_channel(grpc.aio, self.target, self._tls)
+        return open_channel(grpc.aio, self._settings.target, self._tls)
 
     @cached_property
     def _stubs(self) -> Mapping[str, Any]:
         return stubs(self._channel)
 
-    def _check_loop(self) -> None:
+    async def _drive(self, steps: Steps[T]) -> T:
+        """Carries out an operation's steps in this task."""
+        self._check_open()
         if "_channel" in self.__dict__ and self._loop is not asyncio.get_running_loop():
             raise ServingClientError(
                 "an AsyncClient belongs to the event loop of its first call: make one in each loop."
             )
-
-    async def _drive(self, steps: Steps[T]) -> T:
-        """Carries out an operation's steps in this task."""
-        self._check_open()
-        self._check_loop()
         try:
             step = next(steps)
             while True:

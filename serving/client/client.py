@@ -34,7 +34,7 @@ class Client(BaseClient):
 
     def __init__(self, address: str, model: str, **options: Any) -> None:
         super().__init__(address, model, **options)
-        self._channel = open_channel(grpc, self.target, self._tls)
+        self._channel = open_channel(grpc, self._settings.target, self._tls)
         self._stubs = stubs(self._channel)
 
     def predict(

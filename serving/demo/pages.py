@@ -13,14 +13,13 @@ from typing import Any
 
 import tensorflow as tf
 from aiohttp import web
-from tensorflow.core.protobuf.meta_graph_pb2 import SignatureDef
 
 from components.features import METADATA_PATH
 from serving.server.errors import ServingError
 from serving.server.manager import ModelManager
 
 SIGNATURE = "images"
-IMAGE_SHAPE = (28, 28, 1)
+IMAGE_SHAPE = (-1, 28, 28, 1)
 
 _PHOTOGRAPHED = ("fashion_mnist",)  # the datasets of which nobody draws an example with a finger
 
@@ -73,15 +72,10 @@ def demo_models(manager: ModelManager) -> list[DemoModel]:
     found: list[DemoModel] = []
     for name in sorted(manager.names()):
         with suppress(ServingError), manager.acquire(name) as servable:  # one that is not available is left out
-            if _takes_images(servable.signatures.get(SIGNATURE)):
+            inputs = servable.signatures[SIGNATURE].inputs if SIGNATURE in servable.signatures else {}
+            if SIGNATURE in inputs and tuple(one.size for one in inputs[SIGNATURE].tensor_shape.dim) == IMAGE_SHAPE:
                 found.append(_described(name, _metadata(servable.path)))
     return found
-
-
-def _takes_images(signature: SignatureDef | None) -> bool:
-    if signature is None or SIGNATURE not in signature.inputs:
-        return False
-    return tuple(dim.size for dim in signature.inputs[SIGNATURE].tensor_shape.dim) == (-1, *IMAGE_SHAPE)
 
 
 def _described(name: str, metadata: Mapping[str, Any]) -> DemoModel:

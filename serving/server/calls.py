@@ -84,12 +84,9 @@ class Calls:
     def acquire(self, spec: model_pb2.ModelSpec, deadline: float | None = None) -> AbstractContextManager[Servable]:
         """The servable of a model_spec: by version, by label, or the latest. Raises ServingError."""
         check_deadline(deadline)
-        choice = spec.WhichOneof("version_choice")
-        if choice == "version":
-            return self._acquire(spec.name, version=spec.version.value)
-        if choice == "version_label":
-            return self._acquire(spec.name, label=spec.version_label)
-        return self._acquire(spec.name)
+        version = spec.version.value if spec.HasField("version") else None
+        label = spec.version_label if spec.HasField("version_label") else None
+        return self._acquire(spec.name, version=version, label=label)
 
     def run(
         self,
@@ -123,11 +120,10 @@ class Calls:
         with self.acquire(spec_of(request), deadline) as servable:
             outputs = form.outputs(servable, name)
             given = inference.examples(request.input)
-            arrays = yield from self.run(form.api, servable, name, given, outputs, deadline)
-        count = inference.count_examples(request.input)
-        form.fill(answer.result, arrays, count)
+            arrays = yield from self.run(form.api, servable, name, {inference.INPUT: given}, outputs, deadline)
+        form.fill(answer.result, arrays, len(given))
         predict.fill_spec(answer.model_spec, servable, name)
-        self.metrics.examples(servable.name, count)
+        self.metrics.examples(servable.name, len(given))
         return answer
 
     def multi_inference(
@@ -141,11 +137,11 @@ class Calls:
             forms = inference.forms(servable, request.tasks)
             given = inference.examples(request.input)
             for name, (form, outputs) in forms.items():
-                arrays = yield from self.run("", servable, name, given, outputs, deadline)
+                arrays = yield from self.run("", servable, name, {inference.INPUT: given}, outputs, deadline)
                 result = answer.results.add()
                 predict.fill_spec(result.model_spec, servable, name)
-                form.fill(getattr(result, form.result), arrays, inference.count_examples(request.input))
-        self.metrics.examples(servable.name, inference.count_examples(request.input))
+                form.fill(getattr(result, form.result), arrays, len(given))
+        self.metrics.examples(servable.name, len(given))
         return answer
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,6 @@ from tensorflow_serving.config.model_server_config_pb2 import TENSORFLOW, ModelS
 
 from components.cpus import cpu_count
 from components.errors import UsageError
-from serving.server.config_messages import new_message
 
 PLATFORM = "tensorflow"
 PROMETHEUS_PATH = "/monitoring/prometheus/metrics"
@@ -110,62 +109,18 @@ def check_models(config: ModelServerConfig) -> None:
             )
 
 
-def single_model(name: str, base_path: str) -> ModelServerConfig:
-    """What `--model_name` and `--model_base_path` mean. Raises UsageError."""
-    config = ModelServerConfig()
-    if "://" not in base_path:
-        base_path = os.path.abspath(base_path)
-    config.model_config_list.config.add(name=name, base_path=base_path, model_platform=PLATFORM)
+def checked(config: ModelServerConfig, where: str) -> ModelServerConfig:
+    """The list, if it can be served. Raises UsageError, which tells `where` it was given."""
     try:
         check_models(config)
     except ValueError as error:
-        raise UsageError(f"--model_name, --model_base_path: {error}.") from None
+        raise UsageError(f"{where}: {error}.") from None
     return config
 
 
 def read_models(path: str) -> ModelServerConfig:
     """Reads a `--model_config_file`. Raises UsageError."""
-    config = ModelServerConfig()
-    read(path, config)
-    try:
-        check_models(config)
-    except ValueError as error:
-        raise UsageError(f"{path}: {error}.") from None
-    return config
-
-
-def read_batching(path: str) -> BatchingParameters:
-    """Reads a `--batching_parameters_file`. Raises UsageError."""
-    message = read(path, new_message("BatchingParameters"))
-    known = {field.name for field in fields(BatchingParameters)}
-    given = {field.name: value for field, value in message.ListFields() if field.name in known}
-    sizes = tuple(given.pop("allowed_batch_sizes", ()))
-    try:
-        return BatchingParameters(
-            allowed_batch_sizes=sizes, **{name: getattr(value, "value", value) for name, value in given.items()}
-        )
-    except ValueError as error:
-        raise UsageError(f"{path}: {error}.") from None
-
-
-def read_monitoring(path: str) -> MonitoringConfig:
-    """Reads a `--monitoring_config_file`. Raises UsageError."""
-    prometheus = read(path, new_message("MonitoringConfig")).prometheus_config
-    where = prometheus.path or PROMETHEUS_PATH
-    if not where.startswith("/"):
-        raise UsageError(f"{path}: prometheus_config.path is {where!r}; it must begin with '/'.")
-    return MonitoringConfig(enable=prometheus.enable, path=where)
-
-
-def read_ssl(path: str) -> Any:
-    """The SSLConfig of an `--ssl_config_file`: PEM texts. Raises UsageError."""
-    message = read(path, new_message("SSLConfig"))
-    for name in ("server_key", "server_cert"):
-        if "-----BEGIN " not in getattr(message, name):
-            raise UsageError(f"{path}: {name} holds no PEM text (the text itself is expected there, not a path).")
-    if message.client_verify and not message.custom_ca:
-        raise UsageError(f"{path}: client_verify needs custom_ca, the PEM text of the CA that signs the clients.")
-    return message
+    return checked(read(path, ModelServerConfig()), path)
 
 
 def read(path: str, message: Any) -> Any:

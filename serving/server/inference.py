@@ -18,7 +18,7 @@ from serving.server.predict import DEFAULT_SIGNATURE
 from serving.server.servable import Servable
 from serving.server.tensors import enum_of, type_name
 
-_INPUT = "inputs"
+INPUT = "inputs"
 _CLASSES, _SCORES, _REGRESSIONS = "classes", "scores", "outputs"
 
 
@@ -43,10 +43,10 @@ class Form(NamedTuple):
             raise invalid(f"No signature was found with the name: {name}")
         if len(signature.inputs) != 1:
             raise invalid("Expected one input Tensor.")
-        if _INPUT not in signature.inputs:
+        if INPUT not in signature.inputs:
             kind = self.result.removesuffix("_result")
             raise invalid(
-                f"No {kind} inputs found in SignatureDef: {name} has {sorted(signature.inputs)}, not {_INPUT!r}"
+                f"No {kind} inputs found in SignatureDef: {name} has {sorted(signature.inputs)}, not {INPUT!r}"
             )
         return self.wanted(signature)
 
@@ -69,12 +69,23 @@ def forms(servable: Servable, tasks: Iterable[inference_pb2.InferenceTask]) -> d
     return found
 
 
-def examples(given: input_pb2.Input) -> dict[str, np.ndarray]:
-    """The input of every signature of these forms. Raises ServingError."""
-    serialized = _serialized(given)
+def examples(given: input_pb2.Input) -> np.ndarray:
+    """What is fed to `INPUT` of every signature of these forms: the serialized examples. Raises ServingError."""
+    kind = given.WhichOneof("kind")
+    listed = getattr(given, kind).examples if kind else ()
+    if not listed:
+        raise invalid("Input is empty.")
+    serialized = [example.SerializeToString() for example in listed]
+    if kind == "example_list_with_context":
+        # Messages joined as bytes are merged when they are read: the example's own features win.
+        context = given.example_list_with_context.context.SerializeToString()
+        try:
+            serialized = [Example.FromString(context + example).SerializeToString() for example in serialized]
+        except DecodeError as error:
+            raise invalid(f"the context and an example cannot be merged: {error}") from error
     array = np.empty(len(serialized), object)
     array[:] = serialized
-    return {_INPUT: array}
+    return array
 
 
 def _classify_outputs(signature: SignatureDef) -> tuple[str, ...]:
@@ -95,29 +106,6 @@ def _regress_outputs(signature: SignatureDef) -> tuple[str, ...]:
     if _REGRESSIONS not in signature.outputs:
         raise invalid(f"No regression outputs found in SignatureDef: it has {', '.join(signature.outputs)}")
     return (_REGRESSIONS,)
-
-
-def count_examples(given: input_pb2.Input) -> int:
-    """How many examples a request brings."""
-    kind = given.WhichOneof("kind")
-    return len(getattr(given, kind).examples) if kind else 0
-
-
-def _serialized(given: input_pb2.Input) -> list[bytes]:
-    """The examples as bytes, the context's features in each."""
-    if not count_examples(given):
-        raise invalid("Input is empty.")
-    if given.WhichOneof("kind") == "example_list":
-        return [example.SerializeToString() for example in given.example_list.examples]
-    # Messages joined as bytes are merged when they are read: the example's own features win.
-    context = given.example_list_with_context.context.SerializeToString()
-    try:
-        return [
-            Example.FromString(context + example.SerializeToString()).SerializeToString()
-            for example in given.example_list_with_context.examples
-        ]
-    except DecodeError as error:
-        raise invalid(f"the context and an example cannot be merged: {error}") from error
 
 
 def _fill_classifications(

@@ -16,7 +16,7 @@ from serving.server.errors import ServingError
 from serving.server.lifecycle import Version
 from serving.server.metrics import Metrics
 from serving.server.servable import Pool, Servable
-from serving.server.warmup import has_requests, warm_up
+from serving.server.warmup import warm_up
 
 logger = logging.getLogger(__name__)
 
@@ -140,12 +140,8 @@ class ServableFactory:
             engine = Engine(version.path, self._engine_threads, self._loading.session, self._loading.tags)
         servable = Servable(version.model, version.number, engine, self._batcher, self._pool)
         try:
-            if self._loading.warm_up and has_requests(version.path):
-                with self._metrics.warmup(version.path):
-                    count = warm_up(servable, version.path, self._loading.warm_up_iterations)
-                logger.info(
-                    "version %d of model %s: %d warm-up requests replayed", version.number, version.model, count
-                )
+            if self._loading.warm_up:
+                warm_up(servable, version.path, self._loading.warm_up_iterations, self._metrics)
         except BaseException:
             servable.close()
             raise

@@ -82,7 +82,8 @@ class ModelManager:
             for model in self._models.values():
                 model.want({})
             self._changed.notify_all()
-            self._changed.wait_for(self._nothing_loaded, seconds)
+            versions = [version for model in self._models.values() for version in model.versions]
+            self._changed.wait_for(lambda: all(one.servable is None for one in versions), seconds)
         self._factory.close()
 
     def take_over(self, config: ModelServerConfig) -> list[str]:
@@ -108,13 +109,14 @@ class ModelManager:
                     )
                 return []
             listed = config.model_config_list.config
+            new = {one.name: Model(one.name, self._loader.load, self._loader.unload) for one in listed}
+            models = new | self._models
             for one in listed:
-                model = self._models.get(one.name) or self._new(one.name)
-                model.check_labels(one.version_labels, allow_unavailable=self._allow_labels)
+                models[one.name].check_labels(one.version_labels, allow_unavailable=self._allow_labels)
+            self._models = models
             before, self._configs = self._configs, {}
             for one in listed:
-                model = self._models.setdefault(one.name, self._new(one.name))
-                model.labels = dict(one.version_labels)
+                models[one.name].labels = dict(one.version_labels)
                 known = before.get(one.name)
                 self._configs[one.name] = known if known == one else one
             for name in before.keys() - self._configs.keys():
@@ -227,9 +229,6 @@ class ModelManager:
             raise _not_found(f"Servable not found for request: {request}")
         return version
 
-    def _new(self, name: str) -> Model:
-        return Model(name, self._loader.load, self._loader.unload)
-
     def _is_over(self, config: ModelConfig) -> bool:
         return self._stopped or self._configs.get(config.name) is not config
 
@@ -242,9 +241,6 @@ class ModelManager:
 
     def _reconcile(self, version: Version) -> None:
         self._models[version.model].reconcile()
-
-    def _nothing_loaded(self) -> bool:
-        return all(one.servable is None for model in self._models.values() for one in model.versions)
 
 
 def _not_found(message: str) -> ServingError:

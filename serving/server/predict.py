@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 
 import grpc
 import numpy as np
@@ -24,7 +24,11 @@ def read(servable: Servable, request: predict_pb2.PredictRequest) -> tuple[str, 
     signature = servable.signatures.get(name)
     if signature is None:
         raise ServingError(grpc.StatusCode.FAILED_PRECONDITION, f'Serving signature key "{name}" not found.')
-    return name, _decode(request, servable, name, signature), _wanted(request.output_filter, signature.outputs)
+    twice = [alias for alias, count in Counter(request.output_filter).items() if count > 1]
+    if twice:
+        raise invalid(f"duplicate output tensor alias: {twice[0]}")
+    outputs = tuple(request.output_filter or signature.outputs)
+    return name, _decode(request, servable, name, signature), outputs
 
 
 def is_heavy(request: predict_pb2.PredictRequest) -> bool:
@@ -51,14 +55,6 @@ def fill_spec(spec: model_pb2.ModelSpec, servable: Servable, signature_name: str
     spec.name = servable.name
     spec.version.value = servable.version
     spec.signature_name = signature_name
-
-
-def _wanted(output_filter: Sequence[str], outputs: Iterable[str]) -> tuple[str, ...]:
-    """The outputs to compute: those of the filter, or all."""
-    twice = [alias for alias, count in Counter(output_filter).items() if count > 1]
-    if twice:
-        raise invalid(f"duplicate output tensor alias: {twice[0]}")
-    return tuple(output_filter or outputs)
 
 
 def _decode(  # type: ignore[no-untyped-def]

@@ -29,7 +29,6 @@ from serving.server.metrics import CONTENT_TYPE
 
 DEMO_PATH = "/demo/"
 
-_MAX_DIGITS = 19  # of an int64
 
 _MODEL_PATH = re.compile(
     r"(?i:/v1/models)/(?P<name>[^/:]+)(?:/(?i:versions)/(?P<version>\d+)|/(?i:labels)/(?P<label>[^/:]+))?"
@@ -345,10 +344,10 @@ def _spec(match: re.Match[str]) -> model_pb2.ModelSpec:
     except ValueError as error:
         raise invalid(f"Failed to decode model name or label: {match[0]}") from error
     if match["version"]:
-        digits = match["version"].lstrip("0") or "0"
-        if len(digits) > _MAX_DIGITS or int(digits) >= 2**63:
-            raise invalid(f"Failed to convert version: {match['version']} to numeric.")
-        spec.version.value = int(digits)
+        try:
+            spec.version.value = int(match["version"])
+        except ValueError as error:  # more than an int64, or than Python reads
+            raise invalid(f"Failed to convert version: {match['version']} to numeric.") from error
     return spec
 
 

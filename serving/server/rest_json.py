@@ -181,13 +181,10 @@ def to_json(name: str, array: np.ndarray) -> Any:
         raise invalid(f"output {name} is complex, which JSON cannot carry; ask over gRPC, or for other outputs")
     else:
         return array.tolist()
+    rows_of_nothing = int(np.prod(array.shape[: array.shape.index(0)])) if 0 in array.shape else 0
     for size in reversed(array.shape[1:]):
-        flat = [flat[i : i + size] for i in range(0, len(flat), size)] if size else [[]] * _rows_of_nothing(array.shape)
+        flat = [flat[i : i + size] for i in range(0, len(flat), size)] if size else [[]] * rows_of_nothing
     return flat if array.ndim else flat[0]
-
-
-def _rows_of_nothing(shape: tuple[int, ...]) -> int:
-    return int(np.prod(shape[: shape.index(0)]))
 
 
 def _bytes_to_json(value: bytes | str, as_base64: bool) -> Any:

@@ -67,16 +67,14 @@ class Method:
             raise ServingError(grpc.StatusCode.INTERNAL, f"the bytes are not a {name}: {error}") from error
 
 
+@dataclass(eq=False, slots=True)
 class _Call:
     """One call: what the server's state must know of it, and how many bytes of request it holds."""
 
-    __slots__ = ("core", "deadline", "held", "method")
-
-    def __init__(self, core: Any, method: Method, deadline: float | None) -> None:
-        self.core = core
-        self.method = method
-        self.deadline = deadline
-        self.held = 0
+    core: Any
+    method: Method
+    deadline: float | None
+    held: int = 0
 
 
 class UnaryCalls:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
@@ -14,48 +15,41 @@ from google.protobuf.message import DecodeError
 from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
 
 from serving.server.calls import Calls, Steps, future
-from serving.server.errors import ServingError
+from serving.server.errors import ServingError, invalid
 from serving.server.inference import CLASSIFY, REGRESS
 from serving.server.metrics import Metrics
 from serving.server.servable import Servable
+
+logger = logging.getLogger(__name__)
 
 WARMUP_PATH = os.path.join("assets.extra", "tf_serving_warmup_requests")
 MAX_RECORDS = 1000
 """TF Serving's limit."""
 
 
-def has_requests(path: str) -> bool:
-    """Whether the SavedModel has a file of them."""
-    return bool(tf.io.gfile.exists(os.path.join(path, WARMUP_PATH)))
-
-
-def warm_up(servable: Servable, path: str, iterations: int = 1) -> int:
+def warm_up(servable: Servable, path: str, iterations: int = 1, metrics: Metrics | None = None) -> int:
     """Replays each warm-up record of the SavedModel at `path`, so often; returns how many there are (0: no file).
 
     Raises:
         ServingError: a record is damaged or fails, or there are more than `MAX_RECORDS`.
     """
-    if not has_requests(path):
-        return 0
     file = os.path.join(path, WARMUP_PATH)
-    count = 0
-    for record in _records(file):
-        count += 1
-        if count > MAX_RECORDS:
-            raise ServingError(
-                grpc.StatusCode.INVALID_ARGUMENT,
-                f"Number of warmup records exceeds the maximum ({MAX_RECORDS}) at {file}",
-            )
-        try:
-            log = PredictionLog.FromString(record)
-            for _ in range(iterations):
-                _replay(servable, log)
-        except DecodeError as error:
-            raise ServingError(
-                grpc.StatusCode.INVALID_ARGUMENT, f"Failed to parse warmup record {count} from {file}: {error}"
-            ) from error
-        except ServingError as error:
-            raise ServingError(error.code, f"warm-up record {count} of {file} failed: {error.message}") from error
+    if not tf.io.gfile.exists(file):
+        return 0
+    with (metrics or Metrics()).warmup(path):
+        count = 0
+        for count, record in enumerate(_records(file), 1):
+            if count > MAX_RECORDS:
+                raise invalid(f"Number of warmup records exceeds the maximum ({MAX_RECORDS}) at {file}")
+            try:
+                log = PredictionLog.FromString(record)
+                for _ in range(iterations):
+                    _replay(servable, log)
+            except DecodeError as error:
+                raise invalid(f"Failed to parse warmup record {count} from {file}: {error}") from error
+            except ServingError as error:
+                raise ServingError(error.code, f"warm-up record {count} of {file} failed: {error.message}") from error
+    logger.info("version %d of model %s: %d warm-up requests replayed", servable.version, servable.name, count)
     return count
 
 
