@@ -84,9 +84,12 @@ class Calls:
     def acquire(self, spec: model_pb2.ModelSpec, deadline: float | None = None) -> AbstractContextManager[Servable]:
         """The servable of a model_spec: by version, by label, or the latest. Raises ServingError."""
         check_deadline(deadline)
-        version = spec.version.value if spec.HasField("version") else None
-        label = spec.version_label if spec.HasField("version_label") else None
-        return self._acquire(spec.name, version=version, label=label)
+        choice = spec.WhichOneof("version_choice")
+        if choice is None:
+            return self._acquire(spec.name)
+        if choice == "version":
+            return self._acquire(spec.name, version=spec.version.value)
+        return self._acquire(spec.name, label=spec.version_label)
 
     def run(
         self,

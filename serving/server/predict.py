@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
 
 import grpc
@@ -24,10 +23,10 @@ def read(servable: Servable, request: predict_pb2.PredictRequest) -> tuple[str, 
     signature = servable.signatures.get(name)
     if signature is None:
         raise ServingError(grpc.StatusCode.FAILED_PRECONDITION, f'Serving signature key "{name}" not found.')
-    twice = [alias for alias, count in Counter(request.output_filter).items() if count > 1]
-    if twice:
-        raise invalid(f"duplicate output tensor alias: {twice[0]}")
     outputs = tuple(request.output_filter or signature.outputs)
+    if len(set(outputs)) < len(outputs):
+        twice = next(alias for alias in outputs if outputs.count(alias) > 1)
+        raise invalid(f"duplicate output tensor alias: {twice}")
     return name, _decode(request, servable, name, signature), outputs
 
 
@@ -44,7 +43,7 @@ def response(
     fill_spec(answer.model_spec, servable, signature_name)
     for name, array in arrays.items():
         try:
-            answer.outputs[name].CopyFrom(encode_tensor(array, as_content))
+            encode_tensor(array, as_content, answer.outputs[name])
         except ValueError as error:
             raise ServingError(grpc.StatusCode.INTERNAL, f"output {name} cannot be sent: {error}") from error
     return answer

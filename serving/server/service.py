@@ -35,7 +35,7 @@ MODEL_SERVICE = "tensorflow.serving.ModelService"
 
 _SWITCH_SECONDS = 0.0005  # Python's own 5 ms are what the polling thread waits again and again beside a busy thread
 _THREADS = 32  # for reflection, and who watches health
-_IDLE_SECONDS = 0.1  # without a call in hand: then no other one is on its way to a drained server
+_LOOK_SECONDS = 0.05  # how often a drain looks whether it is over
 _RELOADS = 8  # that wait at the same time
 
 
@@ -97,11 +97,10 @@ class GrpcServer:
 
         Streams (who watches health, or asks reflection) have no end of their own, and are not waited for.
         """
-        for service in self._states:
-            self.set_serving(service, False)
+        self._states = dict.fromkeys(self._states, health_pb2.HealthCheckResponse.NOT_SERVING)
         self._health.enter_graceful_shutdown()
         stopped = self._server.stop(grace_seconds)
-        while not stopped.wait(_IDLE_SECONDS) and self._unary.was_busy():
+        while not stopped.wait(_LOOK_SECONDS) and not self._unary.is_drained():
             pass
         self._server.stop(None).wait()
         self._unary.close()

@@ -45,19 +45,20 @@ def decode_tensor(proto: TensorProto) -> np.ndarray:
     return tensors.decode(proto, TYPES, MAX_REPEATED_BYTES, MAX_PARTS)
 
 
-def encode_tensor(array: np.ndarray, as_content: bool) -> TensorProto:
+def encode_tensor(array: np.ndarray, as_content: bool, into: TensorProto | None = None) -> TensorProto:
     """A tensor of an array of any supported dtype; strings are arrays of bytes or of objects that are bytes.
 
     Args:
         array: any shape.
         as_content: write the array's bytes into `tensor_content` (strings never are), as TF Serving does with
             `--enable_serialization_as_tensor_content`; else the values go into the type's own field.
+        into: an empty one to write.
 
     Raises:
         ValueError: the dtype has no tensor type.
     """
     enum = enum_of(array.dtype)
-    proto = TensorProto()
+    proto = TensorProto() if into is None else into
     if enum == types_pb2.DT_STRING:
         proto.string_val.extend(array.ravel().tolist())
     elif as_content:

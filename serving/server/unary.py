@@ -84,7 +84,7 @@ class UnaryCalls:
         """Before `server.start()`."""
         self._methods = methods
         self._one_by_one = ThreadPoolExecutor(1, thread_name_prefix="grpc-large")
-        self._begun = 0  # calls since `was_busy` was asked
+        self._requested = 0  # calls that are asked for
         self._in_hand = 0  # calls whose message has arrived
         self._held_bytes = 0
         # Calls by since when (`time.monotonic()`) their client is to send, or to take; oldest first.
@@ -117,10 +117,13 @@ class UnaryCalls:
         """Ends the thread; no call may be in hand."""
         self._one_by_one.shutdown(wait=False, cancel_futures=True)
 
-    def was_busy(self) -> bool:
-        """Whether a call was in hand since the last time; where grpcio's own handlers answer, that is not known."""
-        begun, self._begun = self._begun, 0
-        return bool(begun or self._in_hand or self._receiving or not self.active)
+    def is_drained(self) -> bool:
+        """Whether, after `server.stop()`, no call is in hand or on its way any more.
+
+        Until then each method has asked for its next call, and hears of the stop in its place. Where grpcio's own
+        handlers answer, this is not known.
+        """
+        return self.active and not (self._requested or self._in_hand or self._receiving)
 
     def give_up_stalled_calls(self) -> None:
         """Cancels calls of clients that stall; to be called now and then, from any thread.
@@ -151,6 +154,7 @@ class UnaryCalls:
         queue = self._state.completion_queue
         self._state.server.request_registered_call(queue, queue, method.path, tag)
         self._state.due.add(tag)
+        self._requested += 1
 
     # Callbacks of the polling thread. Each returns what grpcio's loop expects: a call that is over, and callbacks.
 
@@ -158,6 +162,7 @@ class UnaryCalls:
         with self._state.lock:
             self._state.due.discard(event.tag)
             if not event.success:  # the server stops; a call that is over makes the loop look whether it can end
+                self._requested -= 1
                 over = object()
                 self._state.rpc_states.add(over)
                 return over, ()
@@ -168,13 +173,13 @@ class UnaryCalls:
         if len(self._receiving) >= limits.MAX_CALLS:
             self._give_up_for_others(next(iter(self._receiving)))
         self._receiving[call] = time.monotonic()
-        self._begun += 1
+        self._requested -= 1
         call.core.start_server_batch((cygrpc.ReceiveMessageOperation(0),), lambda event: self._on_message(call, event))
         return _DONE
 
     def _on_message(self, call: _Call, event: Any) -> tuple[None, tuple[()]]:
-        self._receiving.pop(call, None)
         self._in_hand += 1
+        self._receiving.pop(call, None)
         data = event.batch_operations[0].message()
         if data is None:  # the client went away, sent nothing, or too much: then gRPC has answered already
             words = f"{call.method.path} takes exactly one request message."
