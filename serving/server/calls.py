@@ -37,17 +37,17 @@ def drive(steps: Steps[Any], reply: Reply) -> None:
         answer, error = None, None
         try:
             if done is None:
-                future = next(steps)
+                awaited = next(steps)
             elif (failure := done.exception()) is not None:
-                future = steps.throw(failure)
+                awaited = steps.throw(failure)
             else:
-                future = steps.send(done.result())
+                awaited = steps.send(done.result())
         except StopIteration as finished:
             answer = finished.value
         except Exception as raised:
             error = as_serving_error(raised).with_traceback(None)  # its frames hold the request
         else:
-            future.add_done_callback(step)
+            awaited.add_done_callback(step)
             return
         reply(answer, error)
 
