@@ -149,7 +149,7 @@ class StagingServer(ModelServer):
         request = model_management_pb2.ReloadConfigRequest()
         request.config.model_config_list.SetInParent()  # an empty list is a list, too
         request.config.model_config_list.config.extend(models)
-        with open_channel(self._address, self._tls) as channel:
+        with open_channel(grpc, self._address, self._tls) as channel:
             model_service_pb2_grpc.ModelServiceStub(channel).HandleReloadConfigRequest(request, timeout=seconds)
 
     def _statuses(self) -> tuple[VersionStatus, ...] | None:

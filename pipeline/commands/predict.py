@@ -52,7 +52,11 @@ def run(args: argparse.Namespace) -> int:
     """Prints one line, or one JSON object, an image."""
     if args.top < 1:
         raise UsageError(f"--top must be at least 1, got {args.top}.")
-    with connected(args, class_names=_class_names(args), timeout=args.timeout) as client:
+    from mnist_tfx.serving.client import Retry
+
+    # Where no server is, that is said within a second: `mnist-tfx wait` is for one that starts.
+    retry = Retry(attempts=5)
+    with connected(args, class_names=_class_names(args), timeout=args.timeout, retry=retry) as client:
         answers = _classify(client, args.images, args.top)
         if args.json:
             _print_json(answers)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from mnist_tfx.contract.errors import PipelineError, UsageError
 from mnist_tfx.pipeline.home import Home
-from mnist_tfx.serving.server.flags import add_flags, as_command_line, as_options, given_flags, own_flags, tell_version
+from mnist_tfx.serving.server.flags import OWN, add_flags, as_command_line, as_options, given_flags, tell_version
 from mnist_tfx.serving.server.startup import load_libraries
 
 if TYPE_CHECKING:
@@ -51,7 +51,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Serves until a signal; or turns into `tensorflow_model_server`."""
-    given, own = {"port": 8500, "rest_api_port": 8501} | given_flags(args), own_flags(args)
+    given = {"port": 8500, "rest_api_port": 8501} | given_flags(args)
+    own = [name for name in OWN if name in given]
     if args.demo and args.engine == BINARY:
         raise UsageError(f"--demo is a page of our own server: {BINARY} serves none. Add --engine python.")
     if args.demo and not given["rest_api_port"]:
@@ -62,10 +63,10 @@ def run(args: argparse.Namespace) -> int:
             return _become(binary, args, given, own)
         if args.engine == BINARY:
             raise UsageError(f"{BINARY} is not on the PATH. Install TF Serving, or leave out --engine.")
-    return _serve(args, given, own)
+    return _serve(args, given)
 
 
-def _serve(args: argparse.Namespace, given: dict[str, Any], own: dict[str, Any]) -> int:
+def _serve(args: argparse.Namespace, given: dict[str, Any]) -> int:
     if given.pop("version", False):
         return tell_version()
     load_libraries()
@@ -74,7 +75,7 @@ def _serve(args: argparse.Namespace, given: dict[str, Any], own: dict[str, Any])
     from mnist_tfx.serving.server.process import run
 
     # What TF Serving leaves off unless told, a user of this command expects: metrics, and the speed of batching.
-    options = ServerOptions(**own, **as_options({"enable_batching": True} | given))
+    options = ServerOptions(**as_options({"enable_batching": True} | given))
     monitoring = MonitoringConfig(enable=True) if not options.monitoring_config_file else None
     if any(flag in given for flag in _MODEL_FLAGS):
         server = ModelServer(options, monitoring=monitoring, demo=args.demo)
@@ -141,7 +142,7 @@ class ServingFolder:
             return folder.name in self._names
 
 
-def _become(binary: str, args: argparse.Namespace, given: dict[str, Any], own: dict[str, Any]) -> int:
+def _become(binary: str, args: argparse.Namespace, given: dict[str, Any], own: list[str]) -> int:
     """Replaces this process by TF Serving's server, with the same flags."""
     for flag in own:
         raise UsageError(

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mnist_tfx.serving.client.base import BaseClient, stubs
+from mnist_tfx.serving.client.channel import open_channel
 from mnist_tfx.serving.client.errors import ServingClientError
 from mnist_tfx.serving.client.images import EncodedImage, Rebatcher
 from mnist_tfx.serving.client.operations import Pause, Steps
@@ -29,9 +30,6 @@ class AsyncClient(BaseClient):
     async with AsyncClient("localhost:8500", model="fashion_mnist") as client:
         print((await client.predict(images)).labels)
     """
-
-    def __init__(self, address: str, model: str, **options: Any) -> None:
-        super().__init__(address, model, **options)
 
     async def predict(
         self, images: npt.ArrayLike, *, white: float | None = None, timeout: float | None = None
@@ -101,24 +99,19 @@ class AsyncClient(BaseClient):
     def _channel(self) -> Any:
         """Made at the first call: grpc.aio binds a channel to the event loop that runs where it is made."""
         self._loop = asyncio.get_running_loop()
-        if self._credentials is None:
-            return grpc.aio.insecure_channel(self.target, self._options)
-        return grpc.aio.secure_channel(self.target, self._credentials, self._options)
+        return open_channel(grpc.aio, self._settings.target, self._tls)
 
     @cached_property
     def _stubs(self) -> Mapping[str, Any]:
         return stubs(self._channel)
 
-    def _check_loop(self) -> None:
+    async def _drive(self, steps: Steps[T]) -> T:
+        """Carries out an operation's steps in this task."""
+        self._check_open()
         if "_channel" in self.__dict__ and self._loop is not asyncio.get_running_loop():
             raise ServingClientError(
                 "an AsyncClient belongs to the event loop of its first call: make one in each loop."
             )
-
-    async def _drive(self, steps: Steps[T]) -> T:
-        """Carries out an operation's steps in this task."""
-        self._check_open()
-        self._check_loop()
         try:
             step = next(steps)
             while True:

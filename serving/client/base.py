@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy.typing as npt
 
-from mnist_tfx.serving.client.channel import Retry, Tls, channel_options, resolve_target
+from mnist_tfx.serving.client.channel import Retry, Tls, resolve_target
 from mnist_tfx.serving.client.errors import InvalidInput, InvalidOption, ServingClientError, checked_seconds
 from mnist_tfx.serving.client.operations import METHODS, Operations, Settings
 
@@ -71,21 +71,13 @@ class BaseClient:
             batch_size=batch_size,
             class_names=None if class_names is None else tuple(class_names),
         )
-        self._credentials = None if tls is None else tls.credentials()
-        self._options = channel_options(self._settings.target, tls)
+        self.model = model
+        self._tls = tls
+        if tls is not None:
+            tls.credentials()  # a file that is none is told here, and not by the first call
         self._in_flight = in_flight
         self._operations = Operations(self._settings)
         self._closed = False
-
-    @property
-    def target(self) -> str:
-        """The gRPC target that the address stands for."""
-        return self._settings.target
-
-    @property
-    def model(self) -> str:
-        """The model's name."""
-        return self._settings.model
 
     def _check_open(self) -> None:
         if self._closed:

@@ -149,10 +149,10 @@ def channel_options(target: str, tls: Tls | None) -> list[tuple[str, Any]]:
     return options
 
 
-def open_channel(address: str, tls: Tls | None) -> grpc.Channel:
-    """A channel that connects at the first call. Raises InvalidOption for an address or a file that is none."""
+def open_channel(library: Any, address: str, tls: Tls | None) -> Any:
+    """A channel of `grpc` or `grpc.aio` that connects at the first call. Raises InvalidOption for a wrong address."""
     target = resolve_target(address)
     options = channel_options(target, tls)
     if tls is None:
-        return grpc.insecure_channel(target, options)
-    return grpc.secure_channel(target, tls.credentials(), options)
+        return library.insecure_channel(target, options)
+    return library.secure_channel(target, tls.credentials(), options)

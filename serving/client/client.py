@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mnist_tfx.serving.client.base import BaseClient, stubs
+from mnist_tfx.serving.client.channel import open_channel
 from mnist_tfx.serving.client.images import EncodedImage, Rebatcher
 from mnist_tfx.serving.client.operations import Pause, Steps
 from mnist_tfx.serving.client.results import Classification, ModelMetadata, Predictions, VersionStatus
@@ -33,10 +34,7 @@ class Client(BaseClient):
 
     def __init__(self, address: str, model: str, **options: Any) -> None:
         super().__init__(address, model, **options)
-        if self._credentials is None:
-            self._channel = grpc.insecure_channel(self.target, self._options)
-        else:
-            self._channel = grpc.secure_channel(self.target, self._credentials, self._options)
+        self._channel = open_channel(grpc, self._settings.target, self._tls)
         self._stubs = stubs(self._channel)
 
     def predict(

@@ -111,14 +111,9 @@ def read_encoded(image: EncodedImage) -> bytes:
             raise InvalidInput(f"cannot read {name}: {error.strerror or error}.") from error
         except (TypeError, ValueError) as error:  # no path at all, or one with a zero byte
             raise InvalidInput(f"{image!r} is neither a path nor the bytes of an image: {error}.") from error
-    if not is_encoded(content):
+    if not content.startswith((_PNG, _JPEG)):
         raise InvalidInput(f"{name} is neither PNG nor JPEG: it begins with {content[:8].hex(' ') or 'nothing'}.")
     return content
-
-
-def is_encoded(content: bytes) -> bool:
-    """Whether the content begins as PNG or JPEG do."""
-    return content.startswith((_PNG, _JPEG))
 
 
 def name_of(image: EncodedImage) -> str:

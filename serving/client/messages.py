@@ -9,9 +9,10 @@ default pool. What a field left out here would hold travels through as an unknow
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
+import grpc
 from google.protobuf import any_pb2, descriptor_pb2, descriptor_pool, message_factory, wrappers_pb2
 
 # A type is a scalar's name or a full name; `map<string, T>` and `repeated T` are as in .proto files, and
@@ -94,41 +95,11 @@ _MESSAGES: Mapping[str, Sequence[str]] = {
 }
 
 _DATA_TYPES = (
-    "INVALID",
-    "FLOAT",
-    "DOUBLE",
-    "INT32",
-    "UINT8",
-    "INT16",
-    "INT8",
-    "STRING",
-    "COMPLEX64",
-    "INT64",
-    "BOOL",
-    "QINT8",
-    "QUINT8",
-    "QINT32",
-    "BFLOAT16",
-    "QINT16",
-    "QUINT16",
-    "UINT16",
-    "COMPLEX128",
-    "HALF",
-    "RESOURCE",
-    "VARIANT",
-    "UINT32",
-    "UINT64",
-    "FLOAT8_E5M2",
-    "FLOAT8_E4M3FN",
-    "FLOAT8_E4M3FNUZ",
-    "FLOAT8_E4M3B11FNUZ",
-    "FLOAT8_E5M2FNUZ",
-    "INT4",
-    "UINT4",
-    "INT2",
-    "UINT2",
-    "FLOAT4_E2M1FN",
-)
+    "INVALID", "FLOAT", "DOUBLE", "INT32", "UINT8", "INT16", "INT8", "STRING", "COMPLEX64", "INT64", "BOOL",
+    "QINT8", "QUINT8", "QINT32", "BFLOAT16", "QINT16", "QUINT16", "UINT16", "COMPLEX128", "HALF", "RESOURCE",
+    "VARIANT", "UINT32", "UINT64", "FLOAT8_E5M2", "FLOAT8_E4M3FN", "FLOAT8_E4M3FNUZ", "FLOAT8_E4M3B11FNUZ",
+    "FLOAT8_E5M2FNUZ", "INT4", "UINT4", "INT2", "UINT2", "FLOAT4_E2M1FN",
+)  # fmt: skip
 
 # Every type but the invalid one has a `_REF` type, 100 further on.
 _ENUMS: Mapping[str, Mapping[str, int]] = {
@@ -142,35 +113,15 @@ _ENUMS: Mapping[str, Mapping[str, int]] = {
         "UNLOADING": 40,
         "END": 50,
     },
-    "tensorflow.error.Code": {
-        "OK": 0,
-        "CANCELLED": 1,
-        "UNKNOWN": 2,
-        "INVALID_ARGUMENT": 3,
-        "DEADLINE_EXCEEDED": 4,
-        "NOT_FOUND": 5,
-        "ALREADY_EXISTS": 6,
-        "PERMISSION_DENIED": 7,
-        "RESOURCE_EXHAUSTED": 8,
-        "FAILED_PRECONDITION": 9,
-        "ABORTED": 10,
-        "OUT_OF_RANGE": 11,
-        "UNIMPLEMENTED": 12,
-        "INTERNAL": 13,
-        "UNAVAILABLE": 14,
-        "DATA_LOSS": 15,
-        "UNAUTHENTICATED": 16,
-        "DO_NOT_USE_RESERVED_FOR_FUTURE_EXPANSION_USE_DEFAULT_IN_SWITCH_INSTEAD_": 20,
-    },
+    "tensorflow.error.Code": {code.name: code.value[0] for code in grpc.StatusCode}
+    | {"DO_NOT_USE_RESERVED_FOR_FUTURE_EXPANSION_USE_DEFAULT_IN_SWITCH_INSTEAD_": 20},
 }
-
-_PACKAGES = ("tensorflow.error", "tensorflow", "tensorflow.serving")  # each needs only those before it
 
 _FIELD = re.compile(r"(?:(\w+): )?(repeated )?(?:map<string, ([\w.]+)>|([\w.]+)) (\w+) = (\d+)")
 _FieldProto = descriptor_pb2.FieldDescriptorProto
 
 
-def _add_field(message: Any, full_name: str, line: str) -> None:
+def _add_field(message: Any, full_name: str, line: str, enums: Container[str]) -> None:
     """Adds one declared field, and the entry message that a map stands for."""
     match = _FIELD.fullmatch(line)
     assert match, line
@@ -181,13 +132,13 @@ def _add_field(message: Any, full_name: str, line: str) -> None:
     if map_value:
         entry = message.nested_type.add(name="".join(part.title() for part in name.split("_")) + "Entry")
         entry.options.map_entry = True
-        _add_field(entry, "", "string key = 1")
-        _add_field(entry, "", f"{map_value} value = 2")
+        _add_field(entry, "", "string key = 1", ())
+        _add_field(entry, "", f"{map_value} value = 2", enums)
         kind = f"{full_name}.{entry.name}"
     if "." not in kind:
         field.type = _FieldProto.Type.Value(f"TYPE_{kind.upper()}")
     else:
-        field.type = _FieldProto.TYPE_ENUM if kind in _ENUMS else _FieldProto.TYPE_MESSAGE
+        field.type = _FieldProto.TYPE_ENUM if kind in enums else _FieldProto.TYPE_MESSAGE
         field.type_name = f".{kind}"
     if oneof:
         if oneof not in [declared.name for declared in message.oneof_decl]:
@@ -195,7 +146,10 @@ def _add_field(message: Any, full_name: str, line: str) -> None:
         field.oneof_index = [declared.name for declared in message.oneof_decl].index(oneof)
 
 
-def _build_pool() -> descriptor_pool.DescriptorPool:
+def build_pool(
+    declared: Mapping[str, Sequence[str]], enums: Mapping[str, Mapping[str, int]], packages: Sequence[str]
+) -> descriptor_pool.DescriptorPool:
+    """A pool with declarations of the form above; `packages` are all of theirs, each after those that it needs."""
     files: dict[str, Any] = {
         package: descriptor_pb2.FileDescriptorProto(
             name=f"serving/client/{package}.proto",
@@ -204,20 +158,20 @@ def _build_pool() -> descriptor_pool.DescriptorPool:
             dependency=[
                 any_pb2.DESCRIPTOR.name,
                 wrappers_pb2.DESCRIPTOR.name,
-                *(f"serving/client/{needed}.proto" for needed in _PACKAGES[:order]),
+                *(f"serving/client/{needed}.proto" for needed in packages[:order]),
             ],
         )
-        for order, package in enumerate(_PACKAGES)
+        for order, package in enumerate(packages)
     }
     messages: dict[str, Any] = {}
-    for full_name, lines in _MESSAGES.items():
+    for full_name, lines in declared.items():
         parent, _, name = full_name.rpartition(".")
         nested_in = messages.get(parent)
         siblings = files[parent].message_type if nested_in is None else nested_in.nested_type
         messages[full_name] = message = siblings.add(name=name)
         for line in lines:
-            _add_field(message, full_name, line)
-    for full_name, values in _ENUMS.items():
+            _add_field(message, full_name, line, enums)
+    for full_name, values in enums.items():
         parent, _, name = full_name.rpartition(".")
         enum = (messages.get(parent) or files[parent]).enum_type.add(name=name)
         for value, number in values.items():
@@ -230,7 +184,7 @@ def _build_pool() -> descriptor_pool.DescriptorPool:
     return pool
 
 
-_POOL = _build_pool()
+_POOL = build_pool(_MESSAGES, _ENUMS, ("tensorflow.error", "tensorflow", "tensorflow.serving"))
 
 NAMES = tuple(_MESSAGES)
 """The full name of every message of this module."""

@@ -109,13 +109,23 @@ class Operations:
         self._known: dict[int, ModelMetadata] = {}
         self._current: ModelMetadata | None = None
 
-    def status(self, deadline: float) -> Steps[tuple[VersionStatus, ...]]:
-        """The state of every version of the model (of the pinned one, if one is), the newest first."""
-        return (yield from self._status(deadline))
-
-    def metadata(self, deadline: float) -> Steps[ModelMetadata]:
+    def metadata(self, deadline: float, attempts: int | None = None) -> Steps[ModelMetadata]:
         """The signatures of the version that answers, asked anew."""
-        return (yield from self._metadata(deadline))
+        request = messages.GetModelMetadataRequest(metadata_field=["signature_def"])
+        request.model_spec.CopyFrom(self._spec)
+        metadata = answers.read_metadata((yield from self._call(METADATA, request, deadline, attempts)))
+        newest = dict(list(self._known.items())[1 - _KNOWN_VERSIONS :])
+        self._known = {**newest, metadata.version: metadata}
+        self._current = metadata
+        return metadata
+
+    def status(self, deadline: float, attempts: int | None = None) -> Steps[tuple[VersionStatus, ...]]:
+        """The state of every version of the model (of the pinned one, if one is), the newest first."""
+        request = messages.GetModelStatusRequest()
+        request.model_spec.name = self._settings.model
+        if self._settings.version is not None:
+            request.model_spec.version.value = self._settings.version
+        return answers.read_statuses((yield from self._call(STATUS, request, deadline, attempts)))
 
     def wait_ready(self, timeout: float) -> Steps[int]:
         """Waits until the model (the pinned version or label, if any) answers; returns the version."""
@@ -125,8 +135,8 @@ class Operations:
             poll = min(deadline, time.monotonic() + _POLL_TIMEOUT)
             try:
                 if self._settings.label is not None:  # the states of a model do not tell its labels
-                    return (yield from self._metadata(poll, attempts=1)).version
-                statuses = yield from self._status(poll, attempts=1)
+                    return (yield from self.metadata(poll, attempts=1)).version
+                statuses = yield from self.status(poll, attempts=1)
                 ready = [status.version for status in statuses if status.available]
                 if ready:
                     return ready[0]
@@ -232,7 +242,7 @@ class Operations:
                 return check(self._signature(known, signature))
             except (InvalidInput, SignatureNotFound):
                 pass
-        fresh = yield from self._metadata(deadline)
+        fresh = yield from self.metadata(deadline)
         return check(self._signature(fresh, signature))
 
     def _signature(self, metadata: ModelMetadata, name: str) -> Signature:
@@ -242,22 +252,6 @@ class Operations:
                 f"{name!r}; it has: {', '.join(metadata.signatures)}."
             )
         return metadata.signatures[name]
-
-    def _metadata(self, deadline: float, attempts: int | None = None) -> Steps[ModelMetadata]:
-        request = messages.GetModelMetadataRequest(metadata_field=["signature_def"])
-        request.model_spec.CopyFrom(self._spec)
-        metadata = answers.read_metadata((yield from self._call(METADATA, request, deadline, attempts)))
-        newest = dict(list(self._known.items())[1 - _KNOWN_VERSIONS :])
-        self._known = {**newest, metadata.version: metadata}
-        self._current = metadata
-        return metadata
-
-    def _status(self, deadline: float, attempts: int | None = None) -> Steps[tuple[VersionStatus, ...]]:
-        request = messages.GetModelStatusRequest()
-        request.model_spec.name = self._settings.model
-        if self._settings.version is not None:
-            request.model_spec.version.value = self._settings.version
-        return answers.read_statuses((yield from self._call(STATUS, request, deadline, attempts)))
 
     def _call(self, method: Method, request: Any, deadline: float, attempts: int | None = None) -> Steps[Any]:
         """One call with its retries, all before `deadline` (by time.monotonic)."""

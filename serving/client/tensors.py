@@ -1,18 +1,23 @@
-"""NumPy arrays as TensorProtos and back, in microseconds and without TensorFlow."""
+"""NumPy arrays as TensorProtos and back, in microseconds and without TensorFlow.
+
+What is read is not trusted: nothing here allocates memory that the message's own bytes do not account for, but for the
+repetition of a last value, which the wire format allows and a limit bounds.
+"""
 
 from __future__ import annotations
 
 import functools
 import math
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from mnist_tfx.serving.client.messages import TensorProto, TensorShapeProto, enum_values
 
-# DataType -> NumPy dtype and the typed field that may hold the values. Half floats travel as their bits in int32,
-# complex numbers as pairs. Little-endian, as TensorFlow writes `tensor_content` on every machine it serves on.
+# NumPy dtype and the typed field that may hold the values. Little-endian, as TensorFlow writes `tensor_content` on
+# every machine it serves on.
 _TYPES: dict[str, tuple[str, str]] = {
     "DT_FLOAT": ("<f4", "float_val"),
     "DT_DOUBLE": ("<f8", "double_val"),
@@ -30,29 +35,36 @@ _TYPES: dict[str, tuple[str, str]] = {
     "DT_COMPLEX128": ("<c16", "dcomplex_val"),
     "DT_STRING": ("O", "string_val"),
 }
-_HELD = {"<f2": "<u2", "<c8": "<f4", "<c16": "<f8"}
+# The dtype of what a field holds, where it is not the array's: half floats travel as their bits, complex numbers as
+# pairs.
+HELD: Mapping[str, np.dtype[Any]] = {
+    "int_val": np.dtype("<i4"),
+    "half_val": np.dtype("<i4"),
+    "scomplex_val": np.dtype("<f4"),
+    "dcomplex_val": np.dtype("<f8"),
+}
 _NUMBERS = enum_values("tensorflow.DataType")
 _NAMES = {number: name for name, number in _NUMBERS.items()}
-_DTYPES = {_NUMBERS[name]: np.dtype(code) for name, (code, _) in _TYPES.items()}
-_DATA_TYPES = {dtype: number for number, dtype in _DTYPES.items()}
 _STRING = _NUMBERS["DT_STRING"]
-# DataType -> the array's dtype, the typed field, and the dtype of what the field holds.
-_READING = {
-    _NUMBERS[name]: (np.dtype(code), field, np.dtype(_HELD.get(code, code))) for name, (code, field) in _TYPES.items()
-}
 
-# A few bytes can announce a tensor of any size (one value stands for all); answers are never filled up beyond this.
+Types: TypeAlias = Mapping[int, tuple[np.dtype[Any], str]]
+TYPES: Types = {_NUMBERS[name]: (np.dtype(code), field) for name, (code, field) in _TYPES.items()}
+"""DataType -> the array's dtype, and the typed field."""
+_DATA_TYPES = {dtype: number for number, (dtype, _) in TYPES.items()}
+
 _MAX_FILLED_BYTES = 64 << 20
+_MAX_RANK = 64  # NumPy's own
+_PIECE = 1 << 16
 
 
 def dtype_of(data_type: int) -> np.dtype[Any] | None:
     """The NumPy dtype of a DataType; strings are `object` (bytes); None for what NumPy has no type for."""
-    return _DTYPES.get(data_type)
+    return TYPES[data_type][0] if data_type in TYPES else None
 
 
 def type_name(data_type: int) -> str:
     """The DataType's name: NumPy's (`float32`) if it has the type, else TensorFlow's (`string`, `bfloat16`)."""
-    dtype = _DTYPES.get(data_type)
+    dtype = dtype_of(data_type)
     if dtype is not None and data_type != _STRING:
         return dtype.name
     return _NAMES.get(data_type, str(data_type)).removeprefix("DT_").lower()
@@ -80,7 +92,7 @@ def encode(array: npt.NDArray[Any], tensor: Any = None) -> Any:
     if data_type == _STRING:
         tensor.string_val.extend([_as_bytes(value) for value in array.flat])
     else:
-        tensor.tensor_content = array.astype(_DTYPES[data_type], copy=False).tobytes()
+        tensor.tensor_content = array.astype(TYPES[data_type][0], copy=False).tobytes()
     return tensor
 
 
@@ -88,16 +100,6 @@ def encode(array: npt.NDArray[Any], tensor: Any = None) -> Any:
 def _shape_proto(shape: tuple[int, ...]) -> Any:
     """Cached: a program sends few shapes, and building one message a dimension costs more than the copy."""
     return TensorShapeProto(dim=[TensorShapeProto.Dim(size=size) for size in shape])
-
-
-@functools.lru_cache(maxsize=256)
-def _read_shape(serialized: bytes) -> tuple[tuple[int, ...], int]:
-    """A shape and how many elements it has; cached for the same reason."""
-    proto = TensorShapeProto.FromString(serialized)
-    shape = tuple(dim.size for dim in proto.dim)
-    if proto.unknown_rank or min(shape, default=0) < 0:
-        raise ValueError(f"a tensor's shape must be known; got {shape}")
-    return shape, math.prod(shape)
 
 
 def _as_bytes(value: object) -> bytes:
@@ -108,54 +110,91 @@ def _as_bytes(value: object) -> bytes:
     raise ValueError(f"a string tensor holds bytes or str, not {type(value).__name__}")
 
 
-def decode(tensor: Any) -> npt.NDArray[Any]:
-    """The array in a TensorProto, from `tensor_content` or from the typed field, whichever the server used.
+def decode(
+    tensor: Any, types: Types = TYPES, most_filled: int = _MAX_FILLED_BYTES, most_strings: int | None = None
+) -> npt.NDArray[Any]:
+    """The array in a TensorProto, from `tensor_content` or from the typed field, whichever the sender used.
+
+    Args:
+        tensor: the message; of this package, or of TensorFlow.
+        types: what there is.
+        most_filled: a message may hold fewer values than its shape: the last one is repeated (none stands for zeros),
+            up to an array of so many bytes.
+        most_strings: how many of them `tensor_content` may hold.
 
     Returns:
-        An array of the tensor's dtype and shape; strings as bytes in an object array.
+        An array of the tensor's dtype and shape, perhaps a read-only view of the message's bytes; strings as bytes in
+        an object array.
 
     Raises:
-        ValueError: the dtype has no NumPy type, or the values do not fit the shape.
+        ValueError: there is no such type, a dimension is negative or unknown, or the values do not fit the shape.
     """
     data_type = tensor.dtype
-    if data_type not in _READING:
+    if data_type not in types:
         raise ValueError(f"a tensor of type {type_name(data_type)} cannot be read into NumPy")
-    dtype, field, held = _READING[data_type]
-    shape, size = _read_shape(tensor.tensor_shape.SerializeToString())
+    dtype, field = types[data_type]
+    shape = _shape(tensor.tensor_shape)
+    count = math.prod(shape)
     content = tensor.tensor_content
-    if content:
-        if data_type == _STRING:
-            return _strings_in_content(content, size).reshape(shape)
-        if len(content) != size * dtype.itemsize:
-            raise ValueError(f"{len(content)} bytes of content do not make a {type_name(data_type)} tensor {shape}")
-        return np.frombuffer(content, dtype).reshape(shape)
-    typed = getattr(tensor, field)
-    values = np.fromiter(typed, held, len(typed))
-    if held is not dtype:
-        values = values.view(dtype)
-    if len(values) != size:
-        values = _filled(values, size, shape)
-    return values if len(shape) == 1 else values.reshape(shape)
+    values: Any
+    if not content:
+        values = _typed(field, getattr(tensor, field), dtype)
+    elif data_type == _STRING:
+        if count > min(len(content), len(content) if most_strings is None else most_strings):
+            raise ValueError(f"tensor_content has {len(content)} bytes; it cannot hold {count} strings")
+        values = _strings_in_content(content, count)
+    elif len(content) != count * dtype.itemsize:
+        raise ValueError(
+            f"tensor_content has {len(content)} bytes; shape {list(shape)} of {dtype} takes {count * dtype.itemsize}"
+        )
+    elif dtype.kind == "b":  # any other byte than 0 and 1 is undefined behaviour in a kernel
+        values = np.frombuffer(content, np.uint8) != 0
+    else:
+        values = np.frombuffer(content, dtype)
+    if len(values) != count:
+        values = _filled(values, count, shape, most_filled)
+    return values if len(shape) == 1 else values.reshape(shape)  # type: ignore[no-any-return]
+
+
+def _shape(proto: Any) -> tuple[int, ...]:
+    if proto.unknown_rank:
+        raise ValueError("the shape has an unknown rank")
+    shape = tuple([dim.size for dim in proto.dim])
+    if len(shape) > _MAX_RANK:
+        raise ValueError(f"the shape has {len(shape)} dimensions; at most {_MAX_RANK} are allowed")
+    if shape and min(shape) < 0:
+        raise ValueError(f"shape {list(shape)} has a negative dimension")
+    if math.prod(size for size in shape if size) >= 2**63:
+        raise ValueError("the shape has too many elements")
+    return shape
+
+
+def _typed(field: str, numbers: Sequence[Any], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+    values = np.empty(len(numbers), HELD.get(field, dtype))
+    for start in range(0, len(numbers), _PIECE):  # in pieces: other threads go on in between
+        values[start : start + _PIECE] = numbers[start : start + _PIECE]
+    if dtype.kind == "c":
+        if len(values) % 2:
+            raise ValueError(f"{field} has {len(values)} numbers; complex values are pairs")
+        return values.view(dtype)
+    if field == "half_val":
+        return values.astype(np.uint16).view(dtype)
+    return values.astype(dtype, copy=False)  # too large a number wraps around, as in TensorFlow
 
 
 def _strings_in_content(content: bytes, count: int) -> npt.NDArray[Any]:
     """TensorFlow's packing of strings (`EncodeStringList`): every length as a varint, then all the bytes."""
     lengths: list[int] = []
     position = 0
-    while len(lengths) < count:
-        length = shift = 0
-        while True:
-            if position >= len(content) or shift > 28:
-                raise ValueError(f"{len(content)} bytes of content do not hold {count} strings")
-            byte = content[position]
-            position += 1
-            length |= (byte & 0x7F) << shift
-            shift += 7
-            if byte < 0x80:
-                break
-        lengths.append(length)
-    if position + sum(lengths) != len(content):
-        raise ValueError(f"{len(content)} bytes of content do not hold {count} strings")
+    try:
+        while len(lengths) < count:
+            length, position = read_varint(content, position)
+            lengths.append(length)
+    except IndexError:
+        raise ValueError("tensor_content holds a broken string length") from None
+    taken = position + sum(lengths)
+    if taken != len(content):
+        raise ValueError(f"tensor_content has {len(content)} bytes; its {count} strings take {taken}")
     strings = np.empty(count, object)
     for index, length in enumerate(lengths):
         strings[index] = content[position : position + length]
@@ -163,13 +202,30 @@ def _strings_in_content(content: bytes, count: int) -> npt.NDArray[Any]:
     return strings
 
 
-def _filled(values: npt.NDArray[Any], size: int, shape: tuple[int, ...]) -> npt.NDArray[Any]:
-    """All `size` values where fewer were sent: the last stands for the rest, none at all for zeros (tensor.proto)."""
-    if len(values) > size:
-        raise ValueError(f"{len(values)} values do not make a tensor {shape}")
-    if size * values.dtype.itemsize > _MAX_FILLED_BYTES:
-        raise ValueError(f"{len(values)} values announce a tensor {shape}, which is too large to fill up")
-    nothing = b"" if values.dtype == object else 0
-    filled = np.full(size, values[-1] if len(values) else nothing, values.dtype)
+def read_varint(content: bytes, position: int) -> tuple[int, int]:
+    """The number there, of up to 64 bits, and where it ends. Raises IndexError where it is cut off or too long."""
+    byte = content[position]
+    if byte < 0x80:
+        return byte, position + 1
+    value = byte & 0x7F
+    for shift in range(7, 70, 7):
+        position += 1
+        byte = content[position]
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, position + 1
+    raise IndexError
+
+
+def _filled(values: npt.NDArray[Any], count: int, shape: tuple[int, ...], most: int) -> npt.NDArray[Any]:
+    if len(values) > count:
+        raise ValueError(f"there are {len(values)} values; shape {list(shape)} takes {count}")
+    if count * values.dtype.itemsize > most:
+        raise ValueError(
+            f"shape {list(shape)} takes {count} values and there are {len(values)}; the last is repeated up to {most} "
+            "bytes only"
+        )
+    filled = np.empty(count, values.dtype)
     filled[: len(values)] = values
+    filled[len(values) :] = values[-1] if len(values) else b"" if values.dtype == object else 0
     return filled

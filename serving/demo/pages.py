@@ -13,15 +13,13 @@ from typing import Any
 
 import tensorflow as tf
 from aiohttp import web
-from tensorflow.core.protobuf.meta_graph_pb2 import SignatureDef
 
 from mnist_tfx.contract.names import METADATA_PATH
 from mnist_tfx.serving.server.errors import ServingError
 from mnist_tfx.serving.server.manager import ModelManager
-from mnist_tfx.serving.server.versions import find_versions
 
 SIGNATURE = "images"
-IMAGE_SHAPE = (28, 28, 1)
+IMAGE_SHAPE = (-1, 28, 28, 1)
 
 _PHOTOGRAPHED = ("fashion_mnist",)  # the datasets of which nobody draws an example with a finger
 
@@ -49,13 +47,8 @@ class DemoModel:
     """None where the model's metadata does not tell; the page learns them from the answers."""
 
 
-def application(manager: ModelManager, base_paths: Callable[[], Mapping[str, str]]) -> web.Application:
-    """The page, to be mounted at a path of its own.
-
-    Args:
-        manager: knows which models are available.
-        base_paths: tells the base path of each model by name.
-    """
+def application(manager: ModelManager) -> web.Application:
+    """The page, to be mounted at a path of its own; `manager` knows which models are available."""
     pages = web.Application(middlewares=[_with_headers])
     for file in (files("mnist_tfx.serving.demo") / "page").iterdir():
         pages.router.add_get(f"/{file.name}", _file(file.read_bytes(), _CONTENT_TYPES[os.path.splitext(file.name)[1]]))
@@ -66,7 +59,7 @@ def application(manager: ModelManager, base_paths: Callable[[], Mapping[str, str
         raise web.HTTPFound(f"{request.path}/")  # without the slash, the page's own links would miss
 
     async def models(_request: web.Request) -> web.Response:
-        found = await asyncio.to_thread(demo_models, manager, base_paths())
+        found = await asyncio.to_thread(demo_models, manager)
         return web.json_response({"models": [asdict(model) for model in found]})
 
     pages.router.add_get("", whole_path)
@@ -74,20 +67,15 @@ def application(manager: ModelManager, base_paths: Callable[[], Mapping[str, str
     return pages
 
 
-def demo_models(manager: ModelManager, base_paths: Mapping[str, str]) -> list[DemoModel]:
+def demo_models(manager: ModelManager) -> list[DemoModel]:
     """The available models of 28 x 28 images, by name."""
     found: list[DemoModel] = []
     for name in sorted(manager.names()):
         with suppress(ServingError), manager.acquire(name) as servable:  # one that is not available is left out
-            if _takes_images(servable.signatures.get(SIGNATURE)):
-                found.append(_described(name, _metadata(base_paths.get(name, ""), servable.version)))
+            inputs = servable.signatures[SIGNATURE].inputs if SIGNATURE in servable.signatures else {}
+            if SIGNATURE in inputs and tuple(one.size for one in inputs[SIGNATURE].tensor_shape.dim) == IMAGE_SHAPE:
+                found.append(_described(name, _metadata(servable.path)))
     return found
-
-
-def _takes_images(signature: SignatureDef | None) -> bool:
-    if signature is None or SIGNATURE not in signature.inputs:
-        return False
-    return tuple(dim.size for dim in signature.inputs[SIGNATURE].tensor_shape.dim) == (-1, *IMAGE_SHAPE)
 
 
 def _described(name: str, metadata: Mapping[str, Any]) -> DemoModel:
@@ -99,10 +87,10 @@ def _described(name: str, metadata: Mapping[str, Any]) -> DemoModel:
     )
 
 
-def _metadata(base_path: str, version: int) -> dict[str, Any]:
+def _metadata(version: str) -> dict[str, Any]:
     """What the Trainer wrote into the model; empty where another hand made it."""
     with suppress(OSError, ValueError, tf.errors.OpError):
-        path = os.path.join(find_versions(base_path)[version], METADATA_PATH)
+        path = os.path.join(version, METADATA_PATH)
         if tf.io.gfile.exists(path):
             with tf.io.gfile.GFile(path) as file:
                 return dict(json.load(file))

@@ -65,6 +65,7 @@ def release(
             state = read_state(serving, model)
             plan = decide(state)
             followers = Followers(servers, timeout)
+            followers.let_look([plan.after], max(folder.stat().st_mtime for folder in (serving, state.folder)))
             with recorded(serving, plan.action, model, plan.before, plan.after, reason):
                 _make(plan, state, followers)
     except OSError as error:

@@ -19,6 +19,8 @@ from mnist_tfx.serving.client import (
 
 _CALL_SECONDS = 5.0
 _POLL_SECONDS = 0.1
+LOOK_SECONDS = 3.0
+"""In which a server that looks at its files each second has seen a change, its own list's and the folders'."""
 
 States = Mapping[int, VersionStatus]
 
@@ -77,6 +79,14 @@ class Followers:
         self._last = {server: dict(states) for server, states in answers.items()}
         self._timeout = timeout
 
+    def let_look(self, versions: Collection[int], changed_at: float) -> None:
+        """Waits until servers have looked at the last change, at `changed_at` (`time.time()`), where that matters.
+
+        A version that could not be loaded, and was put back, is tried again only by a server that saw it gone.
+        """
+        if any(last[version].error_message for last in self._last.values() for version in versions if version in last):
+            time.sleep(min(LOOK_SECONDS, max(0.0, changed_at + LOOK_SECONDS - time.time())))
+
     def wait(self, versions: Collection[int], labels: Mapping[str, int] | None = None) -> None:
         """Returns when these versions are available; with `labels`, also under these and no others.
 
@@ -86,12 +96,14 @@ class Followers:
             PipelineError: a server cannot load one, or takes longer than the timeout.
         """
         for server, last in self._last.items():
-            deadline = time.monotonic() + self._timeout
+            begin = time.monotonic()
+            deadline = begin + self._timeout
             while (states := server.states()) is None or not _is_reached(server, states, set(versions), labels):
                 for version in versions:
                     status = (states or {}).get(version)
-                    # What it said before the change, too, is no answer to it: it has not looked again yet.
-                    if status is not None and status.error_message and status != last.get(version):
+                    # What it said before the change, too, is no answer to it while it may not have looked again yet.
+                    looked = time.monotonic() > begin + LOOK_SECONDS
+                    if status is not None and status.error_message and (looked or status != last.get(version)):
                         raise PipelineError(
                             f"the server at {server.address} cannot load version {version}: {status.error_message}"
                         )

@@ -6,7 +6,7 @@ import argparse
 import sys
 
 from mnist_tfx.contract.errors import PipelineError
-from mnist_tfx.serving.server.flags import add_flags, as_options, given_flags, own_flags, tell_version
+from mnist_tfx.serving.server.flags import add_flags, as_options, given_flags, tell_version
 from mnist_tfx.serving.server.startup import load_libraries
 
 
@@ -25,7 +25,7 @@ def main() -> int:
     from mnist_tfx.serving.server.process import run
 
     try:
-        return run(ModelServer(ServerOptions(**own_flags(args), **as_options(given))))
+        return run(ModelServer(ServerOptions(**as_options(given))))
     except PipelineError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code

@@ -11,8 +11,9 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future
+from dataclasses import dataclass, field
 
 import grpc
 import numpy as np
@@ -21,7 +22,7 @@ from mnist_tfx.serving.server.config import BatchingParameters
 from mnist_tfx.serving.server.engine import Engine
 from mnist_tfx.serving.server.errors import ServingError, as_serving_error, deadline_exceeded
 from mnist_tfx.serving.server.metrics import Metrics
-from mnist_tfx.serving.server.rows import check_rows, count_rows, join, split
+from mnist_tfx.serving.server.rows import Arrays, check_rows, count_rows, join, split
 
 Outputs = dict[str, np.ndarray]
 
@@ -29,7 +30,7 @@ Outputs = dict[str, np.ndarray]
 class _Task(Future[Outputs]):
     """A request; the future is its answer's. `deadline`: `time.monotonic()` seconds."""
 
-    def __init__(self, inputs: Mapping[str, np.ndarray], deadline: float | None) -> None:
+    def __init__(self, inputs: Arrays, deadline: float | None) -> None:
         super().__init__()
         self.inputs = inputs
         self.rows = count_rows(inputs)
@@ -37,19 +38,17 @@ class _Task(Future[Outputs]):
         self.queued_at = time.monotonic()
 
 
+@dataclass(eq=False, slots=True)
 class _Batch:
     """Requests that can be computed together: same engine, signature, outputs, dtypes and dimensions of a row."""
 
-    __slots__ = ("due", "engine", "key", "outputs", "rows", "signature", "tasks")
-
-    def __init__(self, engine: Engine, signature: str, outputs: tuple[str, ...], key: tuple, due: float) -> None:
-        self.engine = engine
-        self.signature = signature
-        self.outputs = outputs
-        self.key = key
-        self.due = due  # `time.monotonic()` seconds; 0: nothing more is added to it
-        self.rows = 0
-        self.tasks: list[_Task] = []
+    engine: Engine
+    signature: str
+    outputs: tuple[str, ...]
+    key: tuple
+    due: float  # `time.monotonic()` seconds; 0: nothing more is added to it
+    rows: int = 0
+    tasks: list[_Task] = field(default_factory=list)
 
 
 class Batcher:
@@ -69,12 +68,7 @@ class Batcher:
         self._closed = False
 
     def submit(
-        self,
-        engine: Engine,
-        signature: str,
-        inputs: Mapping[str, np.ndarray],
-        outputs: Sequence[str],
-        deadline: float | None = None,
+        self, engine: Engine, signature: str, inputs: Arrays, outputs: Sequence[str], deadline: float | None = None
     ) -> Future[Outputs]:
         """Queues a request (it must have passed `Engine.check`).
 
@@ -137,7 +131,7 @@ class Batcher:
             look = True
         return look
 
-    def _form(self, inputs: Mapping[str, np.ndarray]) -> tuple:
+    def _form(self, inputs: Arrays) -> tuple:
         """What the inputs of one batch have in common."""
         variable = self._parameters.pad_variable_length_inputs
         return tuple([(n, a.dtype, a.ndim if variable else a.shape[1:]) for n, a in sorted(inputs.items())])
@@ -219,9 +213,7 @@ class Batcher:
             return [{name: np.concatenate([part[name] for [part] in done]) for name in batch.outputs}]
         return self._execute(batch, [task.inputs for task in tasks], sizes)
 
-    def _execute(
-        self, batch: _Batch, inputs: Sequence[Mapping[str, np.ndarray]], sizes: Sequence[int]
-    ) -> list[Outputs]:
+    def _execute(self, batch: _Batch, inputs: Sequence[Arrays], sizes: Sequence[int]) -> list[Outputs]:
         rows = self._padded(sum(sizes))
         joined = join(inputs, rows, self._parameters.pad_variable_length_inputs)
         self._metrics.batch_processed(rows, rows - sum(sizes))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
 
 import grpc
 from tensorflow.core.protobuf.config_pb2 import ConfigProto
@@ -11,10 +13,12 @@ from tensorflow_serving.config.model_server_config_pb2 import ModelServerConfig
 
 from mnist_tfx.contract.errors import UsageError
 from mnist_tfx.serving.server import config_files
-from mnist_tfx.serving.server.config_files import BatchingParameters, MonitoringConfig, SslConfig
+from mnist_tfx.serving.server.config_files import BatchingParameters, MonitoringConfig
+from mnist_tfx.serving.server.config_messages import new_message
+from mnist_tfx.serving.server.flags import Flags
 from mnist_tfx.serving.server.listening import is_loopback
 
-__all__ = ["BatchingParameters", "LoadOptions", "MonitoringConfig", "ServerOptions", "SslConfig"]
+__all__ = ["BatchingParameters", "LoadOptions", "MonitoringConfig", "ServerOptions"]
 
 
 @dataclass(frozen=True)
@@ -28,38 +32,8 @@ class LoadOptions:
 
 
 @dataclass(frozen=True)
-class ServerOptions:
-    """TF Serving's flags with its defaults, and `host`; the methods read the files that they name."""
-
-    host: str = "127.0.0.1"
-    port: int = 8500
-    grpc_socket_path: str = ""
-    rest_api_port: int = 0
-    rest_api_timeout_in_ms: int = 30_000
-    rest_api_enable_cors_support: bool = False
-    model_name: str = "default"
-    model_base_path: str = ""
-    model_config_file: str = ""
-    model_config_file_poll_wait_seconds: float = 0
-    file_system_poll_wait_seconds: float = 1
-    allow_version_labels_for_unavailable_models: bool = False
-    monitoring_config_file: str = ""
-    enable_batching: bool = False
-    batching_parameters_file: str = ""
-    ssl_config_file: str = ""
-    grpc_channel_arguments: str = ""
-    max_num_load_retries: int = 5
-    load_retry_interval_micros: int = 60_000_000
-    enable_serialization_as_tensor_content: bool = False
-    use_alts_credentials: bool = False
-    saved_model_tags: str = "serve"
-    enable_model_warmup: bool = True
-    num_request_iterations_for_warmup: int = 0
-    tensorflow_session_config_file: str = ""
-    tensorflow_session_parallelism: int = 0
-    tensorflow_intra_op_parallelism: int = 0
-    per_process_gpu_memory_fraction: float = 0
-    enable_reload_config: bool | None = None
+class ServerOptions(Flags):
+    """The flags; the methods read the files that they name."""
 
     def models(self) -> ModelServerConfig:
         """The models of `model_config_file`, or of `model_name` and `model_base_path`. Raises UsageError."""
@@ -67,7 +41,12 @@ class ServerOptions:
             return config_files.read_models(self.model_config_file)
         if not self.model_base_path:
             raise UsageError("Nothing to serve: give --model_config_file, or --model_name and --model_base_path.")
-        return config_files.single_model(self.model_name, self.model_base_path)
+        config = ModelServerConfig()
+        base_path = self.model_base_path if "://" in self.model_base_path else os.path.abspath(self.model_base_path)
+        config.model_config_list.config.add(
+            name=self.model_name, base_path=base_path, model_platform=config_files.PLATFORM
+        )
+        return config_files.checked(config, "--model_name, --model_base_path")
 
     def batching(self) -> BatchingParameters | None:
         """The batching parameters; None where batching is off. Raises UsageError."""
@@ -77,17 +56,40 @@ class ServerOptions:
             return None
         if not self.batching_parameters_file:
             return BatchingParameters()
-        return config_files.read_batching(self.batching_parameters_file)
+        message = config_files.read(self.batching_parameters_file, new_message("BatchingParameters"))
+        known = {field.name for field in fields(BatchingParameters)}
+        given = {field.name: value for field, value in message.ListFields() if field.name in known}
+        sizes = tuple(given.pop("allowed_batch_sizes", ()))
+        try:
+            return BatchingParameters(
+                allowed_batch_sizes=sizes, **{name: getattr(value, "value", value) for name, value in given.items()}
+            )
+        except ValueError as error:
+            raise UsageError(f"{self.batching_parameters_file}: {error}.") from None
 
     def monitoring(self) -> MonitoringConfig:
         """The monitoring settings. Raises UsageError."""
-        if not self.monitoring_config_file:
+        path = self.monitoring_config_file
+        if not path:
             return MonitoringConfig()
-        return config_files.read_monitoring(self.monitoring_config_file)
+        prometheus = config_files.read(path, new_message("MonitoringConfig")).prometheus_config
+        where = prometheus.path or config_files.PROMETHEUS_PATH
+        if not where.startswith("/"):
+            raise UsageError(f"{path}: prometheus_config.path is {where!r}; it must begin with '/'.")
+        return MonitoringConfig(enable=prometheus.enable, path=where)
 
-    def ssl(self) -> SslConfig | None:
-        """The TLS settings; None where there are none. Raises UsageError."""
-        return config_files.read_ssl(self.ssl_config_file) if self.ssl_config_file else None
+    def ssl(self) -> Any:
+        """The TLS settings, an SSLConfig of PEM texts; None where there are none. Raises UsageError."""
+        path = self.ssl_config_file
+        if not path:
+            return None
+        message = config_files.read(path, new_message("SSLConfig"))
+        for name in ("server_key", "server_cert"):
+            if "-----BEGIN " not in getattr(message, name):
+                raise UsageError(f"{path}: {name} holds no PEM text (the text itself is expected there, not a path).")
+        if message.client_verify and not message.custom_ca:
+            raise UsageError(f"{path}: client_verify needs custom_ca, the PEM text of the CA that signs the clients.")
+        return message
 
     def credentials(self) -> grpc.ServerCredentials | None:
         """Of the gRPC port and the UNIX socket; None where they are open to all. Raises UsageError."""

@@ -13,7 +13,6 @@ from tensorflow_serving.config.model_server_config_pb2 import TENSORFLOW, ModelS
 
 from mnist_tfx.contract.cpus import cpu_count
 from mnist_tfx.contract.errors import UsageError
-from mnist_tfx.serving.server.config_messages import new_message
 
 PLATFORM = "tensorflow"
 PROMETHEUS_PATH = "/monitoring/prometheus/metrics"
@@ -78,16 +77,6 @@ class MonitoringConfig:
     path: str = PROMETHEUS_PATH
 
 
-@dataclass(frozen=True)
-class SslConfig:
-    """PEM texts for the gRPC port; `client_verify` asks clients for a certificate that `custom_ca` signed."""
-
-    server_key: str
-    server_cert: str
-    custom_ca: str = ""
-    client_verify: bool = False
-
-
 def check_models(config: ModelServerConfig) -> None:
     """Raises ValueError for a list of models that TF Serving refuses.
 
@@ -120,73 +109,18 @@ def check_models(config: ModelServerConfig) -> None:
             )
 
 
-def single_model(name: str, base_path: str) -> ModelServerConfig:
-    """What `--model_name` and `--model_base_path` mean. Raises UsageError."""
-    config = ModelServerConfig()
-    if "://" not in base_path:
-        base_path = os.path.abspath(base_path)
-    config.model_config_list.config.add(name=name, base_path=base_path, model_platform=PLATFORM)
+def checked(config: ModelServerConfig, where: str) -> ModelServerConfig:
+    """The list, if it can be served. Raises UsageError, which tells `where` it was given."""
     try:
         check_models(config)
     except ValueError as error:
-        raise UsageError(f"--model_name, --model_base_path: {error}.") from None
+        raise UsageError(f"{where}: {error}.") from None
     return config
 
 
 def read_models(path: str) -> ModelServerConfig:
     """Reads a `--model_config_file`. Raises UsageError."""
-    config = ModelServerConfig()
-    read(path, config)
-    try:
-        check_models(config)
-    except ValueError as error:
-        raise UsageError(f"{path}: {error}.") from None
-    return config
-
-
-def read_batching(path: str) -> BatchingParameters:
-    """Reads a `--batching_parameters_file`. Raises UsageError."""
-    message = read(path, new_message("BatchingParameters"))
-    given: dict[str, Any] = {
-        name: getattr(message, name).value
-        for name in (
-            "max_batch_size",
-            "batch_timeout_micros",
-            "max_enqueued_batches",
-            "num_batch_threads",
-            "enable_large_batch_splitting",
-            "max_execution_batch_size",
-        )
-        if message.HasField(name)
-    }
-    try:
-        return BatchingParameters(
-            allowed_batch_sizes=tuple(message.allowed_batch_sizes),
-            pad_variable_length_inputs=message.pad_variable_length_inputs,
-            **given,
-        )
-    except ValueError as error:
-        raise UsageError(f"{path}: {error}.") from None
-
-
-def read_monitoring(path: str) -> MonitoringConfig:
-    """Reads a `--monitoring_config_file`. Raises UsageError."""
-    prometheus = read(path, new_message("MonitoringConfig")).prometheus_config
-    where = prometheus.path or PROMETHEUS_PATH
-    if not where.startswith("/"):
-        raise UsageError(f"{path}: prometheus_config.path is {where!r}; it must begin with '/'.")
-    return MonitoringConfig(enable=prometheus.enable, path=where)
-
-
-def read_ssl(path: str) -> SslConfig:
-    """Reads an `--ssl_config_file`. Raises UsageError."""
-    message = read(path, new_message("SSLConfig"))
-    for name in ("server_key", "server_cert"):
-        if "-----BEGIN " not in getattr(message, name):
-            raise UsageError(f"{path}: {name} holds no PEM text (the text itself is expected there, not a path).")
-    if message.client_verify and not message.custom_ca:
-        raise UsageError(f"{path}: client_verify needs custom_ca, the PEM text of the CA that signs the clients.")
-    return SslConfig(message.server_key, message.server_cert, message.custom_ca, message.client_verify)
+    return checked(read(path, ModelServerConfig()), path)
 
 
 def read(path: str, message: Any) -> Any:

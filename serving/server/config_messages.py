@@ -9,59 +9,36 @@ from __future__ import annotations
 
 from typing import Any
 
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, wrappers_pb2
+from google.protobuf import message_factory
+
+from mnist_tfx.serving.client.messages import build_pool
 
 _PACKAGE = "tensorflow.serving"
-_Field = descriptor_pb2.FieldDescriptorProto
-_INT64_VALUE = ".google.protobuf.Int64Value"
-
-_MESSAGES: dict[str, dict[str, int | str]] = {
-    "BatchingParameters": {
-        "max_batch_size": _INT64_VALUE,
-        "batch_timeout_micros": _INT64_VALUE,
-        "max_enqueued_batches": _INT64_VALUE,
-        "num_batch_threads": _INT64_VALUE,
-        "enable_large_batch_splitting": ".google.protobuf.BoolValue",
-        "max_execution_batch_size": _INT64_VALUE,
-        "thread_pool_name": ".google.protobuf.StringValue",
-        "allowed_batch_sizes": _Field.TYPE_INT64,
-        "pad_variable_length_inputs": _Field.TYPE_BOOL,
+_POOL = build_pool(
+    {
+        f"{_PACKAGE}.BatchingParameters": (
+            "google.protobuf.Int64Value max_batch_size = 1",
+            "google.protobuf.Int64Value batch_timeout_micros = 2",
+            "google.protobuf.Int64Value max_enqueued_batches = 3",
+            "google.protobuf.Int64Value num_batch_threads = 4",
+            "google.protobuf.BoolValue enable_large_batch_splitting = 5",
+            "google.protobuf.Int64Value max_execution_batch_size = 6",
+            "google.protobuf.StringValue thread_pool_name = 7",
+            "repeated int64 allowed_batch_sizes = 8",
+            "bool pad_variable_length_inputs = 9",
+        ),
+        f"{_PACKAGE}.PrometheusConfig": ("bool enable = 1", "string path = 2"),
+        f"{_PACKAGE}.MonitoringConfig": (f"{_PACKAGE}.PrometheusConfig prometheus_config = 1",),
+        f"{_PACKAGE}.SSLConfig": (
+            "string server_key = 1",
+            "string server_cert = 2",
+            "string custom_ca = 3",
+            "bool client_verify = 4",
+        ),
     },
-    "PrometheusConfig": {"enable": _Field.TYPE_BOOL, "path": _Field.TYPE_STRING},
-    "MonitoringConfig": {"prometheus_config": f".{_PACKAGE}.PrometheusConfig"},
-    "SSLConfig": {
-        "server_key": _Field.TYPE_STRING,
-        "server_cert": _Field.TYPE_STRING,
-        "custom_ca": _Field.TYPE_STRING,
-        "client_verify": _Field.TYPE_BOOL,
-    },
-}
-_REPEATED = {"allowed_batch_sizes"}
-
-
-def _build() -> descriptor_pool.DescriptorPool:
-    pool = descriptor_pool.DescriptorPool()
-    wrappers = descriptor_pb2.FileDescriptorProto()
-    wrappers_pb2.DESCRIPTOR.CopyToProto(wrappers)
-    pool.Add(wrappers)
-    file = descriptor_pb2.FileDescriptorProto(
-        name="server_config.proto", package=_PACKAGE, syntax="proto3", dependency=[wrappers.name]
-    )
-    for message_name, fields in _MESSAGES.items():
-        message = file.message_type.add(name=message_name)
-        for number, (name, kind) in enumerate(fields.items(), start=1):
-            field = message.field.add(name=name, number=number, label=_Field.LABEL_OPTIONAL)
-            if name in _REPEATED:
-                field.label = _Field.LABEL_REPEATED
-            if isinstance(kind, str):
-                field.type, field.type_name = _Field.TYPE_MESSAGE, kind
-            else:
-                field.type = kind  # type: ignore[assignment]
-    pool.Add(file)
-    return pool
-
-
-_POOL = _build()
+    {},
+    (_PACKAGE,),
+)
 
 
 def new_message(name: str) -> Any:

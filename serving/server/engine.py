@@ -19,6 +19,7 @@ from tensorflow.core.protobuf.config_pb2 import CallableOptions
 from tensorflow.core.protobuf.meta_graph_pb2 import SignatureDef
 
 from mnist_tfx.serving.server.errors import ServingError, invalid
+from mnist_tfx.serving.server.rows import Arrays
 from mnist_tfx.serving.server.tensors import enum_of, type_name
 
 logger = logging.getLogger(__name__)
@@ -58,6 +59,7 @@ class Engine:
                 grpc.StatusCode.NOT_FOUND,
                 f"Could not find SavedModel .pb or .pbtxt at supplied export directory path: {path}",
             )
+        self.path = path
         config = tf.compat.v1.ConfigProto(allow_soft_placement=True, intra_op_parallelism_threads=threads)
         config.gpu_options.allow_growth = True  # two versions share a GPU during a swap
         config.MergeFrom(session or tf.compat.v1.ConfigProto())
@@ -83,7 +85,7 @@ class Engine:
             except ServingError as error:
                 logger.warning("%s: %s", path, error)
 
-    def check(self, signature_name: str, inputs: Mapping[str, np.ndarray], outputs: Sequence[str]) -> None:
+    def check(self, signature_name: str, inputs: Arrays, outputs: Sequence[str]) -> None:
         """Checks names and types against the signature; shapes are the kernels' matter. Raises ServingError."""
         feeds = self._feeds.get(signature_name)
         if feeds is None:
@@ -93,7 +95,10 @@ class Engine:
         known_outputs = self.signatures[signature_name].outputs
         for output in outputs:
             if output not in known_outputs:
-                raise invalid(f"output tensor alias not found in signature: {output}")
+                raise invalid(
+                    f"output tensor alias not found in signature: {output} Outputs expected to be in the set "
+                    f"{{{','.join(sorted(known_outputs))}}}."
+                )
         if len(inputs) != len(feeds) or any(key not in inputs for key, _ in feeds):
             raise _wrong_keys(inputs, [key for key, _ in feeds])
         for position, (key, expected) in enumerate(feeds):
@@ -104,9 +109,7 @@ class Engine:
             if given != expected:
                 raise invalid(f"Expects arg[{position}] to be {type_name(expected)} but {type_name(given)} is provided")
 
-    def run(
-        self, signature_name: str, inputs: Mapping[str, np.ndarray], outputs: Sequence[str]
-    ) -> dict[str, np.ndarray]:
+    def run(self, signature_name: str, inputs: Arrays, outputs: Sequence[str]) -> dict[str, np.ndarray]:
         """Computes `outputs` of a signature, each by its name there; strings are arrays of bytes objects.
 
         The inputs must have passed `check`. Raises ServingError with the kernel's own status and words.
@@ -162,7 +165,7 @@ def _op_error(error: tf.errors.OpError) -> ServingError:
     return ServingError(_CODES.get(error.error_code, grpc.StatusCode.UNKNOWN), error.message)
 
 
-def _wrong_keys(inputs: Mapping[str, np.ndarray], expected: Sequence[str]) -> ServingError:
+def _wrong_keys(inputs: Arrays, expected: Sequence[str]) -> ServingError:
     extra = ",".join(sorted(set(inputs) - set(expected)))
     missing = ",".join(sorted(set(expected) - set(inputs)))
     return invalid(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from importlib.metadata import version
 from typing import Any
 
@@ -18,37 +19,65 @@ def _boolean(text: str) -> bool:
     raise argparse.ArgumentTypeError(f"{text!r} is neither true nor false")
 
 
-# Name: (type, metavar, help). These are all flags of TF Serving 2.20; the names are fields of `ServerOptions`.
-FLAGS: dict[str, tuple[Any, str, str]] = {
-    "port": (int, "PORT", "gRPC port (default 8500; 0: none beside --grpc_socket_path, else any; -1: any free one)"),
-    "rest_api_port": (int, "PORT", "REST port (0: none; -1: any free one)"),
-    "grpc_socket_path": (str, "FILE", "also answer gRPC on this UNIX socket"),
-    "rest_api_timeout_in_ms": (int, "MS", "of a REST request, its arrival included (default 30000)"),
-    "rest_api_enable_cors_support": (_boolean, "BOOL", "pages of other origins may call the REST port"),
-    "model_name": (str, "NAME", "of the model at --model_base_path (default: default)"),
-    "model_base_path": (str, "DIR", "the folder of the one model to serve; its subfolders are versions"),
-    "model_config_file": (str, "FILE", "ModelServerConfig: several models, version policies, labels"),
-    "model_config_file_poll_wait_seconds": (float, "S", "look at that file every so often (default 0: never again)"),
-    "file_system_poll_wait_seconds": (float, "S", "look for new versions every so often (default 1)"),
-    "allow_version_labels_for_unavailable_models": (_boolean, "BOOL", "a label may name a version that is loading"),
-    "monitoring_config_file": (str, "FILE", "MonitoringConfig: Prometheus metrics on the REST port"),
-    "enable_batching": (_boolean, "BOOL", "compute requests together"),
-    "batching_parameters_file": (str, "FILE", "BatchingParameters"),
-    "ssl_config_file": (str, "FILE", "SSLConfig: TLS or mutual TLS for gRPC"),
-    "use_alts_credentials": (_boolean, "BOOL", "Google's ALTS for gRPC, on its machines"),
-    "grpc_channel_arguments": (str, "K=V,...", "for gRPC, such as grpc.max_receive_message_length=134217728"),
-    "max_num_load_retries": (int, "N", "how often a version that does not load is tried again (default 5)"),
-    "load_retry_interval_micros": (int, "US", "how long to wait in between (default 60000000)"),
-    "saved_model_tags": (str, "TAG,...", "of the meta graph to load (default: serve)"),
-    "enable_model_warmup": (_boolean, "BOOL", "replay a version's warm-up requests before it serves (default true)"),
-    "num_request_iterations_for_warmup": (int, "N", "how often each is replayed (default 1)"),
-    "tensorflow_session_config_file": (str, "FILE", "TensorFlow's ConfigProto"),
-    "tensorflow_session_parallelism": (int, "N", "threads that one large operation spreads over"),
-    "tensorflow_intra_op_parallelism": (int, "N", "the same; it wins"),
-    "per_process_gpu_memory_fraction": (float, "F", "of the GPU's memory, taken at the start"),
-    "enable_serialization_as_tensor_content": (_boolean, "BOOL", "outputs as tensor_content, not in typed fields"),
-    "version": (_boolean, "BOOL", "tell the version and end"),
-}
+def _flag(default: Any, metavar: str, text: str) -> Any:
+    told = f" (default {str(default).lower()})" if default else ""
+    return field(default=default, metadata={"metavar": metavar, "help": text + told})
+
+
+@dataclass(frozen=True)
+class Flags:
+    """TF Serving's flags with its defaults, and those of our own server."""
+
+    host: str = _flag("127.0.0.1", "HOST", "the name or address that our own server listens on (0.0.0.0: all)")
+    enable_reload_config: bool | None = _flag(
+        None,
+        "BOOL",
+        "whether clients of our own server may replace its list of models by HandleReloadConfigRequest (default: they "
+        "may where it listens on loopback only, or with mutual TLS)",
+    )
+    port: int = _flag(8500, "PORT", "gRPC port (0: none beside --grpc_socket_path, else any; -1: any free one)")
+    rest_api_port: int = _flag(0, "PORT", "REST port (0: none; -1: any free one)")
+    grpc_socket_path: str = _flag("", "FILE", "also answer gRPC on this UNIX socket")
+    rest_api_timeout_in_ms: int = _flag(30_000, "MS", "of a REST request, its arrival included")
+    rest_api_enable_cors_support: bool = _flag(False, "BOOL", "pages of other origins may call the REST port")
+    model_name: str = _flag("default", "NAME", "of the model at --model_base_path")
+    model_base_path: str = _flag("", "DIR", "the folder of the one model to serve; its subfolders are versions")
+    model_config_file: str = _flag("", "FILE", "ModelServerConfig: several models, version policies, labels")
+    model_config_file_poll_wait_seconds: float = _flag(0, "S", "look at that file every so often (0: never again)")
+    file_system_poll_wait_seconds: float = _flag(1, "S", "look for new versions every so often")
+    allow_version_labels_for_unavailable_models: bool = _flag(
+        False, "BOOL", "a label may name a version that is loading"
+    )
+    monitoring_config_file: str = _flag("", "FILE", "MonitoringConfig: Prometheus metrics on the REST port")
+    enable_batching: bool = _flag(False, "BOOL", "compute requests together")
+    batching_parameters_file: str = _flag("", "FILE", "BatchingParameters")
+    ssl_config_file: str = _flag("", "FILE", "SSLConfig: TLS or mutual TLS for gRPC")
+    use_alts_credentials: bool = _flag(False, "BOOL", "Google's ALTS for gRPC, on its machines")
+    grpc_channel_arguments: str = _flag("", "K=V,...", "for gRPC, such as grpc.max_receive_message_length=134217728")
+    max_num_load_retries: int = _flag(5, "N", "how often a version that does not load is tried again")
+    load_retry_interval_micros: int = _flag(60_000_000, "US", "how long to wait in between")
+    saved_model_tags: str = _flag("serve", "TAG,...", "of the meta graph to load")
+    enable_model_warmup: bool = _flag(True, "BOOL", "replay a version's warm-up requests before it serves")
+    num_request_iterations_for_warmup: int = _flag(0, "N", "how often each is replayed (0: once)")
+    tensorflow_session_config_file: str = _flag("", "FILE", "TensorFlow's ConfigProto")
+    tensorflow_session_parallelism: int = _flag(0, "N", "threads that one large operation spreads over")
+    tensorflow_intra_op_parallelism: int = _flag(0, "N", "the same; it wins")
+    per_process_gpu_memory_fraction: float = _flag(0, "F", "of the GPU's memory, taken at the start")
+    enable_serialization_as_tensor_content: bool = _flag(
+        False, "BOOL", "outputs as tensor_content, not in typed fields"
+    )
+
+
+_KINDS = {"int": int, "float": float, "str": str, "bool": _boolean, "bool | None": _boolean}
+OWN = ("host", "enable_reload_config")
+"""The flags that TF Serving does not have."""
+
+# Name: (type, metavar, help).
+_ALL: dict[str, tuple[Any, str, str]] = {
+    one.name: (_KINDS[str(one.type)], one.metadata["metavar"], one.metadata["help"]) for one in fields(Flags)
+} | {"version": (_boolean, "BOOL", "tell the version and end")}
+FLAGS = {name: entry for name, entry in _ALL.items() if name not in OWN}
+"""Those of TF Serving 2.20 that our own server obeys."""
 # Name: (type, why our own server need not obey it, or cannot).
 WITHOUT_EFFECT: dict[str, tuple[Any, str]] = {
     "enable_grpc_healthcheck_service": (_boolean, "grpc.health.v1 is always there"),
@@ -72,33 +101,19 @@ WITHOUT_EFFECT: dict[str, tuple[Any, str]] = {
     "skip_initialize_tpu": (_boolean, "TPUs are not used"),
     "enable_profiler": (_boolean, "there is no profiler service"),
 }
-_OWN: dict[str, tuple[Any, str, str]] = {
-    "host": (str, "HOST", "the name or address that our own server listens on (default 127.0.0.1; 0.0.0.0: all)"),
-    "enable_reload_config": (
-        _boolean,
-        "BOOL",
-        "whether clients of our own server may replace its list of models by HandleReloadConfigRequest (default: they "
-        "may where it listens on loopback only, or with mutual TLS)",
-    ),
-}
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """Declares all of them, and those of our own server; one that is not given is None."""
     no_effect = {name: (kind, "X", f"without effect here: {why}") for name, (kind, why) in WITHOUT_EFFECT.items()}
-    for name, (kind, metavar, text) in (_OWN | FLAGS | no_effect).items():
+    for name, (kind, metavar, text) in (_ALL | no_effect).items():
         optional: dict[str, Any] = {"nargs": "?", "const": True} if kind is _boolean else {}
         parser.add_argument(f"--{name}", type=kind, metavar=metavar, help=text, **optional)
 
 
 def given_flags(args: argparse.Namespace) -> dict[str, Any]:
-    """TF Serving's flags that the command line gave."""
-    return _given(args, FLAGS | WITHOUT_EFFECT)
-
-
-def own_flags(args: argparse.Namespace) -> dict[str, Any]:
-    """Our own server's flags that the command line gave."""
-    return _given(args, _OWN)
+    """The flags that the command line gave."""
+    return {name: getattr(args, name) for name in _ALL | WITHOUT_EFFECT if getattr(args, name) is not None}
 
 
 def as_options(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -118,10 +133,6 @@ def tell_version() -> int:
     """What `--version` asks for; returns the exit code."""
     print(f"mnist-tfx model server: {version('mnist-tfx')}\nTensorFlow Library: {version('tensorflow')}")
     return 0
-
-
-def _given(args: argparse.Namespace, names: Iterable[str]) -> dict[str, Any]:
-    return {name: getattr(args, name) for name in names if getattr(args, name) is not None}
 
 
 def _text(value: Any) -> str:

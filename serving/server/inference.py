@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
 
 import grpc
 import numpy as np
@@ -13,97 +14,78 @@ from tensorflow.core.protobuf.meta_graph_pb2 import SignatureDef
 from tensorflow_serving.apis import classification_pb2, inference_pb2, input_pb2, regression_pb2
 
 from mnist_tfx.serving.server.errors import ServingError, invalid
-from mnist_tfx.serving.server.predict import DEFAULT_SIGNATURE, acquire, fill_spec, spec_of
-from mnist_tfx.serving.server.servable import Servable, Servables
+from mnist_tfx.serving.server.predict import DEFAULT_SIGNATURE
+from mnist_tfx.serving.server.servable import Servable
 from mnist_tfx.serving.server.tensors import enum_of, type_name
 
-CLASSIFY_METHOD = "tensorflow/serving/classify"
-REGRESS_METHOD = "tensorflow/serving/regress"
-_INPUT = "inputs"
+INPUT = "inputs"
 _CLASSES, _SCORES, _REGRESSIONS = "classes", "scores", "outputs"
 
 
-@dataclass(frozen=True)
-class _Task:
-    """A signature and what is asked of it."""
+class Form(NamedTuple):
+    """What a signature must look like, and how its outputs become a result."""
 
-    signature_name: str
+    api: str
     method: str
-    outputs: tuple[str, ...]
+    request: Any
+    answer: Any
+    """The classes of the messages."""
+    result: str
+    """The field of an `InferenceResult`."""
+    wanted: Callable[[SignatureDef], tuple[str, ...]]
+    fill: Callable[[Any, dict[str, np.ndarray], int], None]
+    """Writes the outputs for so many examples into a result. Raises ServingError where they have another form."""
+
+    def outputs(self, servable: Servable, name: str) -> tuple[str, ...]:
+        """The outputs to ask of a signature. Raises ServingError where the signature has not this form."""
+        signature = servable.signatures.get(name)
+        if signature is None:
+            raise invalid(f"No signature was found with the name: {name}")
+        if len(signature.inputs) != 1:
+            raise invalid("Expected one input Tensor.")
+        if INPUT not in signature.inputs:
+            kind = self.result.removesuffix("_result")
+            raise invalid(
+                f"No {kind} inputs found in SignatureDef: {name} has {sorted(signature.inputs)}, not {INPUT!r}"
+            )
+        return self.wanted(signature)
 
 
-def classify(
-    servables: Servables, request: classification_pb2.ClassificationRequest, deadline: float | None
-) -> classification_pb2.ClassificationResponse:
-    """Classes and scores of each example. `deadline`: `time.monotonic()` seconds. Raises ServingError."""
-    answer = classification_pb2.ClassificationResponse()
-    with acquire(servables, spec_of(request)) as servable:
-        task = _task(servable, request.model_spec.signature_name, CLASSIFY_METHOD)
-        arrays = _run(servable, task, request.input, deadline)
-        _fill_classifications(answer.result, arrays, count_examples(request.input))
-        fill_spec(answer.model_spec, servable, task.signature_name)
-    return answer
+def forms(servable: Servable, tasks: Iterable[inference_pb2.InferenceTask]) -> dict[str, tuple[Form, tuple[str, ...]]]:
+    """What a MultiInferenceRequest asks of each signature: its form, and its outputs. Raises ServingError."""
+    found: dict[str, tuple[Form, tuple[str, ...]]] = {}
+    for task in tasks:
+        if not task.model_spec.name:
+            raise invalid("Found ModelSpec with an empty model name.")
+        if task.model_spec.name != servable.name:
+            raise invalid("All ModelSpecs in a MultiInferenceRequest must access the same model name.")
+        name = task.model_spec.signature_name or DEFAULT_SIGNATURE
+        if name in found:
+            raise invalid(f"Duplicate evaluation of signature: {name}")
+        form = next((one for one in (CLASSIFY, REGRESS) if one.method == task.method_name), None)
+        if form is None:
+            raise ServingError(grpc.StatusCode.UNIMPLEMENTED, f"Unsupported signature method_name: {task.method_name}")
+        found[name] = form, form.outputs(servable, name)
+    return found
 
 
-def regress(
-    servables: Servables, request: regression_pb2.RegressionRequest, deadline: float | None
-) -> regression_pb2.RegressionResponse:
-    """One value for each example. `deadline`: `time.monotonic()` seconds. Raises ServingError."""
-    answer = regression_pb2.RegressionResponse()
-    with acquire(servables, spec_of(request)) as servable:
-        task = _task(servable, request.model_spec.signature_name, REGRESS_METHOD)
-        arrays = _run(servable, task, request.input, deadline)
-        _fill_regressions(answer.result, arrays, count_examples(request.input))
-        fill_spec(answer.model_spec, servable, task.signature_name)
-    return answer
-
-
-def multi_inference(
-    servables: Servables, request: inference_pb2.MultiInferenceRequest, deadline: float | None
-) -> inference_pb2.MultiInferenceResponse:
-    """Several signatures of one model on the same examples. Raises ServingError."""
-    if not request.tasks:
-        raise invalid("ModelSpec has no name specified.")
-    answer = inference_pb2.MultiInferenceResponse()
-    with acquire(servables, spec_of(request.tasks[0])) as servable:
-        tasks: list[_Task] = []
-        for one in request.tasks:
-            if not one.model_spec.name:
-                raise invalid("Found ModelSpec with an empty model name.")
-            if one.model_spec.name != servable.name:
-                raise invalid("All ModelSpecs in a MultiInferenceRequest must access the same model name.")
-            name = one.model_spec.signature_name or DEFAULT_SIGNATURE
-            if any(name == task.signature_name for task in tasks):
-                raise invalid(f"Duplicate evaluation of signature: {name}")
-            if one.method_name not in (CLASSIFY_METHOD, REGRESS_METHOD):
-                raise ServingError(
-                    grpc.StatusCode.UNIMPLEMENTED, f"Unsupported signature method_name: {one.method_name}"
-                )
-            tasks.append(_task(servable, name, one.method_name))
-        for task in tasks:
-            arrays = _run(servable, task, request.input, deadline)
-            result = answer.results.add()
-            fill_spec(result.model_spec, servable, task.signature_name)
-            if task.method == CLASSIFY_METHOD:
-                _fill_classifications(result.classification_result, arrays, count_examples(request.input))
-            else:
-                _fill_regressions(result.regression_result, arrays, count_examples(request.input))
-    return answer
-
-
-def _task(servable: Servable, signature_name: str, method: str) -> _Task:
-    """Checks that a signature has the method's form."""
-    name = signature_name or DEFAULT_SIGNATURE
-    signature = servable.signatures.get(name)
-    if signature is None:
-        raise invalid(f"No signature was found with the name: {name}")
-    kind = "classification" if method == CLASSIFY_METHOD else "regression"
-    if len(signature.inputs) != 1:
-        raise invalid("Expected one input Tensor.")
-    if _INPUT not in signature.inputs:
-        raise invalid(f"No {kind} inputs found in SignatureDef: {name} has {sorted(signature.inputs)}, not {_INPUT!r}")
-    outputs = _classify_outputs(signature) if method == CLASSIFY_METHOD else _regress_outputs(signature)
-    return _Task(name, method, outputs)
+def examples(given: input_pb2.Input) -> np.ndarray:
+    """What is fed to `INPUT` of every signature of these forms: the serialized examples. Raises ServingError."""
+    kind = given.WhichOneof("kind")
+    listed = getattr(given, kind).examples if kind else ()
+    if not listed:
+        raise invalid("Input is empty.")
+    serialized = [example.SerializeToString() for example in listed]
+    if kind == "example_list_with_context":
+        # Messages joined as bytes are merged when they are read: the example's own features win.
+        context = given.example_list_with_context.context.SerializeToString()
+        try:
+            serialized = [Example.FromString(context + example).SerializeToString() for example in serialized]
+        except DecodeError as error:
+            raise invalid(f"the context and an example cannot be merged: {error}") from error
+    array = np.empty(len(serialized), object)
+    array[:] = serialized
+    return array
 
 
 def _classify_outputs(signature: SignatureDef) -> tuple[str, ...]:
@@ -124,36 +106,6 @@ def _regress_outputs(signature: SignatureDef) -> tuple[str, ...]:
     if _REGRESSIONS not in signature.outputs:
         raise invalid(f"No regression outputs found in SignatureDef: it has {', '.join(signature.outputs)}")
     return (_REGRESSIONS,)
-
-
-def _run(servable: Servable, task: _Task, given: input_pb2.Input, deadline: float | None) -> dict[str, np.ndarray]:
-    examples = _serialized(given)
-    inputs = np.empty(len(examples), object)
-    inputs[:] = examples
-    return servable.run(task.signature_name, {_INPUT: inputs}, task.outputs, deadline)
-
-
-def count_examples(given: input_pb2.Input) -> int:
-    """How many examples a request brings."""
-    kind = given.WhichOneof("kind")
-    return len(getattr(given, kind).examples) if kind else 0
-
-
-def _serialized(given: input_pb2.Input) -> list[bytes]:
-    """The examples as bytes, the context's features in each."""
-    if not count_examples(given):
-        raise invalid("Input is empty.")
-    if given.WhichOneof("kind") == "example_list":
-        return [example.SerializeToString() for example in given.example_list.examples]
-    # Messages joined as bytes are merged when they are read: the example's own features win.
-    context = given.example_list_with_context.context.SerializeToString()
-    try:
-        return [
-            Example.FromString(context + example.SerializeToString()).SerializeToString()
-            for example in given.example_list_with_context.examples
-        ]
-    except DecodeError as error:
-        raise invalid(f"the context and an example cannot be merged: {error}") from error
 
 
 def _fill_classifications(
@@ -201,3 +153,23 @@ def _check_type(name: str, array: np.ndarray, expected: int) -> None:
 def _check_rows(array: np.ndarray, examples: int) -> None:
     if len(array) != examples:
         raise invalid(f"Expected output batch size to be {examples}. Got: {len(array)}")
+
+
+CLASSIFY = Form(
+    "Classify",
+    "tensorflow/serving/classify",
+    classification_pb2.ClassificationRequest,
+    classification_pb2.ClassificationResponse,
+    "classification_result",
+    _classify_outputs,
+    _fill_classifications,
+)
+REGRESS = Form(
+    "Regress",
+    "tensorflow/serving/regress",
+    regression_pb2.RegressionRequest,
+    regression_pb2.RegressionResponse,
+    "regression_result",
+    _regress_outputs,
+    _fill_regressions,
+)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import grpc
 from tensorflow_serving.apis.get_model_status_pb2 import ModelVersionStatus
@@ -44,19 +44,13 @@ class Version:
         return status
 
 
-@dataclass
-class Actions:
-    """What `Model.reconcile` asks the manager to do."""
-
-    load: list[Version] = field(default_factory=list)
-    unload: list[Version] = field(default_factory=list)
-
-
 class Model:
     """A model's versions. All methods are called with the manager's lock held."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, load: Callable[[Version], None], unload: Callable[[Version], None]) -> None:
+        """`load` and `unload` begin to, and return at once."""
         self.name = name
+        self._load, self._unload = load, unload
         self.labels: dict[str, int] = {}
         self.wanted: dict[int, str] = {}
         self.scanned = False  # whether `wanted` comes from the files yet
@@ -65,14 +59,13 @@ class Model:
         self.available: dict[int, Version] = {}
         self.latest: Version | None = None
 
-    def want(self, wanted: Mapping[int, str]) -> Actions:
+    def want(self, wanted: Mapping[int, str]) -> None:
         """Sets which versions are to be served, by number, with their paths."""
         self.wanted = dict(wanted)
-        return self.reconcile()
+        self.reconcile()
 
-    def reconcile(self) -> Actions:
+    def reconcile(self) -> None:
         """Moves towards the wanted versions, and never from one that serves to none while one is wanted."""
-        actions = Actions()
         for version in self.versions:
             wanted = self.wanted.get(version.number) == version.path
             if version.state == END and not wanted:
@@ -84,17 +77,16 @@ class Model:
                 version = Version(self.name, number, path)
                 self.versions = [one for one in self.versions if one.number != number or one.state != END]
                 self.versions.append(version)
-                actions.load.append(version)
+                self._load(version)
         self._index()
         if not self.wanted or any(version.wanted for version in self.available.values()):
             for version in self.versions:
                 if version.state == AVAILABLE and not version.wanted:
                     version.state = UNLOADING
                     if not version.holders:
-                        actions.unload.append(version)
+                        self._unload(version)
             self._index()
         self._forget()
-        return actions
 
     def check_labels(self, labels: Mapping[str, int], *, allow_unavailable: bool) -> None:
         """Raises ServingError for a label on a version that is not available.

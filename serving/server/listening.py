@@ -6,6 +6,7 @@ import errno
 import ipaddress
 import socket
 from collections.abc import Sequence
+from contextlib import ExitStack
 
 from mnist_tfx.contract.errors import PipelineError
 
@@ -47,14 +48,11 @@ def bracketed(host: str) -> str:
 def listening_sockets(addresses: Sequence[str], port: int) -> list[socket.socket]:
     """Sockets that listen on a port of each address (0: any port, the same for all). Raises OSError."""
     sockets: list[socket.socket] = []
-    try:
+    with ExitStack() as failed:
         for address in addresses:
-            sockets.append(_listen(address, port))
+            sockets.append(failed.enter_context(_listen(address, port)))
             port = sockets[0].getsockname()[1]
-    except OSError:
-        for one in sockets:
-            one.close()
-        raise
+        failed.pop_all()
     return sockets
 
 

@@ -1,4 +1,4 @@
-"""Threads that load and unload versions."""
+"""How versions are loaded: their servables, and the threads that load and unload."""
 
 from __future__ import annotations
 
@@ -9,9 +9,14 @@ from collections.abc import Callable
 import grpc
 
 from mnist_tfx.serving.server import lifecycle
+from mnist_tfx.serving.server.batching import Batcher
+from mnist_tfx.serving.server.config import BatchingParameters, LoadOptions
+from mnist_tfx.serving.server.engine import Engine
 from mnist_tfx.serving.server.errors import ServingError
-from mnist_tfx.serving.server.lifecycle import Actions, Version
-from mnist_tfx.serving.server.servable import Servable
+from mnist_tfx.serving.server.lifecycle import Version
+from mnist_tfx.serving.server.metrics import Metrics
+from mnist_tfx.serving.server.servable import Pool, Servable
+from mnist_tfx.serving.server.warmup import warm_up
 
 logger = logging.getLogger(__name__)
 
@@ -26,7 +31,7 @@ class Loader:
     def __init__(
         self,
         load: Callable[[Version], Servable],
-        reconcile: Callable[[Version], Actions],
+        reconcile: Callable[[Version], None],
         changed: threading.Condition,
         *,
         max_retries: int,
@@ -47,12 +52,9 @@ class Loader:
         self._max_retries = max_retries
         self._retry_seconds = retry_seconds
 
-    def do(self, actions: Actions) -> None:
-        """Begins loads and unloads. The lock is held."""
-        for version in actions.load:
-            self._begin(self._load, version)
-        for version in actions.unload:
-            self.unload(version)
+    def load(self, version: Version) -> None:
+        """Begins to load a version. The lock is held."""
+        self._begin(self._load, version)
 
     def unload(self, version: Version) -> None:
         """Begins to unload a version that nobody holds. The lock is held."""
@@ -117,5 +119,36 @@ class Loader:
 
     def _tell(self, version: Version) -> None:
         """The lock is held."""
-        self.do(self._reconcile(version))
+        self._reconcile(version)
         self._changed.notify_all()
+
+
+class ServableFactory:
+    """Makes servables, and owns the threads that they compute in."""
+
+    def __init__(self, batching: BatchingParameters | None, metrics: Metrics, loading: LoadOptions) -> None:
+        """`batching`: how requests are joined; None computes each by itself."""
+        self._metrics = metrics
+        self._loading = loading
+        self._batcher = Batcher(batching, metrics) if batching else None
+        self._engine_threads = batching.threads_per_batch if batching else 0
+        self._pool = Pool()
+
+    def make(self, version: Version) -> Servable:
+        """Loads a version and replays its warm-up requests. Raises ServingError."""
+        with self._metrics.load_attempt(version.path):
+            engine = Engine(version.path, self._engine_threads, self._loading.session, self._loading.tags)
+        servable = Servable(version.model, version.number, engine, self._batcher, self._pool)
+        try:
+            if self._loading.warm_up:
+                warm_up(servable, version.path, self._loading.warm_up_iterations, self._metrics)
+        except BaseException:
+            servable.close()
+            raise
+        return servable
+
+    def close(self) -> None:
+        """Ends the threads. No servable may be in use any more."""
+        self._pool.close()
+        if self._batcher:
+            self._batcher.close()

@@ -65,7 +65,6 @@ class ModelServer:
         self._addresses = addresses_of(options.host)
         metrics = Metrics()
         self.manager = ModelManager(
-            self._listed,
             metrics=metrics,
             batching=options.batching(),
             loading=options.loading(),
@@ -75,16 +74,17 @@ class ModelServer:
             allow_labels_for_unavailable=options.allow_version_labels_for_unavailable_models,
             reload_refused=options.reload_refused(self._addresses),
         )
-        calls = Calls(self.manager, metrics, as_content=options.enable_serialization_as_tensor_content)
-        self._grpc = GrpcServer(calls, options.channel_arguments())
+        calls = Calls(self.manager.acquire, metrics, as_content=options.enable_serialization_as_tensor_content)
+        self._grpc = GrpcServer(self.manager, calls, options.channel_arguments())
         monitoring = monitoring or options.monitoring()
         self._rest = RestThread(
             RestServer(
+                self.manager,
                 calls,
                 timeout_seconds=options.rest_api_timeout_in_ms / 1000,
                 metrics_path=monitoring.path if monitoring.enable else None,
                 cors=options.rest_api_enable_cors_support,
-                demo=demo_pages(self.manager, self._base_paths) if demo else None,
+                demo=demo_pages(self.manager) if demo else None,
             )
         )
         self._stopping = threading.Event()
@@ -103,7 +103,7 @@ class ModelServer:
             PipelineError: the list of models cannot be served, or a port cannot be had.
         """
         try:
-            self.manager.start()
+            self.manager.take_over(self._listed)
         except ServingError as error:
             raise UsageError(f"The models cannot be served: {error.message}") from error
         if waiting := self.manager.wait_loaded(_TELL_SECONDS):
@@ -168,9 +168,6 @@ class ModelServer:
             self._rest.start(sockets)
         if self._demo:
             say(f"The demo is at http://{bracketed(options.host)}:{self.rest_port}{DEMO_PATH}")
-
-    def _base_paths(self) -> dict[str, str]:
-        return {model.name: model.base_path for model in self._listed.model_config_list.config}
 
     def _take_over_list(self) -> None:
         models = self._source()

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import threading
-from contextlib import AbstractContextManager
-from types import TracebackType
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import grpc
 from tensorflow_serving.apis.get_model_status_pb2 import ModelVersionStatus
@@ -14,23 +14,21 @@ from tensorflow_serving.config.model_server_config_pb2 import ModelConfig, Model
 from mnist_tfx.serving.server import lifecycle
 from mnist_tfx.serving.server.config import BatchingParameters, LoadOptions
 from mnist_tfx.serving.server.config_files import check_models
-from mnist_tfx.serving.server.errors import ServingError
-from mnist_tfx.serving.server.lifecycle import Actions, Model, Version
-from mnist_tfx.serving.server.loader import Loader
+from mnist_tfx.serving.server.errors import ServingError, invalid
+from mnist_tfx.serving.server.lifecycle import Model, Version
+from mnist_tfx.serving.server.loader import Loader, ServableFactory
 from mnist_tfx.serving.server.metrics import Metrics
 from mnist_tfx.serving.server.servable import Servable
-from mnist_tfx.serving.server.servable_factory import ServableFactory
 from mnist_tfx.serving.server.versions import scan
 
 logger = logging.getLogger(__name__)
 
 
 class ModelManager:
-    """The models of a config and their versions. All methods may be called from many threads at once."""
+    """The models of a list and their versions. All methods may be called from many threads at once."""
 
     def __init__(
         self,
-        models: ModelServerConfig,
         *,
         metrics: Metrics,
         batching: BatchingParameters | None,
@@ -41,10 +39,9 @@ class ModelManager:
         allow_labels_for_unavailable: bool = False,
         reload_refused: str = "",
     ) -> None:
-        """Takes a config; nothing happens before `start`.
+        """Serves nothing before `take_over`.
 
         Args:
-            models: the models to serve.
             metrics: hears of loads, warm-ups and batches.
             batching: how requests are joined; None computes each by itself.
             loading: how versions are loaded.
@@ -54,7 +51,7 @@ class ModelManager:
             allow_labels_for_unavailable: labels may name versions that are not loaded yet.
             reload_refused: why clients may not replace the list; empty where they may.
         """
-        self._config = models
+        self._metrics = metrics
         self._poll_seconds = poll_seconds
         self._allow_labels = allow_labels_for_unavailable
         self._reload_refused = reload_refused
@@ -72,10 +69,6 @@ class ModelManager:
         )
         self._stopped = False
 
-    def start(self) -> None:
-        """Begins to look for versions, and to load them. Raises ServingError for a config that cannot be served."""
-        self.take_over(self._config)
-
     def wait_loaded(self, timeout: float | None) -> list[str]:
         """Waits until each model serves or has failed once, or the manager stops; returns those still waited for."""
         with self._lock:
@@ -87,9 +80,10 @@ class ModelManager:
         with self._lock:
             self._stopped = True
             for model in self._models.values():
-                self._loader.do(model.want({}))
+                model.want({})
             self._changed.notify_all()
-            self._changed.wait_for(self._nothing_loaded, seconds)
+            versions = [version for model in self._models.values() for version in model.versions]
+            self._changed.wait_for(lambda: all(one.servable is None for one in versions), seconds)
         self._factory.close()
 
     def take_over(self, config: ModelServerConfig) -> list[str]:
@@ -103,7 +97,7 @@ class ModelManager:
         try:
             check_models(config)
         except ValueError as error:
-            raise ServingError(grpc.StatusCode.INVALID_ARGUMENT, str(error)) from None
+            raise invalid(str(error)) from None
         with self._lock:
             if config.WhichOneof("config") is None:  # an empty file, as a full disk leaves it, is no order to unload
                 if self._configs:
@@ -115,22 +109,24 @@ class ModelManager:
                     )
                 return []
             listed = config.model_config_list.config
+            new = {one.name: Model(one.name, self._loader.load, self._loader.unload) for one in listed}
+            models = new | self._models
             for one in listed:
-                model = self._models.get(one.name) or Model(one.name)
-                model.check_labels(one.version_labels, allow_unavailable=self._allow_labels)
+                models[one.name].check_labels(one.version_labels, allow_unavailable=self._allow_labels)
+            self._models = models
             before, self._configs = self._configs, {}
             for one in listed:
-                model = self._models.setdefault(one.name, Model(one.name))
-                model.labels = dict(one.version_labels)
+                models[one.name].labels = dict(one.version_labels)
                 known = before.get(one.name)
                 self._configs[one.name] = known if known == one else one
             for name in before.keys() - self._configs.keys():
                 model = self._models[name]
                 model.labels, model.scanned = {}, False
-                self._loader.do(model.want({}))
+                model.want({})
             for name, one in self._configs.items():
                 if one is not before.get(name):
                     threading.Thread(target=self._follow, args=(one,), name=f"poll {name}", daemon=True).start()
+            self._metrics.served = frozenset(self._configs)
             self._changed.notify_all()
             return [name for name in self._configs if name not in before]
 
@@ -155,15 +151,24 @@ class ModelManager:
                 grpc.StatusCode.UNKNOWN, f"Some models did not become available: {{{', '.join(failed)}}}"
             )
 
-    def acquire(
-        self, name: str, *, version: int | None = None, label: str | None = None
-    ) -> AbstractContextManager[Servable]:
+    @contextmanager
+    def acquire(self, name: str, *, version: int | None = None, label: str | None = None) -> Iterator[Servable]:
         """The servable for a request: of a version, of a label, or the latest that is available.
 
         It stays loaded until the context ends, also when another version takes its place. Entering raises
         ServingError: NOT_FOUND, or INVALID_ARGUMENT for an unknown label.
         """
-        return _Hold(self, name, version, label)
+        with self._lock:
+            held = self._find(name, version, label)
+            held.holders += 1
+        try:
+            assert held.servable is not None
+            yield held.servable
+        finally:
+            with self._lock:
+                held.holders -= 1
+                if not held.holders and held.state == lifecycle.UNLOADING:
+                    self._loader.unload(held)
 
     def names(self) -> list[str]:
         """The models of the list that is being served."""
@@ -183,32 +188,6 @@ class ModelManager:
                 raise _not_found(f"Could not find version {version} of model {name}")
         return statuses
 
-    # Requests.
-
-    def _hold(self, name: str, number: int | None, label: str | None) -> Version:
-        with self._lock:
-            model = self._models.get(name)
-            if label is not None:
-                number = model.labels.get(label) if model else None
-                if number is None:
-                    raise ServingError(
-                        grpc.StatusCode.INVALID_ARGUMENT, f"Unrecognized servable version label: {label}"
-                    )
-            version = None
-            if model is not None:
-                version = model.latest if number is None else model.available.get(number)
-            if version is None:
-                request = f"Latest({name})" if number is None else f"Specific({name}, {number})"
-                raise _not_found(f"Servable not found for request: {request}")
-            version.holders += 1
-            return version
-
-    def _release(self, version: Version) -> None:
-        with self._lock:
-            version.holders -= 1
-            if not version.holders and version.state == lifecycle.UNLOADING:
-                self._loader.unload(version)
-
     # Polling.
 
     def _follow(self, config: ModelConfig) -> None:
@@ -226,7 +205,7 @@ class ModelManager:
                     logger.warning("%s", seen.problem)
                 model.problem, model.scanned = seen.problem, True
                 if seen.wanted is not None:  # a base path that is missing keeps the versions in hand
-                    self._loader.do(model.want(seen.wanted))
+                    model.want(seen.wanted)
                 self._changed.notify_all()
                 self._changed.wait_for(
                     lambda: self._is_over(config), self._poll_seconds if self._poll_seconds > 0 else None
@@ -235,6 +214,20 @@ class ModelManager:
                     return
 
     # The lock is held.
+
+    def _find(self, name: str, number: int | None, label: str | None) -> Version:
+        model = self._models.get(name)
+        if label is not None:
+            number = model.labels.get(label) if model else None
+            if number is None:
+                raise invalid(f"Unrecognized servable version label: {label}")
+        version = None
+        if model is not None:
+            version = model.latest if number is None else model.available.get(number)
+        if version is None:
+            request = f"Latest({name})" if number is None else f"Specific({name}, {number})"
+            raise _not_found(f"Servable not found for request: {request}")
+        return version
 
     def _is_over(self, config: ModelConfig) -> bool:
         return self._stopped or self._configs.get(config.name) is not config
@@ -246,34 +239,8 @@ class ModelManager:
         errors = [version.error.message for version in model.versions if version.error]
         return f"{model.name}: {(errors or [model.problem or 'it has no versions'])[-1]}"
 
-    def _reconcile(self, version: Version) -> Actions:
-        return self._models[version.model].reconcile()
-
-    def _nothing_loaded(self) -> bool:
-        return all(one.servable is None for model in self._models.values() for one in model.versions)
-
-
-class _Hold(AbstractContextManager[Servable]):
-    """A servable in use."""
-
-    __slots__ = ("_manager", "_request", "_version")
-
-    def __init__(self, manager: ModelManager, name: str, number: int | None, label: str | None) -> None:
-        self._manager = manager
-        self._request = (name, number, label)
-        self._version: Version | None = None
-
-    def __enter__(self) -> Servable:
-        self._version = version = self._manager._hold(*self._request)
-        assert version.servable is not None
-        return version.servable
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        if self._version is not None:
-            self._manager._release(self._version)
-            self._version = None
+    def _reconcile(self, version: Version) -> None:
+        self._models[version.model].reconcile()
 
 
 def _not_found(message: str) -> ServingError:

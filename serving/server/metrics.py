@@ -3,14 +3,23 @@
 Names, labels, units and buckets are those of tensorflow/serving's servables/tensorflow/util.cc,
 batching/batching_session.cc, batching/batching_util.h and servables/tensorflow/saved_model_warmup_util.cc, and of
 tensorflow/tensorflow's cc/saved_model/loader.cc; slashes become colons on the way to Prometheus. Time is in
-microseconds, sizes are in rows.
+microseconds, sizes are in rows. `prometheus_client` cannot write them so: it adds `_total` to every
+counter's name.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import threading
+import time
+from bisect import bisect_left
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 
-from mnist_tfx.serving.server.prometheus import Counter, Histogram
+from mnist_tfx.serving.server.errors import ServingError
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+_MAX_SERIES = 10_000  # a safety net: label values are models, methods, codes and sizes, never what a client makes up
 
 LATENCY_BUCKETS = tuple(10 * 1.8**exponent for exponent in range(33))
 """Microseconds: 10 to about 24 minutes."""
@@ -35,6 +44,8 @@ class Metrics:
     """The metrics of a server. All methods may be called from many threads at once."""
 
     def __init__(self) -> None:
+        self.served: Collection[str] = ()
+        """The models' names: what else a client makes up must not become a series."""
         latency = ("model_name", "API")
         self._request_count = Counter(f"{_SERVING}request_count", ("model_name", "status"))
         self._request_latency = Histogram(f"{_SERVING}request_latency", (*latency, "entrypoint"), LATENCY_BUCKETS)
@@ -50,19 +61,21 @@ class Metrics:
         self._load_latency = Counter(f"{_SAVED_MODEL}load_latency", ("model_path",))
         self._warmup_latency = Histogram(f"{_SERVING}model_warmup_latency", ("model_path", "status"), LATENCY_BUCKETS)
 
-    def request(self, model: str, api: str, entrypoint: str, status: str, seconds: float | None) -> None:
+    def request(self, model: str, api: str, entrypoint: str, start: float, error: ServingError | None) -> None:
         """A request was answered.
 
         Args:
-            model: its model's name; one that is served, or empty: a client must not be able to make up series.
+            model: its model's name. One that is not in `served` counts without its name.
             api: "Predict", "Classify" or "Regress"; over REST in small letters, and empty for what else is asked there.
             entrypoint: "GRPC" or "REST".
-            status: the status code's name.
-            seconds: from the request's arrival to its answer; None if it failed.
+            start: when it came (`time.perf_counter()`).
+            error: None if it succeeded; only then its latency counts.
         """
-        self._request_count.add((model, status))
-        if seconds is not None:
-            self._request_latency.observe((model, api, entrypoint), seconds * 1e6)
+        if error is not None:
+            self._request_count.add((model if model in self.served else "", error.code.name))
+            return
+        self._request_count.add((model, "OK"))
+        self._request_latency.observe((model, api, entrypoint), (time.perf_counter() - start) * 1e6)
 
     def runtime(self, model: str, api: str, seconds: float) -> None:
         """A request was computed; `seconds` it waited for its batch and for the computation."""
@@ -84,16 +97,103 @@ class Metrics:
         self._padding_size.observe((str(size),), padding)
         self._wrapped_run_count.add(())
 
-    def load_attempt(self, path: str, seconds: float, *, loaded: bool) -> None:
-        """A SavedModel was read, or could not be."""
-        self._load_attempts.add((path, "success" if loaded else "fail"))
-        self._load_latency.add((path,), round(seconds * 1e6))
+    @contextmanager
+    def load_attempt(self, path: str) -> Iterator[None]:
+        """A SavedModel is read in this context."""
+        start, status = time.perf_counter(), "fail"
+        try:
+            yield
+            status = "success"
+        finally:
+            self._load_attempts.add((path, status))
+            self._load_latency.add((path,), round((time.perf_counter() - start) * 1e6))
 
-    def warmup(self, path: str, seconds: float, status: str) -> None:
-        """A model's warm-up requests were replayed; `status` is the code's name."""
-        self._warmup_latency.observe((path, status), seconds * 1e6)
+    @contextmanager
+    def warmup(self, path: str) -> Iterator[None]:
+        """A model's warm-up requests are replayed in this context."""
+        start, status = time.perf_counter(), "OK"
+        try:
+            yield
+        except ServingError as error:
+            status = error.code.name
+            raise
+        finally:
+            self._warmup_latency.observe((path, status), (time.perf_counter() - start) * 1e6)
 
     def text(self) -> str:
         """All metrics, as Prometheus reads them."""
         metrics = [metric for metric in vars(self).values() if isinstance(metric, Counter | Histogram)]
         return "".join(f"{line}\n" for metric in metrics for line in metric.lines())
+
+
+class Counter:
+    """A number that grows, for each set of label values."""
+
+    def __init__(self, name: str, labels: Sequence[str]) -> None:
+        self._name, self._labels = name, tuple(labels)
+        self._lock = threading.Lock()
+        self._values: dict[tuple[str, ...], float] = {}
+
+    def add(self, values: tuple[str, ...], amount: float = 1) -> None:
+        """Adds to the series of these label values."""
+        with self._lock:
+            if values in self._values or len(self._values) < _MAX_SERIES:
+                self._values[values] = self._values.get(values, 0) + amount
+
+    def lines(self) -> Iterator[str]:
+        """The text format's lines."""
+        yield f"# TYPE {self._name} counter"
+        with self._lock:
+            series = sorted(self._values.items())
+        for values, number in series:
+            yield f"{self._name}{_braces(self._labels, values)} {_number(number)}"
+
+
+class Histogram:
+    """How observations are distributed, for each set of label values."""
+
+    def __init__(self, name: str, labels: Sequence[str], bounds: Sequence[float]) -> None:
+        self._name, self._labels, self._bounds = name, tuple(labels), tuple(bounds)
+        self._lock = threading.Lock()
+        self._series: dict[tuple[str, ...], list[float]] = {}  # a count for each bucket, one for +Inf, and the sum
+
+    def observe(self, values: tuple[str, ...], *observations: float) -> None:
+        """Adds observations to the series of these label values."""
+        buckets = [bisect_left(self._bounds, one) for one in observations]
+        with self._lock:
+            series = self._series.get(values)
+            if series is None:
+                if len(self._series) >= _MAX_SERIES:
+                    return
+                series = self._series[values] = [0.0] * (len(self._bounds) + 2)
+            for bucket in buckets:
+                series[bucket] += 1
+            series[-1] += sum(observations)
+
+    def lines(self) -> Iterator[str]:
+        """The text format's lines."""
+        yield f"# TYPE {self._name} histogram"
+        with self._lock:
+            copied = sorted((values, list(series)) for values, series in self._series.items())
+        labels = (*self._labels, "le")
+        for values, series in copied:
+            total = 0.0
+            for bound, count in zip((*self._bounds, float("inf")), series, strict=False):
+                total += count
+                yield f"{self._name}_bucket{_braces(labels, (*values, _number(bound)))} {_number(total)}"
+            yield f"{self._name}_sum{_braces(self._labels, values)} {_number(series[-1])}"
+            yield f"{self._name}_count{_braces(self._labels, values)} {_number(total)}"
+
+
+def _braces(labels: Sequence[str], values: Sequence[str]) -> str:
+    return "{" + ",".join(f'{label}="{_escaped(value)}"' for label, value in zip(labels, values, strict=True)) + "}"
+
+
+def _escaped(value: str) -> str:
+    return value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+
+
+def _number(value: float) -> str:
+    if value == float("inf"):
+        return "+Inf"
+    return str(int(value)) if value == int(value) else repr(value)

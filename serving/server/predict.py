@@ -1,102 +1,33 @@
-"""Predict and GetModelMetadata, from message to message; no gRPC and no HTTP in here."""
+"""Predict: its message to arrays, and the arrays to its answer."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from collections.abc import Mapping
 
 import grpc
 import numpy as np
-from google.protobuf.message import Message
 from tensorflow.core.framework import types_pb2
-from tensorflow_serving.apis import get_model_metadata_pb2, model_pb2, predict_pb2
+from tensorflow_serving.apis import model_pb2, predict_pb2
 
-from mnist_tfx.serving.server.errors import ServingError, as_serving_error, check_deadline, invalid
-from mnist_tfx.serving.server.replies import Reply
+from mnist_tfx.serving.server.errors import ServingError, invalid
 from mnist_tfx.serving.server.rows import check_rows
-from mnist_tfx.serving.server.servable import Servable, Servables
+from mnist_tfx.serving.server.servable import Servable
 from mnist_tfx.serving.server.tensors import decode_tensor, encode_tensor
 
 DEFAULT_SIGNATURE = "serving_default"
-SIGNATURE_DEF_FIELD = "signature_def"
-
-Arrays = Mapping[str, np.ndarray]
 
 
-@dataclass(frozen=True, slots=True)
-class Predicted:
-    """What came out, and of which servable."""
-
-    model: str
-    version: int
-    signature_name: str
-    arrays: Arrays
-    seconds: float
-    """In the queue and in the computation."""
-
-
-Read = Callable[[Servable], tuple[str, Arrays, Sequence[str]]]
-"""Which signature is asked, its inputs by name, and the outputs that are wanted. Raises ServingError."""
-
-
-def submit(servables: Servables, spec: model_pb2.ModelSpec, read: Read, deadline: float | None, reply: Reply) -> None:
-    """Computes a Predict request without waiting; the one way to do it. The servable is held until it is done.
-
-    Args:
-        servables: all models.
-        spec: which one.
-        read: decodes the request; may take its time, in this thread.
-        deadline: `time.monotonic()` seconds.
-        reply: gets `Predicted`, perhaps before this returns.
-    """
-    held = None
-    try:
-        check_deadline(deadline)
-        entered = acquire(servables, spec)
-        servable = entered.__enter__()
-        held = entered
-        name, inputs, outputs = read(servable)
-        start = time.perf_counter()
-        future = servable.submit(name, inputs, outputs, deadline)
-    except Exception as error:
-        if held is not None:
-            held.__exit__(None, None, None)
-        reply(None, as_serving_error(error))
-        return
-
-    def computed(done: Future[dict[str, np.ndarray]]) -> None:
-        held.__exit__(None, None, None)
-        error = done.exception()
-        if error is not None:
-            reply(None, as_serving_error(error))
-        else:
-            seconds = time.perf_counter() - start
-            reply(Predicted(servable.name, servable.version, name, done.result(), seconds), None)
-
-    future.add_done_callback(computed)
-
-
-def submit_request(
-    servables: Servables, request: predict_pb2.PredictRequest, deadline: float | None, reply: Reply
-) -> None:
-    """The same for gRPC's message."""
-
-    def read(servable: Servable) -> tuple[str, Arrays, Sequence[str]]:
-        name = spec.signature_name or DEFAULT_SIGNATURE
-        signature = servable.signatures.get(name)
-        if signature is None:
-            raise ServingError(grpc.StatusCode.FAILED_PRECONDITION, f'Serving signature key "{name}" not found.')
-        return name, _decode(request, servable, name, signature), _wanted(request.output_filter, signature.outputs)
-
-    try:
-        spec = spec_of(request)
-    except ServingError as error:
-        reply(None, error)
-        return
-    submit(servables, spec, read, deadline, reply)
+def read(servable: Servable, request: predict_pb2.PredictRequest) -> tuple[str, dict[str, np.ndarray], tuple[str, ...]]:
+    """Which signature is asked, its inputs by name, and the outputs that are wanted. Raises ServingError."""
+    name = request.model_spec.signature_name or DEFAULT_SIGNATURE
+    signature = servable.signatures.get(name)
+    if signature is None:
+        raise ServingError(grpc.StatusCode.FAILED_PRECONDITION, f'Serving signature key "{name}" not found.')
+    outputs = tuple(request.output_filter or signature.outputs)
+    if len(set(outputs)) < len(outputs):
+        twice = next(alias for alias in outputs if outputs.count(alias) > 1)
+        raise invalid(f"duplicate output tensor alias: {twice}")
+    return name, _decode(request, servable, name, signature), outputs
 
 
 def is_heavy(request: predict_pb2.PredictRequest) -> bool:
@@ -104,58 +35,18 @@ def is_heavy(request: predict_pb2.PredictRequest) -> bool:
     return not all(tensor.tensor_content and tensor.dtype != types_pb2.DT_STRING for tensor in request.inputs.values())
 
 
-def response(predicted: Predicted, as_content: bool) -> predict_pb2.PredictResponse:
+def response(
+    servable: Servable, signature_name: str, arrays: Mapping[str, np.ndarray], as_content: bool
+) -> predict_pb2.PredictResponse:
     """The answer as a message, with the resolved model_spec. Raises ServingError."""
     answer = predict_pb2.PredictResponse()
-    answer.model_spec.name = predicted.model
-    answer.model_spec.version.value = predicted.version
-    answer.model_spec.signature_name = predicted.signature_name
-    for name, array in predicted.arrays.items():
+    fill_spec(answer.model_spec, servable, signature_name)
+    for name, array in arrays.items():
         try:
-            answer.outputs[name].CopyFrom(encode_tensor(array, as_content))
+            encode_tensor(array, as_content, answer.outputs[name])
         except ValueError as error:
             raise ServingError(grpc.StatusCode.INTERNAL, f"output {name} cannot be sent: {error}") from error
     return answer
-
-
-def metadata(
-    servables: Servables, request: get_model_metadata_pb2.GetModelMetadataRequest
-) -> get_model_metadata_pb2.GetModelMetadataResponse:
-    """The signatures of a servable. Raises ServingError."""
-    spec = spec_of(request)
-    if not request.metadata_field:
-        raise invalid("GetModelMetadataRequest must specify at least one metadata_field")
-    for field in request.metadata_field:
-        if field != SIGNATURE_DEF_FIELD:
-            raise invalid(f"Metadata field {field} is not supported")
-    answer = get_model_metadata_pb2.GetModelMetadataResponse()
-    with acquire(servables, spec) as servable:
-        fill_spec(answer.model_spec, servable)
-        signatures = get_model_metadata_pb2.SignatureDefMap()
-        for name, signature in servable.signatures.items():
-            signatures.signature_def[name].CopyFrom(signature)
-    answer.metadata[SIGNATURE_DEF_FIELD].Pack(signatures)
-    return answer
-
-
-def spec_of(request: Message) -> model_pb2.ModelSpec:
-    """The request's model_spec, which must name a model. Raises ServingError."""
-    if not request.HasField("model_spec"):
-        raise invalid("Missing ModelSpec")
-    spec: model_pb2.ModelSpec = request.model_spec  # type: ignore[attr-defined]
-    if not spec.name:
-        raise invalid("ModelSpec has no name specified.")
-    return spec
-
-
-def acquire(servables: Servables, spec: model_pb2.ModelSpec) -> AbstractContextManager[Servable]:
-    """The servable of a model_spec: by version, by label, or the latest. Raises ServingError."""
-    choice = spec.WhichOneof("version_choice")
-    if choice == "version":
-        return servables.acquire(spec.name, version=spec.version.value)
-    if choice == "version_label":
-        return servables.acquire(spec.name, label=spec.version_label)
-    return servables.acquire(spec.name)
 
 
 def fill_spec(spec: model_pb2.ModelSpec, servable: Servable, signature_name: str = "") -> None:
@@ -163,23 +54,6 @@ def fill_spec(spec: model_pb2.ModelSpec, servable: Servable, signature_name: str
     spec.name = servable.name
     spec.version.value = servable.version
     spec.signature_name = signature_name
-
-
-def _wanted(output_filter, outputs) -> tuple[str, ...]:  # type: ignore[no-untyped-def]
-    """The outputs to compute: those of the filter, or all."""
-    if not output_filter:
-        return tuple(outputs)
-    wanted: dict[str, None] = {}
-    for alias in output_filter:
-        if alias not in outputs:
-            raise invalid(
-                f"output tensor alias not found in signature: {alias} Outputs expected to be in the set "
-                f"{{{','.join(sorted(outputs))}}}."
-            )
-        if alias in wanted:
-            raise invalid(f"duplicate output tensor alias: {alias}")
-        wanted[alias] = None
-    return tuple(wanted)
 
 
 def _decode(  # type: ignore[no-untyped-def]

@@ -7,35 +7,28 @@ import logging
 import re
 import time
 from collections.abc import Callable
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import unquote
 
 import grpc
+import numpy as np
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 from google.protobuf.json_format import MessageToDict
-from tensorflow_serving.apis import (
-    classification_pb2,
-    get_model_metadata_pb2,
-    get_model_status_pb2,
-    input_pb2,
-    model_pb2,
-    regression_pb2,
-)
+from tensorflow_serving.apis import get_model_status_pb2, input_pb2, model_pb2
 
-from mnist_tfx.serving.server import limits, model_service, predict, replies, rest_json
-from mnist_tfx.serving.server.calls import Calls
+from mnist_tfx.serving.server import limits, model_service, rest_json
+from mnist_tfx.serving.server.calls import Calls, Steps, future
 from mnist_tfx.serving.server.errors import ServingError, TooLargeError, as_serving_error, invalid
+from mnist_tfx.serving.server.inference import CLASSIFY, REGRESS
 from mnist_tfx.serving.server.json_reader import Reader
-from mnist_tfx.serving.server.prometheus import CONTENT_TYPE
-from mnist_tfx.serving.server.servable import Servable
+from mnist_tfx.serving.server.manager import ModelManager
+from mnist_tfx.serving.server.metrics import CONTENT_TYPE
 
 DEMO_PATH = "/demo/"
 
-_THREADS = 16  # for what is not Predict
-_MAX_DIGITS = 19  # of an int64
 
 _MODEL_PATH = re.compile(
     r"(?i:/v1/models)/(?P<name>[^/:]+)(?:/(?i:versions)/(?P<version>\d+)|/(?i:labels)/(?P<label>[^/:]+))?"
@@ -48,7 +41,6 @@ _CORS = {
     "Access-Control-Allow-Headers": "Content-Type",
 }
 _HTTP_STATUS = {
-    grpc.StatusCode.OK: 200,
     grpc.StatusCode.CANCELLED: 499,
     grpc.StatusCode.INVALID_ARGUMENT: 400,
     grpc.StatusCode.DEADLINE_EXCEEDED: 504,
@@ -60,18 +52,17 @@ _HTTP_STATUS = {
     grpc.StatusCode.ABORTED: 409,
     grpc.StatusCode.OUT_OF_RANGE: 400,
     grpc.StatusCode.UNIMPLEMENTED: 501,
-    grpc.StatusCode.INTERNAL: 500,
     grpc.StatusCode.UNAVAILABLE: 503,
-    grpc.StatusCode.DATA_LOSS: 500,
     grpc.StatusCode.UNAUTHENTICATED: 401,
 }
 
 
 class RestServer:
-    """The HTTP handlers over `Calls`."""
+    """The HTTP handlers over the models."""
 
     def __init__(
         self,
+        manager: ModelManager,
         calls: Calls,
         *,
         timeout_seconds: float,
@@ -79,15 +70,17 @@ class RestServer:
         cors: bool = False,
         demo: web.Application | None = None,
     ) -> None:
-        """Takes what answers the calls.
+        """Takes what answers.
 
         Args:
-            calls: the models.
+            manager: the models.
+            calls: the methods on them.
             timeout_seconds: of a request, its body's arrival included.
             metrics_path: None for no metrics.
             cors: pages from elsewhere may call.
             demo: a page to serve beside the models.
         """
+        self._manager = manager
         self._calls = calls
         self._demo = demo
         self._timeout = timeout_seconds
@@ -96,7 +89,6 @@ class RestServer:
         self._in_hand = 0
         self._answering = 0
         self._bodies = _Bodies()
-        self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="rest")
         self._one_by_one = ThreadPoolExecutor(1, thread_name_prefix="rest-large")
         self._reader = Reader()  # used in that thread only
 
@@ -122,7 +114,6 @@ class RestServer:
 
     def close(self) -> None:
         """Ends the threads; no request may be in hand."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
         self._one_by_one.submit(self._reader.close)
         self._one_by_one.shutdown(wait=False)
 
@@ -151,7 +142,7 @@ class RestServer:
             failure = as_serving_error(error)
         finally:
             self._in_hand -= 1
-            self._calls.count(asked.method, "REST", asked.spec.name, start, failure)
+            self._calls.metrics.request(asked.spec.name, asked.method, "REST", start, failure)
         status = 413 if isinstance(failure, TooLargeError) else _HTTP_STATUS.get(failure.code, 500)
         return self._error(status, failure.message)
 
@@ -171,7 +162,7 @@ class RestServer:
         asked.spec, asked.method = _spec(match), method
         if not method:
             show = self._metadata if match["metadata"] else self._status
-            return await _in(self._pool, show, asked.spec)
+            return await asyncio.to_thread(show, asked.spec)
         deadline = time.monotonic() + self._timeout
         with _Body(self._bodies) as body:
             await body.read(request)
@@ -190,57 +181,47 @@ class RestServer:
             return await _in(self._one_by_one, self._reader.call, deadline, function, *arguments)
         return _read_small(deadline, function, *arguments)
 
+    async def _answer_of(self, large: bool, steps: Steps[Any]) -> Any:
+        computing = await _in(self._one_by_one, future, steps) if large else future(steps)
+        return await asyncio.wrap_future(computing)
+
     async def _predict(self, asked: _Asked, body: bytes, encoding: str, deadline: float) -> bytes:
         large = _is_large(body, encoding)
-        in_rows: list[bool] = []
 
-        def read(servable: Servable) -> tuple[str, predict.Arrays, tuple[str, ...]]:
-            signatures = {
-                name: ({key: info.dtype for key, info in signature.inputs.items()}, servable.max_rows(name))
-                for name, signature in servable.signatures.items()
-            }
-            call = self._reader.call if large else _read_small
-            name, arrays, rows = call(deadline, "read_predict", body, encoding, signatures)
-            in_rows.append(rows)
-            return name, arrays, tuple(servable.signatures[name].outputs)
+        def steps() -> Steps[tuple[dict[str, np.ndarray], bool]]:
+            with self._calls.acquire(asked.spec, deadline) as servable:
+                signatures = {
+                    name: ({key: info.dtype for key, info in signature.inputs.items()}, servable.max_rows(name))
+                    for name, signature in servable.signatures.items()
+                }
+                read = self._reader.call if large else _read_small
+                name, inputs, in_rows = read(deadline, "read_predict", body, encoding, signatures)
+                outputs = tuple(servable.signatures[name].outputs)
+                return (yield from self._calls.run("Predict", servable, name, inputs, outputs, deadline)), in_rows
 
-        def submit() -> Future[Any]:
-            manager = self._calls.manager
-            return replies.future(lambda reply: predict.submit(manager, asked.spec, read, deadline, reply))
-
-        computing = await _in(self._one_by_one, submit) if large else submit()
-        predicted = await asyncio.wrap_future(computing)
-        self._calls.metrics.runtime(asked.spec.name, "Predict", predicted.seconds)
-        large = sum(array.size for array in predicted.arrays.values()) > limits.LARGE_ANSWER_VALUES
-        answer: bytes = await self._json(large, deadline, "write_predict", predicted.arrays, in_rows[0])
+        arrays, in_rows = await self._answer_of(large, steps())
+        large = sum(array.size for array in arrays.values()) > limits.LARGE_ANSWER_VALUES
+        answer: bytes = await self._json(large, deadline, "write_predict", arrays, in_rows)
         return answer
 
     async def _infer(self, asked: _Asked, body: bytes, encoding: str, deadline: float) -> bytes:
         large = _is_large(body, encoding)
         name, serialized = await self._json(large, deadline, "read_examples", body, encoding)
         asked.spec.signature_name = name
-        given = input_pb2.Input.FromString(serialized)
-        if asked.method == "classify":
-            request: Any = classification_pb2.ClassificationRequest(model_spec=asked.spec, input=given)
-            answer = await _in(self._pool, self._calls.infer, "Classify", request, deadline)
-            return rest_json.dumps(rest_json.classify_answer(answer.result))
-        request = regression_pb2.RegressionRequest(model_spec=asked.spec, input=given)
-        answer = await _in(self._pool, self._calls.infer, "Regress", request, deadline)
-        return rest_json.dumps(rest_json.regress_answer(answer.result))
-
-    # In threads of the pool.
+        form = CLASSIFY if asked.method == "classify" else REGRESS
+        request = form.request(model_spec=asked.spec, input=input_pb2.Input.FromString(serialized))
+        answer = await self._answer_of(large, self._calls.infer(form, request, deadline))
+        write = rest_json.classify_answer if form is CLASSIFY else rest_json.regress_answer
+        return rest_json.dumps(write(answer.result))
 
     def _status(self, spec: model_pb2.ModelSpec) -> bytes:
         request = get_model_status_pb2.GetModelStatusRequest(model_spec=spec)
-        return rest_json.dumps(_as_dict(model_service.status(self._calls.manager, request)))
+        return rest_json.dumps(_as_dict(model_service.status(self._manager, request)))
 
     def _metadata(self, spec: model_pb2.ModelSpec) -> bytes:
-        name = predict.SIGNATURE_DEF_FIELD
-        request = get_model_metadata_pb2.GetModelMetadataRequest(model_spec=spec, metadata_field=[name])
-        answer = predict.metadata(self._calls.manager, request)
-        signatures = get_model_metadata_pb2.SignatureDefMap()
-        answer.metadata[name].Unpack(signatures)
-        return rest_json.dumps({"model_spec": _as_dict(answer.model_spec), "metadata": {name: _as_dict(signatures)}})
+        name = model_service.SIGNATURE_DEF_FIELD
+        resolved, signatures = model_service.signatures(self._calls, spec)
+        return rest_json.dumps({"model_spec": _as_dict(resolved), "metadata": {name: _as_dict(signatures)}})
 
 
 @dataclass
@@ -363,10 +344,10 @@ def _spec(match: re.Match[str]) -> model_pb2.ModelSpec:
     except ValueError as error:
         raise invalid(f"Failed to decode model name or label: {match[0]}") from error
     if match["version"]:
-        digits = match["version"].lstrip("0") or "0"
-        if len(digits) > _MAX_DIGITS or int(digits) >= 2**63:
-            raise invalid(f"Failed to convert version: {match['version']} to numeric.")
-        spec.version.value = int(digits)
+        try:
+            spec.version.value = int(match["version"])
+        except ValueError as error:  # more than an int64, or than Python reads
+            raise invalid(f"Failed to convert version: {match['version']} to numeric.") from error
     return spec
 
 

@@ -22,27 +22,20 @@ from tensorflow_serving.apis import classification_pb2, input_pb2, regression_pb
 from mnist_tfx.serving.server.errors import TooLargeError, invalid
 from mnist_tfx.serving.server.limits import MAX_BODY_BYTES, MAX_JSON_DEPTH, MAX_JSON_VALUES
 from mnist_tfx.serving.server.rows import check_rows
+from mnist_tfx.serving.server.tensors import TYPES
 
 Inputs = Mapping[str, int]
 """A signature's inputs, with the `DataType` of each."""
 
 DEFAULT_SIGNATURE = "serving_default"
 
-_NUMBERS: dict[int, tuple[Any, frozenset[type]]] = {
-    types_pb2.DT_FLOAT: (np.float32, frozenset({float, int})),
-    types_pb2.DT_DOUBLE: (np.float64, frozenset({float, int})),
-    types_pb2.DT_HALF: (np.float16, frozenset({float, int})),
-    types_pb2.DT_BFLOAT16: (ml_dtypes.bfloat16, frozenset({float, int})),
-    types_pb2.DT_INT8: (np.int8, frozenset({int})),
-    types_pb2.DT_INT16: (np.int16, frozenset({int})),
-    types_pb2.DT_INT32: (np.int32, frozenset({int})),
-    types_pb2.DT_INT64: (np.int64, frozenset({int})),
-    types_pb2.DT_UINT8: (np.uint8, frozenset({int})),
-    types_pb2.DT_UINT16: (np.uint16, frozenset({int})),
-    types_pb2.DT_UINT32: (np.uint32, frozenset({int})),
-    types_pb2.DT_UINT64: (np.uint64, frozenset({int})),
-    types_pb2.DT_BOOL: (np.bool_, frozenset({bool})),
-}
+_ALLOWED: dict[str, set[type]] = {
+    "f": {float, int},
+    "V": {float, int},
+    "i": {int},
+    "u": {int},
+    "b": {bool},
+}  # by dtype.kind; V: bfloat16
 _KINDS = {bool: "Bool", int: "Number", float: "Number", str: "String", list: "Array", dict: "Object"}
 _SHORT_FLOATS = (np.dtype(np.float32), np.dtype(np.float16), np.dtype(ml_dtypes.bfloat16))
 
@@ -132,20 +125,17 @@ def _signature_name(document: Mapping[str, Any]) -> str:
 
 def write_predict(arrays: Mapping[str, np.ndarray], rows: bool) -> bytes:
     """The answer: `predictions`, one entry for each row, or `outputs`. Raises ServingError."""
-    return dumps(_predict_answer(arrays, rows))
-
-
-def _predict_answer(arrays: Mapping[str, np.ndarray], rows: bool) -> dict[str, Any]:
     values = {name: to_json(name, array) for name, array in arrays.items()}
     if not rows:
-        return {"outputs": next(iter(values.values())) if len(values) == 1 else values}
+        return dumps({"outputs": next(iter(values.values())) if len(values) == 1 else values})
     sizes = {name: array.shape[0] if array.ndim else None for name, array in arrays.items()}
     if None in sizes.values() or len(set(sizes.values())) > 1:
         shapes = ", ".join(f"{name} {list(array.shape)}" for name, array in arrays.items())
         raise invalid(f"outputs have no common batch size, ask with 'inputs' instead of 'instances': {shapes}")
     if len(values) == 1:
-        return {"predictions": next(iter(values.values()))}
-    return {"predictions": [dict(zip(values, row, strict=True)) for row in zip(*values.values(), strict=True)]}
+        return dumps({"predictions": next(iter(values.values()))})
+    rows_ = zip(*values.values(), strict=True)
+    return dumps({"predictions": [dict(zip(values, row, strict=True)) for row in rows_]})
 
 
 def _examples(document: Mapping[str, Any]) -> input_pb2.Input:
@@ -191,13 +181,10 @@ def to_json(name: str, array: np.ndarray) -> Any:
         raise invalid(f"output {name} is complex, which JSON cannot carry; ask over gRPC, or for other outputs")
     else:
         return array.tolist()
+    rows_of_nothing = int(np.prod(array.shape[: array.shape.index(0)])) if 0 in array.shape else 0
     for size in reversed(array.shape[1:]):
-        flat = [flat[i : i + size] for i in range(0, len(flat), size)] if size else [[]] * _rows_of_nothing(array.shape)
+        flat = [flat[i : i + size] for i in range(0, len(flat), size)] if size else [[]] * rows_of_nothing
     return flat if array.ndim else flat[0]
-
-
-def _rows_of_nothing(shape: tuple[int, ...]) -> int:
-    return int(np.prod(shape[: shape.index(0)]))
 
 
 def _bytes_to_json(value: bytes | str, as_base64: bool) -> Any:
@@ -279,10 +266,10 @@ def _array(name: str, data_type: int, value: Any) -> np.ndarray:
         strings = np.empty(len(flat), object)
         strings[:] = [_string(name, leaf) for leaf in flat]
         return strings.reshape(shape)
-    if data_type not in _NUMBERS:
+    dtype = TYPES[data_type][0] if data_type in TYPES else None
+    if dtype is None or dtype.kind not in _ALLOWED:
         raise invalid(f"input {name} is of type {types_pb2.DataType.Name(data_type)}, which JSON cannot carry")
-    dtype, allowed = _NUMBERS[data_type]
-    wrong = set(map(type, flat)) - allowed
+    wrong = set(map(type, flat)) - _ALLOWED[dtype.kind]
     if wrong:
         raise invalid(
             f"JSON Value of input {name}, Type: {_KINDS.get(wrong.pop(), 'Null')} is not of expected type: "
@@ -292,7 +279,7 @@ def _array(name: str, data_type: int, value: Any) -> np.ndarray:
         with np.errstate(over="ignore"):  # beyond a float32 is Infinity
             return np.array(flat, dtype=dtype).reshape(shape)
     except OverflowError as error:
-        raise invalid(f"input {name}: a number is out of the range of {np.dtype(dtype)}") from error
+        raise invalid(f"input {name}: a number is out of the range of {dtype}") from error
 
 
 def _flatten(name: str, value: Any) -> tuple[list[Any], tuple[int, ...]]:

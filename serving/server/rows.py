@@ -97,14 +97,13 @@ def _pad_lengths(arrays: list[np.ndarray]) -> list[np.ndarray]:
     padded_size = sum(len(array) for array in arrays) * int(np.prod(lengths, dtype=object))
     if padded_size > _MAX_GROWTH * sum(array.size for array in arrays):
         raise invalid("inputs of too different lengths to be padded into one batch")
-    return [_pad(array, lengths) for array in arrays]
-
-
-def _pad(array: np.ndarray, lengths: tuple[int, ...]) -> np.ndarray:
-    if array.shape[1:] == lengths:
-        return array
-    if not array.size:
-        raise invalid("Got empty tensor in batch of non-empty tensors.")
-    padded = np.full((len(array), *lengths), array.flat[0], array.dtype)
-    padded[tuple(slice(size) for size in array.shape)] = array
-    return padded
+    found: list[np.ndarray] = []
+    for array in arrays:
+        padded = array
+        if array.shape[1:] != lengths:
+            if not array.size:
+                raise invalid("Got empty tensor in batch of non-empty tensors.")
+            padded = np.full((len(array), *lengths), array.flat[0], array.dtype)
+            padded[tuple(slice(size) for size in array.shape)] = array
+        found.append(padded)
+    return found

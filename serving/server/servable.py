@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager
-from typing import Protocol
 
 import grpc
-import numpy as np
 
 from mnist_tfx.contract.cpus import cpu_count
-from mnist_tfx.serving.server.batching import Batcher
+from mnist_tfx.serving.server.batching import Batcher, Outputs
 from mnist_tfx.serving.server.engine import Engine
 from mnist_tfx.serving.server.errors import ServingError, check_deadline
-from mnist_tfx.serving.server.rows import is_batchable
+from mnist_tfx.serving.server.rows import Arrays, is_batchable
 
 MAX_WAITING = 1000
 """Requests that `submit` holds where there is no batching, whose queue has a bound of its own."""
@@ -31,16 +28,11 @@ class Pool:
         self._room = threading.Semaphore(MAX_WAITING)
 
     def submit(
-        self,
-        engine: Engine,
-        signature: str,
-        inputs: Mapping[str, np.ndarray],
-        outputs: Sequence[str],
-        deadline: float | None = None,
-    ) -> Future[dict[str, np.ndarray]]:
+        self, engine: Engine, signature: str, inputs: Arrays, outputs: Sequence[str], deadline: float | None = None
+    ) -> Future[Outputs]:
         """As `Batcher.submit`. Raises ServingError where too many wait."""
 
-        def compute() -> dict[str, np.ndarray]:
+        def compute() -> Outputs:
             check_deadline(deadline)
             return engine.run(signature, inputs, outputs)
 
@@ -61,6 +53,7 @@ class Servable:
     def __init__(self, name: str, version: int, engine: Engine, batcher: Batcher | None, pool: Pool) -> None:
         self.name = name
         self.version = version
+        self.path = engine.path
         self.signatures = engine.signatures
         self._engine = engine
         self._computers: dict[str, Batcher | Pool] = {
@@ -73,12 +66,8 @@ class Servable:
         return self._computers[signature_name].max_rows
 
     def submit(
-        self,
-        signature_name: str,
-        inputs: Mapping[str, np.ndarray],
-        outputs: Sequence[str],
-        deadline: float | None = None,
-    ) -> Future[dict[str, np.ndarray]]:
+        self, signature_name: str, inputs: Arrays, outputs: Sequence[str], deadline: float | None = None
+    ) -> Future[Outputs]:
         """Computes `outputs`, with other requests in one batch if batching is on and the signature has rows.
 
         The servable must be held (`ModelManager.acquire`) until the future is done.
@@ -95,26 +84,6 @@ class Servable:
         self._engine.check(signature_name, inputs, outputs)
         return self._computers[signature_name].submit(self._engine, signature_name, inputs, outputs, deadline)
 
-    def run(
-        self,
-        signature_name: str,
-        inputs: Mapping[str, np.ndarray],
-        outputs: Sequence[str],
-        deadline: float | None = None,
-    ) -> dict[str, np.ndarray]:
-        """The same, and waits."""
-        return self.submit(signature_name, inputs, outputs, deadline).result()
-
     def close(self) -> None:
         """Frees the model's memory. Nobody may hold the servable."""
         self._engine.close()
-
-
-class Servables(Protocol):
-    """Where requests find their servable: all models, or the one that is being warmed up."""
-
-    def acquire(
-        self, name: str, *, version: int | None = None, label: str | None = None
-    ) -> AbstractContextManager[Servable]:
-        """The servable of a version, of a label, or the latest; entering the context raises ServingError."""
-        ...

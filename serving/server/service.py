@@ -16,35 +16,35 @@ from google.protobuf.message import Message
 from grpc_health.v1 import health, health_pb2
 from grpc_reflection.v1alpha import reflection
 from tensorflow_serving.apis import (
-    classification_pb2,
     get_model_metadata_pb2,
     get_model_status_pb2,
     inference_pb2,
     model_management_pb2,
     predict_pb2,
-    regression_pb2,
 )
 
 from mnist_tfx.serving.server import limits, model_service, predict
-from mnist_tfx.serving.server.calls import Calls
+from mnist_tfx.serving.server.calls import Calls, Steps
 from mnist_tfx.serving.server.errors import ServingError, as_serving_error
-from mnist_tfx.serving.server.replies import waiting
+from mnist_tfx.serving.server.inference import CLASSIFY, REGRESS
+from mnist_tfx.serving.server.manager import ModelManager
 from mnist_tfx.serving.server.unary import Method, UnaryCalls
 
 PREDICTION_SERVICE = "tensorflow.serving.PredictionService"
 MODEL_SERVICE = "tensorflow.serving.ModelService"
 
 _SWITCH_SECONDS = 0.0005  # Python's own 5 ms are what the polling thread waits again and again beside a busy thread
-_THREADS = 32  # for Classify, Regress and MultiInference, which wait in them for the batch
-_OTHER_THREADS = 8
+_THREADS = 32  # for reflection, and who watches health
+_LOOK_SECONDS = 0.05  # how often a drain looks whether it is over
+_RELOADS = 8  # that wait at the same time
 
 
 class GrpcServer:
-    """A gRPC server over `Calls`, not listening yet."""
+    """A gRPC server over the models, not listening yet."""
 
-    def __init__(self, calls: Calls, options: Sequence[tuple[str, str | int]] = ()) -> None:
+    def __init__(self, manager: ModelManager, calls: Calls, options: Sequence[tuple[str, str | int]] = ()) -> None:
         """`options`: gRPC's channel arguments; they win over ours."""
-        self._pools = [ThreadPoolExecutor(_THREADS, "grpc-infer"), ThreadPoolExecutor(_OTHER_THREADS, "grpc-models")]
+        self._reloads = ThreadPoolExecutor(_RELOADS, "grpc-reload")
         ours: dict[str, str | int] = {
             "grpc.max_receive_message_length": limits.MAX_MESSAGE_BYTES,
             "grpc.max_send_message_length": -1,
@@ -53,11 +53,12 @@ class GrpcServer:
             "grpc.keepalive_time_ms": 5 * 60_000,  # a client that went without a word leaves no descriptor behind
         }
         self._server = grpc.server(
-            ThreadPoolExecutor(_THREADS, "grpc"),  # reflection, and who watches health
+            ThreadPoolExecutor(_THREADS, "grpc"),
             options=list((ours | dict(options)).items()),
             maximum_concurrent_rpcs=limits.MAX_CALLS,
         )
         self._health = health.HealthServicer()
+        self._states: dict[str, health_pb2.HealthCheckResponse.ServingStatus] = {}
         watch = grpc.unary_stream_rpc_method_handler(
             self._health.Watch,
             health_pb2.HealthCheckRequest.FromString,
@@ -69,10 +70,9 @@ class GrpcServer:
         _describe_services()
         names = (PREDICTION_SERVICE, MODEL_SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, self._server)
-        check = Method(
-            f"/{health.SERVICE_NAME}/Check", health_pb2.HealthCheckRequest, waiting(lambda r, _: self._check(r))
-        )
-        self._unary = UnaryCalls(self._server, [check, *_methods(calls, *self._pools)])
+        check = Method(f"/{health.SERVICE_NAME}/Check", health_pb2.HealthCheckRequest, _at_once(self._check))
+        self._unary = UnaryCalls(self._server, [check, *_methods(manager, calls, self._reloads)])
+        self.give_up_stalled_calls = self._unary.give_up_stalled_calls
 
     def listen(self, address: str, credentials: grpc.ServerCredentials | None = None) -> int:
         """Binds an address ("host:port", "unix:path"); returns the port. Raises RuntimeError where it cannot."""
@@ -89,30 +89,27 @@ class GrpcServer:
     def set_serving(self, service: str, serving: bool) -> None:
         """Sets a service's health; the empty name is the server's."""
         states = health_pb2.HealthCheckResponse
-        self._health.set(service, states.SERVING if serving else states.NOT_SERVING)
-
-    def give_up_stalled_calls(self) -> None:
-        """To be called now and then: see `UnaryCalls`."""
-        self._unary.give_up_stalled_calls()
+        self._states[service] = state = states.SERVING if serving else states.NOT_SERVING
+        self._health.set(service, state)
 
     def stop(self, grace_seconds: float) -> None:
-        """Says NOT_SERVING, takes no more calls, lets those in hand finish for so long, then cancels them."""
+        """Says NOT_SERVING, takes no more calls, lets those in hand finish for so long, then cancels them.
+
+        Streams (who watches health, or asks reflection) have no end of their own, and are not waited for.
+        """
+        self._states = dict.fromkeys(self._states, health_pb2.HealthCheckResponse.NOT_SERVING)
         self._health.enter_graceful_shutdown()
-        self._server.stop(grace_seconds).wait()
+        stopped = self._server.stop(grace_seconds)
+        while not stopped.wait(_LOOK_SECONDS) and not self._unary.is_drained():
+            pass
+        self._server.stop(None).wait()
         self._unary.close()
-        for pool in self._pools:
-            pool.shutdown(wait=False, cancel_futures=True)
+        self._reloads.shutdown(wait=False, cancel_futures=True)
 
     def _check(self, request: health_pb2.HealthCheckRequest) -> health_pb2.HealthCheckResponse:
-        unknown: list[grpc.StatusCode] = []
-
-        class Context:
-            set_code = staticmethod(unknown.append)
-
-        answer: health_pb2.HealthCheckResponse = self._health.Check(request, Context)
-        if unknown:
-            raise ServingError(unknown[0], f"no such service: {request.service!r}")
-        return answer
+        if request.service not in self._states:
+            raise ServingError(grpc.StatusCode.NOT_FOUND, f"no such service: {request.service!r}")
+        return health_pb2.HealthCheckResponse(status=self._states[request.service])
 
 
 def _describe_services() -> None:
@@ -125,60 +122,57 @@ def _describe_services() -> None:
             importlib.import_module(f"tensorflow_serving.apis.{module}")
 
 
-def _methods(calls: Calls, infer: Executor, models: Executor) -> list[Method]:
-    manager = calls.manager
+def _at_once(call: Callable[[Any], Message]) -> Callable[[Any, float | None], Steps[Message]]:
+    def answer(request: Any, _deadline: float | None) -> Steps[Message]:
+        yield from ()  # it waits for nothing
+        return call(request)
 
-    def method(service: str, name: str, request: type[Message], answer: Any, pool: Executor) -> Method:
-        return Method(f"/{service}/{name}", request, waiting(answer), pool)
+    return answer
 
-    def counted(api: str) -> Callable[[Any, float | None], Any]:
-        def answer(request: Any, deadline: float | None) -> Any:
-            start = time.perf_counter()
-            failure: ServingError | None = None
+
+def _methods(manager: ModelManager, calls: Calls, reloads: Executor) -> list[Method]:
+    def counted(api: str, call: Callable[[Any, float | None], Steps[Message]]) -> Callable[..., Steps[Message]]:
+        def answer(request: Any, deadline: float | None) -> Steps[Message]:
+            start, model = time.perf_counter(), request.model_spec.name
             try:
-                return calls.infer(api, request, deadline)
+                found = yield from call(request, deadline)
             except Exception as error:
                 failure = as_serving_error(error)
-                raise failure from error
-            finally:
-                calls.count(api, "GRPC", request.model_spec.name, start, failure)
+                calls.metrics.request(model, api, "GRPC", start, failure)
+                raise failure from None
+            calls.metrics.request(model, api, "GRPC", start, None)
+            return found
 
         return answer
 
-    prediction = functools.partial(method, PREDICTION_SERVICE)
-    model = functools.partial(method, MODEL_SERVICE)
+    def reload(request: Any, deadline: float | None) -> Steps[Message]:
+        return (yield reloads.submit(model_service.reload, manager, request, deadline))
 
+    prediction, models = f"/{PREDICTION_SERVICE}", f"/{MODEL_SERVICE}"
+    heavy = functools.partial(Method, is_heavy=lambda _: True)
     return [
         Method(
-            f"/{PREDICTION_SERVICE}/Predict",
+            f"{prediction}/Predict",
             predict_pb2.PredictRequest,
-            calls.predict,
+            counted("Predict", calls.predict),
             is_heavy=predict.is_heavy,
         ),
-        prediction("Classify", classification_pb2.ClassificationRequest, counted("Classify"), infer),
-        prediction("Regress", regression_pb2.RegressionRequest, counted("Regress"), infer),
-        prediction(  # which TF Serving does not count
-            "MultiInference",
-            inference_pb2.MultiInferenceRequest,
-            functools.partial(calls.infer, "MultiInference"),
-            infer,
+        *(
+            heavy(f"{prediction}/{form.api}", form.request, counted(form.api, functools.partial(calls.infer, form)))
+            for form in (CLASSIFY, REGRESS)
         ),
-        prediction(
-            "GetModelMetadata",
+        heavy(  # which TF Serving does not count
+            f"{prediction}/MultiInference", inference_pb2.MultiInferenceRequest, calls.multi_inference
+        ),
+        Method(
+            f"{prediction}/GetModelMetadata",
             get_model_metadata_pb2.GetModelMetadataRequest,
-            lambda r, _: predict.metadata(manager, r),
-            models,
+            _at_once(functools.partial(model_service.metadata, calls)),
         ),
-        model(
-            "GetModelStatus",
+        Method(
+            f"{models}/GetModelStatus",
             get_model_status_pb2.GetModelStatusRequest,
-            lambda r, _: model_service.status(manager, r),
-            models,
+            _at_once(functools.partial(model_service.status, manager)),
         ),
-        model(
-            "HandleReloadConfigRequest",
-            model_management_pb2.ReloadConfigRequest,
-            lambda r, deadline: model_service.reload(manager, r, deadline),
-            models,
-        ),
+        Method(f"{models}/HandleReloadConfigRequest", model_management_pb2.ReloadConfigRequest, reload),
     ]

@@ -20,16 +20,16 @@ import functools
 import logging
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 import grpc
 from google.protobuf.message import DecodeError, Message
 
-from mnist_tfx.serving.server import limits, replies
+from mnist_tfx.serving.server import limits
+from mnist_tfx.serving.server.calls import Steps, drive, future
 from mnist_tfx.serving.server.errors import ServingError, as_serving_error
-from mnist_tfx.serving.server.replies import Reply
 from mnist_tfx.serving.server.weight import check_weight
 
 try:
@@ -51,10 +51,8 @@ class Method:
 
     path: str
     request: type[Message]
-    answer: Callable[[Any, float | None, Reply], None]
-    """Answers a request with a deadline (`time.monotonic()` seconds, None: none), at once or later."""
-    pool: Executor | None = None
-    """Where `answer` is called, if it may take its time; without one, it is called in the polling thread."""
+    answer: Callable[[Any, float | None], Steps[Message]]
+    """The steps to the answer to a request with a deadline (`time.monotonic()` seconds, None: none)."""
     is_heavy: Callable[[Any], bool] = lambda _: False
     """Whether a parsed request of `LARGE_VALUES_BYTES` takes too long to decode for the polling thread."""
 
@@ -69,16 +67,14 @@ class Method:
             raise ServingError(grpc.StatusCode.INTERNAL, f"the bytes are not a {name}: {error}") from error
 
 
+@dataclass(eq=False, slots=True)
 class _Call:
     """One call: what the server's state must know of it, and how many bytes of request it holds."""
 
-    __slots__ = ("core", "deadline", "held", "method")
-
-    def __init__(self, core: Any, method: Method, deadline: float | None) -> None:
-        self.core = core
-        self.method = method
-        self.deadline = deadline
-        self.held = 0
+    core: Any
+    method: Method
+    deadline: float | None
+    held: int = 0
 
 
 class UnaryCalls:
@@ -88,6 +84,7 @@ class UnaryCalls:
         """Before `server.start()`."""
         self._methods = methods
         self._one_by_one = ThreadPoolExecutor(1, thread_name_prefix="grpc-large")
+        self._requested = 0  # calls that are asked for
         self._in_hand = 0  # calls whose message has arrived
         self._held_bytes = 0
         # Calls by since when (`time.monotonic()`) their client is to send, or to take; oldest first.
@@ -100,8 +97,10 @@ class UnaryCalls:
                 "correctly and more slowly",
                 grpc.__version__,
             )
-            handlers = {method.path: _ordinary_handler(method) for method in methods}
-            server.add_generic_rpc_handlers((_Handlers(handlers),))
+            for method in methods:
+                _, service, name = method.path.split("/")
+                handlers = {name: _ordinary_handler(method)}
+                server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, handlers),))
             return
         self._state = server._state  # type: ignore[attr-defined]
         for method in methods:
@@ -117,6 +116,14 @@ class UnaryCalls:
     def close(self) -> None:
         """Ends the thread; no call may be in hand."""
         self._one_by_one.shutdown(wait=False, cancel_futures=True)
+
+    def is_drained(self) -> bool:
+        """Whether, after `server.stop()`, no call is in hand or on its way any more.
+
+        Until then each method has asked for its next call, and hears of the stop in its place. Where grpcio's own
+        handlers answer, this is not known.
+        """
+        return self.active and not (self._requested or self._in_hand or self._receiving)
 
     def give_up_stalled_calls(self) -> None:
         """Cancels calls of clients that stall; to be called now and then, from any thread.
@@ -147,6 +154,7 @@ class UnaryCalls:
         queue = self._state.completion_queue
         self._state.server.request_registered_call(queue, queue, method.path, tag)
         self._state.due.add(tag)
+        self._requested += 1
 
     # Callbacks of the polling thread. Each returns what grpcio's loop expects: a call that is over, and callbacks.
 
@@ -154,6 +162,7 @@ class UnaryCalls:
         with self._state.lock:
             self._state.due.discard(event.tag)
             if not event.success:  # the server stops; a call that is over makes the loop look whether it can end
+                self._requested -= 1
                 over = object()
                 self._state.rpc_states.add(over)
                 return over, ()
@@ -164,12 +173,13 @@ class UnaryCalls:
         if len(self._receiving) >= limits.MAX_CALLS:
             self._give_up_for_others(next(iter(self._receiving)))
         self._receiving[call] = time.monotonic()
+        self._requested -= 1
         call.core.start_server_batch((cygrpc.ReceiveMessageOperation(0),), lambda event: self._on_message(call, event))
         return _DONE
 
     def _on_message(self, call: _Call, event: Any) -> tuple[None, tuple[()]]:
-        self._receiving.pop(call, None)
         self._in_hand += 1
+        self._receiving.pop(call, None)
         data = event.batch_operations[0].message()
         if data is None:  # the client went away, sent nothing, or too much: then gRPC has answered already
             words = f"{call.method.path} takes exactly one request message."
@@ -199,9 +209,7 @@ class UnaryCalls:
         method = call.method
         try:
             request = method.parse(data)
-            if method.pool is not None:
-                method.pool.submit(self._answer, call, request)
-            elif not call.held and len(data) >= limits.LARGE_VALUES_BYTES and method.is_heavy(request):
+            if not call.held and len(data) >= limits.LARGE_VALUES_BYTES and method.is_heavy(request):
                 self._one_by_one.submit(self._answer, call, request)
             else:
                 self._answer(call, request)
@@ -220,7 +228,7 @@ class UnaryCalls:
                 return
             self._send(call, (cygrpc.SendMessageOperation(payload, 0),), _OK, b"")
 
-        call.method.answer(request, call.deadline, reply)
+        drive(call.method.answer(request, call.deadline), reply)
 
     def _fail(self, call: _Call, error: ServingError) -> None:
         self._send(call, (), error.code.value[0], error.message.encode("utf-8", "replace"))
@@ -247,16 +255,6 @@ def _has_what_it_takes(server: grpc.Server) -> bool:
     )
 
 
-class _Handlers(grpc.GenericRpcHandler):
-    """grpcio's own way, by full path."""
-
-    def __init__(self, handlers: dict[str, grpc.RpcMethodHandler]) -> None:
-        self._handlers = handlers
-
-    def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler | None:
-        return self._handlers.get(handler_call_details.method)
-
-
 def _ordinary_handler(method: Method) -> grpc.RpcMethodHandler:
     """A handler that parses by itself, so that bytes that do not parse get a clear message."""
 
@@ -264,8 +262,7 @@ def _ordinary_handler(method: Method) -> grpc.RpcMethodHandler:
         remaining = context.time_remaining()
         deadline = None if remaining is None or remaining > _FOREVER else time.monotonic() + remaining
         try:
-            answer: Message = replies.future(lambda reply: method.answer(method.parse(data), deadline, reply)).result()
-            return answer.SerializeToString()
+            return future(method.answer(method.parse(data), deadline)).result().SerializeToString()
         except Exception as raised:
             error = as_serving_error(raised)
         context.abort(error.code, error.message)

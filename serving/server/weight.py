@@ -10,6 +10,7 @@ from typing import Any
 
 from google.protobuf.descriptor import FieldDescriptor
 
+from mnist_tfx.serving.client.tensors import read_varint
 from mnist_tfx.serving.server.errors import TooLargeError
 from mnist_tfx.serving.server.limits import MAX_PARTS
 
@@ -40,16 +41,16 @@ def _room_left(data: bytes, at: int, end: int, message: Any, room: int, depth: i
     try:
         while at < end and room >= 0 and depth:
             room -= 1
-            tag, at = _varint(data, at)
+            tag, at = read_varint(data, at)
             wire_type = tag & 7
             if wire_type == 0:
-                _, at = _varint(data, at)
+                _, at = read_varint(data, at)
             elif wire_type == 1:
                 at += 8
             elif wire_type == 5:
                 at += 4
             elif wire_type == 2:
-                size, at = _varint(data, at)
+                size, at = read_varint(data, at)
                 field = fields.get(tag >> 3)
                 if field is not None and field.message_type is not None:
                     room = _room_left(data, at, min(at + size, end), field.message_type, room, depth - 1)
@@ -59,18 +60,3 @@ def _room_left(data: bytes, at: int, end: int, message: Any, room: int, depth: i
     except IndexError:
         pass  # cut off
     return room
-
-
-def _varint(data: bytes, at: int) -> tuple[int, int]:
-    byte = data[at]
-    if byte < 0x80:
-        return byte, at + 1
-    value, shift = byte & 0x7F, 7
-    while shift < 70:
-        at += 1
-        byte = data[at]
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, at + 1
-        shift += 7
-    raise IndexError

@@ -95,7 +95,7 @@ def test_strings_packed_into_content() -> None:
     assert tensors.decode(ours(tensor)).tolist() == strings
     for damaged in (packed[:-1], packed + b"x", packed[:2], b"\x80" * 9):
         tensor.tensor_content = damaged
-        with pytest.raises(ValueError, match="do not hold 3 strings"):
+        with pytest.raises(ValueError, match=r"tensor_content (has .* 3 strings|holds a broken string length)"):
             tensors.decode(ours(tensor))
 
 
@@ -117,10 +117,10 @@ def described(dtype: int, sizes: list[int], **fields: Any) -> Any:
 @pytest.mark.parametrize(
     ("tensor", "words"),
     [
-        (described(1, [2], tensor_content=b"12345"), "5 bytes of content"),
-        (described(1, [1], float_val=[1, 2]), "2 values do not make"),
-        (described(1, [-1], float_val=[1]), "shape must be known"),
-        (described(1, [1 << 20, 1 << 20], float_val=[1]), "too large"),
+        (described(1, [2], tensor_content=b"12345"), "has 5 bytes"),
+        (described(1, [1], float_val=[1, 2]), r"2 values; shape \[1\] takes 1"),
+        (described(1, [-1], float_val=[1]), "negative dimension"),
+        (described(1, [1 << 20, 1 << 20], float_val=[1]), "repeated up to"),
         (described(14, [1], half_val=[1]), "type bfloat16"),
         (described(999, [1]), "type 999"),
     ],

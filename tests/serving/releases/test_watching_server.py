@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from mnist_tfx.contract.errors import PipelineError
-from mnist_tfx.serving.releases import plans
+from mnist_tfx.serving.releases import plans, servers
 from mnist_tfx.serving.releases.apply import Released, release
 from mnist_tfx.serving.releases.plans import Plan
 from mnist_tfx.serving.releases.servers import RunningServer
@@ -69,7 +69,10 @@ def test_a_plain_rollback_waits_until_the_server_is_back_on_the_old_version(serv
         assert [available for available, _ in server.history][1:] == [{2}, {3}, {1}], "2 did not come between"
 
 
-def test_a_version_that_does_not_load_is_no_canary_and_the_file_is_put_back(serving: Path) -> None:
+def test_a_version_that_does_not_load_is_no_canary_and_the_file_is_put_back(
+    serving: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(servers, "LOOK_SECONDS", 0.5)  # this server looks more often than each second
     store(serving, "mnist", 4)
     with watching(serving, "mnist") as server:
         call(server, serving, "promote", 3)
@@ -80,16 +83,17 @@ def test_a_version_that_does_not_load_is_no_canary_and_the_file_is_put_back(serv
         assert (serving / "models.config").read_text() == before
         assert read_state(serving, "mnist").releases[-1].outcome == "failed"
 
-        server.await_polls()
+        begin = time.monotonic()  # at once, before the server has looked again, and with the same end
         with pytest.raises(PipelineError, match="cannot load version 4: Op type not registered"):
             call(server, serving, "canary", 4)
-        server.await_polls()
+        assert time.monotonic() - begin < 3
         server.unloadable.clear()  # the copy is whole now; the server still tells of the failure
         call(server, serving, "canary", 4)
         assert server.history[-1] == (frozenset({3, 4}), {"stable": 3, "canary": 4})
 
 
-def test_a_version_that_failed_once_can_be_rolled_back_to(serving: Path) -> None:
+def test_a_version_that_failed_once_can_be_rolled_back_to(serving: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(servers, "LOOK_SECONDS", 0.5)
     with watching(serving, "mnist") as server:
         call(server, serving, "rollback")
         server.unloadable.add(3)
@@ -97,7 +101,6 @@ def test_a_version_that_failed_once_can_be_rolled_back_to(serving: Path) -> None
             call(server, serving, "rollback", 3)
         server.unloadable.clear()
         call(server, serving, "rollback")
-        server.await_polls()
         call(server, serving, "rollback", 3)
         assert server.history[-1] == (frozenset({3}), {})
 

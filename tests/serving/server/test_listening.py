@@ -142,8 +142,9 @@ def test_a_unix_socket_alone_takes_no_port(served_models: Path, tmp_path: Path) 
 
 
 def test_an_idle_rest_connection_is_closed(model_server: Running) -> None:
-    calls = Calls(model_server.server.manager, Metrics(), as_content=False)
-    rest = RestThread(RestServer(calls, timeout_seconds=5, metrics_path=None), idle_seconds=0.5)
+    manager = model_server.server.manager
+    calls = Calls(manager.acquire, Metrics())
+    rest = RestThread(RestServer(manager, calls, timeout_seconds=5, metrics_path=None), idle_seconds=0.5)
     sockets = listening_sockets(["127.0.0.1"], 0)
     rest.start(sockets)
     try:

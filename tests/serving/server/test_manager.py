@@ -58,8 +58,8 @@ def begin(base: Path) -> Iterator[Begin]:
 
     def start(more: str = "", **arguments) -> ModelManager:
         given = {"metrics": Metrics(), "batching": None, "poll_seconds": 0.05, "load_retry_seconds": 0.05, **arguments}
-        manager = ModelManager(models(base, more), **given)
-        manager.start()
+        manager = ModelManager(**given)
+        manager.take_over(models(base, more))
         managers.append(manager)
         return manager
 
@@ -96,7 +96,7 @@ def wait_states(manager: ModelManager, expected: dict[int, int], name: str = "m"
 def ask(manager: ModelManager, name: str = "m", **which) -> tuple[int, float]:
     """The version that was acquired, and the one that computed."""
     with manager.acquire(name, **which) as servable:
-        return servable.version, float(servable.run("serving_default", {"x": ROW}, ["factor"])["factor"][0])
+        return servable.version, float(servable.submit("serving_default", {"x": ROW}, ["factor"]).result()["factor"][0])
 
 
 def error_of(call: Callable[[], object]) -> tuple[str, str]:
@@ -175,7 +175,7 @@ def test_a_version_in_use_is_not_unloaded(begin: Begin, push) -> None:
     with manager.acquire("m") as servable:
         push(2)
         wait_states(manager, {2: AVAILABLE, 1: UNLOADING})
-        assert servable.run("serving_default", {"x": ROW}, ["factor"])["factor"].tolist() == [1.0]
+        assert servable.submit("serving_default", {"x": ROW}, ["factor"]).result()["factor"].tolist() == [1.0]
         assert ask(manager) == (2, 2.0)
         assert states(manager) == {2: AVAILABLE, 1: UNLOADING}
     wait_states(manager, {2: AVAILABLE, 1: END})
@@ -368,7 +368,7 @@ def test_stop_waits_for_requests_and_unloads(begin: Begin, push) -> None:
     stopper = threading.Thread(target=manager.stop, args=(10,))
     stopper.start()
     wait_states(manager, {1: UNLOADING})
-    assert servable.run("serving_default", {"x": ROW}, ["factor"])["factor"].tolist() == [1.0]
+    assert servable.submit("serving_default", {"x": ROW}, ["factor"]).result()["factor"].tolist() == [1.0]
     held.__exit__(None, None, None)
     stopper.join(30)
     assert states(manager) == {1: END}

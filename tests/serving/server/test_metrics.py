@@ -23,9 +23,8 @@ from mnist_tfx.serving.server.config import BatchingParameters, LoadOptions, Ser
 from mnist_tfx.serving.server.engine import Engine
 from mnist_tfx.serving.server.errors import ServingError
 from mnist_tfx.serving.server.lifecycle import Version
-from mnist_tfx.serving.server.metrics import Metrics
-from mnist_tfx.serving.server.prometheus import Histogram
-from mnist_tfx.serving.server.servable_factory import ServableFactory
+from mnist_tfx.serving.server.loader import ServableFactory
+from mnist_tfx.serving.server.metrics import Histogram, Metrics
 from mnist_tfx.serving.server.warmup import WARMUP_PATH
 from tests.fixtures.saved_models import write_counter_model
 from tests.serving.conftest import Running, predict_request, refused, running, scale_request

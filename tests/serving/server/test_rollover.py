@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import threading
 import urllib.request
 from collections.abc import Callable
@@ -11,15 +12,23 @@ from functools import partial
 from pathlib import Path
 
 import grpc
+import numpy as np
+import psutil
+import pytest
 import tensorflow as tf
+from tensorflow_serving.apis.get_model_status_pb2 import GetModelStatusRequest, ModelVersionStatus
+from tensorflow_serving.apis.model_service_pb2_grpc import ModelServiceStub
 from tensorflow_serving.apis.prediction_service_pb2_grpc import PredictionServiceStub
 
 from mnist_tfx.serving.server.config import ServerOptions
-from tests.fixtures.saved_models import write_scale_model
-from tests.serving.conftest import Running, running, scale_request, wait_until
+from tests.fixtures.saved_models import WIDTH, write_dense_model, write_scale_model
+from tests.fixtures.server_process import server_processes
+from tests.serving.conftest import Running, predict_request, running, scale_request, wait_until
 
 CLIENTS = 6
 VERSIONS = (2, 3, 4)
+ROLLOVERS = 100
+MOST_GROWTH = 16 * 2**20  # bytes, from the 20th rollover to the last; a version that stays takes more each time
 
 
 class Hammer:
@@ -63,7 +72,7 @@ def over_rest(one: Running, version: int) -> tuple[int, float]:
 
 
 def answered_by(hammer: Hammer, version: int) -> bool:
-    return hammer.answers[-1][0] == version
+    return bool(hammer.answers) and hammer.answers[-1][0] == version
 
 
 def push(base: Path, version: int) -> None:
@@ -119,3 +128,43 @@ def test_other_versions_come_and_go_beside_a_pinned_one(tmp_path: Path) -> None:
             wait_until(lambda: over_grpc(one.prediction) == (1, 1), "version 2 to go")
     assert not hammer.errors
     assert set(hammer.answers) == {(1, 1)}
+
+
+@pytest.mark.slow
+def test_a_hundred_rollovers_leave_memory_and_descriptors_flat(tmp_path: Path) -> None:
+    """A server process; each version takes the place of the one before, whose folder goes, while clients call."""
+    base = tmp_path / "dense"
+    write_dense_model(base / "1")
+    request = predict_request("dense", {"x": np.ones((1, WIDTH), np.float32)})
+    resident: dict[int, int] = {}
+    descriptors: dict[int, int] = {}
+    flags = ("--file_system_poll_wait_seconds=0.05", "--enable_batching")
+    with (
+        server_processes("dense", base, tmp_path / "log", 1, *flags) as [server],
+        grpc.insecure_channel(server.address) as channel,
+    ):
+        process, stub = psutil.Process(server.process.pid), PredictionServiceStub(channel)
+
+        def ask() -> tuple[int, float]:
+            return stub.Predict(request, timeout=20).model_spec.version.value, 0.0
+
+        with Hammer([ask] * 2) as hammer:
+            for version in range(2, ROLLOVERS + 2):
+                shutil.copytree(base / str(version - 1), base / ".incoming")
+                os.rename(base / ".incoming", base / str(version))
+                wait_until(partial(answered_by, hammer, version), f"an answer of version {version}")
+                shutil.rmtree(base / str(version - 1))
+                wait_until(partial(is_over, channel, "dense", version - 1), f"the end of version {version - 1}")
+                resident[version - 1], descriptors[version - 1] = process.memory_info().rss, process.num_fds()
+    told = {after: f"{resident[after] / 2**20:.1f} MiB, {descriptors[after]} open" for after in (1, 10, 20, 50, 100)}
+    print(f"{len(hammer.answers)} answers, {len(hammer.errors)} errors; after so many rollovers: {told}")
+    assert not hammer.errors
+    assert descriptors[ROLLOVERS] <= descriptors[20], told
+    assert resident[ROLLOVERS] - resident[20] < MOST_GROWTH, told
+
+
+def is_over(channel: grpc.Channel, model: str, version: int) -> bool:
+    request = GetModelStatusRequest()
+    request.model_spec.name, request.model_spec.version.value = model, version
+    [status] = ModelServiceStub(channel).GetModelStatus(request, timeout=20).model_version_status
+    return status.state == ModelVersionStatus.END

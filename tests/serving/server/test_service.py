@@ -19,6 +19,7 @@ import tensorflow as tf
 from google.protobuf import text_format
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
+from grpc_reflection.v1alpha.reflection_pb2_grpc import ServerReflectionStub
 from tensorflow_serving.apis import (
     classification_pb2,
     get_model_metadata_pb2,
@@ -512,6 +513,27 @@ def test_both_ways_to_answer_are_alike(
         one.server._grpc.stop(5)
         assert slow.code() in (grpc.StatusCode.OK, grpc.StatusCode.UNAVAILABLE)
         assert time.monotonic() - begin < 4  # all calls that were asked for have come back to the polling thread
+
+
+def test_streams_do_not_hold_up_a_drain(served_models: Path) -> None:
+    """Who watches health hears NOT_SERVING; neither that stream nor an open one of reflection is waited for."""
+    states = health_pb2.HealthCheckResponse
+    with running(ServerOptions(port=0, model_name="scale", model_base_path=str(served_models / "scale"))) as one:
+        watched = health_pb2_grpc.HealthStub(one.channel).Watch(health_pb2.HealthCheckRequest())
+        assert next(watched).status == states.SERVING
+        closed = threading.Event()
+        requests = iter(lambda: closed.wait(30), True)
+        reflected = ServerReflectionStub(one.channel).ServerReflectionInfo(requests)
+        in_hand = one.prediction.Predict.future(predict_request("slow", {}))
+        begin = time.monotonic()
+        one.server._grpc.stop(10)
+        assert time.monotonic() - begin < 3
+        assert next(watched).status == states.NOT_SERVING
+        for stream in (watched, reflected):
+            with pytest.raises((grpc.RpcError, StopIteration)):
+                next(stream)
+        assert in_hand.code() is NOT_FOUND
+        closed.set()
 
 
 def test_a_port_in_use(served_models: Path) -> None:
