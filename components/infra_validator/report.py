@@ -31,8 +31,12 @@ def read_report(blessing_uri: str) -> dict[str, Any]:
         return dict(json.load(file))
 
 
+def read_checks(blessing_uri: str) -> tuple[Check, ...]:
+    """The checks that were made."""
+    checks = read_report(blessing_uri)["checks"]
+    return tuple(Check(**{key: value for key, value in check.items() if key != "passed"}) for check in checks)
+
+
 def failed_checks(blessing_uri: str) -> tuple[str, ...]:
     """Each check that failed, with its limit and the measured value, in words."""
-    checks = read_report(blessing_uri)["checks"]
-    found = [Check(**{key: value for key, value in check.items() if key != "passed"}) for check in checks]
-    return tuple(str(check) for check in found if not check.passed)
+    return tuple(str(check) for check in read_checks(blessing_uri) if not check.passed)

@@ -19,10 +19,9 @@ from components.features import TEST
 from components.report.content import Lineage, LookAtIt, Quality, ReportContent
 from components.report.data import collect_data, example_files
 from components.report.look import disagreement, look_at
+from components.report.model import collect_serving, collect_training
 from components.report.quality import collect_quality, disagreements
-from components.report.serving import collect_serving
 from components.report.sources import Sources
-from components.report.training import collect_training
 from components.report.verdict import collect_verdict
 
 _LOGGER = logging.getLogger(__name__)

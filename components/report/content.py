@@ -14,6 +14,8 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from components.infra_validator.checks import Check
+
 Image = npt.NDArray[np.uint8]  # [height, width, channels], channels 1 or 3
 # "unknown" is what the component says of what only the run's end decides.
 State = Literal["passed", "failed", "withheld", "not reached", "unknown"]
@@ -267,18 +269,6 @@ class Signature:
 
 
 @dataclass(frozen=True)
-class InfraCheck:
-    """One check of the infra validator: passed where `measured` is at most `limit`."""
-
-    name: str
-    measured: float
-    limit: float
-    unit: str
-    detail: str
-    passed: bool
-
-
-@dataclass(frozen=True)
 class Serving:
     """Section 6."""
 
@@ -287,7 +277,7 @@ class Serving:
     model_bytes: int  # of all files of the exported model
     warm_up: tuple[tuple[str, int], ...]  # signature and how many images its warm-up record holds
     blessed: bool | None  # None: not validated
-    checks: tuple[InfraCheck, ...]
+    checks: tuple[Check, ...]  # of the infra validator
     latencies_ms: tuple[float, ...]  # of requests of one image, in the order in which they were made
     pushed_to: str | None
 

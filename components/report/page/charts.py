@@ -11,12 +11,15 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, MaxNLocator
 
 from components.report.content import Epoch, SplitData, Training
-from components.report.page.drawing import BAR, PERCENT, SERIES_1, SERIES_2, SOFT, Chart, Table, chart
+from components.report.page.drawing import PERCENT, Chart, Colour, Table, chart
 from components.report.page.words import count, general, number, percent, seconds
 
 _BIN = 5  # pixel values per bar: 1..255 makes 51 bars
 _DOTS = 30  # points of a line beyond which it is drawn without dots
-LINES = ((SERIES_1, "-"), (SERIES_2, (0, (3, 1.5))))  # colour and dashes of the first line of a chart, and the second
+LINES = (
+    (Colour.SERIES_1, "-"),
+    (Colour.SERIES_2, (0, (3, 1.5))),
+)  # colour and dashes of the first line of a chart, and the second
 DASHED = (0, (3, 3))
 
 
@@ -34,7 +37,7 @@ def intensity_charts(splits: Sequence[SplitData]) -> tuple[Chart, ...]:
         share, values = counted[split.name], bins[split.name]
 
         def plot(axes: Axes) -> None:
-            axes.stairs(values, [*firsts, 256], fill=True, color=BAR, gid="bars")
+            axes.stairs(values, [*firsts, 256], fill=True, color=Colour.BAR, gid="bars")
             axes.set(
                 xlabel="pixel value (0 is left out)", ylabel="share of pixels", xlim=(1, 256), ylim=(0, 1.05 * highest)
             )
@@ -68,7 +71,8 @@ def training_charts(training: Training) -> tuple[Chart, ...]:
         curve_chart("accuracy", "Accuracy", epochs, accuracies, percent, best),
     ]
     if any(rate is not None for rate in rates):
-        charts.append(curve_chart("learning-rate", "Learning rate", epochs, {"learning rate": rates}, general))
+        curves = {"learning rate": rates}
+        charts.append(curve_chart("learning-rate", "Learning rate", epochs, curves, general, from_zero=True))
     return (*charts, _time_chart(epochs))
 
 
@@ -79,6 +83,8 @@ def curve_chart(
     curves: Mapping[str, Sequence[float | None]],
     words: Callable[[float | None], str],
     best_epoch: int | None = None,
+    *,
+    from_zero: bool = False,
 ) -> Chart:
     """Curves over epochs, with the epoch marked whose weights were kept. A curve may be shorter than `epochs`."""
     xs = [epoch.epoch for epoch in epochs]
@@ -91,8 +97,12 @@ def curve_chart(
             dots = "o" if len(xs) <= _DOTS else ""
             axes.plot(xs, ys, color=colour, linestyle=dashes, marker=dots, label=name, gid=f"curve {name}")
         if best_epoch is not None:
-            axes.axvline(best_epoch, color=SOFT, linestyle=DASHED, linewidth=1, label=f"kept: epoch {best_epoch}")
+            axes.axvline(
+                best_epoch, color=Colour.SOFT, linestyle=DASHED, linewidth=1, label=f"kept: epoch {best_epoch}"
+            )
         _epochs_across(axes, xs, margin=0.0 if len(xs) > 1 else 0.5)
+        if from_zero:
+            axes.set_ylim(bottom=0)
         if words is percent:
             axes.yaxis.set_major_formatter(PERCENT)
 
@@ -114,7 +124,7 @@ def latency_chart(latencies_ms: Sequence[float]) -> Chart:
     requests = range(1, len(latencies_ms) + 1)
 
     def plot(axes: Axes) -> None:
-        axes.stairs(latencies_ms, np.arange(len(latencies_ms) + 1) + 0.5, fill=True, color=BAR, gid="bars")
+        axes.stairs(latencies_ms, np.arange(len(latencies_ms) + 1) + 0.5, fill=True, color=Colour.BAR, gid="bars")
         axes.set(xlabel="request", ylabel="milliseconds", xlim=(0.5, len(requests) + 0.5))
         axes.xaxis.set_major_locator(FixedLocator(whole_ticks(len(requests))))
 
@@ -147,9 +157,11 @@ def _time_chart(epochs: Sequence[Epoch]) -> Chart:
 
     def plot(axes: Axes) -> None:
         working = [max(e.seconds - wait, 0.0) for e, wait in zip(epochs, waiting, strict=True)]
-        axes.bar(xs, working, 1.0, waiting, color=BAR, label="training and evaluating" if known else "", gid="bars")
+        axes.bar(
+            xs, working, 1.0, waiting, color=Colour.BAR, label="training and evaluating" if known else "", gid="bars"
+        )
         if known:
-            axes.bar(xs, waiting, 1.0, color=SERIES_2, label="waiting for input", gid="waiting")
+            axes.bar(xs, waiting, 1.0, color=Colour.SERIES_2, label="waiting for input", gid="waiting")
         axes.set_ylabel("seconds")
         _epochs_across(axes, xs, margin=0.5)
 

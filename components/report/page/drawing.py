@@ -13,6 +13,7 @@ import threading
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any
 from xml.etree import ElementTree
 
@@ -26,30 +27,41 @@ from matplotlib.typing import RcKeyType
 
 from components.report.page.words import bound, count
 
+
+class Colour(StrEnum):
+    """The style sheet's variables that drawings use. The values are matplotlib's names for them, and stay with it."""
+
+    INK = "#000001"
+    SOFT = "#000002"
+    LINE = "#000003"
+    RULE = "#000004"
+    CARD = "#000005"
+    BLUE = "#000006"
+    RED = "#000007"
+    BAR = "#000008"
+    SERIES_1 = "#000009"
+    SERIES_2 = "#00000a"
+    SERIES_3 = "#00000b"
+
+    @property
+    def variable(self) -> str:
+        """What the page knows it by."""
+        return f"var(--{self.name.lower().replace('_', '-')})"
+
+
 WIDTH = 340  # units of a drawing: CSS pixels on a phone, at most a quarter larger on a screen
 PERCENT = FuncFormatter(lambda share, _: bound(share))  # for the ticks of an axis
 COUNT = FuncFormatter(lambda number, _: count(number))
 _TOP, _RIGHT, _BOTTOM = 28, 12, 40  # margins around the plot
-# The style sheet's variables that drawings use. The values are matplotlib's names for them and never reach the page.
-INK, SOFT, LINE, RULE, CARD, BLUE, RED, BAR, SERIES_1, SERIES_2, SERIES_3 = _COLOURS = tuple(
-    f"#0000{number:02x}" for number in range(1, 12)
-)
-_VARIABLES = dict(
-    zip(
-        _COLOURS,
-        ("ink", "soft", "line", "rule", "card", "blue", "red", "bar", "series-1", "series-2", "series-3"),
-        strict=True,
-    )
-)
 _SETTINGS: dict[RcKeyType, Any] = {
     "svg.fonttype": "none",
     "text.parse_math": False,  # a dollar in the name of a class is a dollar
     "font.size": 11.5,  # as the style sheet says: matplotlib makes room for it
-    "text.color": SOFT,
+    "text.color": Colour.SOFT,
     "figure.facecolor": "none",
     "axes.facecolor": "none",
-    "axes.edgecolor": RULE,
-    "axes.labelcolor": SOFT,
+    "axes.edgecolor": Colour.RULE,
+    "axes.labelcolor": Colour.SOFT,
     "axes.labelsize": "medium",
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -62,15 +74,15 @@ _SETTINGS: dict[RcKeyType, Any] = {
     "axes.autolimit_mode": "round_numbers",
     "axes.xmargin": 0,
     "axes.ymargin": 0,
-    "grid.color": LINE,
+    "grid.color": Colour.LINE,
     "grid.linewidth": 1,
-    "xtick.color": RULE,
-    "xtick.labelcolor": SOFT,
-    "ytick.color": SOFT,
+    "xtick.color": Colour.RULE,
+    "xtick.labelcolor": Colour.SOFT,
+    "ytick.color": Colour.SOFT,
     "ytick.major.size": 0,
     "lines.linewidth": 2,
     "lines.markersize": 4,
-    "patch.edgecolor": CARD,
+    "patch.edgecolor": Colour.CARD,
     "patch.linewidth": 0.6,
     "patch.force_edgecolor": True,
     "legend.frameon": False,
@@ -172,7 +184,7 @@ def _belong_to_the_page(element: ElementTree.Element) -> None:
     for declaration in attributes.pop("style", "").split("; "):
         name, _, value = declaration.partition(": ")
         if name in _KEPT:
-            attributes[name] = f"var(--{_VARIABLES[value]})" if value.startswith("#") else value
+            attributes[name] = Colour(value).variable if value.startswith("#") else value
     if _NOT_TURNED.fullmatch(attributes.get("transform", "")):
         del attributes["transform"]
     if element.tag == "g" and "id" in attributes:

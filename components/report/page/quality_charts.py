@@ -12,28 +12,13 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
 
 from components.report.content import ClassQuality, ConfidenceBin, Quality
 from components.report.page.charts import DASHED, LINES
-from components.report.page.drawing import (
-    BAR,
-    BLUE,
-    COUNT,
-    INK,
-    LINE,
-    PERCENT,
-    RED,
-    RULE,
-    SERIES_1,
-    SERIES_2,
-    SERIES_3,
-    Chart,
-    Table,
-    chart,
-)
+from components.report.page.drawing import COUNT, PERCENT, Chart, Colour, Table, chart
 from components.report.page.words import bound, count, percent, points, shorten
 
 _ROW, _NAMES = 24, 100  # height of a class's row; where the plot begins, to the right of the names
 _NAME_CHARACTERS = 13
 # Precision, recall, F1: each has a shape of its own, not only a colour.
-_SCORES = (("precision", "D", SERIES_1), ("recall", "o", SERIES_2), ("F1", "^", SERIES_3))
+_SCORES = (("precision", "D", Colour.SERIES_1), ("recall", "o", Colour.SERIES_2), ("F1", "^", Colour.SERIES_3))
 
 
 def scores_chart(quality: Quality) -> Chart:
@@ -49,12 +34,12 @@ def scores_chart(quality: Quality) -> Chart:
 
     def plot(axes: Axes) -> None:
         rows = range(len(classes))
-        axes.hlines(rows, scores.min(axis=1), scores.max(axis=1), color=RULE, linewidth=1)
+        axes.hlines(rows, scores.min(axis=1), scores.max(axis=1), color=Colour.RULE, linewidth=1)
         for (name, marker, colour), values in zip(_SCORES, scores.T, strict=True):
             axes.plot(values, rows, marker, color=colour, markersize=7, label=name, gid=f"scores {name}")
         if limit:
             axes.axvline(
-                limit, color=RED, linestyle=DASHED, linewidth=1.5, label=f"recall ≥ {bound(limit)}", gid="limit"
+                limit, color=Colour.RED, linestyle=DASHED, linewidth=1.5, label=f"recall ≥ {bound(limit)}", gid="limit"
             )
         lowest = min(float(scores.min()), limit or 1.0, 0.99)
         marks = MaxNLocator(4, steps=[1, 2, 5, 10]).tick_values(lowest, 1.0)
@@ -90,12 +75,14 @@ def change_chart(key: str, title: str, note: str, recalls: Sequence[tuple[str, f
     def plot(axes: Axes) -> None:
         end = max((abs(change[3]) for change in changes), default=0.0) or 0.01
         for row, (*_, change) in enumerate(changes):
-            name, colour, side = ("better", SERIES_1, -1) if change >= 0 else ("worse", SERIES_2, 1)
+            name, colour, side = ("better", Colour.SERIES_1, -1) if change >= 0 else ("worse", Colour.SERIES_2, 1)
             axes.barh(row, change, 0.6, color=colour, gid=name)
             # On the free side of zero, where no bar can be.
             words, where = points(change, 1), "right" if side < 0 else "left"
-            axes.annotate(words, (0, row), (5 * side, 0), textcoords="offset points", ha=where, va="center", color=INK)
-        axes.axvline(0, color=RULE, linewidth=1, gid="zero")
+            axes.annotate(
+                words, (0, row), (5 * side, 0), textcoords="offset points", ha=where, va="center", color=Colour.INK
+            )
+        axes.axvline(0, color=Colour.RULE, linewidth=1, gid="zero")
         axes.set(xlim=(-1.05 * end, 1.05 * end), xlabel="points")
         axes.xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
         axes.xaxis.set_major_formatter(
@@ -142,8 +129,8 @@ def _reliability_chart(bins: Sequence[ConfidenceBin], error: float | None) -> Ch
         )
 
     def plot(axes: Axes) -> None:
-        _bars(axes, filled, [b.accuracy for b in filled], color=BAR, gid="bars")
-        axes.plot([0, 1], [0, 1], color=INK, linestyle=DASHED, linewidth=1.5, gid="diagonal")
+        _bars(axes, filled, [b.accuracy for b in filled], color=Colour.BAR, gid="bars")
+        axes.plot([0, 1], [0, 1], color=Colour.INK, linestyle=DASHED, linewidth=1.5, gid="diagonal")
         _shares(axes.xaxis, "confidence")
         _shares(axes.yaxis, "accuracy")
 
@@ -171,8 +158,8 @@ def _confidence_chart(bins: Sequence[ConfidenceBin]) -> Chart:
     def plot(axes: Axes) -> None:
         right = [b.examples * b.accuracy for b in bins]
         wrong = [b.examples - hits for b, hits in zip(bins, right, strict=True)]
-        _bars(axes, bins, right, bottom=wrong, color=BLUE, label="right", gid="right")
-        _bars(axes, bins, wrong, color=RED, label="wrong (at the foot)", gid="wrong")
+        _bars(axes, bins, right, bottom=wrong, color=Colour.BLUE, label="right", gid="right")
+        _bars(axes, bins, wrong, color=Colour.RED, label="wrong (at the foot)", gid="wrong")
         _shares(axes.xaxis, "confidence")
         axes.set_ylabel("examples")
         axes.yaxis.set_major_formatter(COUNT)
@@ -227,9 +214,9 @@ def _selective_chart(bins: Sequence[ConfidenceBin]) -> Chart:
 def _name_rows(axes: Axes, names: Sequence[str]) -> None:
     """A row per class, the first at the top."""
     axes.set_ylim(len(names) - 0.5, -0.5)
-    axes.set_yticks(range(len(names)), [shorten(name, _NAME_CHARACTERS) for name in names], color=INK)
+    axes.set_yticks(range(len(names)), [shorten(name, _NAME_CHARACTERS) for name in names], color=Colour.INK)
     axes.grid(False)
-    axes.grid(axis="x", color=LINE)
+    axes.grid(axis="x", color=Colour.LINE)
 
 
 def _bars(axes: Axes, bins: Sequence[ConfidenceBin], heights: Sequence[float], **look: Any) -> None:

@@ -18,10 +18,10 @@ from components.report.collect import collect
 from components.report.content import ReportContent
 from components.report.executor import Executor
 from components.report.look import ModelPass, disagreement
+from components.report.model import collect_training
 from components.report.page.render import render_report
 from components.report.quality import disagreements
 from components.report.sources import Sources
-from components.report.training import collect_training
 from components.report.verdict import collect_verdict
 from pipeline.history import load_run
 from pipeline.run_sources import sources_of

@@ -1,9 +1,12 @@
-"""Section "serving": the exported model, what the infra validator found of it, and where it was pushed."""
+"""Sections "training" and "serving": what is known of the model, from the Trainer to where it was pushed."""
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import math
 import os
+from collections.abc import Mapping
 from typing import Any
 
 import tensorflow as tf
@@ -11,9 +14,30 @@ from tensorflow_serving.apis import prediction_log_pb2
 from tfx.utils import path_utils
 
 from components.export import read_weights
-from components.infra_validator.report import read_report
-from components.report.content import InfraCheck, Serving, Signature, Tensor
+from components.infra_validator.report import read_checks, read_report
+from components.report.content import Epoch, Serving, Signature, Tensor, Training
 from components.report.sources import Sources
+
+_EPOCH_FIELDS = tuple(field.name for field in dataclasses.fields(Epoch))
+
+
+def collect_training(model_uri: str, recipe: Mapping[str, Any]) -> Training:
+    """Reads `training.json` (see `components.trainer`) from the root of the Model artifact."""
+    with tf.io.gfile.GFile(os.path.join(model_uri, "training.json")) as file:
+        log = json.load(file)
+    return Training(
+        epochs=tuple(Epoch(**{key: row[key] for key in _EPOCH_FIELDS if key in row}) for row in log["history"]),
+        best_epoch=log["best_epoch"],
+        stopped=log["stopped"],
+        monitor=str(recipe.get("training", {}).get("monitor", "")),
+        seconds=log["seconds"],
+        examples_per_second=log["examples_per_second"],
+        train_examples=log["train_examples"],
+        resumed_after_epoch=log["resumed_after_epoch"],
+        devices=tuple(log["devices"]),
+        settings_found=log.get("settings_found", {}),
+        teachers=tuple(teacher["val_accuracy"] for teacher in log.get("teachers", ())),
+    )
 
 
 def collect_serving(model: Any, model_dir: str, sources: Sources) -> Serving:
@@ -25,7 +49,6 @@ def collect_serving(model: Any, model_dir: str, sources: Sources) -> Serving:
         sources: the run, which may not have got to the infra validator.
     """
     blessing = sources.artifact("InfraValidator", "blessing")
-    report = read_report(blessing.uri) if blessing else {"checks": [], "latency_ms": []}
     pushed = sources.artifact("Pusher", "pushed_model")
     return Serving(
         signatures=tuple(_signature(name, model.signatures[name]) for name in sorted(model.signatures)),
@@ -33,8 +56,8 @@ def collect_serving(model: Any, model_dir: str, sources: Sources) -> Serving:
         model_bytes=_size(model_dir),
         warm_up=_warm_up(path_utils.stamped_model_path(blessing.uri)) if blessing else (),
         blessed=bool(blessing.properties.get("blessed")) if blessing else None,
-        checks=tuple(InfraCheck(**check) for check in report["checks"]),
-        latencies_ms=tuple(report["latency_ms"]),
+        checks=read_checks(blessing.uri) if blessing else (),
+        latencies_ms=tuple(read_report(blessing.uri)["latency_ms"]) if blessing else (),
         pushed_to=str(pushed.properties["pushed_destination"]) if pushed and pushed.properties.get("pushed") else None,
     )
 
