@@ -88,8 +88,7 @@ def time_changes(a: ReportContent, b: ReportContent) -> tuple[Difference, ...]:
 def class_chart(a: ReportContent, b: ReportContent) -> Chart | None:
     """Recall by class; None where the runs do not have the same classes."""
     recalls = [(old.name, old.scores.recall, new.scores.recall) for old, new in _same_classes(a.quality, b.quality)]
-    title = "Recall by class, B against A in points"
-    return change_chart("classes", title, "B is better to the right.", recalls) if recalls else None
+    return change_chart("classes", "Recall by class, B against A in points", "B is better to the right.", recalls)
 
 
 def confusion_changes(a: ReportContent, b: ReportContent) -> list[tuple[str, str, float, float]]:

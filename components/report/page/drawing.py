@@ -1,7 +1,7 @@
 """Draws charts with matplotlib, as SVG in the page's own colours and fonts.
 
 What matplotlib writes is a file of its own: fixed colours and fonts in style attributes, which the page's policy
-forbids, and ids that two charts of one page share. `draw` makes of it a part of the page: every colour a variable of
+forbids, and ids that two charts of one page share. `chart` makes of it a part of the page: every colour a variable of
 the style sheet, so that one drawing serves light, dark and print; text as text.
 """
 
@@ -18,12 +18,11 @@ from typing import Any
 from xml.etree import ElementTree
 
 from markupsafe import Markup
-from matplotlib import rc_context
+from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
-from matplotlib.typing import RcKeyType
 
 from components.report.page.words import bound, count
 
@@ -53,7 +52,7 @@ WIDTH = 340  # units of a drawing: CSS pixels on a phone, at most a quarter larg
 PERCENT = FuncFormatter(lambda share, _: bound(share))  # for the ticks of an axis
 COUNT = FuncFormatter(lambda number, _: count(number))
 _TOP, _RIGHT, _BOTTOM = 28, 12, 40  # margins around the plot
-_SETTINGS: dict[RcKeyType, Any] = {
+_SETTINGS: dict[str, Any] = {
     "svg.fonttype": "none",
     "text.parse_math": False,  # a dollar in the name of a class is a dollar
     "font.size": 11.5,  # as the style sheet says: matplotlib makes room for it
@@ -138,7 +137,7 @@ def chart(
     height: int = 224,
     left: int = 58,
 ) -> Chart:
-    """Draws a chart.
+    """Draws a chart; the same plot gives the same SVG, byte by byte.
 
     Args:
         key: its id, unique within the page.
@@ -151,13 +150,13 @@ def chart(
         height: of the drawing, in its own units.
         left: how far to the right its plot begins.
     """
-    return Chart(key, title, note, draw(key, plot, description, height, left), table)
-
-
-def draw(key: str, plot: Callable[[Axes], None], description: str, height: int, left: int) -> Markup:
-    """The SVG alone; see `chart`. The same plot gives the same SVG, byte by byte."""
     file = io.StringIO()
-    with _ONE_AT_A_TIME, rc_context({**_SETTINGS, "svg.hashsalt": key}), warnings.catch_warnings():
+    # "default" first: the user's own matplotlibrc has no say in this page.
+    with (
+        _ONE_AT_A_TIME,
+        style.context(["default", {**_SETTINGS, "svg.hashsalt": key}]),
+        warnings.catch_warnings(),
+    ):
         warnings.filterwarnings("ignore", "Glyph", UserWarning)  # the reader's browser has other fonts
         figure = Figure(figsize=(WIDTH / 72, height / 72))
         across, up = (WIDTH - left - _RIGHT) / WIDTH, (height - _TOP - _BOTTOM) / height
@@ -170,7 +169,8 @@ def draw(key: str, plot: Callable[[Axes], None], description: str, height: int, 
     root = ElementTree.fromstring(file.getvalue())
     _belong_to_the_page(root)
     root.attrib = {"class": "chart", "viewBox": f"0 0 {WIDTH} {height}", "role": "img", "aria-label": description}
-    return Markup(ElementTree.tostring(root, encoding="unicode"))  # which has escaped it
+    svg = Markup(ElementTree.tostring(root, encoding="unicode"))  # which has escaped it
+    return Chart(key, title, note, svg, table)
 
 
 def _belong_to_the_page(element: ElementTree.Element) -> None:

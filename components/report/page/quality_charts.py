@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
-from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
+from matplotlib.ticker import FixedLocator, MaxNLocator
 
 from components.report.content import ClassQuality, ConfidenceBin, Quality
 from components.report.page.charts import DASHED, LINES
 from components.report.page.drawing import COUNT, PERCENT, Chart, Colour, Table, chart
 from components.report.page.words import bound, count, percent, points, shorten
 
-_ROW, _NAMES = 24, 100  # height of a class's row; where the plot begins, to the right of the names
+_ROW, _AROUND, _NAMES = (
+    24,
+    68,
+    100,
+)  # height of a class's row, and of all else; where the plot begins, right of the names
 _NAME_CHARACTERS = 13
 # Precision, recall, F1: each has a shape of its own, not only a colour.
 _SCORES = (("precision", "D", Colour.SERIES_1), ("recall", "o", Colour.SERIES_2), ("F1", "^", Colour.SERIES_3))
@@ -41,7 +46,7 @@ def scores_chart(quality: Quality) -> Chart:
             axes.axvline(
                 limit, color=Colour.RED, linestyle=DASHED, linewidth=1.5, label=f"recall ≥ {bound(limit)}", gid="limit"
             )
-        lowest = min(float(scores.min()), limit or 1.0, 0.99)
+        lowest = scores[np.isfinite(scores)].min(initial=min(limit or 1.0, 0.99))
         marks = MaxNLocator(4, steps=[1, 2, 5, 10]).tick_values(lowest, 1.0)
         axes.set_xlim(float(marks[0]), 1.0)
         axes.xaxis.set_major_locator(FixedLocator([mark for mark in marks if mark <= 1]))
@@ -58,22 +63,29 @@ def scores_chart(quality: Quality) -> Chart:
         ),
         description=f"Precision, recall and F1 of {len(classes)} classes. {told}",
         note=told,
-        height=_ROW * len(classes) + 64,
+        height=_ROW * len(classes) + _AROUND,
         left=_NAMES,
     )
 
 
-def change_chart(key: str, title: str, note: str, recalls: Sequence[tuple[str, float, float]]) -> Chart:
-    """How much the recall of every class rose or fell, the greatest gain first; `recalls`: name, before and after."""
-    changes = sorted(((*recall, recall[2] - recall[1]) for recall in recalls), key=lambda change: -change[3])
+def change_chart(key: str, title: str, note: str, recalls: Sequence[tuple[str, float, float]]) -> Chart | None:
+    """How much the recall of every class rose or fell, the greatest gain first; `recalls`: name, before and after.
+
+    A class without examples has no recall, and is left out; None where no class is left.
+    """
+    changes = [(*recall, recall[2] - recall[1]) for recall in recalls if math.isfinite(recall[2] - recall[1])]
+    if not changes:
+        return None
+    changes.sort(key=lambda change: -change[3])
+    (first, *_, most), (last, *_, least) = changes[0], changes[-1]
     better, worse = sum(c[3] > 0 for c in changes), sum(c[3] < 0 for c in changes)
-    told = f"{better} classes got better, {worse} worse."
-    if changes:
-        (first, *_, most), (last, *_, least) = changes[0], changes[-1]
-        told += f" From {points(most, 1)} points ({first}) to {points(least, 1)} points ({last})."
+    told = (
+        f"{better} classes got better, {worse} worse. From {points(most, 1)} points ({first}) to {points(least, 1)} "
+        f"points ({last})."
+    )
 
     def plot(axes: Axes) -> None:
-        end = max((abs(change[3]) for change in changes), default=0.0) or 0.01
+        end = max(abs(most), abs(least)) or 0.01
         for row, (*_, change) in enumerate(changes):
             name, colour, side = ("better", Colour.SERIES_1, -1) if change >= 0 else ("worse", Colour.SERIES_2, 1)
             axes.barh(row, change, 0.6, color=colour, gid=name)
@@ -85,9 +97,7 @@ def change_chart(key: str, title: str, note: str, recalls: Sequence[tuple[str, f
         axes.axvline(0, color=Colour.RULE, linewidth=1, gid="zero")
         axes.set(xlim=(-1.05 * end, 1.05 * end), xlabel="points")
         axes.xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
-        axes.xaxis.set_major_formatter(
-            FuncFormatter(lambda mark, _: points(mark, 0 if end >= 0.02 else 1) if mark else "0")
-        )
+        axes.xaxis.set_major_formatter(lambda mark, _: points(mark, 0 if end >= 0.02 else 1) if mark else "0")
         _name_rows(axes, [change[0] for change in changes])
 
     return chart(
@@ -100,7 +110,7 @@ def change_chart(key: str, title: str, note: str, recalls: Sequence[tuple[str, f
         ),
         description=f"{title}. {told}",
         note=note,
-        height=_ROW * len(changes) + 64,
+        height=_ROW * len(changes) + _AROUND,
         left=_NAMES,
     )
 
@@ -108,8 +118,7 @@ def change_chart(key: str, title: str, note: str, recalls: Sequence[tuple[str, f
 def baseline_chart(classes: Sequence[ClassQuality]) -> Chart | None:
     """Recall of every class against the baseline; None where there is none."""
     recalls = [(c.name, c.baseline.recall, c.scores.recall) for c in classes if c.baseline is not None]
-    title = "Recall against the baseline, in points"
-    return change_chart("baseline", title, "Better to the right.", recalls) if recalls else None
+    return change_chart("baseline", "Recall against the baseline, in points", "Better to the right.", recalls)
 
 
 def confidence_charts(bins: Sequence[ConfidenceBin], error: float | None) -> tuple[Chart, ...]:

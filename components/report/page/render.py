@@ -13,6 +13,7 @@ from typing import Any
 from urllib.parse import quote
 
 import jinja2
+import numpy as np
 from markupsafe import Markup
 
 from components.report.content import IndexRow, ReportContent
@@ -25,7 +26,6 @@ _COMPARISON_SECTIONS = (
     ("training", "Training"),
     ("time", "Time"),
 )
-_SPARK_WIDTH, _SPARK_HEIGHT, _SPARK_MARGIN = 240, 48, 6
 
 
 def render_report(content: ReportContent) -> str:
@@ -50,19 +50,12 @@ def render_index(rows: Iterable[IndexRow]) -> str:
 
 
 def sparkline(values: Sequence[float]) -> list[tuple[float, float]]:
-    """The points of a curve in the size of a line of text, from left to right."""
+    """The points of a curve in 240 x 48 units, the size of a line of text, from left to right."""
     low, high = min(values, default=0.0), max(values, default=0.0)
     if low == high:  # a flat line lies in the middle
         low, high = low - 1, high + 1
-    span, steps = high - low, max(len(values) - 1, 1)
-    across, up = _SPARK_WIDTH - 2 * _SPARK_MARGIN, _SPARK_HEIGHT - 2 * _SPARK_MARGIN
-    return [
-        (
-            round(_SPARK_MARGIN + across * index / steps, 1),
-            round(_SPARK_HEIGHT - _SPARK_MARGIN - up * (v - low) / span, 1),
-        )
-        for index, v in enumerate(values)
-    ]
+    xs, ys = np.linspace(6, 234, len(values)), np.interp(values, (low, high), (42, 6))
+    return list(zip(xs.round(1).tolist(), ys.round(1).tolist(), strict=True))
 
 
 def relative_url(path: str) -> str:

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from matplotlib import rc_context
 from PIL import Image
 
 from components.report import content as c
@@ -169,6 +170,24 @@ def test_names_are_never_taken_for_formulas():
         quality, classes=tuple(replace(each, name=f"$x_{i}$ \n\x00名") for i, each in enumerate(quality.classes))
     )
     assert ">$x_3$ 名</text>" in scores_chart(named).svg
+
+
+def test_a_class_without_examples_has_no_recall():
+    quality = sample_content().quality
+    unknown = c.Scores(float("nan"), float("nan"), float("nan"))
+    scores = drawn(
+        scores_chart(replace(quality, classes=(*quality.classes[:9], replace(quality.classes[9], scores=unknown))))
+    )
+    assert len(find(group(scores, "scores recall"), "use")) == 9
+    svg = drawn(change_chart("changes", "Changes", "", [("a", float("nan"), 0.6), ("b", 0.6, 0.7)]))
+    assert len(find(svg, "g", "better")) == 1 and not find(svg, "g", "worse")
+    assert change_chart("changes", "Changes", "", [("a", float("nan"), 0.6)]) is None
+
+
+def test_the_users_own_settings_of_matplotlib_change_nothing():
+    expected = losses(1.0, 2.0).svg
+    with rc_context({"axes.facecolor": "#123456", "font.size": 30, "xtick.direction": "in", "svg.fonttype": "path"}):
+        assert losses(1.0, 2.0).svg == expected
 
 
 def test_sparkline_of_few_runs():
