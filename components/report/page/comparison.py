@@ -60,21 +60,14 @@ def measure_changes(a: ReportContent, b: ReportContent) -> tuple[MeasureRow, ...
     )
 
 
-def recipe_changes(a: ReportContent, b: ReportContent) -> tuple[Difference, ...]:
-    """The settings that differ."""
-    return _differences(*(dict(flat(run.lineage.recipe)) if run.lineage else {} for run in (a, b)))
-
-
-def data_changes(a: ReportContent, b: ReportContent) -> tuple[Difference, ...]:
-    """The fingerprint and the sizes of splits, where they differ."""
-    return _differences(*(_data(run) for run in (a, b)))
-
-
-def version_changes(a: ReportContent, b: ReportContent) -> tuple[Difference, ...]:
-    """The code and the packages that differ."""
-    return _differences(
-        *({"code": run.lineage.code_version, **run.lineage.versions} if run.lineage else {} for run in (a, b))
+def input_changes(a: ReportContent, b: ReportContent) -> tuple[tuple[str, str, tuple[Difference, ...]], ...]:
+    """What went into the runs, where it differs: a heading, what it is, and each difference."""
+    kinds: tuple[tuple[str, str, Callable[[ReportContent], Mapping[str, str]]], ...] = (
+        ("Recipe", "settings", lambda run: dict(flat(run.lineage.recipe)) if run.lineage else {}),
+        ("Data", "data", _data),
+        ("Code and versions", "code and versions", _versions),
     )
+    return tuple((heading, what, _differences(of(a), of(b))) for heading, what, of in kinds)
 
 
 def time_changes(a: ReportContent, b: ReportContent) -> tuple[Difference, ...]:
@@ -141,6 +134,10 @@ def _data(run: ReportContent) -> dict[str, str]:
     if run.data is not None:
         found |= {f"examples in {split.name}": count(split.examples) for split in run.data.splits}
     return found
+
+
+def _versions(run: ReportContent) -> dict[str, str]:
+    return {"code": run.lineage.code_version, **run.lineage.versions} if run.lineage else {}
 
 
 def _worst(run: ReportContent) -> tuple[str, float | None]:

@@ -73,9 +73,9 @@ _FUNCTIONS = (
     *(views.gantt, views.gantt_seconds, views.gantt_caption, images.told_classes, images.weights_scale_uri),
     *(charts.intensity_charts, charts.training_charts, charts.latency_chart),
     *(quality_charts.scores_chart, quality_charts.baseline_chart, quality_charts.confidence_charts),
-    *(comparison.headline, comparison.warnings, comparison.measure_changes, comparison.recipe_changes),
-    *(comparison.data_changes, comparison.version_changes, comparison.time_changes, comparison.class_chart),
-    *(comparison.confusion_changes, comparison.history_charts, sparkline),
+    *(comparison.headline, comparison.warnings, comparison.measure_changes, comparison.input_changes),
+    *(comparison.time_changes, comparison.class_chart, comparison.confusion_changes, comparison.history_charts),
+    sparkline,
 )
 
 
