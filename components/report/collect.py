@@ -23,9 +23,8 @@ from mnist_tfx.components.infra_validator.report import read_checks
 from mnist_tfx.components.report.content import Lineage, LookAtIt, ReportContent
 from mnist_tfx.components.report.data import collect_data, example_files
 from mnist_tfx.components.report.look import disagreement, look_at
+from mnist_tfx.components.report.model import collect_serving, collect_training
 from mnist_tfx.components.report.run import Run
-from mnist_tfx.components.report.serving import collect_serving
-from mnist_tfx.components.report.training import collect_training
 from mnist_tfx.contract.names import TEST
 
 _LOGGER = logging.getLogger(__name__)

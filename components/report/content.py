@@ -174,7 +174,7 @@ class Serving:
     model_bytes: int  # of all files of the exported model
     warm_up: tuple[tuple[str, int], ...]  # signature and how many images its warm-up record holds
     blessed: bool | None  # None: not validated
-    checks: tuple[Check, ...]
+    checks: tuple[Check, ...]  # of the infra validator
     latencies_ms: tuple[float, ...]  # of requests of one image, in the order in which they were made
     pushed_to: str | None
 

@@ -31,36 +31,9 @@ class ModelPass:
     confusion: npt.NDArray[np.int64]  # [actual, predicted]
 
 
-@dataclass(frozen=True)
-class _Examples:
-    """Some examples with the model's answers, in the order of their positions."""
-
-    positions: npt.NDArray[np.int64]
-    records: npt.NDArray[np.object_]  # serialized
-    labels: npt.NDArray[np.int64]
-    probabilities: npt.NDArray[np.float32]  # [N, classes]
-
-    @property
-    def predicted(self) -> npt.NDArray[np.intp]:
-        return self.probabilities.argmax(axis=1)
-
-    def best(self, rank: npt.NDArray[Any]) -> _Examples:
-        """The few with the smallest ranks, of equal ones the first."""
-        chosen = np.argsort(rank, kind="stable")[:_SHOWN]
-        return self.where(chosen)
-
-    def where(self, chosen: npt.NDArray[Any]) -> _Examples:
-        return _Examples(self.positions[chosen], self.records[chosen], self.labels[chosen], self.probabilities[chosen])
-
-    def joined(self, other: _Examples | None) -> _Examples:
-        if other is None:
-            return self
-        return _Examples(
-            np.concatenate([other.positions, self.positions]),
-            np.concatenate([other.records, self.records]),
-            np.concatenate([other.labels, self.labels]),
-            np.concatenate([other.probabilities, self.probabilities]),
-        )
+# Examples with the model's answers, in the order of their positions: fields position, record (serialized), label,
+# predicted and probabilities.
+_Examples = npt.NDArray[np.void]
 
 
 @functools.lru_cache(maxsize=1)
@@ -78,13 +51,13 @@ def look_at(
         image_shape: height, width, channels.
     """
     confusion = np.zeros((len(class_names), len(class_names)), np.int64)
-    mistakes = uncertain = None
-    for batch in _answered(model, examples_files):
-        np.add.at(confusion, (batch.labels, batch.predicted), 1)
-        wrong = batch.where(np.flatnonzero(batch.predicted != batch.labels)).joined(mistakes)
-        mistakes = wrong.best(-wrong.probabilities.max(axis=1))
-        candidates = batch.joined(uncertain)
-        uncertain = candidates.best(candidates.probabilities.max(axis=1))
+    mistakes = uncertain = np.empty(0, _fields(len(class_names)))
+    for batch in _answered(model, examples_files, len(class_names)):
+        np.add.at(confusion, (batch["label"], batch["predicted"]), 1)
+        mistakes = np.concatenate([mistakes, batch[batch["predicted"] != batch["label"]]])
+        mistakes = _first(mistakes, -mistakes["probabilities"].max(axis=1))
+        uncertain = np.concatenate([uncertain, batch])
+        uncertain = _first(uncertain, uncertain["probabilities"].max(axis=1))
     filters, scale, units = _filters(read_weights(model), image_shape)
     look = LookAtIt(
         class_names=tuple(class_names),
@@ -110,32 +83,43 @@ def disagreement(found: ModelPass, confusion: npt.NDArray[np.int64]) -> str | No
     )
 
 
-def _answered(model: Any, files: Sequence[str]) -> Iterator[_Examples]:
+def _fields(classes: int) -> np.dtype[np.void]:
+    scalars = [("position", np.int64), ("record", object), ("label", np.int64), ("predicted", np.int64)]
+    return np.dtype([*scalars, ("probabilities", np.float32, (classes,))])
+
+
+def _answered(model: Any, files: Sequence[str], classes: int) -> Iterator[_Examples]:
     answer = model.signatures[SERVING_DEFAULT]
     position = 0
     for records in tf.data.TFRecordDataset(files, compression_type="GZIP").batch(_BATCH):
-        labels = tf.io.parse_example(records, {LABEL: _FEATURES[LABEL]})[LABEL].numpy()
-        probabilities = answer(**{EXAMPLES: records})[PROBABILITIES].numpy()
-        yield _Examples(np.arange(position, position + len(labels)), records.numpy(), labels, probabilities)
-        position += len(labels)
+        batch = np.empty(len(records), _fields(classes))
+        batch["position"] = np.arange(position, position + len(batch))
+        batch["record"] = records.numpy()
+        batch["label"] = tf.io.parse_example(records, {LABEL: _FEATURES[LABEL]})[LABEL].numpy()
+        batch["probabilities"] = answer(**{EXAMPLES: records})[PROBABILITIES].numpy()
+        batch["predicted"] = batch["probabilities"].argmax(axis=1)
+        yield batch
+        position += len(batch)
 
 
-def _shown(examples: _Examples | None, image_shape: tuple[int, int, int]) -> tuple[LookedAt, ...]:
-    if examples is None or not examples.positions.size:
+def _first(examples: _Examples, rank: npt.NDArray[Any]) -> _Examples:
+    """The few with the smallest ranks, of equal ones the first."""
+    return examples[np.argsort(rank, kind="stable")[:_SHOWN]]
+
+
+def _shown(examples: _Examples, image_shape: tuple[int, int, int]) -> tuple[LookedAt, ...]:
+    if not len(examples):
         return ()
-    parsed = tf.io.parse_example(examples.records, _FEATURES)
-    images = decode_images(parsed[IMAGE], image_shape).numpy()
+    images = decode_images(tf.io.parse_example(examples["record"], _FEATURES)[IMAGE], image_shape).numpy()
     return tuple(
         LookedAt(
             image=image,
-            actual=int(label),
-            predicted=int(predicted),
-            probabilities=tuple(float(value) for value in probabilities),
-            position=int(position),
+            actual=int(each["label"]),
+            predicted=int(each["predicted"]),
+            probabilities=tuple(each["probabilities"].tolist()),
+            position=int(each["position"]),
         )
-        for image, label, predicted, probabilities, position in zip(
-            images, examples.labels, examples.predicted, examples.probabilities, examples.positions, strict=True
-        )
+        for image, each in zip(images, examples, strict=True)
     )
 
 

@@ -1,180 +1,194 @@
-"""Charts as places in an SVG of 340 units' width; `templates/charts.html` draws them.
-
-They are drawn by the templates and not by a plotting library, so that their colours are the page's CSS variables: one
-drawing serves light, dark and print, its text stays text, and it takes a few kilobytes.
-"""
+"""Charts of the data, of the training and of the requests that the infra validator made."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+import statistics
+from collections.abc import Callable, Mapping, Sequence
 
-from mnist_tfx.components.report.page.scales import Scale, tick_labels, ticks
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.ticker import FixedLocator, MaxNLocator
 
-WIDTH, HEIGHT = 340, 224
-_LEFT, _RIGHT = 46, WIDTH - 10  # the plot, within the drawing
-_TOP, _BOTTOM = 24, 38  # margins
+from mnist_tfx.components.report.content import Epoch, SplitData, Training
+from mnist_tfx.components.report.page.drawing import PERCENT, Chart, Colour, Table, chart
+from mnist_tfx.components.report.page.words import count, general, number, percent, seconds
+
+_BIN = 5  # pixel values per bar: 1..255 makes 51 bars
 _DOTS = 30  # points of a line beyond which it is drawn without dots
+LINES = (
+    (Colour.SERIES_1, "-"),
+    (Colour.SERIES_2, (0, (3, 1.5))),
+)  # colour and dashes of the first line of a chart, and the second
+DASHED = (0, (3, 3))
 
 
-@dataclass(frozen=True)
-class Table:
-    """What a chart shows, in numbers. The first cell of a row is its name."""
+def intensity_charts(splits: Sequence[SplitData]) -> tuple[Chart, ...]:
+    """One histogram per split that has its pixels counted, all with the same axes, so that they can be compared.
 
-    head: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
+    Value 0 is told in words: in MNIST it is four of five pixels, and as a bar it would flatten all others.
+    """
+    counted = {s.name: s.intensity / s.intensity.sum() for s in splits if s.intensity is not None and s.intensity.any()}
+    bins = {name: share[1:].reshape(-1, _BIN).sum(axis=1) for name, share in counted.items()}
+    highest = max((float(values.max()) for values in bins.values()), default=0.0) or 1.0
+    firsts = range(1, 256, _BIN)
 
+    def histogram(index: int, split: SplitData) -> Chart:
+        share, values = counted[split.name], bins[split.name]
 
-@dataclass(frozen=True)
-class Tick:
-    """A place on an axis and its label."""
+        def plot(axes: Axes) -> None:
+            axes.stairs(values, [*firsts, 256], fill=True, color=Colour.BAR, gid="bars")
+            axes.set(
+                xlabel="pixel value (0 is left out)", ylabel="share of pixels", xlim=(1, 256), ylim=(0, 1.05 * highest)
+            )
+            axes.xaxis.set_major_locator(FixedLocator([1, 64, 128, 192, 255]))
+            axes.yaxis.set_major_formatter(PERCENT)
 
-    at: float
-    text: str
+        told = f"{percent(float(share[0]), 1)} of the pixels are 0; the mean value is {share @ np.arange(256):.1f}."
+        rows = ((f"{first} to {first + _BIN - 1}", percent(float(v))) for first, v in zip(firsts, values, strict=True))
+        return chart(
+            f"intensity-{index}",
+            f"Pixels of split {split.name}",
+            plot,
+            Table(("pixel values", "share of pixels"), (("0", percent(float(share[0]))), *rows)),
+            description=f"Histogram of pixel values of split {split.name}, in bars of {_BIN} values. {told} The "
+            f"fullest bar begins at value {firsts[int(values.argmax())]}, with {percent(float(values.max()), 1)}.",
+            note=f"{told} Counted over {count(split.intensity_images)} images.",
+            height=190,
+        )
 
-
-@dataclass(frozen=True)
-class Frame:
-    """The axes of a chart."""
-
-    x: Scale
-    y: Scale
-    x_ticks: tuple[Tick, ...]
-    y_ticks: tuple[Tick, ...]
-    x_name: str
-    y_name: str
-
-    @property
-    def left(self) -> float:
-        """Where the plot begins; so with the other three."""
-        return self.x.start
-
-    @property
-    def right(self) -> float:
-        return self.x.end
-
-    @property
-    def top(self) -> float:
-        return self.y.end
-
-    @property
-    def bottom(self) -> float:
-        return self.y.start
+    return tuple(histogram(index, split) for index, split in enumerate(splits) if split.name in counted)
 
 
-@dataclass(frozen=True)
-class Line:
-    """A curve; `path` is an SVG path with a gap where a value is missing."""
-
-    name: str
-    path: str
-    dots: tuple[tuple[float, float], ...]
-
-
-@dataclass(frozen=True)
-class Bar:
-    """A rectangle from the base line; `style` is one of the style sheet's classes."""
-
-    x: float
-    y: float
-    width: float
-    height: float
-    style: str
+def training_charts(training: Training) -> tuple[Chart, ...]:
+    """Loss, accuracy, learning rate (where recorded) and time of every epoch."""
+    epochs, best = training.epochs, training.best_epoch
+    losses = {"train": [e.loss for e in epochs], "eval": [e.val_loss for e in epochs]}
+    accuracies = {"train": [e.accuracy for e in epochs], "eval": [e.val_accuracy for e in epochs]}
+    rates = [e.learning_rate for e in epochs]
+    charts = [
+        curve_chart("loss", "Loss", epochs, losses, number, best),
+        curve_chart("accuracy", "Accuracy", epochs, accuracies, percent, best),
+    ]
+    if any(rate is not None for rate in rates):
+        curves = {"learning rate": rates}
+        charts.append(curve_chart("learning-rate", "Learning rate", epochs, curves, general, from_zero=True))
+    return (*charts, _time_chart(epochs))
 
 
-@dataclass(frozen=True)
-class Mark:
-    """A vertical line across the plot, with a few words."""
-
-    at: float
-    text: str
-
-
-@dataclass(frozen=True)
-class Chart:
-    """One chart. `description` says in words, with numbers, what a reader would see."""
-
-    key: str  # unique within the page
-    title: str
-    note: str
-    description: str
-    frame: Frame
-    table: Table
-    lines: tuple[Line, ...] = ()
-    bars: tuple[Bar, ...] = ()
-    bar_names: tuple[tuple[str, str], ...] = ()  # style and meaning, for the legend
-    marks: tuple[Mark, ...] = ()
-    diagonal: bool = False
-    height: int = HEIGHT
-
-
-def frame(
-    x: tuple[float, float],
-    y_ticks: Sequence[float],
+def curve_chart(
+    key: str,
+    title: str,
+    epochs: Sequence[Epoch],
+    curves: Mapping[str, Sequence[float | None]],
+    words: Callable[[float | None], str],
+    best_epoch: int | None = None,
     *,
-    x_name: str,
-    y_name: str,
-    x_ticks: Sequence[float] | None = None,
-    x_labels: Callable[[Sequence[float]], Iterable[str]] = tick_labels,
-    y_labels: Callable[[Sequence[float]], Iterable[str]] = tick_labels,
-    height: int = HEIGHT,
-) -> Frame:
-    """Axes from `x[0]` to `x[1]` and from the first of `y_ticks` to the last."""
-    across = Scale(*x, _LEFT, _RIGHT)
-    up = Scale(y_ticks[0], y_ticks[-1], height - _BOTTOM, _TOP)
-    inside = [tick for tick in (ticks(*x) if x_ticks is None else x_ticks) if x[0] <= tick <= x[1]]
-    return Frame(
-        across,
-        up,
-        tuple(Tick(across(value), text) for value, text in zip(inside, x_labels(inside), strict=True)),
-        tuple(Tick(up(value), text) for value, text in zip(y_ticks, y_labels(y_ticks), strict=True)),
-        x_name,
-        y_name,
+    from_zero: bool = False,
+) -> Chart:
+    """Curves over epochs, with the epoch marked whose weights were kept. A curve may be shorter than `epochs`."""
+    xs = [epoch.epoch for epoch in epochs]
+    curves = {name: [*values, *[None] * (len(xs) - len(values))] for name, values in curves.items()}
+
+    def plot(axes: Axes) -> None:
+        for (name, values), (colour, dashes) in zip(curves.items(), LINES, strict=False):
+            # A training that diverged has losses that are not numbers: the line has a gap there.
+            ys = [value if value is not None and math.isfinite(value) else math.nan for value in values]
+            dots = "o" if len(xs) <= _DOTS else ""
+            axes.plot(xs, ys, color=colour, linestyle=dashes, marker=dots, label=name, gid=f"curve {name}")
+        if best_epoch is not None:
+            axes.axvline(
+                best_epoch, color=Colour.SOFT, linestyle=DASHED, linewidth=1, label=f"kept: epoch {best_epoch}"
+            )
+        _epochs_across(axes, xs, margin=0.0 if len(xs) > 1 else 0.5)
+        if from_zero:
+            axes.set_ylim(bottom=0)
+        if words is percent:
+            axes.yaxis.set_major_formatter(PERCENT)
+
+    told = " ".join(_told(name, values, xs, words) for name, values in curves.items())
+    kept = "" if best_epoch is None else f" The weights of epoch {best_epoch} were kept."
+    return chart(
+        key,
+        title,
+        plot,
+        Table(
+            ("epoch", *curves), tuple((str(x), *map(words, row)) for x, *row in zip(xs, *curves.values(), strict=True))
+        ),
+        description=f"{title} over {len(xs)} epochs. {told}{kept}",
     )
 
 
-def percent_labels(values: Sequence[float]) -> tuple[str, ...]:
-    """Ticks that are shares, in percent."""
-    return tuple(f"{label}%" for label in tick_labels([round(100 * value, 6) for value in values]))
+def latency_chart(latencies_ms: Sequence[float]) -> Chart:
+    """How long each request of one image took, in the order in which they were made."""
+    requests = range(1, len(latencies_ms) + 1)
 
+    def plot(axes: Axes) -> None:
+        axes.stairs(latencies_ms, np.arange(len(latencies_ms) + 1) + 0.5, fill=True, color=Colour.BAR, gid="bars")
+        axes.set(xlabel="request", ylabel="milliseconds", xlim=(0.5, len(requests) + 0.5))
+        axes.xaxis.set_major_locator(FixedLocator(whole_ticks(len(requests))))
 
-def lines(axes: Frame, xs: Sequence[float], series: Mapping[str, Sequence[float | None]]) -> tuple[Line, ...]:
-    """The curves of several series over the same `xs`."""
-    return tuple(_line(axes, name, xs, values) for name, values in series.items())
-
-
-def bar(axes: Frame, x: tuple[float, float], y: tuple[float, float], style: str = "bar", gap: float = 1.0) -> Bar:
-    """A bar over x[0]..x[1] from y[0] to y[1], with half of `gap` left free at either side."""
-    left, right = axes.x(x[0]), axes.x(x[1])
-    top, base = axes.y(y[1]), axes.y(y[0])
-    return Bar(
-        round(left + gap / 2, 1), top, round(max(right - left - gap, 0.5), 1), round(max(base - top, 0.0), 1), style
+    fastest, median, slowest = min(latencies_ms), statistics.median(latencies_ms), max(latencies_ms)
+    told = f"Fastest {fastest:.2f} ms, median {median:.2f} ms, slowest {slowest:.2f} ms."
+    return chart(
+        "latency",
+        f"Latency of {len(requests)} requests of one image",
+        plot,
+        Table(("request", "milliseconds"), tuple((str(i), f"{v:.3f}") for i, v in enumerate(latencies_ms, start=1))),
+        description=f"Milliseconds of each of {len(requests)} requests, in their order. {told}",
+        note=told,
+        height=190,
     )
 
 
-def epoch_ticks(last: int) -> tuple[float, ...]:
-    """Whole epochs for an axis from 1 to `last`, always with both ends."""
+def whole_ticks(last: int) -> list[int]:
+    """Whole numbers for an axis from 1 to `last`, always with both ends."""
     if last <= 10:
-        return tuple(float(epoch) for epoch in range(1, last + 1))
-    inner = [tick for tick in ticks(1, last, 7) if tick == int(tick) and 1 < tick < last]
-    step = inner[1] - inner[0] if len(inner) > 1 else 1.0
-    return (1.0, *(tick for tick in inner if tick - 1 >= step / 2 and last - tick >= step / 2), float(last))
+        return list(range(1, last + 1))
+    inner = [int(tick) for tick in MaxNLocator(7, steps=[1, 2, 5, 10], integer=True).tick_values(1, last)]
+    near = (inner[1] - inner[0]) / 2
+    return [1, *(tick for tick in inner if 1 + near <= tick <= last - near), last]
 
 
-def finite(values: Iterable[float | None]) -> list[float]:
-    """Those values that can be drawn: a training that diverged has losses that are not numbers."""
-    return [value for value in values if value is not None and math.isfinite(value)]
+def _time_chart(epochs: Sequence[Epoch]) -> Chart:
+    xs, waits = [e.epoch for e in epochs], [e.input_wait_seconds for e in epochs]
+    waiting = [wait or 0.0 for wait in waits]
+    known = any(wait is not None for wait in waits)
+
+    def plot(axes: Axes) -> None:
+        working = [max(e.seconds - wait, 0.0) for e, wait in zip(epochs, waiting, strict=True)]
+        axes.bar(
+            xs, working, 1.0, waiting, color=Colour.BAR, label="training and evaluating" if known else "", gid="bars"
+        )
+        if known:
+            axes.bar(xs, waiting, 1.0, color=Colour.SERIES_2, label="waiting for input", gid="waiting")
+        axes.set_ylabel("seconds")
+        _epochs_across(axes, xs, margin=0.5)
+
+    waited = f" of it {seconds(sum(waiting))} waiting for input" if known else " waiting for input was not recorded"
+    return chart(
+        "time",
+        "Seconds per epoch",
+        plot,
+        Table(
+            ("epoch", "seconds", "of it waiting for input"),
+            tuple((str(e.epoch), number(e.seconds, 2), number(e.input_wait_seconds, 3)) for e in epochs),
+        ),
+        description=f"Seconds of each of {len(xs)} epochs: {seconds(sum(e.seconds for e in epochs))} in all,{waited}.",
+    )
 
 
-def _line(axes: Frame, name: str, xs: Sequence[float], values: Sequence[float | None]) -> Line:
-    path, dots, broken = [], [], True
-    for x, value in zip(xs, values, strict=True):
-        if value is None or not math.isfinite(value):
-            broken = True
-            continue
-        place = axes.x(x), axes.y(value)
-        path.append(f"{'M' if broken else 'L'}{place[0]:g} {place[1]:g}")
-        dots.append(place)
-        broken = False
-    return Line(name, "".join(path), tuple(dots) if len(dots) <= _DOTS else ())
+def _epochs_across(axes: Axes, xs: Sequence[int], margin: float) -> None:
+    axes.set(xlabel="epoch", xlim=(xs[0] - margin, xs[-1] + margin))
+    axes.xaxis.set_major_locator(FixedLocator([tick for tick in whole_ticks(xs[-1]) if tick >= xs[0]]))
+
+
+def _told(name: str, values: Sequence[float | None], xs: Sequence[int], words: Callable[[float | None], str]) -> str:
+    known = [(value, x) for value, x in zip(values, xs, strict=True) if value is not None]
+    if not known:
+        return f"{name}: not recorded."
+    (low, low_at), (high, high_at) = min(known), max(known)
+    return (
+        f"{name}: {words(known[0][0])} at first, {words(known[-1][0])} at last; lowest {words(low)} in epoch {low_at}, "
+        f"highest {words(high)} in epoch {high_at}."
+    )

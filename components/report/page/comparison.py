@@ -3,44 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from mnist_tfx.components.evaluator.quality import Quality
+from mnist_tfx.components.evaluator.quality import ClassQuality, Quality
 from mnist_tfx.components.report.content import ReportContent
-from mnist_tfx.components.report.page.charts import Chart, percent_labels
-from mnist_tfx.components.report.page.quality_charts import RowChart, change_chart
-from mnist_tfx.components.report.page.quality_view import MEASURES, change_style
-from mnist_tfx.components.report.page.training_charts import curve_chart
+from mnist_tfx.components.report.page.charts import curve_chart
+from mnist_tfx.components.report.page.drawing import Chart
+from mnist_tfx.components.report.page.quality_charts import change_chart
+from mnist_tfx.components.report.page.views import MEASURES, MeasureRow, change_style
 from mnist_tfx.components.report.page.words import UNKNOWN, count, flat, number, percent, points, seconds
 from mnist_tfx.components.report.run import Execution
 
 _CONFUSIONS = 8
 Difference = tuple[str, str, str]  # name, in A, in B
-
-
-@dataclass(frozen=True)
-class MeasureChange:
-    """One measure of both runs, in words."""
-
-    name: str
-    before: str
-    after: str
-    change: str
-    style: str
-
-
-@dataclass(frozen=True)
-class ConfusionChange:
-    """Shares of a class's examples that were taken for another class."""
-
-    actual: str
-    predicted: str
-    before: float
-    after: float
 
 
 def headline(a: ReportContent, b: ReportContent) -> str:
@@ -65,46 +43,33 @@ def warnings(a: ReportContent, b: ReportContent) -> tuple[str, ...]:
     return tuple(found)
 
 
-def measure_changes(a: ReportContent, b: ReportContent) -> tuple[MeasureChange, ...]:
+def measure_changes(a: ReportContent, b: ReportContent) -> tuple[MeasureRow, ...]:
     """Quality, then time and size; a measure that neither run has is left out."""
-    rows = []
-    for measure in MEASURES:
-        before, after = (measure.of(run.quality.overall) if run.quality else None for run in (a, b))
-        if before is None and after is None:
-            continue
-        difference = None if before is None or after is None else after - before
-        style = change_style(difference, measure.more_is_better)
-        rows.append(
-            MeasureChange(measure.name, measure.words(before), measure.words(after), measure.change(difference), style)
-        )
+    overall = [run.quality.overall if run.quality else None for run in (a, b)]
+    measures = (measure.row(*overall) for measure in MEASURES)
     (worst_a, share_a), (worst_b, share_b) = _worst(a), _worst(b)
-    rows.append(MeasureChange("worst class", worst_a, worst_b, *_points(share_a, share_b)))
+    change = None if share_a is None or share_b is None else share_b - share_a
+    worst = MeasureRow("worst class", worst_a, worst_b, points(change), change_style(change, more_is_better=True))
     amounts: tuple[tuple[str, Callable[[ReportContent], float | None], Callable[[Any], str]], ...] = (
         ("time of training", lambda run: run.training.seconds if run.training else None, seconds),
         ("epochs", lambda run: len(run.training.epochs) if run.training else None, _count),
         ("parameters", lambda run: run.serving.parameters if run.serving else None, _count),
     )
-    for name, of, words in amounts:
-        amount_a, amount_b = of(a), of(b)
-        rows.append(MeasureChange(name, words(amount_a), words(amount_b), _ratio(amount_a, amount_b), ""))
-    return tuple(rows)
-
-
-def recipe_changes(a: ReportContent, b: ReportContent) -> tuple[Difference, ...]:
-    """The settings that differ."""
-    return _differences(*(dict(flat(run.lineage.recipe)) if run.lineage else {} for run in (a, b)))
-
-
-def data_changes(a: ReportContent, b: ReportContent) -> tuple[Difference, ...]:
-    """The fingerprint and the sizes of splits, where they differ."""
-    return _differences(*(_data(run) for run in (a, b)))
-
-
-def version_changes(a: ReportContent, b: ReportContent) -> tuple[Difference, ...]:
-    """The code and the packages that differ."""
-    return _differences(
-        *({"code": run.lineage.code_version, **run.lineage.versions} if run.lineage else {} for run in (a, b))
+    return (
+        *(row for row in measures if (row.before, row.after) != (UNKNOWN, UNKNOWN)),
+        worst,
+        *(MeasureRow(name, words(of(a)), words(of(b)), _ratio(of(a), of(b)), "") for name, of, words in amounts),
     )
+
+
+def input_changes(a: ReportContent, b: ReportContent) -> tuple[tuple[str, str, tuple[Difference, ...]], ...]:
+    """What went into the runs, where it differs: a heading, what it is, and each difference."""
+    kinds: tuple[tuple[str, str, Callable[[ReportContent], Mapping[str, str]]], ...] = (
+        ("Recipe", "settings", lambda run: dict(flat(run.lineage.recipe)) if run.lineage else {}),
+        ("Data", "data", _data),
+        ("Code and versions", "code and versions", _versions),
+    )
+    return tuple((heading, what, _differences(of(a), of(b))) for heading, what, of in kinds)
 
 
 def time_changes(a: ReportContent, b: ReportContent) -> tuple[Difference, ...]:
@@ -115,28 +80,24 @@ def time_changes(a: ReportContent, b: ReportContent) -> tuple[Difference, ...]:
     return tuple((name, _time(of_a.get(name)), _time(of_b.get(name))) for name in names)
 
 
-def class_chart(a: ReportContent, b: ReportContent) -> RowChart | None:
+def class_chart(a: ReportContent, b: ReportContent) -> Chart | None:
     """Recall by class; None where the runs do not have the same classes."""
-    if not _comparable(a.quality, b.quality):
-        return None
-    assert a.quality is not None and b.quality is not None
-    before, after = ([(c.name, c.scores.recall) for c in quality.classes] for quality in (a.quality, b.quality))
-    return change_chart("classes", "Recall by class, B against A in points", "B is better to the right.", before, after)
+    recalls = [(old.name, old.scores.recall, new.scores.recall) for old, new in _same_classes(a.quality, b.quality)]
+    return change_chart("classes", "Recall by class, B against A in points", "B is better to the right.", recalls)
 
 
-def confusion_changes(a: ReportContent, b: ReportContent) -> tuple[ConfusionChange, ...]:
-    """The confusions whose share of the true class changed most."""
-    if not _comparable(a.quality, b.quality):
-        return ()
-    assert a.quality is not None and b.quality is not None
+def confusion_changes(a: ReportContent, b: ReportContent) -> list[tuple[str, str, float, float]]:
+    """The confusions whose share of the true class changed most: true class, guess, share in A and in B."""
+    if a.quality is None or b.quality is None or not _same_classes(a.quality, b.quality):
+        return []
     names = [c.name for c in a.quality.classes]
     before, after = _shares(a.quality), _shares(b.quality)
     changes = [
-        ConfusionChange(names[true], names[guess], float(before[true, guess]), float(after[true, guess]))
+        (names[true], names[guess], float(before[true, guess]), float(after[true, guess]))
         for true, guess in zip(*np.nonzero(before != after), strict=True)
         if true != guess
     ]
-    return tuple(sorted(changes, key=lambda change: -abs(change.after - change.before))[:_CONFUSIONS])
+    return sorted(changes, key=lambda change: -abs(change[3] - change[2]))[:_CONFUSIONS]
 
 
 def history_charts(a: ReportContent, b: ReportContent) -> tuple[Chart, ...]:
@@ -149,12 +110,15 @@ def history_charts(a: ReportContent, b: ReportContent) -> tuple[Chart, ...]:
     accuracies = {"A": [e.val_accuracy for e in of_a], "B": [e.val_accuracy for e in of_b]}
     return (
         curve_chart("loss", "Loss on split eval", longer, losses, number),
-        curve_chart("accuracy", "Accuracy on split eval", longer, accuracies, percent, y_labels=percent_labels),
+        curve_chart("accuracy", "Accuracy on split eval", longer, accuracies, percent),
     )
 
 
-def _comparable(a: Quality | None, b: Quality | None) -> bool:
-    return a is not None and b is not None and [c.name for c in a.classes] == [c.name for c in b.classes]
+def _same_classes(a: Quality | None, b: Quality | None) -> list[tuple[ClassQuality, ClassQuality]]:
+    """Each class in both runs; none where they are not the same."""
+    if a is None or b is None or [c.name for c in a.classes] != [c.name for c in b.classes]:
+        return []
+    return list(zip(a.classes, b.classes, strict=True))
 
 
 def _shares(quality: Quality) -> npt.NDArray[np.float64]:
@@ -174,16 +138,15 @@ def _data(run: ReportContent) -> dict[str, str]:
     return found
 
 
+def _versions(run: ReportContent) -> dict[str, str]:
+    return {"code": run.lineage.code_version, **run.lineage.versions} if run.lineage else {}
+
+
 def _worst(run: ReportContent) -> tuple[str, float | None]:
     verdict = run.verdict
     if verdict.worst_class is None:
         return UNKNOWN, None
     return f"{verdict.worst_class} {percent(verdict.worst_class_accuracy)}", verdict.worst_class_accuracy
-
-
-def _points(before: float | None, after: float | None) -> tuple[str, str]:
-    difference = None if before is None or after is None else after - before
-    return points(difference), change_style(difference, more_is_better=True)
 
 
 def _ratio(before: float | None, after: float | None) -> str:

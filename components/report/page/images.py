@@ -1,4 +1,4 @@
-"""Images as PNG files in data URIs, a few hundred bytes for 28 x 28 pixels."""
+"""Images as PNG files in data URIs, a few hundred bytes for 28 x 28 pixels, and which classes are told beside one."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image as PillowImage
 
-from mnist_tfx.components.report.content import Image
+from mnist_tfx.components.report.content import Image, LookedAt
 
+_TOLD = 4  # most probable classes told of an example; its own class comes on top if it is not among them
 _MIDDLE = 128  # the value of a filter's image that stands for weight 0
 # Negative, zero, positive: vermilion and blue of Okabe & Ito, apart for colour-blind readers, too.
 _NEGATIVE, _ZERO, _POSITIVE = (np.array(colour, float) for colour in ((213, 94, 0), (247, 247, 245), (0, 114, 178)))
@@ -22,6 +23,12 @@ def data_uri(image: Image) -> str:
     pixels = np.asarray(image, np.uint8)
     PillowImage.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels).save(file, "PNG", optimize=True)
     return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode("ascii")
+
+
+def told_classes(item: LookedAt) -> list[int]:
+    """The numbers of an example's most probable classes and of its own class, the most probable first."""
+    order = sorted(range(len(item.probabilities)), key=lambda number: -item.probabilities[number])
+    return order[:_TOLD] + [number for number in order[_TOLD:] if number == item.actual]
 
 
 def weights_uri(image: Image) -> str:

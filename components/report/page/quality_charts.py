@@ -1,180 +1,255 @@
-"""The confusion matrix and the charts that have a row per class."""
+"""Charts of the quality: by class, and how far the model's confidence can be trusted."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.ticker import FixedLocator, MaxNLocator
 
-from mnist_tfx.components.evaluator.quality import ClassQuality, Quality
-from mnist_tfx.components.report.page.charts import Table, Tick, percent_labels
-from mnist_tfx.components.report.page.scales import Scale, ticks
+from mnist_tfx.components.evaluator.quality import ClassQuality, ConfidenceBin, Quality
+from mnist_tfx.components.report.page.charts import DASHED, LINES
+from mnist_tfx.components.report.page.drawing import COUNT, PERCENT, Chart, Colour, Table, chart
 from mnist_tfx.components.report.page.words import bound, count, percent, points, shorten
 
-_SHADES = 10  # the style sheet has classes right-1 .. right-10 and wrong-1 .. wrong-10
-_ROW, _ACROSS, _NAME_CHARACTERS = 24, (100, 326), 13
+_ROW, _AROUND, _NAMES = (
+    24,
+    68,
+    100,
+)  # height of a class's row, and of all else; where the plot begins, right of the names
+_NAME_CHARACTERS = 13
+# Precision, recall, F1: each has a shape of its own, not only a colour.
+_SCORES = (("precision", "D", Colour.SERIES_1), ("recall", "o", Colour.SERIES_2), ("F1", "^", Colour.SERIES_3))
 
 
-@dataclass(frozen=True)
-class Cell:
-    """One cell of the confusion matrix; `shade` is a class of the style sheet, empty for none."""
-
-    count: int
-    share: float  # of the actual class
-    shade: str
-    diagonal: bool
-
-
-@dataclass(frozen=True)
-class Row:
-    """One class in a chart that has a row per class."""
-
-    name: str
-    short: str
-    y: float
-    places: tuple[float, ...]
-    texts: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class RowChart:
-    """A chart with a row per class: dots on one axis, or bars to either side of `zero`."""
-
-    key: str
-    title: str
-    note: str
-    description: str
-    left: float
-    right: float
-    height: int
-    ticks: tuple[Tick, ...]
-    rows: tuple[Row, ...]
-    table: Table
-    limit: Tick | None = None
-    zero: float | None = None
-    names: tuple[str, ...] = ()  # what the places of a row are
-
-
-def matrix_rows(confusion: npt.NDArray[np.int64]) -> tuple[tuple[Cell, ...], ...]:
-    """Rows are actual classes. Mistakes are shaded against the most frequent one, hits by their share."""
-    totals = confusion.sum(axis=1, keepdims=True)
-    shares = np.divide(confusion, totals, out=np.zeros(confusion.shape), where=totals > 0)
-    mistakes = shares * (1 - np.eye(len(shares)))
-    worst = float(mistakes.max()) or 1.0
-
-    def cell(actual: int, predicted: int) -> Cell:
-        share, diagonal = float(shares[actual, predicted]), actual == predicted
-        strength = share if diagonal else share / worst
-        shade = f"{'right' if diagonal else 'wrong'}-{max(1, round(_SHADES * strength))}" if share else ""
-        return Cell(int(confusion[actual, predicted]), share, shade, diagonal)
-
-    return tuple(tuple(cell(a, p) for p in range(len(shares))) for a in range(len(shares)))
-
-
-def frequent_mistakes(quality: Quality, most: int = 5) -> tuple[tuple[str, str, int], ...]:
-    """The pairs (actual, predicted, examples) that are confused most often."""
-    names = [a_class.name for a_class in quality.classes]
-    pairs = [
-        (int(number), names[actual], names[predicted])
-        for (actual, predicted), number in np.ndenumerate(quality.confusion)
-        if actual != predicted and number
-    ]
-    return tuple((actual, predicted, number) for number, actual, predicted in sorted(pairs, key=lambda p: -p[0])[:most])
-
-
-def scores_chart(quality: Quality) -> RowChart:
+def scores_chart(quality: Quality) -> Chart:
     """Precision, recall and F1 of every class, and the bound that recall must keep."""
-    classes = quality.classes
-    scores = [(c.scores.precision, c.scores.recall, c.scores.f1) for c in classes]
-    lowest = min((value for row in scores for value in row), default=0.0)
-    limit = quality.min_class_accuracy
-    marks = ticks(min(lowest, limit if limit else 1.0, 0.99), 1.0)
-    across = Scale(marks[0], marks[-1], *_ACROSS)
-    worst = min(classes, key=lambda c: c.scores.recall)
-    best = max(classes, key=lambda c: c.scores.recall)
+    classes, limit = quality.classes, quality.min_class_accuracy
+    scores = np.array([(c.scores.precision, c.scores.recall, c.scores.f1) for c in classes])
+    worst, best = (pick(classes, key=lambda c: c.scores.recall) for pick in (min, max))
+    must = f" Recall must be at least {bound(limit)}." if limit else ""
     told = (
         f"Recall is lowest for {worst.name}, {percent(worst.scores.recall)}, "
-        f"and highest for {best.name}, {percent(best.scores.recall)}."
+        f"and highest for {best.name}, {percent(best.scores.recall)}.{must}"
     )
-    must = f" Recall must be at least {bound(limit)}." if limit else ""
-    return RowChart(
-        key="scores",
-        title="Precision, recall and F1 by class",
-        note=told + must,
-        description=f"Precision, recall and F1 of {len(classes)} classes. {told}{must}",
-        left=across.start,
-        right=across.end,
-        height=_ROW * len(classes) + 44,
-        ticks=_ticks(across, marks),
-        rows=tuple(
-            _row(index, c.name, [across(value) for value in row], [percent(value) for value in row])
-            for index, (c, row) in enumerate(zip(classes, scores, strict=True))
+
+    def plot(axes: Axes) -> None:
+        rows = range(len(classes))
+        axes.hlines(rows, scores.min(axis=1), scores.max(axis=1), color=Colour.RULE, linewidth=1)
+        for (name, marker, colour), values in zip(_SCORES, scores.T, strict=True):
+            axes.plot(values, rows, marker, color=colour, markersize=7, label=name, gid=f"scores {name}")
+        if limit:
+            axes.axvline(
+                limit, color=Colour.RED, linestyle=DASHED, linewidth=1.5, label=f"recall ≥ {bound(limit)}", gid="limit"
+            )
+        lowest = scores[np.isfinite(scores)].min(initial=min(limit or 1.0, 0.99))
+        marks = MaxNLocator(4, steps=[1, 2, 5, 10]).tick_values(lowest, 1.0)
+        axes.set_xlim(float(marks[0]), 1.0)
+        axes.xaxis.set_major_locator(FixedLocator([mark for mark in marks if mark <= 1]))
+        axes.xaxis.set_major_formatter(PERCENT)
+        _name_rows(axes, [c.name for c in classes])
+
+    return chart(
+        "scores",
+        "Precision, recall and F1 by class",
+        plot,
+        Table(
+            ("class", "examples", *(name for name, _, _ in _SCORES)),
+            tuple((c.name, count(c.examples), *map(percent, row)) for c, row in zip(classes, scores, strict=True)),
         ),
-        limit=Tick(across(limit), f"recall ≥ {bound(limit)}") if limit else None,
-        names=("precision", "recall", "F1"),
-        table=Table(
-            ("class", "examples", "precision", "recall", "F1"),
-            tuple(
-                (c.name, count(c.examples), *(percent(value) for value in row))
-                for c, row in zip(classes, scores, strict=True)
-            ),
-        ),
+        description=f"Precision, recall and F1 of {len(classes)} classes. {told}",
+        note=told,
+        height=_ROW * len(classes) + _AROUND,
+        left=_NAMES,
     )
 
 
-def change_chart(
-    key: str, title: str, note: str, before: Sequence[tuple[str, float]], after: Sequence[tuple[str, float]]
-) -> RowChart:
-    """How much the recall of every class rose or fell, the greatest gain first; names and recalls come in pairs."""
-    changes = sorted(
-        ((name, old, new, new - old) for (name, old), (_, new) in zip(before, after, strict=True)),
-        key=lambda change: -change[3],
-    )
-    widest = max((abs(change[3]) for change in changes), default=0.0) or 0.01
-    marks = [mark for mark in ticks(-widest, widest) if -1 <= mark <= 1]
-    end = max(abs(marks[0]), abs(marks[-1]))
-    across = Scale(-end, end, *_ACROSS)
+def change_chart(key: str, title: str, note: str, recalls: Sequence[tuple[str, float, float]]) -> Chart | None:
+    """How much the recall of every class rose or fell, the greatest gain first; `recalls`: name, before and after.
+
+    A class without examples has no recall, and is left out; None where no class is left.
+    """
+    changes = [(*recall, recall[2] - recall[1]) for recall in recalls if math.isfinite(recall[2] - recall[1])]
+    if not changes:
+        return None
+    changes.sort(key=lambda change: -change[3])
+    (first, *_, most), (last, *_, least) = changes[0], changes[-1]
     better, worse = sum(c[3] > 0 for c in changes), sum(c[3] < 0 for c in changes)
-    told = f"{better} classes got better, {worse} worse."
-    if changes:
-        first, last = changes[0], changes[-1]
-        told += f" From {points(first[3], 1)} points ({first[0]}) to {points(last[3], 1)} points ({last[0]})."
-    return RowChart(
-        key=key,
-        title=title,
-        note=note,
-        description=f"{title}. {told}",
-        left=across.start,
-        right=across.end,
-        height=_ROW * len(changes) + 44,
-        ticks=tuple(Tick(across(mark), points(mark, 0 if end >= 0.02 else 1) if mark else "0") for mark in marks),
-        rows=tuple(
-            _row(index, name, [across(change)], [points(change, 1)])
-            for index, (name, _, _, change) in enumerate(changes)
-        ),
-        zero=across(0.0),
-        table=Table(
+    told = (
+        f"{better} classes got better, {worse} worse. From {points(most, 1)} points ({first}) to {points(least, 1)} "
+        f"points ({last})."
+    )
+
+    def plot(axes: Axes) -> None:
+        end = max(abs(most), abs(least)) or 0.01
+        for row, (*_, change) in enumerate(changes):
+            name, colour, side = ("better", Colour.SERIES_1, -1) if change >= 0 else ("worse", Colour.SERIES_2, 1)
+            axes.barh(row, change, 0.6, color=colour, gid=name)
+            # On the free side of zero, where no bar can be.
+            words, where = points(change, 1), "right" if side < 0 else "left"
+            axes.annotate(
+                words, (0, row), (5 * side, 0), textcoords="offset points", ha=where, va="center", color=Colour.INK
+            )
+        axes.axvline(0, color=Colour.RULE, linewidth=1, gid="zero")
+        axes.set(xlim=(-1.05 * end, 1.05 * end), xlabel="points")
+        axes.xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
+        axes.xaxis.set_major_formatter(lambda mark, _: points(mark, 0 if end >= 0.02 else 1) if mark else "0")
+        _name_rows(axes, [change[0] for change in changes])
+
+    return chart(
+        key,
+        title,
+        plot,
+        Table(
             ("class", "recall before", "recall after", "change in points"),
             tuple((name, percent(old), percent(new), points(change)) for name, old, new, change in changes),
         ),
+        description=f"{title}. {told}",
+        note=note,
+        height=_ROW * len(changes) + _AROUND,
+        left=_NAMES,
     )
 
 
-def baseline_chart(classes: Sequence[ClassQuality]) -> RowChart | None:
+def baseline_chart(classes: Sequence[ClassQuality]) -> Chart | None:
     """Recall of every class against the baseline; None where there is none."""
-    pairs = [(c.name, c.baseline.recall, c.scores.recall) for c in classes if c.baseline is not None]
-    if not pairs:
-        return None
-    before, after = [(name, old) for name, old, _ in pairs], [(name, new) for name, _, new in pairs]
-    return change_chart("baseline", "Recall against the baseline, in points", "Better to the right.", before, after)
+    recalls = [(c.name, c.baseline.recall, c.scores.recall) for c in classes if c.baseline is not None]
+    return change_chart("baseline", "Recall against the baseline, in points", "Better to the right.", recalls)
 
 
-def _ticks(across: Scale, marks: Sequence[float]) -> tuple[Tick, ...]:
-    return tuple(Tick(across(mark), text) for mark, text in zip(marks, percent_labels(marks), strict=True))
+def confidence_charts(bins: Sequence[ConfidenceBin], error: float | None) -> tuple[Chart, ...]:
+    """From the bins of confidence that TFMA counted; none where it counted none."""
+    return (_reliability_chart(bins, error), _confidence_chart(bins), _selective_chart(bins)) if bins else ()
 
 
-def _row(index: int, name: str, places: Sequence[float], texts: Sequence[str]) -> Row:
-    y = 22.0 + _ROW * index + _ROW / 2
-    return Row(name, shorten(name, _NAME_CHARACTERS), y, tuple(places), tuple(texts))
+def _reliability_chart(bins: Sequence[ConfidenceBin], error: float | None) -> Chart:
+    """Accuracy within each bin of confidence. Guo et al., "On Calibration of Modern Neural Networks", figure 1."""
+    filled = [a_bin for a_bin in bins if a_bin.examples]
+    told = measured = f"Expected calibration error {error:.4f}. " if error is not None else ""
+    gap = max(filled, key=lambda b: abs(b.accuracy - b.mean_confidence), default=None)
+    if gap is not None:
+        told += (
+            f"Widest gap: answers with a mean confidence of {percent(gap.mean_confidence, 1)} "
+            f"are right in {percent(gap.accuracy, 1)}."
+        )
+
+    def plot(axes: Axes) -> None:
+        _bars(axes, filled, [b.accuracy for b in filled], color=Colour.BAR, gid="bars")
+        axes.plot([0, 1], [0, 1], color=Colour.INK, linestyle=DASHED, linewidth=1.5, gid="diagonal")
+        _shares(axes.xaxis, "confidence")
+        _shares(axes.yaxis, "accuracy")
+
+    return chart(
+        "reliability",
+        "Reliability",
+        plot,
+        _bins_table(bins),
+        description=f"Reliability diagram: accuracy by confidence in {len(bins)} bins. {told}",
+        note=f"Bars below the diagonal: too sure; above it: too modest. {measured}",
+        height=270,
+    )
+
+
+def _confidence_chart(bins: Sequence[ConfidenceBin]) -> Chart:
+    """How many answers of each confidence are right, and how many wrong."""
+    top = next((b for b in reversed(bins) if b.examples), None)
+    told = (
+        f"Of {count(top.examples)} answers with a confidence of at least {percent(top.lower, 0)}, "
+        f"{percent(top.accuracy, 1)} are right."
+        if top
+        else ""
+    )
+
+    def plot(axes: Axes) -> None:
+        right = [b.examples * b.accuracy for b in bins]
+        wrong = [b.examples - hits for b, hits in zip(bins, right, strict=True)]
+        _bars(axes, bins, right, bottom=wrong, color=Colour.BLUE, label="right", gid="right")
+        _bars(axes, bins, wrong, color=Colour.RED, label="wrong (at the foot)", gid="wrong")
+        _shares(axes.xaxis, "confidence")
+        axes.set_ylabel("examples")
+        axes.yaxis.set_major_formatter(COUNT)
+
+    return chart(
+        "confidence",
+        "Accuracy by confidence",
+        plot,
+        _bins_table(bins),
+        description=f"Examples by confidence, right and wrong. {told}",
+        note=told,
+        height=270,
+    )
+
+
+def _selective_chart(bins: Sequence[ConfidenceBin]) -> Chart:
+    """Accuracy, and the share of examples answered, if less confident answers are given to a person."""
+    xs = [b.lower for b in bins]
+    kept = np.cumsum([b.examples for b in reversed(bins)])[::-1]
+    right = np.cumsum([b.examples * b.accuracy for b in reversed(bins)])[::-1]
+    coverage = [float(value) for value in kept / max(kept[0], 1)]
+    accuracy = [float(r / k) if k else None for r, k in zip(right, kept, strict=True)]
+    at = next((i for i in range(len(bins) - 1, -1, -1) if xs[i] <= 0.8 + 1e-9), None)  # a usual place to look at first
+    told = (
+        f"Accepting answers from {percent(xs[at], 0)} on: {percent(coverage[at], 1)} of the examples are answered, "
+        f"{percent(accuracy[at], 1)} of them right."
+        if at is not None and accuracy[at] is not None
+        else ""
+    )
+
+    def plot(axes: Axes) -> None:
+        named = {"accuracy of those": np.array(accuracy, float), "share answered": np.array(coverage)}
+        for (name, ys), (colour, dashes) in zip(named.items(), LINES, strict=True):
+            axes.plot(xs, ys, color=colour, linestyle=dashes, marker="o", label=name, gid=f"curve {name}")
+        _shares(axes.xaxis, "least confidence that is accepted")
+        _shares(axes.yaxis, "share")
+
+    return chart(
+        "selective",
+        "If only confident answers are accepted",
+        plot,
+        Table(
+            ("confidence at least", "share answered", "accuracy of those"),
+            tuple((percent(x, 1), percent(c), percent(a)) for x, c, a in zip(xs, coverage, accuracy, strict=True)),
+        ),
+        description=f"Accuracy and share of examples answered, by the least confidence that is accepted. {told}",
+        note=told,
+        height=270,
+    )
+
+
+def _name_rows(axes: Axes, names: Sequence[str]) -> None:
+    """A row per class, the first at the top."""
+    axes.set_ylim(len(names) - 0.5, -0.5)
+    axes.set_yticks(range(len(names)), [shorten(name, _NAME_CHARACTERS) for name in names], color=Colour.INK)
+    axes.grid(False)
+    axes.grid(axis="x", color=Colour.LINE)
+
+
+def _bars(axes: Axes, bins: Sequence[ConfidenceBin], heights: Sequence[float], **look: Any) -> None:
+    axes.bar([b.lower for b in bins], heights, [b.upper - b.lower for b in bins], align="edge", **look)
+
+
+def _shares(axis: Axis, name: str) -> None:
+    """An axis from 0% to 100%."""
+    axis.set_label_text(name)
+    axis.set_view_interval(0, 1, ignore=True)
+    axis.set_major_locator(FixedLocator([0.0, 0.25, 0.5, 0.75, 1.0]))
+    axis.set_major_formatter(PERCENT)
+
+
+def _bins_table(bins: Sequence[ConfidenceBin]) -> Table:
+    return Table(
+        ("confidence", "examples", "mean confidence", "accuracy"),
+        tuple(
+            (
+                f"{percent(b.lower, 1)} to {percent(b.upper, 1)}",
+                count(b.examples),
+                percent(b.mean_confidence if b.examples else None),
+                percent(b.accuracy if b.examples else None),
+            )
+            for b in bins
+        ),
+    )

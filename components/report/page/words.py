@@ -29,9 +29,9 @@ def number(value: float | None, digits: int = 4) -> str:
     return UNKNOWN if value is None else f"{value:.{digits}f}".replace("-", _MINUS)
 
 
-def general(value: float) -> str:
+def general(value: float | None) -> str:
     """A value of any magnitude, such as a learning rate, in four digits."""
-    return f"{value:.4g}".replace("-", _MINUS)
+    return UNKNOWN if value is None else f"{value:.4g}".replace("-", _MINUS)
 
 
 def points(difference: float | None, digits: int = 2) -> str:
@@ -79,7 +79,8 @@ def moment(time: datetime | None) -> str:
 
 
 def shorten(text: str, most: int) -> str:
-    """At most `most` characters of a name, for where a chart has no more room."""
+    """At most `most` characters of a name, for where a chart has no more room: one line of what can be printed."""
+    text = "".join(character for character in " ".join(text.split()) if character.isprintable())
     return text if len(text) <= most else text[: most - 1].rstrip() + "…"
 
 

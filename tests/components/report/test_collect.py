@@ -19,9 +19,9 @@ from mnist_tfx.components.report.collect import collect
 from mnist_tfx.components.report.content import ReportContent
 from mnist_tfx.components.report.executor import Executor
 from mnist_tfx.components.report.look import ModelPass, disagreement
+from mnist_tfx.components.report.model import collect_training
 from mnist_tfx.components.report.page.render import render_report
 from mnist_tfx.components.report.run import Run
-from mnist_tfx.components.report.training import collect_training
 from mnist_tfx.pipeline.runs.store import load_run
 from tests.fixtures.executors import artifact, context
 from tests.fixtures.tiny_run import SPLIT_SIZES, TinyRun, decode, read_split

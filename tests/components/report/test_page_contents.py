@@ -122,9 +122,11 @@ def test_scores_are_drawn_with_their_bound(root, content):
         round(100 * a_class.scores.recall, 2) for a_class in content.quality.classes
     ]
     figure = by_id(root, "scores")
-    limit, worst = find(figure, "line", "limit")[0], find(figure, "circle", "f2")[1 + 6]  # the first is the legend's
+    [limit] = find(find(figure, "g", "limit")[0], "path")
+    [recalls] = [group for group in find(figure, "g") if group.get("class") == "scores recall"]
+    worst = find(recalls, "use")[6]
     assert "recall ≥ 65%" in text(figure)
-    assert float(limit.get("x1")) < float(worst.get("cx"))
+    assert float(limit.get("d").split()[1]) < float(worst.get("x"))
 
 
 def test_reliability_counts_all_examples(root, content):
@@ -234,7 +236,9 @@ def test_older_and_odd_runs_are_drawn():
         "There was no baseline",
     ):
         assert words in text(root)
-    assert not any("nan" in value for _, name, value in attributes(root) if name in ("x", "y", "d", "cx", "width"))
+    assert not any(
+        "nan" in value for _, name, value in attributes(root) if name in ("x", "y", "d", "transform", "width")
+    )
     sample = find(find(root, "ul", "samples")[0], "img")[0]
     assert (sample.get("width"), sample.get("height")) == ("84", "112")
 

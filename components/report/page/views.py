@@ -1,0 +1,270 @@
+"""The verdict, the tables and the executions in the page's words and colours, and why a section is missing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from mnist_tfx.components.evaluator.quality import Overall, Quality
+from mnist_tfx.components.report.content import ReportContent
+from mnist_tfx.components.report.page.words import UNKNOWN, bound, change, moment, number, percent, points, seconds
+from mnist_tfx.components.report.run import Execution
+from mnist_tfx.components.report.verdict import Gate, Outcome, State, Verdict
+
+
+@dataclass(frozen=True)
+class OutcomeLook:
+    """How an outcome looks: `style` is "good", "bad" or "open"."""
+
+    label: str
+    style: str
+    sign: str
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One figure under the verdict; `style` is a class of the style sheet, empty for none."""
+
+    name: str
+    value: str
+    note: str = ""
+    style: str = ""
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One number that TFMA measured over the whole split."""
+
+    name: str
+    of: Callable[[Overall], float | None]
+    words: Callable[[float | None], str]
+    change: Callable[[float | None], str]
+    more_is_better: bool
+
+    def row(self, before: Overall | None, after: Overall | None) -> MeasureRow:
+        """The measure of two models, or of one and nothing."""
+        old, new = (self.of(each) if each is not None else None for each in (before, after))
+        difference = None if old is None or new is None else new - old
+        style = change_style(difference, self.more_is_better)
+        return MeasureRow(self.name, self.words(old), self.words(new), self.change(difference), style)
+
+
+@dataclass(frozen=True)
+class MeasureRow:
+    """A measure of two models and how it changed, in words; `style` is a class of the style sheet."""
+
+    name: str
+    before: str
+    after: str
+    change: str
+    style: str
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell of the confusion matrix; `shade` is a class of the style sheet, empty for none."""
+
+    count: int
+    share: float  # of the actual class
+    shade: str
+    diagonal: bool
+
+
+@dataclass(frozen=True)
+class GanttRow:
+    """One execution; `x` and `width` are None where its times are not known."""
+
+    execution: Execution
+    state: str
+    style: str  # of the bar
+    tone: str  # of the tag
+    x: float | None
+    width: float | None
+
+
+OUTCOMES: Mapping[Outcome, OutcomeLook] = {
+    "pushed": OutcomeLook("Pushed", "good", "✓"),
+    "not pushed": OutcomeLook("Good enough, but not pushed", "open", "!"),
+    "not blessed": OutcomeLook("Not good enough to push", "bad", "✗"),
+    "data rejected": OutcomeLook("Data rejected", "bad", "✗"),
+    "complete": OutcomeLook("Complete, without a push", "open", "!"),
+    "failed": OutcomeLook("Failed", "bad", "✗"),
+    "stopped": OutcomeLook("Stopped", "open", "!"),
+    "killed": OutcomeLook("Killed", "bad", "✗"),
+    "running": OutcomeLook("Still running", "open", "!"),
+    "unknown": OutcomeLook("Not known yet", "open", "!"),
+}
+_STATES: Mapping[State, tuple[str, str]] = {
+    "passed": ("✓ passed", "is-good"),
+    "failed": ("✗ failed", "is-bad"),
+    "withheld": ("not pushed", "is-open"),
+    "not reached": ("not reached", ""),
+    "unknown": ("not known yet", ""),
+}
+_EXECUTION_STATES = {  # in words, style of the bar, tone of the tag
+    "COMPLETE": ("run", "run", ""),
+    "CACHED": ("cached", "cached", "soft"),
+    "FAILED": ("✗ failed", "failed", "is-bad"),
+    "CANCELED": ("canceled", "cached", "is-open"),
+    "RUNNING": ("running", "run", "is-open"),
+}
+MEASURES = (
+    Measure("accuracy", lambda o: o.accuracy, percent, points, True),
+    Measure("top-2 accuracy", lambda o: o.top_2_accuracy, percent, points, True),
+    Measure("loss (cross entropy, nats)", lambda o: o.loss, number, change, False),
+    Measure("expected calibration error", lambda o: o.expected_calibration_error, number, change, False),
+)
+_SHADES = 10  # the style sheet has classes right-1 .. right-10 and wrong-1 .. wrong-10
+_GANTT_UNITS = 1000.0  # width of the column of bars
+_LEAST = 5.0  # of a bar, so that an execution answered from the cache can be seen at all
+SECTIONS = (
+    ("verdict", "Verdict"),
+    ("data", "Data"),
+    ("training", "Training"),
+    ("quality", "Quality"),
+    ("look", "Look at it"),
+    ("serving", "Serving"),
+    ("lineage", "Lineage and time"),
+)
+_NEEDS = {  # what a section is made from
+    "data": "the statistics of its data were there",
+    "training": "a model was trained",
+    "quality": "a model was evaluated",
+    "look": "there was a model to look at",
+    "serving": "there was a model to serve",
+    "lineage": "anything was recorded",
+}
+_WENT_ON: tuple[Outcome, ...] = ("pushed", "not pushed", "not blessed", "complete", "unknown")
+
+
+def tiles(content: ReportContent) -> tuple[Tile, ...]:
+    """The figures of the verdict, in the order in which people ask for them."""
+    verdict, quality = content.verdict, content.quality
+    least = quality.min_accuracy if quality else None
+    least_class = quality.min_class_accuracy if quality else None
+    return (
+        _bounded("accuracy", verdict.accuracy, percent(verdict.accuracy), "", least),
+        _bounded(
+            "worst class",
+            verdict.worst_class_accuracy,
+            verdict.worst_class or UNKNOWN,
+            f"{percent(verdict.worst_class_accuracy)} right",
+            least_class,
+        ),
+        _against_baseline(verdict),
+        *(_gate(gate, verdict) for gate in verdict.gates),
+        Tile("took", seconds(content.seconds), f"started {moment(content.started)}"),
+    )
+
+
+def missing_reasons(content: ReportContent) -> dict[str, str]:
+    """Why each section is missing, if it is: by the section's key."""
+    verdict = content.verdict
+    if verdict.outcome in _WENT_ON:
+        warned = ": see “About this report” under the verdict" if verdict.warnings else ""
+        return {key: f"This section could not be made{warned}." for key in _NEEDS}
+    where = f" at {verdict.failures[0].component}" if verdict.failures else ""
+    end = "is still going on" if verdict.outcome == "running" else f"ended{where} before {{}}"
+    warned = " What could not be read is listed under the verdict." if verdict.warnings else ""
+    return {key: f"This section is missing: the run {end.format(needed)}.{warned}" for key, needed in _NEEDS.items()}
+
+
+def change_style(difference: float | None, more_is_better: bool) -> str:
+    """The class of the style sheet for a change, empty for none worth a colour."""
+    if difference is None or abs(difference) < 5e-5:
+        return ""
+    return "is-good" if (difference > 0) == more_is_better else "is-open"
+
+
+def accuracy_bounds(quality: Quality) -> str:
+    """The bounds on accuracy, empty for none."""
+    words = [f"≥ {bound(quality.min_accuracy)}"] if quality.min_accuracy is not None else []
+    if quality.max_accuracy_drop is not None:
+        words.append(f"drop ≤ {bound(quality.max_accuracy_drop).rstrip('%')} points")
+    return ", ".join(words)
+
+
+def matrix_rows(confusion: npt.NDArray[np.int64]) -> tuple[tuple[Cell, ...], ...]:
+    """Rows are actual classes. Mistakes are shaded against the most frequent one, hits by their share."""
+    totals = confusion.sum(axis=1, keepdims=True)
+    shares = np.divide(confusion, totals, out=np.zeros(confusion.shape), where=totals > 0)
+    worst = float((shares * (1 - np.eye(len(shares)))).max()) or 1.0
+
+    def cell(actual: int, predicted: int) -> Cell:
+        share, diagonal = float(shares[actual, predicted]), actual == predicted
+        strength = share if diagonal else share / worst
+        shade = f"{'right' if diagonal else 'wrong'}-{max(1, round(_SHADES * strength))}" if share else ""
+        return Cell(int(confusion[actual, predicted]), share, shade, diagonal)
+
+    return tuple(tuple(cell(a, p) for p in range(len(shares))) for a in range(len(shares)))
+
+
+def frequent_mistakes(quality: Quality, most: int = 5) -> tuple[tuple[str, str, int], ...]:
+    """The pairs (actual, predicted, examples) that are confused most often."""
+    names = [a_class.name for a_class in quality.classes]
+    pairs = [
+        (names[actual], names[predicted], int(examples))
+        for (actual, predicted), examples in np.ndenumerate(quality.confusion)
+        if actual != predicted and examples
+    ]
+    return tuple(sorted(pairs, key=lambda pair: -pair[2])[:most])
+
+
+def gantt_seconds(executions: Sequence[Execution]) -> float:
+    """How long the axis of `gantt` is."""
+    return max((e.begun + (e.seconds or 0.0) for e in executions if e.begun is not None), default=0.0) or 1.0
+
+
+def gantt(executions: Sequence[Execution]) -> tuple[GanttRow, ...]:
+    """Executions over the time of their run, in their order. One that is still running, or was killed, has no bar."""
+    total = gantt_seconds(executions)
+
+    def row(execution: Execution) -> GanttRow:
+        words = _EXECUTION_STATES.get(execution.state, (execution.state.lower() or "unknown", "run", "is-open"))
+        if execution.begun is None or execution.seconds is None:
+            return GanttRow(execution, *words, None, None)
+        width = max(_GANTT_UNITS * execution.seconds / total, _LEAST)
+        x = min(_GANTT_UNITS * execution.begun / total, _GANTT_UNITS - width)
+        return GanttRow(execution, *words, round(x, 1), round(width, 1))
+
+    return tuple(map(row, executions))
+
+
+def gantt_caption(executions: Sequence[Execution]) -> str:
+    """What `gantt` shows, in words."""
+    cached = sum(execution.cached for execution in executions)
+    caption = f"{len(executions)} executions, {cached} of them answered from the cache (hollow bars)."
+    longest = max(executions, key=lambda e: e.seconds or 0.0, default=None)
+    if longest is not None and longest.seconds:
+        caption += f" The longest: {longest.component}, {seconds(longest.seconds)}."
+    return caption
+
+
+def _bounded(name: str, measured: float | None, value: str, note: str, least: float | None) -> Tile:
+    if measured is None:
+        return Tile(name, UNKNOWN, "not measured")
+    if least is None:
+        return Tile(name, value, note)
+    required = f"{note}{', ' if note else ''}required {bound(least)}"
+    return Tile(name, value, required, "is-bad" if measured < least else "")
+
+
+def _gate(gate: Gate, verdict: Verdict) -> Tile:
+    words, style = _STATES[gate.state]
+    if verdict.pushed_version and gate is verdict.gates[-1]:  # the push comes last, and its version says more
+        return Tile("pushed version", f"{words.split()[0]} {verdict.pushed_version}", "", style)
+    return Tile(gate.name, words, gate.detail, style)
+
+
+def _against_baseline(verdict: Verdict) -> Tile:
+    name = "against the baseline"
+    if verdict.baseline_version == "":
+        return Tile(name, "first model", "no other was served")
+    if verdict.accuracy is None or verdict.baseline_accuracy is None:
+        return Tile(name, UNKNOWN, "no baseline")
+    version = f"version {verdict.baseline_version}: " if verdict.baseline_version else ""
+    change = points(verdict.accuracy - verdict.baseline_accuracy)
+    return Tile(name, f"{change} points", f"{version}{percent(verdict.baseline_accuracy)}")
