@@ -44,7 +44,7 @@ def read_quality(evaluation_uri: str, class_names: Sequence[str]) -> Quality:
             class_names[key[0][1]]: value for key, value in sorted(accuracy.items()) if key and key[0][0] == LABEL
         },
         baseline_accuracy=baseline.get(()),
-        broken_bounds=tuple(_broken_bounds(evaluation_uri, class_names)),
+        broken_bounds=tuple(broken_bounds(evaluation_uri, class_names)),
     )
 
 
@@ -61,7 +61,8 @@ def _accuracies(evaluation_uri: str, model_name: str) -> dict[tuple, float]:
     return found
 
 
-def _broken_bounds(evaluation_uri: str, class_names: Sequence[str]) -> list[str]:
+def broken_bounds(evaluation_uri: str, class_names: Sequence[str]) -> list[str]:
+    """Each bound that the candidate broke, in words; `class_names` by class number."""
     broken = []
     for validation in tfma.load_validation_result(evaluation_uri).metric_validations_per_slice:
         keys = validation.slice_key.single_slice_keys

@@ -19,6 +19,7 @@ from tfx.types import Artifact
 from mnist_tfx.components.datasets.prepared import PreparedDataset
 from mnist_tfx.contract.errors import PipelineError
 from mnist_tfx.kubeflow.compile import Upload
+from mnist_tfx.kubeflow.entrypoint import register_types
 from mnist_tfx.kubeflow.ir import read_compiled
 from mnist_tfx.kubeflow.local.tasks import Places, order_of, run_tasks
 from mnist_tfx.pipeline.local_run import outcome_of
@@ -100,6 +101,7 @@ def _put(source: Path, target: Path) -> None:
 
 
 def _artifacts(outputs: Mapping[str, pb.ArtifactList]) -> Mapping[str, Sequence[Artifact]]:
-    """As TFX's own entry point would read them."""
+    """As a task's entry point would read them."""
+    register_types()
     parsed: Mapping[str, Sequence[Artifact]] = kubeflow_v2_entrypoint_utils.parse_raw_artifact_dict(outputs)
     return parsed
