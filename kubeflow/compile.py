@@ -82,12 +82,12 @@ def uploads(dataset: PreparedDataset, profile: Profile) -> list[Upload]:
 
 
 def cluster_paths(dataset: str, profile: Profile) -> Paths:
-    """Every path of the pipeline, under the profile's root; laid out as in a home."""
+    """Every path of the pipeline, under the profile's roots; laid out as in a home."""
     from mnist_tfx.pipeline.dag import Paths
 
-    root = profile.root
+    root = profile.data_root()
     return Paths(
-        pipeline_root=f"{root}/runs/{dataset}",
+        pipeline_root=f"{profile.root}/runs/{dataset}",
         data_dir=f"{root}/datasets",
         schema_file=f"{root}/schemas/{dataset}/{schema_digest(dataset)}/schema.pbtxt",
         training_backup="",  # runs may overlap: each keeps its own

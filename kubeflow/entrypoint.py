@@ -32,8 +32,8 @@ from mnist_tfx.kubeflow.verdict import PARAMETER, TaskVerdict, verdict_of_error,
 
 POD_ROOT = "MNIST_TFX_POD_ROOT"  # the folder that stands for a pod's `/`, where there is no pod
 _IN_KUBEFLOW = "KFP_POD_NAME"  # in every container that its launcher runs (argocompiler/common.go)
-_COPIES = {"gs://": "gcs", "s3://": "s3", "minio://": "minio"}  # by scheme, as `LocalPathForURI` has them
-_TERMINATION_LOG = "dev/termination-log"  # made by Kubernetes; what is written into it is the termination message
+COPIES = {"gs://": "gcs", "s3://": "s3", "minio://": "minio"}  # by scheme, as `LocalPathForURI` has them
+TERMINATION_LOG = "dev/termination-log"  # made by Kubernetes; what is written into it is the termination message
 _OF_THIS_PROCESS = ("FnApiRunner", "DirectRunner")  # Beam's runners that read and write as this process does
 
 
@@ -44,7 +44,7 @@ def register_types() -> None:
 
 def local_copy(uri: str) -> str:
     """Where Kubeflow's launcher has its copy of an artifact; the address itself where it makes none."""
-    for scheme, folder in _COPIES.items():
+    for scheme, folder in COPIES.items():
         if uri.startswith(scheme):
             return os.path.join(os.environ.get(POD_ROOT, "/"), folder, uri.removeprefix(scheme))
     return uri
@@ -140,7 +140,7 @@ def main(parsed: tuple[argparse.Namespace, list[str]]) -> int:
         logging.exception("the task failed")
         verdict = verdict_of_error(error)
         code = verdict.exit_code
-        log = Path(os.environ.get(POD_ROOT, "/"), _TERMINATION_LOG)
+        log = Path(os.environ.get(POD_ROOT, "/"), TERMINATION_LOG)
         if log.exists():
             log.write_text(verdict.to_text())
     print(f"{PARAMETER}: {verdict.to_text()}", flush=True)

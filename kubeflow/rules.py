@@ -124,14 +124,25 @@ def _no_custom_driver(pipeline: CompiledPipeline, target: Target) -> Iterator[tu
 
 
 def _readable_root(pipeline: CompiledPipeline, target: Target) -> Iterator[tuple[str, str, str]]:
-    if not pipeline.root.startswith("gs://"):
+    schemes = ("gs://", "s3://", "minio://") if target == "kubeflow" else ("gs://",)
+    if not pipeline.root.startswith(schemes):
         found = f"its root is {pipeline.root!r}" if pipeline.root else "it names no root"
-        without = "the installation's minio:// would be taken" if target == "kubeflow" else "there is no other"
         yield (
             "",
-            f"{found}; TFX's file layer in the image reads gs://, and {without}",
+            f"{found}; it must begin with {' or '.join(schemes)}",
             'set root = "gs://BUCKET/FOLDER" in the profile.',
         )
+    for name, task in pipeline.tasks().items():
+        for key, parameter in task.inputs.parameters.items():
+            # Kubeflow's launcher copies artifacts; what a parameter names, the task reads and writes by itself.
+            if (address := parameter.runtime_value.constant.string_value).startswith(("s3://", "minio://")):
+                found = f"parameter {key!r} holds {address!r}, and TensorFlow in the image reads gs:// only"
+                yield name, found, 'set shared = "gs://BUCKET/FOLDER" in the profile.'
+        executor = pipeline.executor(task)
+        runners = [flag for flag in executor.container.args if flag.startswith("--runner=")] if executor else []
+        if pipeline.root.startswith(("s3://", "minio://")) and runners and not runners[-1].endswith("FnApiRunner"):
+            found = f"Beam's workers ({runners[-1]}) cannot read {pipeline.root!r}"
+            yield name, found, 'set root = "gs://BUCKET/FOLDER", or beam.runner = "direct", in the profile.'
 
 
 def _accelerator_name(pipeline: CompiledPipeline, target: Target) -> Iterator[tuple[str, str, str]]:
@@ -270,7 +281,7 @@ RULES = (
     Rule("no-resolver", "there is no Resolver node", _KUBEFLOW, _no_resolver),
     Rule("no-condition-on-importer", "no condition hangs on an Importer", _KUBEFLOW, _no_condition_on_importer),
     Rule("no-custom-driver", "no task needs a driver of its own", TARGETS, _no_custom_driver),
-    Rule("readable-root", "artifacts lie where TFX's file layer reads (gs://)", TARGETS, _readable_root),
+    Rule("readable-root", "artifacts and data lie where tasks can read them", TARGETS, _readable_root),
     Rule("accelerator-name", "accelerators are named in the target's words", TARGETS, _accelerator_name),
     Rule("artifact-types", "TFX can make every artifact's class from its type", TARGETS, _artifact_types),
     Rule("container-command", "every task runs our entry point in our own image", TARGETS, _container_command),

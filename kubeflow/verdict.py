@@ -20,11 +20,12 @@ _ERRORS = {kind.exit_code: kind for kind in (PipelineError, UsageError, DataReje
 
 @dataclass(frozen=True)
 class TaskVerdict:
-    """The exit code that the task gives its run; what it has to say for it; the version it pushed, if it did."""
+    """How one task ended."""
 
-    exit_code: int = 0
-    says: str = ""
+    exit_code: int = 0  # that it gives its run
+    says: str = ""  # why
     pushed_version: str = ""
+    foreseen: bool = True  # False: it failed with an error that is none of ours, and `says` has no remedy
 
     def to_text(self) -> str:
         """One line of JSON, short enough for every place that keeps it."""
@@ -50,7 +51,7 @@ def verdict_of_error(error: BaseException) -> TaskVerdict:
     """Of a task that failed with this error."""
     if isinstance(error, PipelineError):
         return TaskVerdict(error.exit_code, str(error))
-    return TaskVerdict(PipelineError.exit_code, f"{type(error).__name__}: {error}")
+    return TaskVerdict(PipelineError.exit_code, f"{type(error).__name__}: {error}", foreseen=False)
 
 
 def verdict_of_outputs(outputs: Mapping[str, pb.RuntimeArtifact]) -> TaskVerdict:

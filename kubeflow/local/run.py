@@ -21,7 +21,10 @@ from mnist_tfx.contract.errors import PipelineError
 from mnist_tfx.kubeflow.compile import Upload
 from mnist_tfx.kubeflow.entrypoint import register_types
 from mnist_tfx.kubeflow.ir import read_compiled
+from mnist_tfx.kubeflow.local.backends import Backend, Kubeflow, Vertex
+from mnist_tfx.kubeflow.local.bucket import Bucket
 from mnist_tfx.kubeflow.local.tasks import Places, order_of, run_tasks
+from mnist_tfx.kubeflow.profiles import Profile, Target
 from mnist_tfx.pipeline.local_run import outcome_of
 from mnist_tfx.pipeline.outcome import Outcome
 from mnist_tfx.pipeline.run_id import claim_run_id
@@ -35,10 +38,11 @@ LOG = "run.log"
 
 def run_local(
     compiled: Path,
-    root: str,
+    profile: Profile,
     folder: Path,
     dataset: PreparedDataset,
     needed: Sequence[Upload],
+    target: Target,
     *,
     in_bucket: bool = False,
 ) -> Outcome:
@@ -46,12 +50,14 @@ def run_local(
 
     Args:
         compiled: the file, as the cluster gets it.
-        root: the profile's root, an address in the bucket.
-        folder: what takes its place; made, and laid out as in the bucket. Models are pushed to `serving/` in it.
+        profile: whose roots are addresses in a bucket.
+        folder: what takes their place; made, and laid out as in the bucket. Models are pushed to `serving/` in it.
         dataset: what the pipeline was compiled for.
         needed: what must lie under the root before the run.
+        target: in whose way.
         in_bucket: nothing takes the root's place, and only logs go into `folder`. Everything else is read from and
-            written to the bucket, with this user's credentials; what is needed must lie there.
+            written to the bucket, with this user's credentials; what is needed must lie there. Not as Kubeflow, whose
+            launcher would need credentials of its own.
 
     Raises:
         UsageError: the pipeline has parts that only a cluster can run.
@@ -59,23 +65,23 @@ def run_local(
     """
     pipeline = read_compiled(compiled)
     for upload in () if in_bucket else needed:
-        _put(upload.source, folder / upload.destination.removeprefix(root).lstrip("/"))
+        _put(upload.source, folder / upload.destination.removeprefix(profile.data_root()).lstrip("/"))
     run_id = claim_run_id(folder / "runs" / dataset.name, dataset.name)
     run = folder / "runs" / dataset.name / run_id
-    places = Places(
-        logs=run,
-        outputs=f"{pipeline.root}/{run_id}" if in_bucket else str(run),
-        cache=folder / "cache",
-        root=root,
-        root_here=root if in_bucket else str(folder),
-    )
+    roots = [profile.root, profile.data_root()]
+    places = Places(run, folder / "cache" / target, roots, root_here="" if in_bucket else str(folder))
+    backend: Backend
+    if target == "kubeflow":
+        backend = Kubeflow(f"{pipeline.root}/{run_id}", run, Bucket(profile.root, folder))
+    else:
+        backend = Vertex(f"{pipeline.root}/{run_id}" if in_bucket else str(run))
     started = time.monotonic()
     try:
         with (
             make_observer(dataset.name, order_of(pipeline), describer(dataset.class_names)) as observer,
             output_to(run / LOG),
         ):
-            tasks = run_tasks(pipeline, places, observer, _artifacts)
+            tasks = run_tasks(pipeline, backend, places, observer, _artifacts)
     except PipelineError as error:
         return Outcome(dataset.name, run_id, time.monotonic() - started, (), None, (), None, error)
     seconds = time.monotonic() - started

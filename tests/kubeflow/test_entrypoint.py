@@ -27,7 +27,6 @@ from tests.components.test_pusher import write_model
 from tests.fixtures.compiled import GOLDEN, GOLDEN_FILES
 from tests.fixtures.object_store import object_store
 
-CHECKOUT = Path(__file__).resolve().parents[2]
 ROOT = "gs://bucket/runs/kmnist"
 PUSHER_INPUTS = {
     "model_blessing": "blessing",
