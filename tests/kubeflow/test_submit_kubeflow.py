@@ -106,7 +106,7 @@ REJECTED = TaskVerdict(3, "the data gate rejected kmnist: 1 anomaly, nothing was
             state("FAILED", task("datagate", "FAILED")),
             REJECTED.to_text(),
             3,
-            "failed.\n  DataGate: the data gate rejected kmnist: 1 anomaly, nothing was trained.\n      train: image: bad",
+            "DataGate: the data gate rejected kmnist: 1 anomaly, nothing was trained.\n      train: image: bad",
         ),
         (state("FAILED", task("datagate", "FAILED")), TaskVerdict(1, "KeyError: 'x'").to_text(), 1, "KeyError: 'x'"),
         (state("FAILED", task("datagate", "FAILED")), "OOMKilled", 1, "DataGate: no reason given"),
