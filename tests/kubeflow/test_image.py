@@ -87,7 +87,7 @@ def test_final_stage_is_not_root_and_builds_nothing() -> None:
     ]
     commands = " ".join(rest for name, rest in final if name == "RUN")
     assert "pip uninstall --yes --root-user-action=ignore pip setuptools wheel" in commands
-    # Where Kubeflow's launcher puts its copies, as whoever the image runs as: versions before its change 10857 mount nothing there.
+    # Where Kubeflow's launcher puts its copies, as the image's user; before change 10857 it mounts nothing there.
     assert "--owner app --group app /app /app/var /gcs /s3 /minio" in commands
     everything = " ".join(rest for _, rest in instructions())
     for word in ("apt-get", "curl", "gcc", "sudo", ":latest", "TOKEN", "PASSWORD", "UV_INDEX", "--trusted-host"):
