@@ -27,6 +27,7 @@ from kfp.pipeline_spec import pipeline_spec_pb2 as pb
 from tfx.orchestration.kubeflow.v2 import compiler_utils
 from tfx.orchestration.kubeflow.v2.container import kubeflow_v2_run_executor
 
+from mnist_tfx.components.beam_arguments import workers_elsewhere
 from mnist_tfx.kubeflow.artifact_types import ONE_FILE_TYPES, OUR_TYPES
 from mnist_tfx.kubeflow.verdict import PARAMETER, TaskVerdict, verdict_of_error, verdict_of_outputs
 
@@ -34,7 +35,6 @@ POD_ROOT = "MNIST_TFX_POD_ROOT"  # the folder that stands for a pod's `/`, where
 _IN_KUBEFLOW = "KFP_POD_NAME"  # in every container that its launcher runs (argocompiler/common.go)
 COPIES = {"gs://": "gcs", "s3://": "s3", "minio://": "minio"}  # by scheme, as `LocalPathForURI` has them
 TERMINATION_LOG = "dev/termination-log"  # made by Kubernetes; what is written into it is the termination message
-_OF_THIS_PROCESS = ("FnApiRunner", "DirectRunner")  # Beam's runners that read and write as this process does
 
 
 def register_types() -> None:
@@ -66,7 +66,7 @@ def run_task(
     """
     register_types()
     in_kubeflow = _IN_KUBEFLOW in os.environ
-    copied = in_kubeflow and not _runs_elsewhere(flags)
+    copied = in_kubeflow and not workers_elsewhere(flags)
     local, work = pb.ExecutorInput(), given.outputs.output_file
     local.CopyFrom(given)
     local.outputs.ClearField("parameters")  # TFX would look for an artifact of each
@@ -93,7 +93,8 @@ def run_task(
     verdict = verdict_of_outputs(dict(_each(made.artifacts)))
     for key, artifact in _each(made.artifacts):
         artifact.uri = given.outputs.artifacts[key].artifacts[0].uri
-        artifact.metadata[PARAMETER] = verdict.to_text()
+        if verdict != TaskVerdict():
+            artifact.metadata[PARAMETER] = verdict.to_text()
         if in_kubeflow and not copied:
             _remove_markers(artifact.uri)
     if PARAMETER in given.outputs.parameters:
@@ -106,12 +107,6 @@ def run_task(
 
 def _each(artifacts: dict[str, pb.ArtifactList]) -> Iterator[tuple[str, pb.RuntimeArtifact]]:
     yield from ((key, artifact) for key, given in artifacts.items() for artifact in given.artifacts)
-
-
-def _runs_elsewhere(flags: Sequence[str]) -> bool:
-    """Whether Beam's workers are no processes of this pod."""
-    runners = [flag.partition("=")[2] for flag in flags if flag.startswith("--runner=")]
-    return bool(runners) and not runners[-1].endswith(_OF_THIS_PROCESS)
 
 
 def _remove_markers(uri: str) -> None:

@@ -16,6 +16,7 @@ from typing import Any, TypeAlias
 import yaml
 from google.protobuf import json_format
 
+from mnist_tfx.components.beam_arguments import workers_elsewhere
 from mnist_tfx.kubeflow.artifact_types import OUR_TYPES
 from mnist_tfx.kubeflow.ir import CompiledPipeline
 from mnist_tfx.kubeflow.profiles import TARGETS, Target
@@ -139,9 +140,8 @@ def _readable_root(pipeline: CompiledPipeline, target: Target) -> Iterator[tuple
                 found = f"parameter {key!r} holds {address!r}, and TensorFlow in the image reads gs:// only"
                 yield name, found, 'set shared = "gs://BUCKET/FOLDER" in the profile.'
         executor = pipeline.executor(task)
-        runners = [flag for flag in executor.container.args if flag.startswith("--runner=")] if executor else []
-        if pipeline.root.startswith(("s3://", "minio://")) and runners and not runners[-1].endswith("FnApiRunner"):
-            found = f"Beam's workers ({runners[-1]}) cannot read {pipeline.root!r}"
+        if not pipeline.root.startswith("gs://") and executor and workers_elsewhere(executor.container.args):
+            found = f"Beam's workers elsewhere cannot read {pipeline.root!r}"
             yield name, found, 'set root = "gs://BUCKET/FOLDER", or beam.runner = "direct", in the profile.'
 
 

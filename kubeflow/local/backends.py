@@ -10,7 +10,6 @@ import itertools
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Protocol
 
 from etils import epath
 from google.protobuf import json_format, struct_pb2
@@ -21,46 +20,6 @@ from mnist_tfx.kubeflow.entrypoint import COPIES
 from mnist_tfx.kubeflow.local.bucket import Bucket
 
 
-class Backend(Protocol):
-    """A backend, for one run."""
-
-    def address(self, task: str, key: str) -> str:
-        """Of an output artifact."""
-        ...
-
-    def output_file(self, task: str) -> str:
-        """Where the container leaves its `ExecutorOutput`."""
-        ...
-
-    def parameter_file(self, task: str, key: str) -> str:
-        """Where the container may leave an output parameter."""
-        ...
-
-    def handed_on(self, made: pb.RuntimeArtifact) -> pb.RuntimeArtifact:
-        """An artifact as a later task gets it."""
-        ...
-
-    def before(self, task: str, given: pb.ExecutorInput) -> Mapping[str, str]:
-        """Prepares a task; what it adds to the container's environment.
-
-        Raises:
-            PipelineError: an input cannot be had.
-        """
-        ...
-
-    def after(self, task: str, component: pb.ComponentSpec, given: pb.ExecutorInput) -> pb.ExecutorOutput:
-        """What the container left.
-
-        Raises:
-            PipelineError: it lacks something.
-        """
-        ...
-
-    def place(self, address: str) -> str:
-        """Where an artifact can be read on this machine."""
-        ...
-
-
 class Vertex:
     """Tasks read and write the bucket, or the folder that stands for it."""
 
@@ -69,42 +28,46 @@ class Vertex:
         self._outputs = outputs
 
     def address(self, task: str, key: str) -> str:
+        """Of an output artifact."""
         return f"{self._outputs}/{task}/{key}"
 
     def output_file(self, task: str) -> str:
+        """Where the container leaves its `ExecutorOutput`."""
         return f"{self._outputs}/{task}/executor_output.json"
 
     def parameter_file(self, task: str, key: str) -> str:
+        """Where the container may leave an output parameter."""
         return f"{self._outputs}/{task}/parameters/{key}"
 
     def handed_on(self, made: pb.RuntimeArtifact) -> pb.RuntimeArtifact:
+        """An artifact as a later task gets it."""
         return made
 
     def before(self, task: str, given: pb.ExecutorInput) -> Mapping[str, str]:
+        """Prepares a task; what it adds to its environment. Raises PipelineError where an input cannot be had."""
         return {}
 
     def after(self, task: str, component: pb.ComponentSpec, given: pb.ExecutorInput) -> pb.ExecutorOutput:
+        """What the container left. Raises PipelineError where it lacks something."""
         return json_format.Parse(epath.Path(given.outputs.output_file).read_text(), pb.ExecutorOutput())
 
     def place(self, address: str) -> str:
+        """Where an artifact can be read on this machine."""
         return address
 
 
-class Kubeflow:
+class Kubeflow(Vertex):
     """The driver, which plans a task, and the launcher, which runs inside of its pod and copies."""
 
     def __init__(self, root: str, logs: Path, bucket: Bucket) -> None:
         """`root` is the run's own address; each task's pod has a folder under `logs`."""
-        self._root, self._logs, self._bucket = root, logs, bucket
+        super().__init__(root)
+        self._logs, self._bucket = logs, bucket
         self._ids = itertools.count(1)  # of artifacts, in ML Metadata
 
-    def address(self, task: str, key: str) -> str:
-        """`provisionOutputs`, backend/src/v2/driver/driver.go."""
-        return f"{self._root}/{task}/{key}"
-
     def output_file(self, task: str) -> str:
-        """The same function: in the launcher's copy of the task's folder."""
-        return str(self._copy(task, f"{self._root}/{task}") / "output_metadata.json")
+        """In the launcher's copy of the task's folder: `provisionOutputs`, backend/src/v2/driver/driver.go."""
+        return str(self._copy(task, f"{self._outputs}/{task}") / "output_metadata.json")
 
     def parameter_file(self, task: str, key: str) -> str:
         """The same function."""

@@ -14,13 +14,13 @@ from kfp.pipeline_spec import pipeline_spec_pb2 as pb
 
 from mnist_tfx.contract.errors import UsageError
 from mnist_tfx.kubeflow.ir import CompiledPipeline
-from mnist_tfx.kubeflow.local.backends import Backend
+from mnist_tfx.kubeflow.local.backends import Vertex
 
 
 class Values:
     """What the tasks that have run have made, and the run's own parameters."""
 
-    def __init__(self, pipeline: CompiledPipeline, backend: Backend, here: Callable[[str], str]) -> None:
+    def __init__(self, pipeline: CompiledPipeline, backend: Vertex, here: Callable[[str], str]) -> None:
         """`here` puts into a text what takes the place of the profile's root."""
         self._spec, self._backend, self._here = pipeline.spec, backend, here
         self._made: dict[str, pb.ExecutorOutput] = {}

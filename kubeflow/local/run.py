@@ -16,12 +16,13 @@ from kfp.pipeline_spec import pipeline_spec_pb2 as pb
 from tfx.orchestration.kubeflow.v2.container import kubeflow_v2_entrypoint_utils
 from tfx.types import Artifact
 
+from mnist_tfx.components.beam_arguments import workers_elsewhere
 from mnist_tfx.components.datasets.prepared import PreparedDataset
-from mnist_tfx.contract.errors import PipelineError
+from mnist_tfx.contract.errors import PipelineError, UsageError
 from mnist_tfx.kubeflow.compile import Upload
 from mnist_tfx.kubeflow.entrypoint import register_types
 from mnist_tfx.kubeflow.ir import read_compiled
-from mnist_tfx.kubeflow.local.backends import Backend, Kubeflow, Vertex
+from mnist_tfx.kubeflow.local.backends import Kubeflow, Vertex
 from mnist_tfx.kubeflow.local.bucket import Bucket
 from mnist_tfx.kubeflow.local.tasks import Places, order_of, run_tasks
 from mnist_tfx.kubeflow.profiles import Profile, Target
@@ -64,17 +65,20 @@ def run_local(
         KeyboardInterrupt: the user stopped it.
     """
     pipeline = read_compiled(compiled)
+    containers = [executor.container for executor in pipeline.executors.values()]
+    if target == "kubeflow" and any(workers_elsewhere(container.args) for container in containers):
+        raise UsageError(
+            "Beam's workers elsewhere cannot read what takes the bucket's place for a pod: run it --as vertex."
+        )
     for upload in () if in_bucket else needed:
         _put(upload.source, folder / upload.destination.removeprefix(profile.data_root()).lstrip("/"))
     run_id = claim_run_id(folder / "runs" / dataset.name, dataset.name)
     run = folder / "runs" / dataset.name / run_id
     roots = [profile.root, profile.data_root()]
     places = Places(run, folder / "cache" / target, roots, root_here="" if in_bucket else str(folder))
-    backend: Backend
+    backend = Vertex(f"{pipeline.root}/{run_id}" if in_bucket else str(run))
     if target == "kubeflow":
         backend = Kubeflow(f"{pipeline.root}/{run_id}", run, Bucket(profile.root, folder))
-    else:
-        backend = Vertex(f"{pipeline.root}/{run_id}" if in_bucket else str(run))
     started = time.monotonic()
     try:
         with (

@@ -22,7 +22,7 @@ from kfp.pipeline_spec import pipeline_spec_pb2 as pb
 from mnist_tfx.contract.errors import PipelineError, UsageError
 from mnist_tfx.kubeflow.entrypoint import POD_ROOT, TERMINATION_LOG
 from mnist_tfx.kubeflow.ir import CompiledPipeline
-from mnist_tfx.kubeflow.local.backends import Backend
+from mnist_tfx.kubeflow.local.backends import Vertex
 from mnist_tfx.kubeflow.local.executor_input import Values, command_line, kept
 from mnist_tfx.kubeflow.verdict import TaskVerdict
 from mnist_tfx.pipeline.observer import Observer
@@ -86,7 +86,7 @@ def order_of(pipeline: CompiledPipeline) -> list[str]:
 
 
 def run_tasks(
-    pipeline: CompiledPipeline, backend: Backend, places: Places, observer: Observer, present: _Present
+    pipeline: CompiledPipeline, backend: Vertex, places: Places, observer: Observer, present: _Present
 ) -> list[FinishedTask]:
     """Runs every task of a compiled pipeline.
 
@@ -142,7 +142,7 @@ def _key(executor: Any, given: pb.ExecutorInput) -> str:
     return hashlib.sha256(repr(told).encode()).hexdigest()[:32]
 
 
-def _remembered(known: Path, backend: Backend) -> pb.ExecutorOutput | None:
+def _remembered(known: Path, backend: Vertex) -> pb.ExecutorOutput | None:
     """What a task made in an earlier run; None where it was not run, or its outputs are gone."""
     if not known.exists():
         return None
@@ -151,7 +151,7 @@ def _remembered(known: Path, backend: Backend) -> pb.ExecutorOutput | None:
     return made if all(epath.Path(backend.place(address)).exists() for address in addresses) else None
 
 
-def _readable(made: pb.ExecutorOutput, backend: Backend) -> dict[str, pb.ArtifactList]:
+def _readable(made: pb.ExecutorOutput, backend: Vertex) -> dict[str, pb.ArtifactList]:
     outputs = {}
     for key, artifacts in made.artifacts.items():
         outputs[key] = pb.ArtifactList(artifacts=artifacts.artifacts)

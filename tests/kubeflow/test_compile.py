@@ -97,7 +97,7 @@ def test_on_kubeflow_artifacts_may_lie_in_another_store_than_data_and_models(tmp
         (["root=s3://artifacts/mnist"], r"'serving_dir' holds 's3://artifacts/mnist/serving/kmnist'.*set shared ="),
         (
             ["root=s3://artifacts/mnist", "shared=gs://data", "beam.runner=flink", "beam.job_endpoint=flink:8099"],
-            r"Beam's workers \(--runner=FlinkRunner\) cannot read 's3://artifacts/mnist/runs/kmnist'",
+            "Beam's workers elsewhere cannot read 's3://artifacts/mnist/runs/kmnist'",
         ),
     ):
         with pytest.raises(BrokenRules, match=found):

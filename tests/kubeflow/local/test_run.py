@@ -177,7 +177,9 @@ def test_the_kubeflow_file_runs_to_a_pushed_model_with_all_of_beam_on_workers_el
     with beam_cluster(tmp_path / "beam") as beam:
         settings = {"runner": "flink", "job_endpoint": beam.job_endpoint, "worker_pool": beam.worker_pool}
         options = [word for key, value in settings.items() for word in ("--profile-set", f"beam.{key}={value}")]
-        answer = bucket.run("kubeflow", *options)
+        refused = bucket.run("kubeflow", *options)
+        assert refused.code == 2 and "run it --as vertex" in refused.err
+        answer = bucket.run("kubeflow", *options, "--as", "vertex")
     assert answer.code == 0, answer.err
     assert ran(answer) == tasks(answer) and bucket.versions() == [answer.outcome["pushed_version"]]
     for task in ("TfdsExampleGen", "StatisticsGen", "DataGate", "Transform", "Evaluator"):
