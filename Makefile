@@ -1,6 +1,6 @@
 # Every target does the set-up it needs; a second call finds it done.
 .DEFAULT_GOAL := help
-.PHONY: help setup run browser screenshots test test-slow test-tf-serving-version test-fresh lint format lock image clean
+.PHONY: help setup run browser screenshots test test-slow test-real test-tf-serving-version test-fresh lint format lock image clean
 
 PYTHON := .venv/bin/python
 ACCELERATOR := cpu
@@ -26,7 +26,10 @@ test: setup lint browser ## lint, types and the fast tests
 	@$(PYTHON) -m pytest -q -m "not slow" --numprocesses 2 --dist loadfile
 
 test-slow: setup browser ## the tests on real data
-	@$(PYTHON) -m pytest -q -m slow
+	@$(PYTHON) -m pytest -q -m "slow and not real"
+
+test-real: setup ## the pipeline in Kubeflow's own compiler, driver and launcher (with Go)
+	@$(PYTHON) -m pytest -q -rs -m real
 
 test-tf-serving-version: setup ## a model's answers in the TensorFlow of the pinned TF Serving
 	@$(PYTHON) -m pytest -q -s -m slow tests/serving/test_tf_serving_version.py

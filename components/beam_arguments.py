@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from mnist_tfx.components.settings import BeamSettings
 from mnist_tfx.contract.errors import UsageError
 
@@ -20,6 +22,12 @@ def beam_arguments(beam: BeamSettings, component: str = "") -> list[str]:
         # A runner's own arguments would mean nothing, or the wrong thing, to the direct runner.
         return [*_direct(beam.workers), *beam.args] if beam.runner == "direct" else _direct(1)
     return [*(_dataflow(beam) if beam.runner == "dataflow" else _portable(beam)), *beam.args]
+
+
+def workers_elsewhere(arguments: Sequence[str]) -> bool:
+    """Whether the workers of these arguments are no processes of this machine, and read other files than it does."""
+    runners = [argument for argument in arguments if argument.startswith("--runner=")]
+    return bool(runners) and not runners[-1].endswith(("FnApiRunner", "DirectRunner"))
 
 
 def _direct(processes: int) -> list[str]:

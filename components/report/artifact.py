@@ -16,13 +16,6 @@ class HTML(Artifact):
     TYPE_NAME = "system.HTML"
 
 
-def make_known() -> None:
-    """Tells TFX's container entry point the class of `system.HTML`, whose name is no path to import it by."""
-    from tfx.orchestration.kubeflow.v2 import compiler_utils  # brings kfp along, which nothing else here needs
-
-    compiler_utils.TITLE_TO_CLASS_PATH[HTML.TYPE_NAME] = f"{HTML.__module__}.{HTML.__qualname__}"
-
-
 def html_file(uri: str) -> str:
     """The file of an HTML artifact.
 

@@ -16,81 +16,90 @@ from kfp.pipeline_spec import pipeline_spec_pb2 as pb
 from tfx.orchestration.kubeflow.v2.container import kubeflow_v2_entrypoint_utils
 from tfx.types import Artifact
 
+from mnist_tfx.components.beam_arguments import workers_elsewhere
 from mnist_tfx.components.datasets.prepared import PreparedDataset
 from mnist_tfx.components.report.collect import measured
 from mnist_tfx.components.report.run import Plan, Run, made_by
-from mnist_tfx.contract.errors import PipelineError
+from mnist_tfx.contract.errors import PipelineError, UsageError
 from mnist_tfx.kubeflow.compile import Upload
-from mnist_tfx.kubeflow.ir import read_compiled
-from mnist_tfx.kubeflow.local.tasks import Places, order_of, run_tasks
-from mnist_tfx.pipeline.log_capture import output_to
-from mnist_tfx.pipeline.running.describe import describer
-from mnist_tfx.pipeline.running.live_view import make_observer
-from mnist_tfx.pipeline.runs.ids import claim_run_id
+from mnist_tfx.kubeflow.entrypoint import register_types
+from mnist_tfx.kubeflow.ir import CompiledPipeline
+from mnist_tfx.kubeflow.local.backends import Kubeflow, Vertex
+from mnist_tfx.kubeflow.local.bucket import Bucket
+from mnist_tfx.kubeflow.local.tasks import Places, run_tasks
+from mnist_tfx.kubeflow.profiles import Profile, Target
+from mnist_tfx.pipeline.observer import Observer
 
 LOG = "run.log"
 
 
+def check_target(pipeline: CompiledPipeline, target: Target) -> None:
+    """Raises UsageError where the pipeline cannot be run here in the way of the target."""
+    containers = [executor.container for executor in pipeline.executors.values()]
+    if target == "kubeflow" and any(workers_elsewhere(container.args) for container in containers):
+        raise UsageError(
+            "Beam's workers elsewhere cannot read what takes the bucket's place for a pod: run it --as vertex."
+        )
+
+
 def run_local(
-    compiled: Path,
-    root: str,
+    pipeline: CompiledPipeline,
+    profile: Profile,
     folder: Path,
+    run_folder: Path,
     dataset: PreparedDataset,
     needed: Sequence[Upload],
+    target: Target,
+    observer: Observer,
     *,
     in_bucket: bool = False,
 ) -> Run:
-    """Runs it to its end, showing it on stderr; a failed run is told too.
+    """Runs it to its end; a failed run is told too.
 
     Args:
-        compiled: the file, as the cluster gets it.
-        root: the profile's root, an address in the bucket.
-        folder: what takes its place; made, and laid out as in the bucket. Models are pushed to `serving/` in it.
+        pipeline: the file, as the cluster gets it.
+        profile: whose roots are addresses in a bucket.
+        folder: what takes their place; made, and laid out as in the bucket. Models are pushed to `serving/` in it.
+        run_folder: the run's own, in `folder`; its name is the run's id.
         dataset: what the pipeline was compiled for.
         needed: what must lie under the root before the run.
+        target: in whose way.
+        observer: is told how the run goes.
         in_bucket: nothing takes the root's place, and only logs go into `folder`. Everything else is read from and
-            written to the bucket, with this user's credentials; what is needed must lie there.
+            written to the bucket, with this user's credentials; what is needed must lie there. Not as Kubeflow, whose
+            launcher would need credentials of its own.
 
     Raises:
         UsageError: the pipeline has parts that only a cluster can run.
         KeyboardInterrupt: the user stopped it.
     """
-    pipeline = read_compiled(compiled)
     for upload in () if in_bucket else needed:
-        _put(upload.source, folder / upload.destination.removeprefix(root).lstrip("/"))
-    run_id = claim_run_id(folder / "runs" / dataset.name, dataset.name)
-    run_folder = folder / "runs" / dataset.name / run_id
-    log = run_folder / LOG
-    places = Places(
-        logs=run_folder,
-        outputs=f"{pipeline.root}/{run_id}" if in_bucket else str(run_folder),
-        cache=folder / "cache",
-        root=root,
-        root_here=root if in_bucket else str(folder),
-    )
+        _put(upload.source, folder / upload.destination.removeprefix(profile.data_root()).lstrip("/"))
+    run_id, log = run_folder.name, run_folder / LOG
+    roots = [profile.root, profile.data_root()]
+    places = Places(run_folder, folder / "cache" / target, roots, root_here="" if in_bucket else str(folder))
+    backend = Vertex(f"{pipeline.root}/{run_id}" if in_bucket else str(run_folder))
+    if target == "kubeflow":
+        backend = Kubeflow(f"{pipeline.root}/{run_id}", run_folder, Bucket(profile.root, folder))
     started = time.monotonic()
     try:
-        with (
-            make_observer(dataset.name, order_of(pipeline), describer(dataset.class_names)) as observer,
-            output_to(log),
-        ):
-            tasks = run_tasks(pipeline, places, observer, _artifacts)
+        tasks = run_tasks(pipeline, backend, places, observer, _artifacts)
     except PipelineError as error:
         return Run(run_id, dataset.name, end="failed", error=error, seconds=time.monotonic() - started, log=log)
-    run = Run(
-        run_id,
-        dataset.name,
-        executions=tuple(
-            made_by(task.name, _artifacts(task.outputs), "CACHED" if task.cached else "COMPLETE", task.seconds)
-            for task in tasks
-        ),
-        plan=Plan(class_names=dataset.class_names),
-        end="complete",
-        seconds=time.monotonic() - started,
-        log=log,
+    return measured(
+        Run(
+            run_id,
+            dataset.name,
+            executions=tuple(
+                made_by(task.name, _artifacts(task.outputs), "CACHED" if task.cached else "COMPLETE", task.seconds)
+                for task in tasks
+            ),
+            plan=Plan(class_names=dataset.class_names),
+            end="complete",
+            seconds=time.monotonic() - started,
+            log=log,
+        )
     )
-    with output_to(log):
-        return measured(run)
 
 
 def _put(source: Path, target: Path) -> None:
@@ -105,6 +114,7 @@ def _put(source: Path, target: Path) -> None:
 
 
 def _artifacts(outputs: Mapping[str, pb.ArtifactList]) -> Mapping[str, Sequence[Artifact]]:
-    """As TFX's own entry point would read them."""
+    """As a task's entry point would read them."""
+    register_types()
     parsed: Mapping[str, Sequence[Artifact]] = kubeflow_v2_entrypoint_utils.parse_raw_artifact_dict(outputs)
     return parsed

@@ -15,19 +15,21 @@ from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from etils import epath
+from google.protobuf import json_format
 from kfp.pipeline_spec import pipeline_spec_pb2 as pb
 
-from mnist_tfx.contract import errors
 from mnist_tfx.contract.errors import PipelineError, UsageError
+from mnist_tfx.kubeflow.entrypoint import POD_ROOT, TERMINATION_LOG
 from mnist_tfx.kubeflow.ir import CompiledPipeline
-from mnist_tfx.kubeflow.local.executor_input import OUTPUT_FILE, Values, command_line, has_output
+from mnist_tfx.kubeflow.local.backends import Vertex
+from mnist_tfx.kubeflow.local.executor_input import Values, command_line, kept
+from mnist_tfx.kubeflow.verdict import TaskVerdict
 from mnist_tfx.pipeline.observer import Observer
 
 _LOG, _COMMAND = "task.log", "command.sh"
 _TAIL_LINES = 8
 _Present: TypeAlias = Callable[[Mapping[str, pb.ArtifactList]], Mapping[str, Sequence[Any]]]
-# A message of ours in the traceback that ends the log of a failed task; its further lines are indented.
-_OUR_ERROR = re.compile(r"^mnist_tfx\.(?:\w+\.)*errors\.(\w+): (.*(?:\n .*)*)", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -35,15 +37,21 @@ class Places:
     """Where a run here keeps everything."""
 
     logs: Path  # a folder per task, with its log and `command.sh`, which runs it alone once more
-    outputs: str  # a folder per task: a path, or an address in a bucket
-    cache: Path  # remembers finished tasks, for later runs
-    root: str  # an address in the compiled file
-    root_here: str  # what takes its place; the same, where nothing shall
+    cache: Path  # remembers what finished tasks made, for later runs
+    roots: Sequence[str]  # addresses in the compiled file
+    root_here: str  # what takes their place; empty: nothing
+
+    def here(self, text: str) -> str:
+        """A text with what takes the roots' place, also within JSON."""
+        if not self.root_here:
+            return text
+        roots = "|".join(re.escape(root) for root in self.roots)
+        return re.sub(rf"(?:{roots})(?=[/\"'\\\s]|$)", lambda _: self.root_here, text)
 
 
 @dataclass(frozen=True)
 class FinishedTask:
-    """A task that ran to its end; `outputs` as the backend keeps them."""
+    """A task that ran to its end; `outputs` lie where this machine can read them."""
 
     name: str
     seconds: float
@@ -77,7 +85,9 @@ def order_of(pipeline: CompiledPipeline) -> list[str]:
     return order
 
 
-def run_tasks(pipeline: CompiledPipeline, places: Places, observer: Observer, present: _Present) -> list[FinishedTask]:
+def run_tasks(
+    pipeline: CompiledPipeline, backend: Vertex, places: Places, observer: Observer, present: _Present
+) -> list[FinishedTask]:
     """Runs every task of a compiled pipeline.
 
     A task for which the file allows it is answered from the cache where an earlier run had the same inputs and
@@ -85,6 +95,7 @@ def run_tasks(pipeline: CompiledPipeline, places: Places, observer: Observer, pr
 
     Args:
         pipeline: the compiled file.
+        backend: in whose way.
         places: where everything is kept.
         observer: is told how the run goes.
         present: makes what the observer understands of a task's outputs.
@@ -92,23 +103,26 @@ def run_tasks(pipeline: CompiledPipeline, places: Places, observer: Observer, pr
     Raises:
         PipelineError: a task failed. Where it failed with one of our own errors, that one, with its exit code.
     """
-    values = Values(pipeline)
+    values = Values(pipeline, backend, places.here)
     finished = []
     for name in order_of(pipeline):
         started = time.monotonic()
         observer.started(name)
         try:
-            own = f"{places.outputs}/{name}"
-            given = values.executor_input(name, own)
+            given = values.executor_input(name)
             spec = pipeline.spec.root.dag.tasks[name]
-            command = _here(command_line(pipeline.executor(spec), given), places)
-            known = places.cache / _key(command, own)
-            cached = spec.caching_options.enable_cache and known.exists() and has_output(known.read_text())
-            if not cached:
-                _run(name, command, places.logs / name, _fresh_folders(own, given))
-                places.cache.mkdir(parents=True, exist_ok=True)
-                known.write_text(own)
-            outputs = values.take_output(name, given, known.read_text())
+            executor = pipeline.executor(spec)
+            known = places.cache / _key(executor, given)
+            made = _remembered(known, backend) if spec.caching_options.enable_cache else None
+            cached = made is not None
+            if made is None:
+                environment = backend.before(name, given)
+                _run(name, command_line(executor, given, places.here), places.logs / name, environment, given)
+                made = kept(given, backend.after(name, pipeline.spec.components[spec.component_ref.name], given))
+                known.parent.mkdir(parents=True, exist_ok=True)
+                known.write_text(json_format.MessageToJson(made))
+            values.take(name, made)
+            outputs = _readable(made, backend)
         except BaseException as error:
             observer.failed(name, time.monotonic() - started, error)
             raise
@@ -118,31 +132,48 @@ def run_tasks(pipeline: CompiledPipeline, places: Places, observer: Observer, pr
     return finished
 
 
-def _here(command: Sequence[str], places: Places) -> list[str]:
-    """The command with this Python, and with what takes the root's place, also within JSON."""
-    address = re.compile(re.escape(places.root.rstrip("/")) + r"(?=[/\"'\\\s]|$)")
-    words = [address.sub(lambda _: places.root_here, word) for word in command]
-    return [sys.executable, *words[1:]] if words[0] == "python" else words
+def _key(executor: Any, given: pb.ExecutorInput) -> str:
+    """Names what a task is given: which artifacts, which parameters, and its command before they are filled in."""
+    artifacts = {key: [each.uri for each in given.inputs.artifacts[key].artifacts] for key in given.inputs.artifacts}
+    parameters = {key: json_format.MessageToDict(value) for key, value in given.inputs.parameter_values.items()}
+    words = [*executor.container.command, *executor.container.args]
+    outputs = sorted(given.outputs.artifacts)
+    told = [sorted(artifacts.items()), sorted(parameters.items()), words, outputs]
+    return hashlib.sha256(repr(told).encode()).hexdigest()[:32]
 
 
-def _key(command: Sequence[str], own: str) -> str:
-    """Names what a task is given: all of its command but its own folder."""
-    return hashlib.sha256("\0".join(command).replace(own, "").encode()).hexdigest()[:32]
+def _remembered(known: Path, backend: Vertex) -> pb.ExecutorOutput | None:
+    """What a task made in an earlier run; None where it was not run, or its outputs are gone."""
+    if not known.exists():
+        return None
+    made = json_format.Parse(known.read_text(), pb.ExecutorOutput())
+    addresses = [artifact.uri for artifacts in made.artifacts.values() for artifact in artifacts.artifacts]
+    return made if all(epath.Path(backend.place(address)).exists() for address in addresses) else None
 
 
-def _fresh_folders(own: str, given: pb.ExecutorInput) -> list[str]:
-    """Shell commands that make a task's output folders anew; a bucket needs none, any path in it can be written to."""
-    if "://" in own:
-        return []
-    folders = shlex.join([f"{own}/{key}" for key in given.outputs.artifacts])
-    return [f"rm -rf {shlex.join([f'{own}/{OUTPUT_FILE}', f'{own}/.temp'])} {folders}", f"mkdir -p {folders}"]
+def _readable(made: pb.ExecutorOutput, backend: Vertex) -> dict[str, pb.ArtifactList]:
+    outputs = {}
+    for key, artifacts in made.artifacts.items():
+        outputs[key] = pb.ArtifactList(artifacts=artifacts.artifacts)
+        for artifact in outputs[key].artifacts:
+            artifact.uri = backend.place(artifact.uri)
+    return outputs
 
 
-def _run(name: str, command: Sequence[str], folder: Path, before: Sequence[str]) -> None:
+def _run(
+    name: str, command: Sequence[str], folder: Path, environment: Mapping[str, str], given: pb.ExecutorInput
+) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    script, log = folder / _COMMAND, folder / _LOG
-    lines = ["#!/bin/sh", "set -e", f"cd {shlex.quote(str(folder))}", *before, f"exec {shlex.join(command)}"]
-    script.write_text("\n".join([*lines, ""]))
+    script, log, pod = folder / _COMMAND, folder / _LOG, folder / "pod"
+    ended = pod / TERMINATION_LOG
+    ended.parent.mkdir(parents=True, exist_ok=True)
+    ended.write_text("")
+    words = [sys.executable, *command[1:]] if command[0] == "python" else command
+    old = [given.outputs.output_file, *(each.artifacts[0].uri for each in given.outputs.artifacts.values())]
+    lines = ["#!/bin/sh", "set -e", f"cd {shlex.quote(str(folder))}"]
+    lines += [f"rm -rf {shlex.join(each for each in old if '://' not in each)}"]  # of a run of this script before
+    lines += [f"export {shlex.join([f'{key}={value}'])}" for key, value in {POD_ROOT: str(pod), **environment}.items()]
+    script.write_text("\n".join([*lines, f"exec {shlex.join(words)}", ""]))
     with log.open("wb") as output:
         # In its own folder: the code comes from where it is installed, as in the image, not from the checkout.
         process = subprocess.Popen(
@@ -160,15 +191,14 @@ def _run(name: str, command: Sequence[str], folder: Path, before: Sequence[str])
                 process.terminate()
                 process.wait()
     if code:
-        raise _failure(name, code, log.read_text(errors="replace"), folder)
+        raise _failure(name, code, TaskVerdict.from_text(ended.read_text()), folder)
 
 
-def _failure(name: str, code: int, log: str, folder: Path) -> PipelineError:
-    """Our own error, as the task raised it; else one with the end of the log."""
+def _failure(name: str, code: int, verdict: TaskVerdict | None, folder: Path) -> PipelineError:
+    """Our own error, as the task told it; else one with the end of the log."""
     where = f"  log of the task: {folder / _LOG}\n  run it alone once more: sh {folder / _COMMAND}"
-    found = _OUR_ERROR.findall(log)
-    kind = getattr(errors, found[-1][0], None) if found else None
-    if isinstance(kind, type) and issubclass(kind, PipelineError):
-        return kind(f"{found[-1][1]}\n{where}")
+    if verdict is not None and verdict.foreseen and (error := verdict.error()) is not None:
+        return type(error)(f"{error}\n{where}")
+    log = (folder / _LOG).read_text(errors="replace")
     tail = "\n".join(f"    {line}" for line in log.splitlines()[-_TAIL_LINES:])
     return PipelineError(f"task {name} failed with exit code {code}; the end of its log:\n{tail}\n{where}")

@@ -30,7 +30,16 @@ def _check_root(root: str) -> str:
     return root.rstrip("/")
 
 
+def _check_store(root: str) -> str:
+    if not re.match(r"(gs|s3|minio)://[a-z0-9][a-z0-9._-]+", root):
+        raise ValueError(
+            f"{root!r} is not an address that Kubeflow's launcher copies from; write 'gs://BUCKET/FOLDER', s3:// or minio://."
+        )
+    return root.rstrip("/")
+
+
 Root = Annotated[str, AfterValidator(_check_root)]
+Store = Annotated[str, AfterValidator(_check_store)]
 Image = Annotated[str, Field(pattern=r"^[\w.:/@-]+$")]
 
 
@@ -76,6 +85,10 @@ class VertexProfile(Section):
                 )
         return labels
 
+    def data_root(self) -> str:
+        """Where the tasks find data, schemas and served models by themselves."""
+        return self.root
+
     def beam_settings(self) -> BeamSettings:
         """Section `beam`, with what Dataflow takes from the rest of the profile."""
         return _filled(self.beam, self.image, self.root, self.project, self.region, self.service_account)
@@ -91,16 +104,21 @@ class KubeflowProfile(Section):
     cron_timezone: str = "UTC"  # in which the installation reads schedules: CRON_SCHEDULE_TIMEZONE of its controller
     namespace: str = ""  # of the user's profile; empty: a single-user installation
     experiment: str = "mnist-tfx"
-    root: Root  # everything the pipeline reads and writes lies under it
+    root: Store  # artifacts lie under it, and all else unless `shared` says where
+    shared: Root | Literal[""] = ""  # data, schemas and served models, which the tasks find by themselves
     image: Image
     service_account: str = ""  # Kubernetes service account that the tasks run as; empty: the installation's own
     cache: bool = True
     machines: KubeflowMachines = KubeflowMachines()
     beam: BeamSettings = BeamSettings()
 
+    def data_root(self) -> str:
+        """Where the tasks find data, schemas and served models by themselves: the launcher copies artifacts only."""
+        return self.shared or self.root
+
     def beam_settings(self) -> BeamSettings:
         """Section `beam`, with what Dataflow takes from the rest of the profile."""
-        return _filled(self.beam, self.image, self.root)
+        return _filled(self.beam, self.image, self.data_root())
 
 
 Profile: TypeAlias = VertexProfile | KubeflowProfile

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from mnist_tfx.components.pusher import NOT_PUSHED, PUSHED
 from mnist_tfx.contract.errors import DataRejected, ModelRejected, PipelineError
-from mnist_tfx.kubeflow.remote.platform import Job, Platform, RunState, Submitted, TaskPhase, TaskState, Unreachable
+from mnist_tfx.kubeflow.remote.platform import (
+    Job,
+    Platform,
+    RunState,
+    Submitted,
+    TaskPhase,
+    TaskState,
+    Told,
+    Unreachable,
+)
 from mnist_tfx.pipeline.observer import Observer
 
 _PATIENCE_SECONDS = 600.0  # that a platform may be unreachable while we only watch
-_GATE, _EVALUATOR, _INFRA, _PUSHER = "DataGate", "Evaluator", "InfraValidator", "Pusher"
-_NOT_BLESSED = "was not blessed"  # in the log of the Pusher, by TFX's executor; the task then succeeds
+_PUSHER = "Pusher"
 
 
 @dataclass(frozen=True)
@@ -22,7 +29,7 @@ class Verdict:
     """How a run ended."""
 
     error: PipelineError | None  # None: it succeeded
-    pushed_version: str = ""  # where the platform tells it
+    pushed_version: str = ""
     note: str = ""  # why nothing was pushed, or what could not be told from here
 
 
@@ -62,49 +69,52 @@ def follow(platform: Platform, job: Job, run: Submitted, observer: Observer, pol
 
 
 def verdict(platform: Platform, job: Job, run: Submitted, state: RunState) -> Verdict:
-    """What an ended run means. Data count as rejected, and a model as not blessed, only where the platform shows it."""
+    """What an ended run means, by what its tasks tell of themselves."""
     if state.phase == "stopped":
         return Verdict(Stopped(f"the run was stopped by somebody else.\n  see {run.url}"))
+    told = platform.verdicts(run.run_id, state)
     if state.phase == "failed":
-        return Verdict(_failure(platform, job, run, state))
-    return _success(platform, job, run, state)
+        return Verdict(_failure(job, run, state, told))
+    return _success(job, run, told)
 
 
-def _failure(platform: Platform, job: Job, run: Submitted, state: RunState) -> PipelineError:
-    failed = [name for name in job.tasks if name in state.tasks and state.tasks[name].phase == "failed"]
-    see = f"  see {run.url}\n  to look closer on this machine: mnist-tfx compile ... --run-local"
-    if _GATE in failed:
-        told = state.tasks[_GATE].error + "\n" + platform.task_log(run.run_id, _GATE)
-        if DataRejected.__name__ in told:
-            return DataRejected(f"the data gate rejected {job.dataset}:\n{_from(told, DataRejected.__name__)}\n{see}")
-        see += f"\n  {_GATE} failed, but nothing here shows whether it was for the data: its log does"
-    errors = [f"  {name}: {' '.join(state.tasks[name].error.split())[:500] or 'no reason given'}" for name in failed]
-    return PipelineError("\n".join(["the run failed.", *(errors or [f"  {state.error or 'no reason given'}"]), see]))
+def _failure(job: Job, run: Submitted, state: RunState, told: Mapping[str, Told]) -> PipelineError:
+    kind: type[PipelineError] = PipelineError
+    lines = ["the run failed."]
+    for name in (name for name in job.tasks if name in state.tasks and state.tasks[name].phase == "failed"):
+        its = told.get(name, Told(None))
+        reason = " ".join(state.tasks[name].error.split())[:500]
+        if its.verdict is not None:
+            reason = "\n    ".join((its.verdict.says or reason).splitlines())
+            if isinstance(its.verdict.error(), DataRejected):
+                kind = DataRejected
+        lines.append(f"  {name}: {reason or 'no reason given'}")
+        lines += [f"    log: {its.log}"] if its.log else []
+    if len(lines) == 1:
+        lines.append(f"  {state.error or 'no reason given'}")
+    return kind(
+        "\n".join([*lines, f"  see {run.url}", "  to look closer on this machine: mnist-tfx compile ... --run-local"])
+    )
 
 
-def _success(platform: Platform, job: Job, run: Submitted, state: RunState) -> Verdict:
-    pushed = _output(state, _PUSHER, "pushed_model")
-    if "pushed" in pushed:
-        if int(pushed["pushed"]):
-            return Verdict(None, pushed_version=_version(pushed))
-        if reason := pushed.get("not_pushed"):
-            return Verdict(None, note=f"not pushed: {reason}")
-        blamed = [name for name in (_EVALUATOR, _INFRA) if _output(state, name, "blessing").get("blessed") == 0]
-        return Verdict(_rejected(job, run, blamed))
-    log = platform.task_log(run.run_id, _PUSHER)
-    if _NOT_BLESSED in log:
-        return Verdict(_rejected(job, run, []))
-    if PUSHED in log:
-        return Verdict(None)
-    if NOT_PUSHED in log:
-        return Verdict(None, note="not pushed:" + log.partition(NOT_PUSHED)[2].partition("\n")[0].rstrip("."))
-    return Verdict(None, note=f"whether the model was pushed cannot be told from here: see {_PUSHER} at {run.url}")
+def _success(job: Job, run: Submitted, told: Mapping[str, Told]) -> Verdict:
+    verdicts = {name: told[name].verdict for name in job.tasks if name in told}
+    rejected = {
+        name: its.says for name, its in verdicts.items() if its is not None and isinstance(its.error(), ModelRejected)
+    }
+    if rejected:
+        return Verdict(_rejected(job, run, rejected))
+    pushed = verdicts.get(_PUSHER)
+    if pushed is None:
+        return Verdict(None, note=f"whether the model was pushed cannot be told from here: see {_PUSHER} at {run.url}")
+    return Verdict(None, pushed.pushed_version, note="" if pushed.pushed_version else f"not pushed: {pushed.says}")
 
 
-def _rejected(job: Job, run: Submitted, blamed: Sequence[str]) -> ModelRejected:
-    by = f" by {' and '.join(blamed)}" if blamed else ""
+def _rejected(job: Job, run: Submitted, rejected: Mapping[str, str]) -> ModelRejected:
+    reasons = "".join(f"\n  {name}: {says}" for name, says in rejected.items() if says)
     return ModelRejected(
-        f"the model of {job.dataset} was not blessed{by}, it was not pushed.\n  see {run.url}\n"
+        f"the model of {job.dataset} was not blessed by {' and '.join(rejected)}, it was not pushed.{reasons}\n"
+        f"  see {run.url}\n"
         "  remedy: train a better one (recipe, epochs), or change the bounds in [evaluation] and [infra] of the recipe."
     )
 
@@ -124,25 +134,9 @@ def _show(observer: Observer, name: str, task: TaskState, *, begun: bool) -> Non
 
 def describe(name: str, outputs: Mapping[str, Any]) -> str:
     """In the live table: what the artifacts' properties tell of the verdicts."""
-    blessing = dict(outputs.get("blessing", {}))
-    if name in (_EVALUATOR, _INFRA) and "blessed" in blessing:
+    blessing, pushed = dict(outputs.get("blessing", {})), dict(outputs.get("pushed_model", {}))
+    if "blessed" in blessing:
         return "blessed" if int(blessing["blessed"]) else "not blessed"
-    pushed = dict(outputs.get("pushed_model", {}))
-    if name == _PUSHER and "pushed" in pushed:
-        return f"version {_version(pushed)}" if int(pushed["pushed"]) else "not pushed"
+    if "pushed" in pushed:
+        return f"version {pushed.get('pushed_version', '')}" if int(pushed["pushed"]) else "not pushed"
     return ""
-
-
-def _output(state: RunState, task: str, key: str) -> Mapping[str, Any]:
-    return state.tasks[task].outputs.get(key, {}) if task in state.tasks else {}
-
-
-def _version(pushed: Mapping[str, Any]) -> str:
-    return str(pushed.get("pushed_version", ""))
-
-
-def _from(text: str, word: str) -> str:
-    """The lines from the one with `word` on: an exception's message, at the end of a traceback."""
-    lines = text.splitlines()
-    first = next(number for number, line in enumerate(lines) if word in line)
-    return "\n".join(f"  {line}" for line in lines[first : first + 20])

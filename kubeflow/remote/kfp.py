@@ -16,7 +16,8 @@ from mnist_tfx.kubeflow.remote.attempts import make_once, read
 from mnist_tfx.kubeflow.remote.kfp_access import KubeflowAccess, equals
 from mnist_tfx.kubeflow.remote.kfp_schedules import KubeflowSchedules
 from mnist_tfx.kubeflow.remote.kfp_uploads import KubeflowUploads
-from mnist_tfx.kubeflow.remote.platform import Job, RunPhase, RunState, Submitted, TaskPhase, TaskState
+from mnist_tfx.kubeflow.remote.platform import Job, RunPhase, RunState, Submitted, TaskPhase, TaskState, Told
+from mnist_tfx.kubeflow.verdict import PARAMETER, TaskVerdict
 
 _RUN_PHASES: Mapping[str, RunPhase] = {
     "RUNNING": "running",
@@ -87,25 +88,26 @@ class KubeflowPlatform:
         error = (run.error.message or "") if run.error else ""
         return RunState(_RUN_PHASES.get(run.state or "", "waiting"), states, error)
 
-    def task_log(self, run_id: str, task: str) -> str:
-        """The logs of the task's pods, as far as the server still has them."""
-        details = _details(self._run(run_id))
-        by_id = {detail.task_id: detail for detail in details}
-        pods: list[str] = []
-        waiting = [detail for detail in details if _plain(detail.display_name or "") == _plain(task)]
-        while waiting:
-            detail = waiting.pop()
-            pods += [detail.pod_name] if detail.pod_name else []
-            for child in detail.child_tasks or []:
-                pods += [child.pod_name] if child.pod_name else []
-                waiting += [by_id.pop(child.task_id)] if child.task_id in by_id else []
-        logs = []
-        for pod in dict.fromkeys(pods):
-            try:
-                logs.append(self._access.read_log(run_id, pod))
-            except PipelineError:  # the pod is gone, or the user may not read logs: then there is none
+    def verdicts(self, run_id: str, state: RunState) -> Mapping[str, Told]:
+        """By way of the user interface: output parameters from ML Metadata; of failed tasks, from their pods."""
+        found = {}
+        try:
+            executions = read(lambda: self._access.executions(run_id))
+        except PipelineError:  # of an installation that shows less, nothing is told
+            return {}
+        for execution in executions:
+            kept = execution.custom_properties
+            name = kept["task_name"].string_value or kept["display_name"].string_value
+            task = next((task for task in state.tasks if _plain(task) == _plain(name)), None)
+            if task is None:
                 continue
-        return "\n".join(logs)
+            outputs = kept["outputs"].struct_value
+            verdict = TaskVerdict.from_text(outputs[PARAMETER]) if PARAMETER in outputs else None
+            pod, namespace = kept["pod_name"].string_value, kept["namespace"].string_value
+            if verdict is None and pod and state.tasks[task].phase == "failed":
+                verdict = TaskVerdict.from_text(self._access.termination_message(pod, namespace))
+            found[task] = Told(verdict, self._access.log_page(pod, namespace) if pod else "")
+        return found
 
     def _run(self, run_id: str) -> Any:
         access = self._access

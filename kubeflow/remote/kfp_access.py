@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode, urlsplit
 
 import kfp_server_api
 import urllib3
+from google.protobuf.message import Message
+from ml_metadata.proto import metadata_store_pb2
+from ml_metadata.proto import metadata_store_service_pb2 as service
 
 from mnist_tfx.contract.errors import PipelineError, UsageError
 from mnist_tfx.kubeflow.profiles import KubeflowProfile
@@ -20,9 +24,6 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # kfp tells of its Python versions
     from kfp import client as kfp_client
 
-_LOG_PATH = (
-    "/apis/v1alpha1/runs/{run_id}/nodes/{node_id}/log"  # backend/src/apiserver/main.go; no generated client has it
-)
 _CONNECT_SECONDS = 10.0
 _PAGE = 100
 _EQUALS = 1  # kfp_server_api.V2beta1PredicateOperation
@@ -51,6 +52,8 @@ class KubeflowAccess:
             UsageError: the profile's token file or certificate file cannot be read.
         """
         self.profile = profile
+        # The page asks for the log and for ML Metadata at its host, whatever path the API is at.
+        self._interface = "{0.scheme}://{0.netloc}".format(urlsplit(profile.endpoint))
         self._timeout = (min(_CONNECT_SECONDS, timeout_seconds), timeout_seconds)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # "only works with Kubeflow Pipelines 2"
@@ -100,20 +103,69 @@ class KubeflowAccess:
         """The argument that a request in a many-user installation carries."""
         return {"namespace": self.profile.namespace} if self.profile.namespace else {}
 
-    def read_log(self, run_id: str, pod: str) -> str:
-        """The log of a task's pod, as the server still has it."""
-        api: kfp_server_api.ApiClient = self.api._run_api.api_client
-        answer = self.ask(
-            "read a log",
-            api.call_api,
-            _LOG_PATH,
-            "GET",
-            {"run_id": run_id, "node_id": pod},
-            auth_settings=["Bearer"],
-            _preload_content=False,
-            _return_http_data_only=True,
+    def executions(self, run_id: str) -> list[metadata_store_pb2.Execution]:
+        """What ML Metadata keeps of a run's tasks, as the user interface asks for it (frontend/src/mlmd/MlmdUtils.ts).
+
+        Raises:
+            PipelineError: there is nothing, or it is not shown.
+        """
+        context = service.GetContextByTypeAndNameResponse()
+        wanted = service.GetContextByTypeAndNameRequest(type_name="system.PipelineRun", context_name=run_id)
+        self._ask_metadata("GetContextByTypeAndName", wanted, context)
+        executions = service.GetExecutionsByContextResponse()
+        self._ask_metadata(
+            "GetExecutionsByContext", service.GetExecutionsByContextRequest(context_id=context.context.id), executions
         )
-        return bytes(answer.data).decode(errors="replace")
+        return list(executions.executions)
+
+    def termination_message(self, pod: str, namespace: str) -> str:
+        """What a pod's container said when it ended; empty where the pod is gone."""
+        try:
+            text = self._ask_interface("GET", f"/k8s/pod?{urlencode({'podname': pod, 'podnamespace': namespace})}")
+            statuses = json.loads(text)["status"]["containerStatuses"]
+        except (PipelineError, ValueError, KeyError, TypeError):
+            return ""
+        ended = [status.get("state", {}).get("terminated") or {} for status in statuses]
+        return next((each["message"] for each in ended if each.get("message")), "")
+
+    def log_page(self, pod: str, namespace: str) -> str:
+        """Where a person can read a pod's log."""
+        return f"{self._interface}/k8s/pod/logs?{urlencode({'podname': pod, 'podnamespace': namespace})}"
+
+    def _ask_metadata(self, method: str, request: Message, answer: Message) -> None:
+        """One call of ML Metadata's service in gRPC-Web, which `ml-pipeline-ui` passes on (frontend/server/app.ts).
+
+        https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-WEB.md: frames of a byte, four of length, and content.
+        """
+        content = request.SerializeToString()
+        body = self._ask_interface(
+            "POST",
+            f"/ml_metadata.MetadataStoreService/{method}",
+            b"\0" + len(content).to_bytes(4, "big") + content,
+            {"Content-Type": "application/grpc-web+proto", "X-Grpc-Web": "1"},
+        )
+        if len(body) < 5 or body[0]:  # the first frame is one of trailers, which tell of an error
+            raise PipelineError(f"ML Metadata refused {method}: {body[5:].decode(errors='replace').strip()}")
+        answer.ParseFromString(body[5 : 5 + int.from_bytes(body[1:5], "big")])
+
+    def _ask_interface(
+        self, method: str, path: str, body: bytes = b"", headers: Mapping[str, str] | None = None
+    ) -> bytes:
+        """A request to what `ml-pipeline-ui` serves beside the API."""
+        client = self.api._run_api.api_client
+        login: dict[str, str] = {}
+        client.update_params_for_auth(login, [], ["Bearer"])
+
+        def call(**kwargs: Any) -> Any:
+            timeout = urllib3.Timeout(*kwargs["_request_timeout"])
+            answer = client.rest_client.pool_manager.request(
+                method, self._interface + path, body=body or None, headers={**login, **(headers or {})}, timeout=timeout
+            )
+            if answer.status != 200:
+                raise kfp_server_api.ApiException(http_resp=kfp_server_api.rest.RESTResponse(answer))
+            return answer
+
+        return bytes(self.ask(f"{method} {path.partition('?')[0]}", call).data)
 
     def _translated(self, what: str, error: kfp_server_api.ApiException) -> PipelineError:
         status = error.status or 0

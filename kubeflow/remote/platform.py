@@ -13,6 +13,7 @@ from zoneinfo import ZoneInfo
 
 from mnist_tfx.contract.errors import PipelineError, UsageError, unknown_name
 from mnist_tfx.kubeflow.remote.cron import Cron
+from mnist_tfx.kubeflow.verdict import TaskVerdict
 
 MANAGED_BY = "mnist-tfx"  # marks what this program made, where a platform keeps marks
 
@@ -83,6 +84,14 @@ class RunState:
 
 
 @dataclass(frozen=True)
+class Told:
+    """What a task tells of itself; `log` is where a person can read more."""
+
+    verdict: TaskVerdict | None
+    log: str = ""
+
+
+@dataclass(frozen=True)
 class Timing:
     """When a schedule runs its pipeline."""
 
@@ -147,8 +156,8 @@ class Platform(Protocol):
         """How far a run is, and each of `tasks`, named as in the pipeline."""
         ...
 
-    def task_log(self, run_id: str, task: str) -> str:
-        """What is to be had of a task's log; empty where the platform gives nothing."""
+    def verdicts(self, run_id: str, state: RunState) -> Mapping[str, Told]:
+        """What the tasks of an ended run tell of themselves, by name; a task of which nothing is told is missing."""
         ...
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -11,10 +12,11 @@ from google.cloud.aiplatform_v1.types import PipelineJob, PipelineState, Pipelin
 
 from mnist_tfx.kubeflow.profiles import VertexProfile
 from mnist_tfx.kubeflow.remote.attempts import make_once, read
-from mnist_tfx.kubeflow.remote.platform import Job, RunPhase, RunState, Submitted, TaskPhase, TaskState
+from mnist_tfx.kubeflow.remote.platform import Job, RunPhase, RunState, Submitted, TaskPhase, TaskState, Told
 from mnist_tfx.kubeflow.remote.vertex_access import VertexAccess, moment
 from mnist_tfx.kubeflow.remote.vertex_job import pipeline_job
 from mnist_tfx.kubeflow.remote.vertex_schedules import VertexSchedules
+from mnist_tfx.kubeflow.verdict import PARAMETER, TaskVerdict
 
 _CONSOLE = "https://console.cloud.google.com/vertex-ai"
 
@@ -36,6 +38,11 @@ _TASK_PHASES: Mapping[int, TaskPhase] = {
     _State.FAILED: "failed",
     _State.NOT_TRIGGERED: "skipped",
 }
+
+
+# https://cloud.google.com/vertex-ai/docs/training/understanding-training-service#common-errors
+_EXIT_STATUS = re.compile(r"exited with a non-zero status of (\d+)")
+_OUR_ERROR = re.compile(r"^mnist_tfx\.(?:\w+\.)*errors\.\w+: (.*(?:\n .*)*)", re.MULTILINE)
 
 
 class VertexPlatform:
@@ -96,9 +103,23 @@ class VertexPlatform:
         }
         return RunState(_RUN_PHASES.get(job.state, "waiting"), states, job.error.message)
 
-    def task_log(self, run_id: str, task: str) -> str:
-        """Nothing: the logs are in Cloud Logging; the end of a failed task's log is in its error."""
-        return ""
+    def verdicts(self, run_id: str, state: RunState) -> Mapping[str, Told]:
+        """From what each task made; of one that failed, from the exit status that its error tells."""
+        found = {}
+        for name, task in state.tasks.items():
+            text = next((str(made[PARAMETER]) for made in task.outputs.values() if PARAMETER in made), "")
+            status = _EXIT_STATUS.search(task.error)
+            told = TaskVerdict.from_text(text)
+            if told is None and status:
+                told = TaskVerdict(int(status[1]), _after_traceback(task.error))
+            found[name] = Told(told)
+        return found
+
+
+def _after_traceback(text: str) -> str:
+    """The message of one of our own errors at the end of a text, where there is one."""
+    found = _OUR_ERROR.search(text)
+    return found[1] if found else " ".join(text.split())[:500]
 
 
 def _task_state(detail: PipelineTaskDetail) -> TaskState:

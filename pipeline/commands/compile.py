@@ -9,7 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mnist_tfx.contract.errors import UsageError
-from mnist_tfx.pipeline.commands.options.remote import add_pipeline_arguments, add_target_arguments, read_profile
+from mnist_tfx.pipeline.commands.options.remote import (
+    TARGETS,
+    add_pipeline_arguments,
+    add_target_arguments,
+    read_profile,
+)
 from mnist_tfx.pipeline.home import Home
 
 if TYPE_CHECKING:
@@ -30,6 +35,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="then run the compiled file on this machine; DIR takes the place of the profile's root",
     )
     parser.add_argument(
+        "--as",
+        dest="backend",
+        choices=TARGETS,
+        help="with --run-local: what to behave as around each task (default: the profile's target)",
+    )
+    parser.add_argument(
         "--in-bucket",
         action="store_true",
         help="with --run-local: read and write the bucket itself, with your credentials; DIR gets only the logs",
@@ -46,6 +57,8 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(f"compile needs {', '.join(missing)} (or --check FILE). Example: {EXAMPLE}")
     if args.in_bucket and not args.run_local:
         raise UsageError("--in-bucket goes with --run-local DIR.")
+    if args.backend and not args.run_local:
+        raise UsageError("--as goes with --run-local DIR.")
     return _compile(Path(args.output), args)
 
 
@@ -68,6 +81,9 @@ def _compile(output: Path, args: argparse.Namespace) -> int:
     from mnist_tfx.pipeline.recipes import load_recipe
 
     profile = read_profile(args)
+    backend = args.backend or profile.target
+    if args.in_bucket and backend == "kubeflow":
+        raise UsageError("--in-bucket goes with --as vertex: Kubeflow's launcher copies with credentials of its own.")
     recipe = load_recipe(args.dataset, args.recipe, args.set)
     home = Home.resolve(args.home)
     with output_to(Path(os.devnull)):  # TensorFlow and TFX are chatty from their import on
@@ -81,10 +97,23 @@ def _compile(output: Path, args: argparse.Namespace) -> int:
     if not args.run_local:
         _report(output, needed, as_json=args.json)
         return 0
-    from mnist_tfx.kubeflow.local.run import run_local
+    from mnist_tfx.kubeflow.ir import read_compiled
+    from mnist_tfx.kubeflow.local.run import LOG, check_target, run_local
+    from mnist_tfx.kubeflow.local.tasks import order_of
+    from mnist_tfx.pipeline.running.describe import describer
+    from mnist_tfx.pipeline.running.live_view import make_observer
+    from mnist_tfx.pipeline.runs.ids import claim_run_id
     from mnist_tfx.pipeline.runs.views import tell_runs
 
-    run = run_local(output, profile.root, Path(args.run_local).resolve(), dataset, needed, in_bucket=args.in_bucket)
+    pipeline, folder = read_compiled(output), Path(args.run_local).resolve()
+    check_target(pipeline, backend)
+    nodes = order_of(pipeline)
+    run_folder = folder / "runs" / dataset.name
+    run_folder /= claim_run_id(run_folder, dataset.name)
+    with make_observer(dataset.name, nodes, describer(dataset.class_names)) as observer, output_to(run_folder / LOG):
+        run = run_local(
+            pipeline, profile, folder, run_folder, dataset, needed, backend, observer, in_bucket=args.in_bucket
+        )
     return tell_runs([run], as_json=args.json)
 
 

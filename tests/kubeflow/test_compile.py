@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
+from kfp.pipeline_spec import pipeline_spec_pb2 as pb
 
 from mnist_tfx.components.datasets.prepared import PreparedDataset
 from mnist_tfx.contract.errors import UsageError
@@ -20,6 +21,7 @@ from mnist_tfx.pipeline.dag import create_pipeline
 from mnist_tfx.pipeline.recipes import Recipe
 from tests.fixtures.command import mnist_tfx
 from tests.fixtures.compiled import DESCRIBED, GOLDEN, GOLDEN_FILES, compile_described
+from tests.fixtures.tiny_run import tiny_recipe_of
 
 SUFFIX = {"vertex": ".json", "kubeflow": ".yaml"}
 
@@ -68,16 +70,38 @@ def test_the_dag_is_the_local_ones(compiled: dict[str, CompiledPipeline], tiny_r
     assert waits.keys() == {component.id for component in local.components}
 
 
-def test_both_targets_run_the_same_commands(compiled: dict[str, CompiledPipeline]) -> None:
-    """Only machines differ, where the profiles agree in all else."""
-    vertex, kubeflow = compiled["vertex-gpu"], compiled["kubeflow-gpu"]
-    assert vertex.tasks() == kubeflow.tasks()
-    assert vertex.executors.keys() == kubeflow.executors.keys()
-    for label, executor in vertex.executors.items():
-        other = kubeflow.executors[label].container
-        assert list(executor.container.command) == list(other.command)
-        assert list(executor.container.args) == list(other.args)
-        assert executor.container.image == other.image
+def test_every_container_runs_our_entry_point_and_tells_its_verdict(compiled: dict[str, CompiledPipeline]) -> None:
+    """TFX's own neither knows the types of Kubeflow's input artifacts nor reads the launcher's copies."""
+    for pipeline in compiled.values():
+        for task in pipeline.tasks().values():
+            component, executor = pipeline.component(task), pipeline.executor(task)
+            assert component is not None and executor is not None
+            assert list(executor.container.command) == ["python", "-m", "mnist_tfx.kubeflow.entrypoint"]
+            assert component.output_definitions.parameters["verdict"].parameter_type == pb.ParameterType.STRING
+            words = list(executor.container.args)
+            declared = json.loads(words[words.index("--json_serialized_inputs_spec_args") + 1])
+            for key, artifact in component.input_definitions.artifacts.items():
+                schema = declared["artifacts"][key]["artifactType"]["instanceSchema"]
+                assert schema == artifact.artifact_type.instance_schema and schema.startswith("title: ")
+
+
+def test_on_kubeflow_artifacts_may_lie_in_another_store_than_data_and_models(tmp_path: Path) -> None:
+    shared = load_profile("kubeflow-cpu", ["root=s3://artifacts/mnist", "shared=gs://data/mnist"])
+    assert cluster_paths("kmnist", shared).serving == "gs://data/mnist/serving/kmnist"
+    assert uploads(DESCRIBED, shared)[0].destination == "gs://data/mnist/datasets/kmnist/3.0.1"
+    compile_prepared(DESCRIBED, tiny_recipe_of(), shared, tmp_path / "p.yaml")
+    assert read_compiled(tmp_path / "p.yaml").root == "s3://artifacts/mnist/runs/kmnist"
+    with pytest.raises(UsageError, match="is not an address that Kubeflow's launcher copies from"):
+        load_profile("kubeflow-cpu", ["root=https://artifacts"])
+    for settings, found in (
+        (["root=s3://artifacts/mnist"], r"'serving_dir' holds 's3://artifacts/mnist/serving/kmnist'.*set shared ="),
+        (
+            ["root=s3://artifacts/mnist", "shared=gs://data", "beam.runner=flink", "beam.job_endpoint=flink:8099"],
+            "Beam's workers elsewhere cannot read 's3://artifacts/mnist/runs/kmnist'",
+        ),
+    ):
+        with pytest.raises(BrokenRules, match=found):
+            compile_prepared(DESCRIBED, tiny_recipe_of(), load_profile("kubeflow-cpu", settings), tmp_path / "p.yaml")
 
 
 def test_the_trainer_has_the_gpu_in_each_targets_words(compiled: dict[str, CompiledPipeline]) -> None:

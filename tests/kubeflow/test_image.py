@@ -87,6 +87,8 @@ def test_final_stage_is_not_root_and_builds_nothing() -> None:
     ]
     commands = " ".join(rest for name, rest in final if name == "RUN")
     assert "pip uninstall --yes --root-user-action=ignore pip setuptools wheel" in commands
+    # Where Kubeflow's launcher puts its copies, as the image's user; before change 10857 it mounts nothing there.
+    assert "--owner app --group app /app /app/var /gcs /s3 /minio" in commands
     everything = " ".join(rest for _, rest in instructions())
     for word in ("apt-get", "curl", "gcc", "sudo", ":latest", "TOKEN", "PASSWORD", "UV_INDEX", "--trusted-host"):
         assert word not in everything
@@ -137,6 +139,15 @@ def test_developers_tools_are_the_extra_dev_and_what_only_that_needs() -> None:
     }:
         needless |= more
     assert developers_tools() == needless
+
+
+BOOT_ASKS = ("-m", "pip", "show", "apache-beam")  # of `python`: sdks/python/container/boot.go and piputil.go of Beam
+
+
+def test_what_beam_s_boot_asks_for_stays_in_the_image() -> None:
+    assert "pip" in pins(LOCK) and "pip" not in developers_tools()
+    shown = subprocess.run([sys.executable, *BOOT_ASKS], capture_output=True, text=True)
+    assert shown.returncode == 0 and f"\nVersion: {pins(LOCK)['apache-beam']}\n" in shown.stdout, shown.stderr
 
 
 def test_gpu_lock_is_what_tensorflow_asks_for() -> None:
@@ -213,12 +224,13 @@ def test_install_steps(tmp_path: Path) -> None:
     complaints = [line for line in checked.stderr.splitlines() if "requires" in line]
     assert len(complaints) == 1 and "pyfarmhash" in complaints[0], checked.stderr  # pyproject.toml says why
     step("uv", "pip", "install", "--dry-run", "--python", venv, "--require-hashes", *locks)
+    assert f"\nVersion: {pins(LOCK)['apache-beam']}\n" in step(venv / "bin" / "python", *BOOT_ASKS)
     shutil.rmtree(copy)  # nothing of the sources is needed any more
     installed = {path.name for path in (venv / "bin").iterdir()}
     assert "mnist-tfx" in installed
-    assert not installed & {"pip", "uv", "pytest", "mypy", "ruff", "kubectl", "hadolint", "playwright"}
+    assert not installed & {"uv", "pytest", "mypy", "ruff", "kubectl", "hadolint", "playwright"}
     packages = next((venv / "lib").glob("python3.11/site-packages"))
-    assert not [name for name in ("pip", "pytest", "mypy", "hypothesis") if (packages / name).exists()]
+    assert not [name for name in ("pytest", "mypy", "hypothesis") if (packages / name).exists()]
     # Where the C library is older than the image's, .venv's interpreter brings a newer one.
     program = (
         f"import site, sys; site.addsitedir({str(packages)!r}); sys.argv = ['mnist-tfx', *sys.argv[1:]]; "

@@ -13,6 +13,7 @@ from mnist_tfx.components.datasets.prepared import PreparedDataset
 from mnist_tfx.kubeflow.remote import attempts
 from mnist_tfx.kubeflow.remote.kfp import KubeflowPlatform
 from mnist_tfx.kubeflow.remote.platform import Job, Unreachable
+from mnist_tfx.kubeflow.verdict import TaskVerdict
 from tests.fixtures.command import mnist_tfx
 from tests.fixtures.kubeflow_server import Fault, KubeflowServer, kubeflow_server
 from tests.fixtures.remote_jobs import compiled_job, kubeflow_profile, watched
@@ -38,14 +39,12 @@ def job() -> Job:
     return compiled_job("kubeflow")
 
 
-def task(name: str, state: str, error: str = "", pod: str = "") -> dict[str, Any]:
-    """A task as the server tells it: the executor's pod is a child."""
+def task(name: str, state: str, error: str = "") -> dict[str, Any]:
+    """A task as the server tells it."""
     detail: dict[str, Any] = {"display_name": name, "task_id": name, "state": state, "start_time": BEGAN}
     detail["end_time"] = "1970-01-01T00:00:00Z" if state == "RUNNING" else ENDED
     if error:
         detail["error"] = {"code": 2, "message": error}
-    if pod:
-        detail["child_tasks"] = [{"pod_name": f"{pod}-driver"}, {"pod_name": pod}]
     return detail
 
 
@@ -97,30 +96,23 @@ def test_nothing_but_failures(server: KubeflowServer, platform: KubeflowPlatform
     assert not server.runs
 
 
+REJECTED = TaskVerdict(3, "the data gate rejected kmnist: 1 anomaly, nothing was trained.\n  train: image: bad")
+
+
 @pytest.mark.parametrize(
-    ("end", "logs", "code", "words"),
+    ("end", "message", "code", "words"),
     [
         (
-            state("FAILED", task("datagate", "FAILED", "exit status 1", pod="gate")),
-            {"gate": "Traceback\nmnist_tfx.contract.errors.DataRejected: rejected kmnist: 1 anomaly\n  train: bad"},
+            state("FAILED", task("datagate", "FAILED")),
+            REJECTED.to_text(),
             3,
-            "the data gate rejected kmnist:\n  mnist_tfx.contract.errors.DataRejected: rejected kmnist: 1 anomaly\n",
+            "DataGate: the data gate rejected kmnist: 1 anomaly, nothing was trained.\n      train: image: bad",
         ),
-        (
-            state("FAILED", task("datagate", "FAILED", "ImagePullBackOff", pod="gate")),
-            {},
-            1,
-            "  DataGate: ImagePullBackOff\n",
-        ),
-        (state("FAILED", task("Trainer", "FAILED", "OOMKilled")), {}, 1, "  Trainer: OOMKilled\n"),
-        (state("FAILED", error="no such service account"), {}, 1, "no such service account"),
-        (
-            state("SUCCEEDED", task("pusher", "SUCCEEDED", pod="push")),
-            {"push": "I1122 pusher: Model on gs://b/m was not blessed by model validation"},
-            4,
-            "the model of kmnist was not blessed, it was not pushed",
-        ),
-        (state("CANCELED", task("Trainer", "CANCELED")), {}, 130, "stopped by somebody else"),
+        (state("FAILED", task("datagate", "FAILED")), TaskVerdict(1, "KeyError: 'x'").to_text(), 1, "KeyError: 'x'"),
+        (state("FAILED", task("datagate", "FAILED")), "OOMKilled", 1, "DataGate: no reason given"),
+        (state("FAILED", task("datagate", "FAILED", "ImagePullBackOff")), "", 1, "  DataGate: ImagePullBackOff\n"),
+        (state("FAILED", error="no such service account"), "", 1, "no such service account"),
+        (state("CANCELED", task("Trainer", "CANCELED")), "", 130, "stopped by somebody else"),
     ],
 )
 def test_wait_for_bad_ends(
@@ -128,31 +120,64 @@ def test_wait_for_bad_ends(
     platform: KubeflowPlatform,
     job: Job,
     end: dict[str, Any],
-    logs: dict[str, str],
+    message: str,
     code: int,
     words: str,
 ) -> None:
+    """Of a failed task, Kubeflow keeps no outputs: its pod's termination message says why."""
     run = platform.submit(job)
-    server.progress, server.logs = [end], logs
+    server.progress = [end]
+    server.tell("root")
+    server.tell("datagate", pod="gate", message=message)
     verdict = watched(platform, job, run)
     assert verdict.error is not None and verdict.error.exit_code == code
     assert words in str(verdict.error) and run.url in str(verdict.error)
+    if code in (1, 3) and "datagate" in str(end):
+        assert f"log: {server.address}/k8s/pod/logs?podname=gate&podnamespace=kubeflow" in str(verdict.error)
+
+
+@pytest.mark.parametrize("rejecting", [("Evaluator",), ("Evaluator", "InfraValidator")])
+def test_a_model_that_is_not_good_enough(
+    server: KubeflowServer, platform: KubeflowPlatform, job: Job, rejecting: tuple[str, ...]
+) -> None:
+    run = platform.submit(job)
+    server.progress = [state("SUCCEEDED", *(task(name, "SUCCEEDED") for name in (*rejecting, "pusher")))]
+    for name in rejecting:
+        server.tell(name.lower(), verdict=TaskVerdict(4, f"what {name} found"), pod=name)
+    server.tell("pusher", verdict=TaskVerdict(says="a blessing is wanting"))
+    error = watched(platform, job, run).error
+    assert error is not None and error.exit_code == 4
+    assert f"the model of kmnist was not blessed by {' and '.join(rejecting)}, it was not pushed" in str(error)
+    assert "  Evaluator: what Evaluator found" in str(error)
 
 
 @pytest.mark.parametrize(
-    ("logs", "note"),
+    ("told", "version", "note"),
     [
-        ({"push": "I1122 executor.py: Model pushed to gs://b/m."}, ""),
-        ({"push": "I1122 executor.py: Model not pushed: a study recipe.\nI1122 done"}, "not pushed: a study recipe"),
-        ({}, "whether the model was pushed cannot be told from here"),
+        (TaskVerdict(pushed_version="17"), "17", ""),
+        (TaskVerdict(says="a study recipe"), "", "not pushed: a study recipe"),
+        (None, "", "whether the model was pushed cannot be told from here"),
     ],
 )
-def test_success(server: KubeflowServer, platform: KubeflowPlatform, job: Job, logs: dict[str, str], note: str) -> None:
+def test_success(
+    server: KubeflowServer, platform: KubeflowPlatform, job: Job, told: TaskVerdict | None, version: str, note: str
+) -> None:
     run = platform.submit(job)
-    server.progress, server.logs = [state("SUCCEEDED", task("pusher", "SUCCEEDED", pod="push"))], logs
+    server.progress = [state("SUCCEEDED", task("pusher", "SUCCEEDED"))]
+    server.tell("pusher", verdict=told)
     verdict = watched(platform, job, run)
-    assert verdict.error is None
+    assert verdict.error is None and verdict.pushed_version == version
     assert verdict.note.startswith(note) if note else not verdict.note
+
+
+def test_an_installation_that_does_not_show_its_metadata(
+    server: KubeflowServer, platform: KubeflowPlatform, job: Job
+) -> None:
+    run = platform.submit(job)
+    server.progress, server.hides = [state("SUCCEEDED", task("pusher", "SUCCEEDED"))], ("/ml_metadata", "/k8s")
+    server.tell("pusher", verdict=TaskVerdict(4, "bad"))
+    verdict = watched(platform, job, run)
+    assert verdict.error is None and "cannot be told from here" in verdict.note
 
 
 def test_command(server: KubeflowServer, tiny: PreparedDataset, tiny_recipe_file: Path) -> None:
@@ -163,15 +188,32 @@ def test_command(server: KubeflowServer, tiny: PreparedDataset, tiny_recipe_file
             "SUCCEEDED",
             task("datagate", "SUCCEEDED"),
             task("transform", "SKIPPED"),
-            task("pusher", "SUCCEEDED", pod="push"),
+            task("pusher", "SUCCEEDED"),
         ),
     ]
-    server.logs = {"push": "Model pushed to gs://b/m."}
+    server.tell("pusher", verdict=TaskVerdict(pushed_version="1795318470"))
     arguments = ["--target", "kubeflow", "--profile", "kubeflow-cpu", "--profile-set", f"endpoint={server.address}"]
     what = ("--dataset", "kmnist", "--recipe", tiny_recipe_file, "--home", tiny.data_dir.parent)
     answer = mnist_tfx("submit", *arguments, *what, "--wait", "--poll", "0.01", "--json")
     assert answer.code == 0, answer.err
-    assert json.loads(answer.out)["note"] is None
+    told = json.loads(answer.out)
+    assert told["note"] is None and told["pushed_version"] == "1795318470"
     lines = [line.split()[1:5] for line in answer.err.splitlines() if line.startswith("[kmnist]")]
     assert ["DataGate", "done", "42.0", "s"] in lines and ["Transform", "cached", "42.0", "s"] in lines
     assert len(lines) == 6
+
+
+@pytest.mark.parametrize("code", [0, 1, 3, 4])
+def test_exit_codes_of_the_command(
+    server: KubeflowServer, tiny: PreparedDataset, tiny_recipe_file: Path, code: int
+) -> None:
+    failed = code in (1, 3)
+    server.progress = [
+        state("FAILED" if failed else "SUCCEEDED", task("datagate", "FAILED" if failed else "SUCCEEDED"))
+    ]
+    told = TaskVerdict(code, "why")
+    server.tell("datagate", verdict=None if failed else told, pod="gate", message=told.to_text() if failed else "")
+    arguments = ["--target", "kubeflow", "--profile", "kubeflow-cpu", "--profile-set", f"endpoint={server.address}"]
+    what = ("--dataset", "kmnist", "--recipe", tiny_recipe_file, "--home", tiny.data_dir.parent)
+    answer = mnist_tfx("submit", *arguments, *what, "--wait", "--poll", "0.01")
+    assert answer.code == code and ("why" in answer.err) == (code != 0)

@@ -23,13 +23,14 @@ from mnist_tfx.contract.errors import PipelineError
 from mnist_tfx.kubeflow.remote import attempts, follow
 from mnist_tfx.kubeflow.remote.platform import Job, Unreachable
 from mnist_tfx.kubeflow.remote.vertex import VertexPlatform
+from mnist_tfx.kubeflow.verdict import TaskVerdict
 from tests.fixtures.command import Answer, mnist_tfx
 from tests.fixtures.remote_jobs import compiled_job, vertex_profile, watched
 from tests.fixtures.vertex_server import PARENT, Fault, VertexServer, vertex_server
 
 BEGAN = datetime(2027, 3, 1, 3, tzinfo=UTC)
 REJECTED = (
-    "The replica workerpool0-0 exited with a non-zero status of 1. Termination reason: Error. \nTraceback (most recent "
+    "The replica workerpool0-0 exited with a non-zero status of 3. Termination reason: Error. \nTraceback (most recent "
     "call last):\n  [...]\n  File executor.py, line 66, in Do\nmnist_tfx.contract.errors.DataRejected: the data gate "
     "rejected kmnist: 1 anomaly, nothing was trained.\n  train: image: 3 of 540 cannot be decoded"
 )
@@ -78,13 +79,18 @@ def state(phase: str, *tasks: Any, error: str = "") -> types.PipelineJob:
 
 def pushed(value: int, evaluator: int = 1, infra: int = 1) -> list[Any]:
     version = {"pushed": value, **({"pushed_version": "1795318470"} if value else {})}
+    last = TaskVerdict(pushed_version="1795318470") if value else TaskVerdict(says="a blessing is wanting")
     return [
         task("TfdsExampleGen", "SKIPPED"),
         task("DataGate", "SUCCEEDED"),
-        task("Evaluator", "SUCCEEDED", {"blessing": {"blessed": evaluator}}),
-        task("InfraValidator", "SUCCEEDED", {"blessing": {"blessed": infra}}),
-        task("Pusher", "SUCCEEDED", {"pushed_model": version}),
+        task("Evaluator", "SUCCEEDED", {"blessing": {"blessed": evaluator, "verdict": judged(evaluator)}}),
+        task("InfraValidator", "SUCCEEDED", {"blessing": {"blessed": infra, "verdict": judged(infra)}}),
+        task("Pusher", "SUCCEEDED", {"pushed_model": {**version, "verdict": last.to_text()}}),
     ]
+
+
+def judged(blessed: int) -> str:
+    return (TaskVerdict() if blessed else TaskVerdict(4, "accuracy overall: 0.4000")).to_text()
 
 
 class Submit:
@@ -207,16 +213,20 @@ def test_wait_for_success(server: VertexServer, submit: Submit) -> None:
         (
             state("FAILED", task("DataGate", "FAILED", error=REJECTED)),
             3,
-            "the data gate rejected kmnist:\n  mnist_tfx.contract.errors.DataRejected: the data gate rejected kmnist:",
+            "  DataGate: the data gate rejected kmnist: 1 anomaly, nothing was trained.\n      train: image: 3 of",
         ),
         (
             state("FAILED", task("DataGate", "FAILED", error="exited with a non-zero status of 137")),
             1,
-            "nothing here shows whether it was for the data",
+            "  DataGate: exited with a non-zero status of 137",
         ),
         (state("FAILED", task("Trainer", "FAILED", error="out\nof memory")), 1, "  Trainer: out of memory\n"),
         (state("FAILED", error="quota of N1 CPUs"), 1, "the run failed.\n  quota of N1 CPUs"),
-        (state("SUCCEEDED", *pushed(0, evaluator=0)), 4, "was not blessed by Evaluator, it was not pushed"),
+        (
+            state("SUCCEEDED", *pushed(0, evaluator=0)),
+            4,
+            "by Evaluator, it was not pushed.\n  Evaluator: accuracy overall",
+        ),
         (state("SUCCEEDED", *pushed(0, evaluator=0, infra=0)), 4, "by Evaluator and InfraValidator"),
         (state("CANCELLED", task("Trainer", "CANCELLED")), 130, "stopped by somebody else"),
     ],
@@ -250,7 +260,8 @@ def test_watching_ends_where_nothing_answers(
 
 def test_a_study_that_was_not_pushed_succeeded(server: VertexServer, platform: VertexPlatform, job: Job) -> None:
     run = platform.submit(job)
-    withheld = task("Pusher", "SUCCEEDED", {"pushed_model": {"pushed": 0, "not_pushed": "a study recipe"}})
+    told = TaskVerdict(says="a study recipe").to_text()
+    withheld = task("Pusher", "SUCCEEDED", {"pushed_model": {"pushed": 0, "verdict": told}})
     server.progress = [state("SUCCEEDED", *pushed(1)[:-1], withheld)]
     verdict = watched(platform, job, run)
     assert verdict.error is None and verdict.note == "not pushed: a study recipe"

@@ -21,12 +21,12 @@ if TYPE_CHECKING:
     from mnist_tfx.kubeflow.remote.platform import Job, Platform
     from mnist_tfx.pipeline.recipes import Recipe
 
-_TARGETS = ("vertex", "kubeflow")
+TARGETS = ("vertex", "kubeflow")
 
 
 def add_target_arguments(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
     """Where to: the target and its profile."""
-    parser.add_argument("--target", required=required, choices=_TARGETS, help="Vertex AI or Kubeflow Pipelines")
+    parser.add_argument("--target", required=required, choices=TARGETS, help="Vertex AI or Kubeflow Pipelines")
     parser.add_argument("--profile", required=required, help="a shipped profile's name, or a .toml file")
     parser.add_argument(
         "--profile-set",

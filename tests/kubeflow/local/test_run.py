@@ -21,6 +21,7 @@ from mnist_tfx.kubeflow.compile import uploads
 from mnist_tfx.kubeflow.ir import parse_compiled
 from mnist_tfx.kubeflow.local.tasks import order_of
 from mnist_tfx.kubeflow.profiles import load_profile
+from mnist_tfx.kubeflow.verdict import TaskVerdict
 from tests.fixtures.beam_cluster import beam_cluster
 from tests.fixtures.command import Answer, mnist_tfx
 from tests.fixtures.compiled import GOLDEN, GOLDEN_FILES
@@ -56,8 +57,8 @@ def bucket(tmp_path_factory: pytest.TempPathFactory, tiny: PreparedDataset, tiny
 
 @pytest.fixture(scope="module")
 def first(bucket: Bucket) -> Answer:
-    """A run of the Vertex file in an empty bucket."""
-    return bucket.run("vertex")
+    """A run of the Kubeflow file in an empty bucket."""
+    return bucket.run("kubeflow")
 
 
 def tasks(answer: Answer) -> list[str]:
@@ -69,35 +70,61 @@ def ran(answer: Answer) -> list[str]:
 
 
 @pytest.mark.timeout(600)
-def test_the_vertex_file_runs_to_a_pushed_model(first: Answer, bucket: Bucket) -> None:
-    assert first.code == 0, first.err
-    assert ran(first) == tasks(first) and {"TfdsExampleGen", "Trainer", "Pusher"} <= set(ran(first))
-    assert bucket.versions() == [first.outcome["pushed_version"]]
-    version = bucket.folder / "serving" / "kmnist" / first.outcome["pushed_version"]
-    assert (version / "saved_model.pb").is_file()
-    assert (version / "assets.extra" / "tf_serving_warmup_requests").is_file()
-    assert first.outcome["accuracy"] > 0.3
-    assert "examples: 480 train, 120 eval, 200 test" in first.err and "best epoch" in first.err
-
-
-def test_the_file_itself_still_names_the_bucket(first: Answer, bucket: Bucket) -> None:
-    text = (bucket.folder.parent / "pipeline.json").read_text()
-    assert str(bucket.folder) not in text and "gs://my-bucket/mnist-tfx" in text
-    assert not Path("gs:").exists() and not list(bucket.folder.rglob("gs:"))
+def test_the_kubeflow_file_runs_to_a_pushed_model(first: Answer, bucket: Bucket) -> None:
+    """As driver and launcher have it: no types, everything copied, a pod of its own for each task."""
+    assert_pushed(first, bucket)
+    run = bucket.folder / "runs" / "kmnist" / first.outcome["run"]
+    assert not list(run.glob("*/pod")), "a pod is gone when its task has ended"
+    for task in tasks(first):
+        script = (run / task / "command.sh").read_text()
+        assert "gs://my-bucket/mnist-tfx/runs/kmnist/" in script and "export KFP_POD_NAME=" in script
+        assert (run / task / "task.log").read_text().splitlines()[-1].startswith("verdict: {")
 
 
 @pytest.mark.slow
-def test_a_task_can_be_run_alone_once_more(first: Answer, bucket: Bucket) -> None:
-    task = bucket.folder / "runs" / "kmnist" / first.outcome["run"] / "ImportSchemaGen"
+@pytest.mark.timeout(600)
+def test_the_vertex_file_runs_to_a_pushed_model(tmp_path: Path, tiny: PreparedDataset, tiny_recipe_file: Path) -> None:
+    bucket = Bucket(tmp_path / "bucket", tiny, tiny_recipe_file)
+    answer = bucket.run("vertex")
+    assert_pushed(answer, bucket)
+    run = bucket.folder / "runs" / "kmnist" / answer.outcome["run"]
+    assert (run / "Trainer" / "model").is_dir(), "its tasks write into the bucket themselves"
+    task = run / "ImportSchemaGen"
     (task / "executor_output.json").unlink()
     subprocess.run(["sh", str(task / "command.sh")], check=True, capture_output=True)
     output = json.loads((task / "executor_output.json").read_text())
     assert output["artifacts"]["schema"]["artifacts"][0]["uri"] == str(task / "schema")
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_artifacts_in_s3(tmp_path: Path, tiny: PreparedDataset, tiny_recipe_file: Path) -> None:
+    """Nothing in the image reads s3://: only the launcher does."""
+    bucket = Bucket(tmp_path / "bucket", tiny, tiny_recipe_file)
+    roots = ("root=s3://artifacts/mnist", "shared=gs://data/mnist")
+    assert_pushed(bucket.run("kubeflow", *(word for root in roots for word in ("--profile-set", root))), bucket)
+
+
+def assert_pushed(answer: Answer, bucket: Bucket) -> None:
+    """Every task ran, and the model is there whole."""
+    assert answer.code == 0, answer.err
+    assert ran(answer) == tasks(answer) and {"TfdsExampleGen", "Trainer", "Pusher"} <= set(ran(answer))
+    assert bucket.versions() == [answer.outcome["pushed_version"]]
+    version = bucket.folder / "serving" / "kmnist" / answer.outcome["pushed_version"]
+    assert (version / "saved_model.pb").is_file()
+    assert (version / "assets.extra" / "tf_serving_warmup_requests").is_file()
+    assert answer.outcome["accuracy"] > 0.3
+    assert "examples: 480 train, 120 eval, 200 test" in answer.err and "best epoch" in answer.err
+
+
+def test_the_file_itself_still_names_the_bucket(first: Answer, bucket: Bucket) -> None:
+    text = (bucket.folder.parent / "pipeline.yaml").read_text()
+    assert str(bucket.folder) not in text and "gs://my-bucket/mnist-tfx" in text
+    assert not Path("gs:").exists() and not list(bucket.folder.rglob("gs:"))
+
+
 @pytest.mark.timeout(600)
 def test_the_evaluator_keeps_a_bad_model_from_being_pushed(first: Answer, bucket: Bucket) -> None:
-    """By the other target's file, which gives each task the same: its whole command is the key of the cache."""
     before = bucket.versions()
     answer = bucket.run("kubeflow", "--set", "min_accuracy=1.0", "--set", "evaluation.baseline=none")
     assert answer.code == 4
@@ -105,6 +132,9 @@ def test_the_evaluator_keeps_a_bad_model_from_being_pushed(first: Answer, bucket
     assert set(ran(answer)) == {"DataGate", "Evaluator", *begun[begun.index("Pusher") :]}
     assert "required at least 1.0000" in answer.err and answer.outcome["pushed_version"] is None
     assert bucket.versions() == before
+    log = bucket.folder / "runs" / "kmnist" / answer.outcome["run"] / "Evaluator" / "task.log"
+    told = TaskVerdict.from_text(log.read_text().splitlines()[-1].removeprefix("verdict: "))
+    assert told is not None and told.exit_code == 4 and "required at least 1.0000" in told.says
 
 
 @pytest.mark.slow
@@ -134,6 +164,7 @@ def test_the_data_gate_stops_the_run(first: Answer, bucket: Bucket) -> None:
     run = bucket.folder / "runs" / "kmnist" / answer.outcome["run"]
     assert "DataRejected" in (run / "DataGate" / "task.log").read_text()
     assert not (run / "Transform").exists() and bucket.versions() == before
+    assert list((run / "DataGate" / "pod" / "gcs").rglob("*.gz")), "what it was given is there to be looked at"
 
 
 @pytest.mark.slow
@@ -146,7 +177,9 @@ def test_the_kubeflow_file_runs_to_a_pushed_model_with_all_of_beam_on_workers_el
     with beam_cluster(tmp_path / "beam") as beam:
         settings = {"runner": "flink", "job_endpoint": beam.job_endpoint, "worker_pool": beam.worker_pool}
         options = [word for key, value in settings.items() for word in ("--profile-set", f"beam.{key}={value}")]
-        answer = bucket.run("kubeflow", *options)
+        refused = bucket.run("kubeflow", *options)
+        assert refused.code == 2 and "run it --as vertex" in refused.err
+        answer = bucket.run("kubeflow", *options, "--as", "vertex")
     assert answer.code == 0, answer.err
     assert ran(answer) == tasks(answer) and bucket.versions() == [answer.outcome["pushed_version"]]
     for task in ("TfdsExampleGen", "StatisticsGen", "DataGate", "Transform", "Evaluator"):
@@ -201,6 +234,21 @@ def test_the_order_comes_from_the_file_alone() -> None:
     turned = copy.deepcopy(KUBEFLOW)
     turned["root"]["dag"]["tasks"]["ImportSchemaGen"]["dependentTasks"] = ["TfdsExampleGen"]
     assert order_of(parse_compiled(turned, Path("p.yaml")))[:2] == ["TfdsExampleGen", "ImportSchemaGen"]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--as", "vertex"), "--as goes with --run-local"),
+        (("--run-local", "d", "--in-bucket"), "--in-bucket goes with --as vertex"),
+    ],
+)
+def test_options_that_do_not_go_together(options: tuple[str, ...], words: str) -> None:
+    answer = mnist_tfx(
+        *("compile", "--target", "kubeflow", "--dataset", "kmnist", "--profile", "kubeflow-cpu", "-o", "p.yaml"),
+        *options,
+    )
+    assert answer.code == 2 and words in answer.err
 
 
 @pytest.mark.parametrize(

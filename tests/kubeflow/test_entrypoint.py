@@ -1,0 +1,220 @@
+"""The command of every container: real executors, with what a platform hands over and what it finds afterwards."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+from absl.flags import FLAGS
+from google.protobuf import json_format
+from kfp.pipeline_spec import pipeline_spec_pb2 as pb
+from tfx.types.artifact import Artifact
+from tfx.utils import import_utils
+
+from mnist_tfx.components.data_gate.component import DataBlessing
+from mnist_tfx.components.report.artifact import HTML
+from mnist_tfx.contract.errors import DataRejected
+from mnist_tfx.kubeflow import entrypoint
+from mnist_tfx.kubeflow.artifact_types import OUR_TYPES
+from mnist_tfx.kubeflow.ir import CompiledPipeline, read_compiled
+from mnist_tfx.kubeflow.verdict import TaskVerdict, verdict_of_error, verdict_of_outputs
+from tests.components.test_pusher import write_model
+from tests.fixtures.compiled import GOLDEN, GOLDEN_FILES
+from tests.fixtures.object_store import object_store
+
+ROOT = "gs://bucket/runs/kmnist"
+PUSHER_INPUTS = {
+    "model_blessing": "blessing",
+    "infra_blessing": "infra",
+    "statistics": "statistics",
+}  # and their folders
+
+
+@pytest.fixture(scope="module")
+def pipeline() -> CompiledPipeline:
+    return read_compiled(GOLDEN / GOLDEN_FILES["kubeflow-gpu"])
+
+
+class Pod:
+    """A container of the compiled pipeline; `folder` stands for its `/`."""
+
+    def __init__(self, pipeline: CompiledPipeline, folder: Path) -> None:
+        self.folder, self._pipeline = folder, pipeline
+        self.output_file = folder / "gcs" / "bucket" / "runs" / "kmnist" / "task" / "output_metadata.json"
+        (folder / "dev").mkdir(parents=True)
+        (folder / "dev" / "termination-log").touch()
+
+    def copy(self, uri: str) -> Path:
+        """The launcher's copy of an artifact."""
+        scheme, _, rest = uri.partition("://")
+        return self.folder / {"gs": "gcs"}.get(scheme, scheme) / rest
+
+    def given(self, task: str, inputs: Mapping[str, str], **parameters: str) -> pb.ExecutorInput:
+        """As Kubeflow's driver hands it over: no types of the inputs. `inputs` has their addresses."""
+        spec = self._pipeline.spec
+        message = pb.ExecutorInput()
+        for key, uri in inputs.items():
+            message.inputs.artifacts[key].artifacts.add(name="7", uri=uri)
+        for key, given in spec.root.dag.tasks[task].inputs.parameters.items():
+            message.inputs.parameter_values[key].CopyFrom(given.runtime_value.constant)
+        for key, value in parameters.items():
+            message.inputs.parameter_values[key].string_value = value
+        for key, declared in spec.components[task].output_definitions.artifacts.items():
+            made = message.outputs.artifacts[key].artifacts.add(name=key, uri=f"{ROOT}/task/{key}")
+            made.type.CopyFrom(declared.artifact_type)
+        for key in spec.components[task].output_definitions.parameters:
+            message.outputs.parameters[key].output_file = f"/tmp/kfp/outputs/{key}"
+        message.outputs.output_file = str(self.output_file)
+        return message
+
+    def arguments(self, task: str, given: pb.ExecutorInput) -> list[str]:
+        """The command line of the compiled file, without `python -m`."""
+        container = self._pipeline.executors[f"{task}_executor"].container
+        assert list(container.command) == ["python", "-m", entrypoint.__name__]
+        return [word.replace("{{$}}", json_format.MessageToJson(given)) for word in container.args]
+
+    def run(self, task: str, given: pb.ExecutorInput) -> int:
+        """Its exit code."""
+        FLAGS.mark_as_parsed()
+        return entrypoint.main(entrypoint._parse(["entrypoint", *self.arguments(task, given)]))
+
+    def output(self) -> pb.ExecutorOutput:
+        """What the launcher reads afterwards."""
+        return json_format.Parse(self.output_file.read_text(), pb.ExecutorOutput())
+
+
+@pytest.fixture
+def pod(pipeline: CompiledPipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pod:
+    """Of Kubeflow Pipelines."""
+    monkeypatch.setenv("KFP_POD_NAME", "pusher-123")
+    monkeypatch.setenv(entrypoint.POD_ROOT, str(tmp_path / "pod"))
+    return Pod(pipeline, tmp_path / "pod")
+
+
+def pusher(pod: Pod, scheme: str, blessed: int = 1, **parameters: str) -> pb.ExecutorInput:
+    """The Pusher's input, downloaded from a store of this scheme."""
+    root = ROOT.replace("gs", scheme, 1)
+    inputs = {key: f"{root}/{folder}" for key, folder in PUSHER_INPUTS.items()}
+    write_model(pod.copy(root))
+    given = pod.given("Pusher", inputs, serving_dir=str(pod.folder.parent / "serving"), **parameters)
+    given.inputs.artifacts["model_blessing"].artifacts[0].metadata["blessed"] = blessed
+    given.inputs.artifacts["infra_blessing"].artifacts[0].metadata.update({"blessed": 1, "has_model": 1})
+    given.outputs.artifacts["pushed_model"].artifacts[0].uri = f"{root}/task/pushed_model"
+    return given
+
+
+@pytest.mark.parametrize("scheme", ["gs", "s3", "minio"])
+def test_kubeflow_s_copies_are_read_and_written(pod: Pod, scheme: str, capfd: pytest.CaptureFixture[str]) -> None:
+    given = pusher(pod, scheme)
+    assert pod.run("Pusher", given) == 0
+    uri = given.outputs.artifacts["pushed_model"].artifacts[0].uri
+    assert uri.startswith(f"{scheme}://") and (pod.copy(uri) / "saved_model.pb").read_text() == "graph"
+    [version] = [path.name for path in (pod.folder.parent / "serving").iterdir()]
+    output = pod.output()
+    [pushed] = output.artifacts["pushed_model"].artifacts
+    assert pushed.uri == uri and pushed.metadata["pushed_version"] == version
+    told = output.parameter_values["verdict"].string_value
+    assert TaskVerdict.from_text(told) == TaskVerdict(pushed_version=version)
+    assert pushed.metadata["verdict"] == told and capfd.readouterr().out.endswith(f"verdict: {told}\n")
+    assert (pod.folder / "dev" / "termination-log").read_text() == ""
+
+
+def test_a_path_that_the_launcher_chose_is_taken(pod: Pod, tmp_path: Path) -> None:
+    given = pusher(pod, "gs")
+    [pushed] = given.outputs.artifacts["pushed_model"].artifacts
+    pushed.custom_path = str(tmp_path / "elsewhere")
+    assert pod.run("Pusher", given) == 0
+    assert (tmp_path / "elsewhere" / "saved_model.pb").is_file() and not pod.copy(pushed.uri).exists()
+    assert pod.output().artifacts["pushed_model"].artifacts[0].uri == pushed.uri
+
+
+@pytest.mark.parametrize(
+    ("blessed", "withheld", "says"), [(0, "", "a blessing is wanting"), (1, "a study recipe", "a study recipe")]
+)
+def test_why_nothing_was_pushed(pod: Pod, blessed: int, withheld: str, says: str) -> None:
+    assert pod.run("Pusher", pusher(pod, "gs", blessed, withheld=withheld)) == 0
+    told = TaskVerdict.from_text(pod.output().parameter_values["verdict"].string_value)
+    assert told == TaskVerdict(says=says)
+
+
+def test_on_vertex_the_addresses_themselves_are_used(pod: Pod, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("KFP_POD_NAME")
+    write_model(tmp_path)
+    given = pusher(pod, "gs")
+    for key, folder in PUSHER_INPUTS.items():
+        given.inputs.artifacts[key].artifacts[0].uri = str(tmp_path / folder)
+    given.outputs.artifacts["pushed_model"].artifacts[0].uri = str(tmp_path / "pushed")
+    given.outputs.output_file = str(tmp_path / "executor_output.json")
+    assert pod.run("Pusher", given) == 0
+    output = json_format.Parse((tmp_path / "executor_output.json").read_text(), pb.ExecutorOutput())
+    assert output.artifacts["pushed_model"].artifacts[0].uri == str(tmp_path / "pushed")
+    assert (tmp_path / "pushed" / "saved_model.pb").is_file()
+
+
+def test_rejected_data_are_told_by_exit_code_and_termination_message(
+    pod: Pod, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    given = pod.given("TfdsExampleGen", {}, data_dir=str(tmp_path / "none"))
+    assert pod.run("TfdsExampleGen", given) == 1  # there are no data
+    last = capfd.readouterr().out.splitlines()[-1]
+    told = TaskVerdict.from_text((pod.folder / "dev" / "termination-log").read_text())
+    assert told is not None and told.exit_code == 1 and last == f"verdict: {told.to_text()}"
+    assert not pod.output_file.exists()
+    error = DataRejected("the data gate rejected kmnist: 1 anomaly\n  train: " + "long " * 2000)
+    rejected = verdict_of_error(error)
+    assert rejected.exit_code == 3 and isinstance(rejected.error(), DataRejected)
+    assert len(rejected.to_text().encode()) < 4096 and "\n" not in rejected.to_text()
+    cut = TaskVerdict.from_text(rejected.to_text())
+    assert cut is not None and cut.says.startswith("the data gate rejected kmnist") and cut.says.endswith("...")
+
+
+def test_a_try_after_one_that_wrote_its_output_is_like_the_first(pod: Pod) -> None:
+    """TFX takes an output file that is there already for a driver's, and its parameters for the executor's own."""
+    given = pusher(pod, "gs")
+    assert pod.run("Pusher", given) == 0
+    first = pod.output()
+    assert pod.run("Pusher", given) == 0
+    assert pod.output() == first
+
+
+def test_failed_checks_are_told_in_words(tmp_path: Path) -> None:
+    checks = [{"name": "latency", "measured": 9.0, "limit": 5.0, "unit": "ms", "detail": "", "passed": False}]
+    (tmp_path / "infra_validation.json").write_text(json.dumps({"checks": checks, "latency_ms": []}))
+    blessing = pb.RuntimeArtifact(uri=str(tmp_path))
+    blessing.metadata["blessed"] = 0
+    verdict = verdict_of_outputs({"blessing": blessing})
+    assert verdict.exit_code == 4 and "latency" in verdict.says and "9" in verdict.says
+    blessing.metadata["blessed"] = 1
+    assert verdict_of_outputs({"blessing": blessing}) == TaskVerdict()
+
+
+@pytest.mark.parametrize("text", ["", "OOMKilled", "{}x", "[]", '{"exit": 3}'])
+def test_what_is_no_verdict(text: str) -> None:
+    assert TaskVerdict.from_text(text) is None
+
+
+def test_our_types_have_their_classes() -> None:
+    found: dict[str, type[Artifact]] = {
+        name: import_utils.import_class_by_path(path) for name, path in OUR_TYPES.items()
+    }
+    assert found == {DataBlessing.TYPE_NAME: DataBlessing, HTML.TYPE_NAME: HTML}
+
+
+def test_with_workers_elsewhere_the_bucket_is_written_and_keeps_no_markers(pod: Pod, tmp_path: Path) -> None:
+    """Kubeflow's launcher would make files of the objects that stand for folders: `DownloadBlob`."""
+    uri = f"{ROOT}/task/statistics"
+    program = (
+        "import tensorflow as tf; from mnist_tfx.kubeflow import entrypoint\n"
+        f"tf.io.gfile.makedirs({uri + '/Split-train/empty'!r})\n"
+        f"with tf.io.gfile.GFile({uri + '/Split-train/FeatureStats.pb'!r}, 'w') as file: file.write('statistics')\n"
+        f"entrypoint._remove_markers({uri!r})\n"
+    )
+    with object_store(tmp_path / "store") as (store, environment):
+        subprocess.run([sys.executable, "-c", program], env={**os.environ, **environment}, check=True, timeout=120)
+        kept = [key for key in store.objects if key.startswith(uri.removeprefix("gs://"))]
+    assert kept == [f"{uri.removeprefix('gs://')}/Split-train/FeatureStats.pb"]

@@ -1,0 +1,183 @@
+"""Kubeflow Pipelines' real compiler, driver and launcher, and the real ML Metadata, around our containers' commands.
+
+They are built by Go from a checkout of github.com/kubeflow/pipelines at `COMMIT`: the one that KFP_SOURCE names, or one
+that git gets into .tools/kfp. ARGO_SOURCE may name a checkout of github.com/argoproj/argo-workflows for it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from ml_metadata.metadata_store.metadata_store import MetadataStore
+from ml_metadata.proto.metadata_store_pb2 import Execution
+
+from mnist_tfx.components.datasets.prepared import PreparedDataset
+from mnist_tfx.kubeflow.compile import compile_prepared, uploads
+from mnist_tfx.kubeflow.entrypoint import local_copy
+from mnist_tfx.kubeflow.profiles import load_profile
+from mnist_tfx.kubeflow.verdict import TaskVerdict
+from tests.fixtures.compiled import GOLDEN, GOLDEN_FILES
+from tests.fixtures.tiny_run import tiny_recipe_of
+from tests.real.kfp.metadata_server import metadata_server
+from tests.real.kfp.s3_store import s3_store
+
+COMMIT = "7b70c7b95f6832772efd6fd0029a4024491a0f44"  # of August 2026, after version 2.16
+CHECKOUT = Path(__file__).resolve().parents[3]
+PROGRAM = Path(__file__).with_name("main.go")
+pytestmark = [pytest.mark.real, pytest.mark.slow, pytest.mark.timeout(3600)]
+
+
+@pytest.fixture(scope="session")
+def kfp() -> Path:
+    """The program of main.go; built once for each version of it."""
+    if shutil.which("go") is None:
+        pytest.skip("Go is not installed: install Go 1.26 to try the pipeline with Kubeflow's own backend")
+    folder = CHECKOUT / ".tools" / "kfp"
+    built = folder / f"kfp-{COMMIT[:12]}-{PROGRAM.stat().st_mtime_ns}"
+    if built.exists():
+        return built
+    folder.mkdir(parents=True, exist_ok=True)
+    source = _source(folder / "source")
+    module = folder / "kfp.mod"
+    module.write_text((source / "go.mod").read_text().replace("=> ./", f"=> {source}/"))
+    shutil.copy(source / "go.sum", folder / "kfp.sum")
+    if argo := os.environ.get("ARGO_SOURCE"):
+        _done(source, "go", "mod", "edit", f"-replace=github.com/argoproj/argo-workflows/v4={argo}", str(module))
+    _done(source, "go", "build", f"-modfile={module}", "-mod=mod", "-o", str(built), str(PROGRAM))
+    return built
+
+
+def _source(folder: Path) -> Path:
+    if named := os.environ.get("KFP_SOURCE"):
+        return Path(named).resolve()
+    if not (folder / "go.mod").exists():
+        subprocess.run(["git", "init", "--quiet", folder], check=True)
+        url = "https://github.com/kubeflow/pipelines"
+        if subprocess.run(["git", "-C", folder, "fetch", "--quiet", "--depth=1", url, COMMIT]).returncode:
+            pytest.skip(f"{url} cannot be reached: name a checkout of commit {COMMIT} in KFP_SOURCE")
+        subprocess.run(["git", "-C", folder, "checkout", "--quiet", "FETCH_HEAD"], check=True)
+    return folder
+
+
+def _done(folder: Path, *command: str) -> None:
+    finished = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    if finished.returncode:
+        pytest.skip(f"Kubeflow's backend cannot be built here: {' '.join(command)}: {finished.stderr.strip()[-800:]}")
+
+
+def asked(kfp: Path, *arguments: str | Path) -> Any:
+    """What the program answers."""
+    ran = subprocess.run([kfp, *arguments], capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
+    return json.loads(ran.stdout)
+
+
+def test_the_launcher_s_paths(kfp: Path) -> None:
+    uris = ["gs://bucket/a/b", "s3://bucket/a", "minio://bucket/a/b/c"]
+    assert asked(kfp, "paths", *uris) == [local_copy(uri) for uri in uris]
+
+
+def test_kubeflow_s_compiler_takes_the_file(kfp: Path, tmp_path: Path) -> None:
+    spec = yaml.safe_load((GOLDEN / GOLDEN_FILES["kubeflow-gpu"]).read_text())
+    (tmp_path / "job.json").write_text(json.dumps({"pipelineSpec": spec, "runtimeConfig": {}}))
+    workflow = asked(kfp, "compile", tmp_path / "job.json")
+    templates = {template["name"]: template for template in workflow["spec"]["templates"]}
+    tasks = {task["name"] for task in templates["root"]["dag"]["tasks"] if not task["name"].endswith("-driver")}
+    assert len(tasks) == len(spec["root"]["dag"]["tasks"]) and {"trainer", "pusher"} <= tasks
+    mounts = {mount["mountPath"] for mount in templates["system-container-impl"]["container"]["volumeMounts"]}
+    assert {"/gcs", "/s3", "/minio"} <= mounts
+    assert "KFP_POD_NAME" in json.dumps(templates["system-container-impl"])
+
+
+class Run:
+    """Tasks of the tiny dataset's pipeline, with artifacts in S3."""
+
+    def __init__(self, folder: Path, dataset: PreparedDataset) -> None:
+        self.folder = folder
+        profile = load_profile("kubeflow-cpu")
+        compile_prepared(dataset, tiny_recipe_of(), profile, folder / "pipeline.yaml")
+        for upload in uploads(dataset, profile):
+            target = folder / "data" / upload.destination.removeprefix(profile.root).lstrip("/")
+            target.parent.mkdir(parents=True)
+            copy = shutil.copytree if upload.source.is_dir() else shutil.copyfile
+            copy(upload.source, target)
+        # What tasks read by themselves lies here; their artifacts are the launcher's affair.
+        text = (folder / "pipeline.yaml").read_text().replace(profile.root, str(folder / "data"))
+        self.spec = yaml.safe_load(text)
+
+    def run(self, kfp: Path, store: str, port: int, *tasks: str) -> subprocess.CompletedProcess[str]:
+        job, request = self.folder / "job.json", self.folder / "request.json"
+        job.write_text(json.dumps({"pipelineSpec": self.spec, "runtimeConfig": {}}))
+        root = f"s3://bucket/root?endpoint={store}&region=eu-west-1&use_path_style=true"
+        asked_for = {"Job": str(job), "Root": root, "Run": "run-1", "MetadataPort": str(port), "Tasks": list(tasks)}
+        request.write_text(json.dumps({**asked_for, "Pods": str(self.folder / "pods")}))
+        path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+        environment = {**os.environ, "PATH": path, "AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b"}
+        return subprocess.run([kfp, "run", request], env=environment, capture_output=True, text=True)
+
+
+@pytest.fixture
+def run(tmp_path: Path, tiny: PreparedDataset) -> Run:
+    return Run(tmp_path, tiny)
+
+
+@pytest.fixture
+def store() -> Iterator[tuple[dict[str, bytes], str]]:
+    with s3_store() as made:
+        yield made
+
+
+@pytest.fixture
+def metadata() -> Iterator[tuple[MetadataStore, int]]:
+    with metadata_server() as made:
+        yield made
+
+
+def executions(metadata: MetadataStore) -> dict[str, Execution]:
+    return {one.custom_properties["task_name"].string_value: one for one in metadata.get_executions()}
+
+
+def test_tasks_run_inside_the_launcher(
+    kfp: Path, run: Run, store: tuple[dict[str, bytes], str], metadata: tuple[MetadataStore, int]
+) -> None:
+    """Types that the driver left out, inputs that the launcher copied, a verdict that ML Metadata keeps."""
+    tasks = ("TfdsExampleGen", "ImportSchemaGen", "StatisticsGen", "ExampleValidator")
+    ran = run.run(kfp, store[1], metadata[1], *tasks)
+    assert ran.returncode == 0, ran.stdout[-4000:] + ran.stderr[-4000:]
+    [handed] = [line for line in ran.stdout.splitlines() if line.startswith("executor input of StatisticsGen: ")]
+    [examples] = json.loads(handed.partition(": ")[2])["inputs"]["artifacts"]["examples"]["artifacts"]
+    assert not examples["type"].get("instanceSchema") and not examples["type"].get("schemaTitle")
+    keys = {key.split("/")[2] + "/" + "/".join(key.split("/")[4:]) for key in store[0]}
+    assert (
+        "StatisticsGen/statistics/Split-train/FeatureStats.pb" in keys and "ImportSchemaGen/schema/schema.pbtxt" in keys
+    )
+    assert "ExampleValidator/anomalies/Split-eval/SchemaDiff.pb" in keys and not [key for key in keys if key[-1] == "/"]
+    known = executions(metadata[0])
+    for task in tasks:
+        assert known[task].last_known_state == Execution.COMPLETE
+        told = known[task].custom_properties["outputs"].struct_value["verdict"]
+        assert TaskVerdict.from_text(told) == TaskVerdict()
+
+
+def test_a_task_that_fails_inside_the_launcher(
+    kfp: Path, run: Run, store: tuple[dict[str, bytes], str], metadata: tuple[MetadataStore, int]
+) -> None:
+    """Of its outputs nothing is kept: the pod's termination message says why."""
+    parameters = run.spec["root"]["dag"]["tasks"]["TfdsExampleGen"]["inputs"]["parameters"]
+    parameters["fingerprint"]["runtimeValue"]["constant"] = "another"
+    ran = run.run(kfp, store[1], metadata[1], "TfdsExampleGen")
+    assert ran.returncode == 1 and "exit status 3" in ran.stderr
+    failed = executions(metadata[0])["TfdsExampleGen"]
+    assert failed.last_known_state == Execution.FAILED and "outputs" not in failed.custom_properties
+    told = TaskVerdict.from_text((run.folder / "pods" / "TfdsExampleGen" / "dev" / "termination-log").read_text())
+    assert told is not None and told.exit_code == 3 and "has changed since this pipeline was made" in told.says
+    assert not store[0]
