@@ -12,7 +12,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +27,12 @@ from mnist_tfx.kubeflow.entrypoint import local_copy
 from mnist_tfx.kubeflow.ir import read_compiled
 from mnist_tfx.kubeflow.local.tasks import order_of
 from mnist_tfx.kubeflow.profiles import load_profile
+from mnist_tfx.kubeflow.remote.kfp import KubeflowPlatform
+from mnist_tfx.kubeflow.remote.platform import RunState, TaskPhase, TaskState, Told
 from mnist_tfx.kubeflow.verdict import TaskVerdict
 from tests.fixtures.compiled import GOLDEN, GOLDEN_FILES
+from tests.fixtures.kubeflow_server import kubeflow_server
+from tests.fixtures.remote_jobs import kubeflow_profile
 from tests.fixtures.tiny_run import tiny_recipe_of
 from tests.real.kfp.metadata_server import metadata_server
 from tests.real.kfp.s3_store import s3_store
@@ -149,6 +153,17 @@ def executions(metadata: MetadataStore) -> dict[str, Execution]:
     return {one.custom_properties["task_name"].string_value: one for one in metadata.get_executions()}
 
 
+def told(metadata: MetadataStore, phase: TaskPhase, pods: Path) -> Mapping[str, Told]:
+    """What `submit --wait` reads of the run, through what `ml-pipeline-ui` serves."""
+    with kubeflow_server() as server:
+        server.runs["run-1"] = {}
+        server.executions = metadata.get_executions()
+        for log in pods.glob("*/dev/termination-log"):
+            server.messages[f"pod-of-{log.parent.parent.name}"] = log.read_text()
+        tasks = {name: TaskState(phase) for name in executions(metadata) if name}
+        return KubeflowPlatform(kubeflow_profile(server.address)).verdicts("run-1", RunState("succeeded", tasks))
+
+
 def test_the_pipeline_runs_inside_driver_and_launcher_to_a_pushed_model(
     kfp: Path, run: Run, store: tuple[dict[str, bytes], str], metadata: tuple[MetadataStore, int]
 ) -> None:
@@ -164,11 +179,11 @@ def test_the_pipeline_runs_inside_driver_and_launcher_to_a_pushed_model(
     assert {"ImportSchemaGen/schema/schema.pbtxt", "StatisticsGen/statistics/Split-train/FeatureStats.pb"} <= keys
     assert {"Report/report", "DataGate/blessing/report.json"} <= keys and not [key for key in keys if key[-1] == "/"]
     known = executions(metadata[0])
-    verdicts = {task: known[task].custom_properties["outputs"].struct_value["verdict"] for task in tasks}
+    verdicts = {task: its.verdict for task, its in told(metadata[0], "done", run.folder / "pods").items()}
     assert {known[task].last_known_state for task in tasks} == {Execution.COMPLETE}
     [version] = [path.name for path in (run.folder / "data" / "serving" / "kmnist").iterdir()]
-    assert TaskVerdict.from_text(verdicts.pop("Pusher")) == TaskVerdict(pushed_version=version)
-    assert {TaskVerdict.from_text(text) for text in verdicts.values()} == {TaskVerdict()}
+    assert set(verdicts) == set(tasks) and verdicts.pop("Pusher") == TaskVerdict(pushed_version=version)
+    assert set(verdicts.values()) == {TaskVerdict()}
 
 
 def test_a_task_that_fails_inside_the_launcher(
@@ -181,6 +196,6 @@ def test_a_task_that_fails_inside_the_launcher(
     assert ran.returncode == 1 and "exit status 3" in ran.stderr
     failed = executions(metadata[0])["TfdsExampleGen"]
     assert failed.last_known_state == Execution.FAILED and "outputs" not in failed.custom_properties
-    told = TaskVerdict.from_text((run.folder / "pods" / "TfdsExampleGen" / "dev" / "termination-log").read_text())
-    assert told is not None and told.exit_code == 3 and "has changed since this pipeline was made" in told.says
+    its = told(metadata[0], "failed", run.folder / "pods")["TfdsExampleGen"].verdict
+    assert its is not None and its.exit_code == 3 and "has changed since this pipeline was made" in its.says
     assert not store[0]
