@@ -15,6 +15,7 @@ import pytest
 import tensorflow as tf
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from tensorflow_serving.apis import predict_pb2
+from tensorflow_serving.apis.get_model_status_pb2 import ModelVersionStatus
 from tensorflow_serving.apis.model_service_pb2_grpc import ModelServiceStub
 from tensorflow_serving.apis.prediction_service_pb2_grpc import PredictionServiceStub
 
@@ -150,6 +151,11 @@ def served_config(served_models: Path) -> Path:
     return path
 
 
+def _available(one: Running, model: str) -> int:
+    states = [status.state for status in one.server.manager.statuses(model)]
+    return states.count(ModelVersionStatus.AVAILABLE)
+
+
 @pytest.fixture(scope="session")
 def model_server(served_config: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     """Serves `served_config` with batching and metrics."""
@@ -166,4 +172,5 @@ def model_server(served_config: Path, tmp_path_factory: pytest.TempPathFactory) 
         rest_api_timeout_in_ms=5_000,
     )
     with running(options) as one:
+        wait_until(lambda: _available(one, "scale") == 2, "both versions of scale")  # it is available with the first
         yield one

@@ -74,6 +74,7 @@ def test_the_kubeflow_file_runs_to_a_pushed_model(first: Answer, bucket: Bucket)
     """As driver and launcher have it: no types, everything copied, a pod of its own for each task."""
     assert_pushed(first, bucket)
     run = bucket.folder / "runs" / "kmnist" / first.outcome["run"]
+    assert (run / "Report" / "report").is_file(), "what shows it takes its address for a file's"
     assert not list(run.glob("*/pod")), "a pod is gone when its task has ended"
     for task in tasks(first):
         script = (run / task / "command.sh").read_text()
@@ -123,6 +124,7 @@ def test_the_file_itself_still_names_the_bucket(first: Answer, bucket: Bucket) -
     assert not Path("gs:").exists() and not list(bucket.folder.rglob("gs:"))
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_the_evaluator_keeps_a_bad_model_from_being_pushed(first: Answer, bucket: Bucket) -> None:
     before = bucket.versions()

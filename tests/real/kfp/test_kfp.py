@@ -6,12 +6,13 @@ that git gets into .tools/kfp. ARGO_SOURCE may name a checkout of github.com/arg
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +24,15 @@ from ml_metadata.proto.metadata_store_pb2 import Execution
 from mnist_tfx.components.datasets.prepared import PreparedDataset
 from mnist_tfx.kubeflow.compile import compile_prepared, uploads
 from mnist_tfx.kubeflow.entrypoint import local_copy
+from mnist_tfx.kubeflow.ir import read_compiled
+from mnist_tfx.kubeflow.local.tasks import order_of
 from mnist_tfx.kubeflow.profiles import load_profile
+from mnist_tfx.kubeflow.remote.kfp import KubeflowPlatform
+from mnist_tfx.kubeflow.remote.platform import RunState, TaskPhase, TaskState, Told
 from mnist_tfx.kubeflow.verdict import TaskVerdict
 from tests.fixtures.compiled import GOLDEN, GOLDEN_FILES
+from tests.fixtures.kubeflow_server import kubeflow_server
+from tests.fixtures.remote_jobs import kubeflow_profile
 from tests.fixtures.tiny_run import tiny_recipe_of
 from tests.real.kfp.metadata_server import metadata_server
 from tests.real.kfp.s3_store import s3_store
@@ -42,7 +49,7 @@ def kfp() -> Path:
     if shutil.which("go") is None:
         pytest.skip("Go is not installed: install Go 1.26 to try the pipeline with Kubeflow's own backend")
     folder = CHECKOUT / ".tools" / "kfp"
-    built = folder / f"kfp-{COMMIT[:12]}-{PROGRAM.stat().st_mtime_ns}"
+    built = folder / f"kfp-{COMMIT[:12]}-{hashlib.sha256(PROGRAM.read_bytes()).hexdigest()[:12]}"
     if built.exists():
         return built
     folder.mkdir(parents=True, exist_ok=True)
@@ -92,7 +99,7 @@ def test_kubeflow_s_compiler_takes_the_file(kfp: Path, tmp_path: Path) -> None:
     workflow = asked(kfp, "compile", tmp_path / "job.json")
     templates = {template["name"]: template for template in workflow["spec"]["templates"]}
     tasks = {task["name"] for task in templates["root"]["dag"]["tasks"] if not task["name"].endswith("-driver")}
-    assert len(tasks) == len(spec["root"]["dag"]["tasks"]) and {"trainer", "pusher"} <= tasks
+    assert tasks == set(spec["root"]["dag"]["tasks"])
     mounts = {mount["mountPath"] for mount in templates["system-container-impl"]["container"]["volumeMounts"]}
     assert {"/gcs", "/s3", "/minio"} <= mounts
     assert "KFP_POD_NAME" in json.dumps(templates["system-container-impl"])
@@ -146,26 +153,37 @@ def executions(metadata: MetadataStore) -> dict[str, Execution]:
     return {one.custom_properties["task_name"].string_value: one for one in metadata.get_executions()}
 
 
-def test_tasks_run_inside_the_launcher(
+def told(metadata: MetadataStore, phase: TaskPhase, pods: Path) -> Mapping[str, Told]:
+    """What `submit --wait` reads of the run, through what `ml-pipeline-ui` serves."""
+    with kubeflow_server() as server:
+        server.runs["run-1"] = {}
+        server.executions = metadata.get_executions()
+        for log in pods.glob("*/dev/termination-log"):
+            server.messages[f"pod-of-{log.parent.parent.name}"] = log.read_text()
+        tasks = {name: TaskState(phase) for name in executions(metadata) if name}
+        return KubeflowPlatform(kubeflow_profile(server.address)).verdicts("run-1", RunState("succeeded", tasks))
+
+
+def test_the_pipeline_runs_inside_driver_and_launcher_to_a_pushed_model(
     kfp: Path, run: Run, store: tuple[dict[str, bytes], str], metadata: tuple[MetadataStore, int]
 ) -> None:
-    """Types that the driver left out, inputs that the launcher copied, a verdict that ML Metadata keeps."""
-    tasks = ("TfdsExampleGen", "ImportSchemaGen", "StatisticsGen", "ExampleValidator")
+    """Types that the driver left out, inputs that the launcher copied, verdicts that ML Metadata keeps."""
+    tasks = order_of(read_compiled(run.folder / "pipeline.yaml"))
     ran = run.run(kfp, store[1], metadata[1], *tasks)
     assert ran.returncode == 0, ran.stdout[-4000:] + ran.stderr[-4000:]
-    [handed] = [line for line in ran.stdout.splitlines() if line.startswith("executor input of StatisticsGen: ")]
-    [examples] = json.loads(handed.partition(": ")[2])["inputs"]["artifacts"]["examples"]["artifacts"]
-    assert not examples["type"].get("instanceSchema") and not examples["type"].get("schemaTitle")
-    keys = {key.split("/")[2] + "/" + "/".join(key.split("/")[4:]) for key in store[0]}
-    assert (
-        "StatisticsGen/statistics/Split-train/FeatureStats.pb" in keys and "ImportSchemaGen/schema/schema.pbtxt" in keys
-    )
-    assert "ExampleValidator/anomalies/Split-eval/SchemaDiff.pb" in keys and not [key for key in keys if key[-1] == "/"]
+    [handed] = [line for line in ran.stdout.splitlines() if line.startswith("executor input of Report: ")]
+    for artifacts in json.loads(handed.partition(": ")[2])["inputs"]["artifacts"].values():
+        assert not any(artifact["type"].get("instanceSchema") for artifact in artifacts["artifacts"])
+    paths = (key.split("/") for key in store[0])  # bucket, root, pipeline, run, task, a number, key, file
+    keys = {"/".join([path[4], *path[6:]]) for path in paths}
+    assert {"ImportSchemaGen/schema/schema.pbtxt", "StatisticsGen/statistics/Split-train/FeatureStats.pb"} <= keys
+    assert {"Report/report", "DataGate/blessing/report.json"} <= keys and not [key for key in keys if key[-1] == "/"]
     known = executions(metadata[0])
-    for task in tasks:
-        assert known[task].last_known_state == Execution.COMPLETE
-        told = known[task].custom_properties["outputs"].struct_value["verdict"]
-        assert TaskVerdict.from_text(told) == TaskVerdict()
+    verdicts = {task: its.verdict for task, its in told(metadata[0], "done", run.folder / "pods").items()}
+    assert {known[task].last_known_state for task in tasks} == {Execution.COMPLETE}
+    [version] = [path.name for path in (run.folder / "data" / "serving" / "kmnist").iterdir()]
+    assert set(verdicts) == set(tasks) and verdicts.pop("Pusher") == TaskVerdict(pushed_version=version)
+    assert set(verdicts.values()) == {TaskVerdict()}
 
 
 def test_a_task_that_fails_inside_the_launcher(
@@ -178,6 +196,6 @@ def test_a_task_that_fails_inside_the_launcher(
     assert ran.returncode == 1 and "exit status 3" in ran.stderr
     failed = executions(metadata[0])["TfdsExampleGen"]
     assert failed.last_known_state == Execution.FAILED and "outputs" not in failed.custom_properties
-    told = TaskVerdict.from_text((run.folder / "pods" / "TfdsExampleGen" / "dev" / "termination-log").read_text())
-    assert told is not None and told.exit_code == 3 and "has changed since this pipeline was made" in told.says
+    its = told(metadata[0], "failed", run.folder / "pods")["TfdsExampleGen"].verdict
+    assert its is not None and its.exit_code == 3 and "has changed since this pipeline was made" in its.says
     assert not store[0]
