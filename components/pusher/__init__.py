@@ -1,1 +1,4 @@
-"""The last gate: what goes live. Imports no TensorFlow."""
+"""Pusher: puts a model with both blessings where servers find it, whole or not at all.
+
+Imports `components.live`. Start with `executor`; `publish` is how a version goes live.
+"""

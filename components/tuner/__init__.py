@@ -1,1 +1,4 @@
-"""Searches hyperparameters with TFX's Tuner and keras-tuner."""
+"""Tuner: searches hyperparameters with TFX's Tuner and keras-tuner, each trial a training of `components.trainer`.
+
+Imports `components.trainer`. Start with `search`; `settings` are what a recipe may say.
+"""

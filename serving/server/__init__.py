@@ -1,1 +1,5 @@
-"""A model server for machines without TF Serving; it answers as TF Serving does."""
+"""A model server for machines without TF Serving; it answers as TF Serving does.
+
+Imports `contract` and the client's tensors. Start with `main`; a request's way is `unary` or `rest`, `calls`,
+`servable`, `batching`, `engine`; a version's is `versions`, `lifecycle`, `loader`, `manager`.
+"""
