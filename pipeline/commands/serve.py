@@ -70,15 +70,17 @@ def _serve(args: argparse.Namespace, given: dict[str, Any]) -> int:
     if given.pop("version", False):
         return tell_version()
     load_libraries()
+    from mnist_tfx.serving.demo.pages import application
     from mnist_tfx.serving.server.config import MonitoringConfig, ServerOptions
     from mnist_tfx.serving.server.main import ModelServer
     from mnist_tfx.serving.server.process import run
 
+    demo = application if args.demo else None
     # What TF Serving leaves off unless told, a user of this command expects: metrics, and the speed of batching.
     options = ServerOptions(**as_options({"enable_batching": True} | given))
     monitoring = MonitoringConfig(enable=True) if not options.monitoring_config_file else None
     if any(flag in given for flag in _MODEL_FLAGS):
-        server = ModelServer(options, monitoring=monitoring, demo=args.demo)
+        server = ModelServer(options, monitoring=monitoring, demo=demo)
     else:
         serving = Home.resolve(args.home).serving_root
         options = replace(
@@ -86,7 +88,7 @@ def _serve(args: argparse.Namespace, given: dict[str, Any]) -> int:
             allow_version_labels_for_unavailable_models=True,  # the file was written while a server had them
             model_config_file_poll_wait_seconds=options.model_config_file_poll_wait_seconds or 1,
         )
-        server = ModelServer(options, source=ServingFolder(serving).models, monitoring=monitoring, demo=args.demo)
+        server = ModelServer(options, source=ServingFolder(serving).models, monitoring=monitoring, demo=demo)
     return run(server)
 
 

@@ -7,11 +7,11 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 
+from aiohttp import web
 from tensorflow_serving.apis.get_model_status_pb2 import ModelVersionStatus
 from tensorflow_serving.config.model_server_config_pb2 import ModelServerConfig
 
 from mnist_tfx.contract.errors import PipelineError, UsageError
-from mnist_tfx.serving.demo.pages import application as demo_pages
 from mnist_tfx.serving.server.calls import Calls
 from mnist_tfx.serving.server.config import MonitoringConfig, ServerOptions
 from mnist_tfx.serving.server.errors import ServingError
@@ -45,7 +45,7 @@ class ModelServer:
         *,
         source: ModelSource | None = None,
         monitoring: MonitoringConfig | None = None,
-        demo: bool = False,
+        demo: Callable[[ModelManager], web.Application] | None = None,
     ) -> None:
         """Reads the files that `options` names.
 
@@ -53,7 +53,7 @@ class ModelServer:
             options: the flags.
             source: says the models instead of `options.models`.
             monitoring: instead of `options.monitoring()`.
-            demo: serve the page of serving/demo on the REST port.
+            demo: makes a page that is served on the REST port, too.
 
         Raises:
             PipelineError: a file or the host cannot be used, or there is no model.
@@ -84,7 +84,7 @@ class ModelServer:
                 timeout_seconds=options.rest_api_timeout_in_ms / 1000,
                 metrics_path=monitoring.path if monitoring.enable else None,
                 cors=options.rest_api_enable_cors_support,
-                demo=demo_pages(self.manager) if demo else None,
+                demo=demo(self.manager) if demo else None,
             )
         )
         self._stopping = threading.Event()
