@@ -47,7 +47,9 @@ class Box:
 ROWS: tuple[tuple[Box, ...], ...] = (
     (
         Box(
-            "pipeline.commands", ("pipeline.cli", "pipeline.commands", "pipeline.doctor"), "one module for each command"
+            "pipeline.commands",
+            ("pipeline.cli", "pipeline.commands", "pipeline.doctor", "pipeline.run_recipe"),
+            "one module for each command",
         ),
     ),
     (
