@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from mnist_tfx.components.beam_arguments import beam_arguments
+from mnist_tfx.components.beam_arguments import beam_arguments, workers_elsewhere
 from mnist_tfx.components.settings import BeamSettings
 from mnist_tfx.contract.errors import UsageError
 
@@ -78,3 +78,11 @@ def test_what_a_runner_lacks_is_named(settings: dict[str, Any], message: str) ->
     with pytest.raises(UsageError) as caught:
         beam_arguments(BeamSettings(**settings))
     assert message in str(caught.value)
+
+
+def test_which_workers_read_other_files_than_this_machine() -> None:
+    elsewhere = ({"runner": "flink", "job_endpoint": "f:1", "worker_pool": "w:1"}, DATAFLOW)
+    assert all(workers_elsewhere(beam_arguments(BeamSettings(**settings))) for settings in elsewhere)
+    here = (BeamSettings(), BeamSettings(workers=3), BeamSettings(**DATAFLOW, components=("Evaluator",)))
+    assert not any(workers_elsewhere(beam_arguments(settings, "DataGate")) for settings in here)
+    assert not workers_elsewhere(["--code_version=1"])
