@@ -133,8 +133,7 @@ def decode(
     if data_type not in types:
         raise ValueError(f"a tensor of type {type_name(data_type)} cannot be read into NumPy")
     dtype, field = types[data_type]
-    shape = _shape(tensor.tensor_shape)
-    count = math.prod(shape)
+    shape, count = _read_shape(tensor.tensor_shape.SerializeToString())
     content = tensor.tensor_content
     values: Any
     if not content:
@@ -156,7 +155,10 @@ def decode(
     return values if len(shape) == 1 else values.reshape(shape)  # type: ignore[no-any-return]
 
 
-def _shape(proto: Any) -> tuple[int, ...]:
+@functools.lru_cache(maxsize=256)
+def _read_shape(serialized: bytes) -> tuple[tuple[int, ...], int]:
+    """A shape, and how many elements it has; cached for the same reason."""
+    proto = TensorShapeProto.FromString(serialized)
     if proto.unknown_rank:
         raise ValueError("the shape has an unknown rank")
     shape = tuple([dim.size for dim in proto.dim])
@@ -166,13 +168,14 @@ def _shape(proto: Any) -> tuple[int, ...]:
         raise ValueError(f"shape {list(shape)} has a negative dimension")
     if math.prod(size for size in shape if size) >= 2**63:
         raise ValueError("the shape has too many elements")
-    return shape
+    return shape, math.prod(shape)
 
 
 def _typed(field: str, numbers: Sequence[Any], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
-    values = np.empty(len(numbers), HELD.get(field, dtype))
-    for start in range(0, len(numbers), _PIECE):  # in pieces: other threads go on in between
-        values[start : start + _PIECE] = numbers[start : start + _PIECE]
+    held = HELD.get(field)
+    if held is None:
+        return _read(numbers, dtype)
+    values = _read(numbers, held)
     if dtype.kind == "c":
         if len(values) % 2:
             raise ValueError(f"{field} has {len(values)} numbers; complex values are pairs")
@@ -180,6 +183,16 @@ def _typed(field: str, numbers: Sequence[Any], dtype: np.dtype[Any]) -> npt.NDAr
     if field == "half_val":
         return values.astype(np.uint16).view(dtype)
     return values.astype(dtype, copy=False)  # too large a number wraps around, as in TensorFlow
+
+
+def _read(numbers: Sequence[Any], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+    count = len(numbers)
+    if count <= _PIECE:
+        return np.fromiter(numbers, dtype, count)
+    values = np.empty(count, dtype)
+    for start in range(0, count, _PIECE):  # in pieces: other threads go on in between
+        values[start : start + _PIECE] = numbers[start : start + _PIECE]
+    return values
 
 
 def _strings_in_content(content: bytes, count: int) -> npt.NDArray[Any]:
