@@ -69,6 +69,7 @@ def ran(answer: Answer) -> list[str]:
     return [component["id"] for component in answer.outcome["components"] if not component["cached"]]
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_the_kubeflow_file_runs_to_a_pushed_model(first: Answer, bucket: Bucket) -> None:
     """As driver and launcher have it: no types, everything copied, a pod of its own for each task."""
@@ -118,6 +119,7 @@ def assert_pushed(answer: Answer, bucket: Bucket) -> None:
     assert "examples: 480 train, 120 eval, 200 test" in answer.err and "best epoch" in answer.err
 
 
+@pytest.mark.slow
 def test_the_file_itself_still_names_the_bucket(first: Answer, bucket: Bucket) -> None:
     text = (bucket.folder.parent / "pipeline.yaml").read_text()
     assert str(bucket.folder) not in text and "gs://my-bucket/mnist-tfx" in text
@@ -157,7 +159,7 @@ def test_the_same_again_looks_at_what_is_served_and_pushes_nothing_twice(first: 
 
 
 @pytest.mark.timeout(600)
-def test_the_data_gate_stops_the_run(first: Answer, bucket: Bucket) -> None:
+def test_the_data_gate_stops_the_run(bucket: Bucket) -> None:
     before = bucket.versions()
     answer = bucket.run("kubeflow", *WRONG_SHAPE)
     assert answer.code == 3, answer.err
