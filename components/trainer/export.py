@@ -12,7 +12,8 @@ import keras
 import tensorflow as tf
 import tensorflow_transform as tft
 
-from mnist_tfx.components.transform.preprocessing import MAX_PIXEL, Normalization
+from mnist_tfx.components.transform.images import fit_images
+from mnist_tfx.components.transform.preprocessing import Normalization
 from mnist_tfx.contract import names as features
 
 METADATA_VERSION = 1
@@ -84,15 +85,8 @@ class ServingModule(tf.Module):
 
     @tf.function(autograph=False)
     def classify_encoded_images(self, encoded_images: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Classifies PNG or JPEG images of any size (string [N]), resized with an area filter where they need it."""
-        height, width, channels = self._image_shape
-
-        def decode(one: tf.Tensor) -> tf.Tensor:
-            image = tf.io.decode_image(one, channels=channels, expand_animations=False)
-            resized = tf.image.resize(image, [height, width], method="area")
-            return tf.saturate_cast(tf.round(tf.clip_by_value(resized, 0.0, MAX_PIXEL)), tf.uint8)
-
-        images = tf.map_fn(decode, encoded_images, fn_output_signature=tf.TensorSpec(self._image_shape, tf.uint8))
+        """Classifies image files (string [N]) of any size and of the kinds that `fit_images` takes."""
+        images = fit_images(encoded_images, self._image_shape)
         return self._answer(self._normalization(images))
 
     def _answer(self, pixels: tf.Tensor) -> dict[str, tf.Tensor]:

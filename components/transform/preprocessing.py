@@ -12,9 +12,9 @@ import tensorflow as tf
 import tensorflow_transform as tft
 
 from mnist_tfx.components.settings import TransformSettings
+from mnist_tfx.components.transform.images import MAX_PIXEL
 from mnist_tfx.contract.names import IMAGE, LABEL, PIXELS
 
-MAX_PIXEL = 255.0
 _MIN_DEVIATION = 1e-3
 
 

@@ -1,0 +1,238 @@
+"""What becomes of each image file, decided in SQLite on the disk: memory does not grow with the number of files."""
+
+from __future__ import annotations
+
+import csv
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mnist_tfx.components.datasets.images.listing import ListedImage
+from mnist_tfx.contract.errors import DataRejected
+from mnist_tfx.contract.names import EVAL, TEST, TRAIN
+
+# Of all images, where the source does not say which are in it.
+TEST_SHARE = EVAL_SHARE = 0.1
+# How many images of a class there must be before one of them goes into a split for which no content has been drawn.
+_ENOUGH_FOR = {TEST: 2, EVAL: 3}
+_HIGHEST = 0xFFFFFFFF  # of a digest's first eight hexadecimal digits, by which the split is drawn
+_COLUMNS = ("file", "class", "split", "problem", "digest", "looks")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What is seen of one file: its content's SHA-256 and perceptual hash, its size, and what is wrong with it."""
+
+    number: int
+    digest: str = ""
+    looks: str = ""
+    height: int = 0
+    width: int = 0
+    grey: bool = True
+    problem: str = ""
+
+
+@dataclass(frozen=True)
+class Decided:
+    """What became of the files: how many there were, how many are in each split, and how many are not, and why."""
+
+    files: int
+    classes: tuple[str, ...]
+    splits: Mapping[str, int]
+    unreadable: int
+    contradictory: int  # the same content under several classes
+    duplicates: int  # the same content within one split
+    duplicates_across_splits: int
+    near_duplicates: int  # images that look like one of another split (equal perceptual hash); they are left in
+
+
+class Index:
+    """The files by number, from 1 on. It belongs to one process; others may read it."""
+
+    def __init__(self, path: Path) -> None:
+        """`path` is the SQLite file."""
+        self.path = path
+
+    @contextmanager
+    def _open(self) -> Iterator[sqlite3.Connection]:
+        with closing(sqlite3.connect(self.path)) as connection, connection:
+            yield connection
+
+    def fill(self, images: Iterable[ListedImage]) -> int:
+        """Begins with these files; returns how many they are."""
+        with self._open() as base:
+            base.execute(
+                "CREATE TABLE images (number INTEGER PRIMARY KEY, file TEXT, class TEXT, given TEXT, digest TEXT, "
+                "looks TEXT, height INTEGER, width INTEGER, grey INTEGER, problem TEXT DEFAULT '', "
+                "split TEXT DEFAULT '', twin INTEGER DEFAULT 0)"
+            )
+            base.executemany(
+                "INSERT INTO images (file, class, given) VALUES (?, ?, ?)",
+                ((image.file, image.class_name, image.split) for image in images),
+            )
+            [count] = base.execute("SELECT COUNT(*) FROM images").fetchone()
+        return int(count)
+
+    def files(self, first: int, stop: int) -> list[tuple[int, str]]:
+        """Numbers and files from `first` to before `stop`."""
+        with self._open() as base:
+            return base.execute(
+                "SELECT number, file FROM images WHERE number >= ? AND number < ? ORDER BY number", (first, stop)
+            ).fetchall()
+
+    def take(self, findings: Iterable[Finding]) -> None:
+        """Notes what was seen."""
+        with self._open() as base:
+            base.executemany(
+                "UPDATE images SET digest = :digest, looks = :looks, height = :height, width = :width, grey = :grey, "
+                "problem = :problem WHERE number = :number",
+                (vars(finding) for finding in findings),
+            )
+
+    def decide(self, before: Mapping[str, str]) -> Decided:
+        """Gives each good image its split, by content, so that it keeps it when others come.
+
+        Args:
+            before: the split of each content that had one in an earlier version of the data; it stays there.
+
+        Raises:
+            DataRejected: a class has too few images.
+        """
+        with self._open() as base:
+            [files] = base.execute("SELECT COUNT(*) FROM images").fetchone()
+            [unreadable] = base.execute("SELECT COUNT(*) FROM images WHERE problem != ''").fetchone()
+            contradictory = self._leave_out_contradictions(base)
+            base.execute("CREATE INDEX content ON images (digest)")
+            self._draw(base, before)
+            within, across = self._leave_out_duplicates(base)
+            self._give_every_class_its_share(base)
+            base.execute("CREATE INDEX place ON images (split, digest)")
+            sizes = dict(base.execute("SELECT split, COUNT(*) FROM images WHERE split != '' GROUP BY split"))
+            classes = [row[0] for row in base.execute("SELECT DISTINCT class FROM images WHERE split != ''")]
+            [near] = base.execute(
+                "SELECT COALESCE(SUM(n), 0) FROM (SELECT COUNT(*) AS n FROM images WHERE split != '' "
+                "GROUP BY looks HAVING COUNT(DISTINCT split) > 1)"
+            ).fetchone()
+        return Decided(files, tuple(sorted(classes)), sizes, unreadable, contradictory, within, across, near)
+
+    @staticmethod
+    def _leave_out_contradictions(base: sqlite3.Connection) -> int:
+        return base.execute(
+            "UPDATE images SET problem = 'the same image has other classes, too' WHERE problem = '' AND digest IN "
+            "(SELECT digest FROM images WHERE problem = '' GROUP BY digest HAVING COUNT(DISTINCT class) > 1)"
+        ).rowcount
+
+    @staticmethod
+    def _draw(base: sqlite3.Connection, before: Mapping[str, str]) -> None:
+        given = {row[0] for row in base.execute("SELECT DISTINCT given FROM images WHERE problem = ''")}
+        test_below = 0 if TEST in given else TEST_SHARE * _HIGHEST
+        eval_below = 0 if EVAL in given else (TEST_SHARE + EVAL_SHARE) * _HIGHEST
+
+        def split(digest: str, said: str) -> str:
+            if digest in before:
+                return before[digest]
+            drawn = int(digest[:8], 16)
+            if said in (EVAL, TEST):
+                return said
+            return TEST if drawn < test_below else EVAL if TEST_SHARE * _HIGHEST <= drawn < eval_below else TRAIN
+
+        base.create_function("split_of", 2, split, deterministic=True)
+        base.execute("UPDATE images SET split = split_of(digest, given) WHERE problem = ''")
+
+    @staticmethod
+    def _leave_out_duplicates(base: sqlite3.Connection) -> tuple[int, int]:
+        """Of equal images one stays: in split test if one is there, else in eval. How many go, within and across."""
+        base.execute(
+            "UPDATE images SET twin = (SELECT other.number FROM images AS other WHERE other.digest = images.digest "
+            "AND other.split != '' ORDER BY other.split != ?, other.split != ?, other.number LIMIT 1) "
+            "WHERE split != ''",
+            (TEST, EVAL),
+        )
+        counts = dict(
+            base.execute(
+                "SELECT one.split != other.split, COUNT(*) FROM images AS one JOIN images AS other "
+                "ON one.twin = other.number WHERE one.number != one.twin GROUP BY 1"
+            )
+        )
+        base.execute(
+            "UPDATE images SET split = '', problem = 'the same image as ' || "
+            "(SELECT file FROM images AS other WHERE other.number = images.twin) WHERE twin NOT IN (0, number)"
+        )
+        return counts.get(0, 0), counts.get(1, 0)
+
+    @staticmethod
+    def _give_every_class_its_share(base: sqlite3.Connection) -> None:
+        """At least one image in train, in test, and in eval if there are three; the drawing alone would miss some."""
+        given = {row[0] for row in base.execute("SELECT DISTINCT given FROM images WHERE split != ''")}
+        classes = [row[0] for row in base.execute("SELECT DISTINCT class FROM images ORDER BY class")]
+        few, untrained = [], []
+        for name in classes:
+            rows = base.execute(
+                "SELECT split, number FROM images WHERE class = ? AND split != '' ORDER BY digest", (name,)
+            )
+            numbers: dict[str, list[int]] = {TRAIN: [], EVAL: [], TEST: []}
+            for split, number in rows:
+                numbers[split].append(number)
+            total = sum(map(len, numbers.values()))
+            if total < 2:
+                few.append(f"{name!r} ({total})")
+                continue
+            if not numbers[TRAIN]:
+                if not given <= {"", TRAIN}:
+                    untrained.append(repr(name))
+                    continue
+                fullest = max(numbers.values(), key=len)
+                numbers[TRAIN].append(fullest.pop())
+                base.execute("UPDATE images SET split = ? WHERE number = ?", (TRAIN, numbers[TRAIN][0]))
+            for split, enough in _ENOUGH_FOR.items():
+                if not numbers[split] and split not in given and total >= enough and len(numbers[TRAIN]) > 1:
+                    number = numbers[TRAIN].pop(0)
+                    base.execute("UPDATE images SET split = ? WHERE number = ?", (split, number))
+        if few:
+            raise DataRejected(
+                f"a class needs two different images that can be read, one to learn from and one to be judged on; too "
+                f"few has {', '.join(few)}. Add images, or remove the class."
+            )
+        if untrained:
+            raise DataRejected(f"no image to learn from has class {', '.join(untrained)}. Add some to split train.")
+
+    def natural_shape(self) -> tuple[int, int, int]:
+        """The size that all good images have, if it is one and small, else 64 x 64; grey only where all are."""
+        with self._open() as base:
+            sizes = base.execute("SELECT DISTINCT height, width FROM images WHERE split != '' LIMIT 2").fetchall()
+            [all_grey] = base.execute("SELECT MIN(grey) FROM images WHERE split != ''").fetchone()
+        height, width = sizes[0] if len(sizes) == 1 and max(sizes[0]) <= 64 else (64, 64)
+        return height, width, 1 if all_grey else 3
+
+    def split_of_files(self, split: str, first: int, count: int) -> list[tuple[str, str]]:
+        """Files and classes of a split, in an order that is as good as random and changes little when others come."""
+        with self._open() as base:
+            return base.execute(
+                "SELECT file, class FROM images WHERE split = ? ORDER BY digest LIMIT ? OFFSET ?", (split, count, first)
+            ).fetchall()
+
+    def problems(self, most: int = -1) -> list[tuple[str, str]]:
+        """The files that cannot be used, or not again, and why."""
+        with self._open() as base:
+            return base.execute(
+                "SELECT file, problem FROM images WHERE problem != '' ORDER BY file LIMIT ?", (most,)
+            ).fetchall()
+
+    def write_csv(self, path: Path) -> None:
+        """All files with what became of them; `looks` is equal where images look alike."""
+        with self._open() as base, open(path, "w", encoding="utf-8", newline="", errors="surrogateescape") as file:
+            writer = csv.writer(file)
+            writer.writerow(_COLUMNS)
+            writer.writerows(base.execute(f"SELECT {', '.join(_COLUMNS)} FROM images ORDER BY file"))
+
+
+def splits_before(path: Path) -> dict[str, str]:
+    """The split of each content, of what `Index.write_csv` wrote; none where there is no such file."""
+    if not path.is_file():
+        return {}
+    with open(path, encoding="utf-8", newline="", errors="surrogateescape") as file:
+        rows: Iterable[dict[str, Any]] = csv.DictReader(file)
+        return {row["digest"]: row["split"] for row in rows if row["split"]}

@@ -1,0 +1,75 @@
+"""Looks at each image file: whether all that reads it later will be able to, and what it shows."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import stat
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+import apache_beam as beam
+import tensorflow as tf
+
+from mnist_tfx.components.datasets.images.index import Finding, Index
+
+MAX_PIXELS = 64_000_000  # decoded, 200 MB: what is larger is a mistake, or made to exhaust memory
+MAX_BYTES = 128 * 2**20
+_KINDS = ("PNG", "JPEG", "BMP", "GIF", "MPO")  # Pillow's names; MPO: a JPEG of some cameras, with more images behind it
+
+
+class Inspect(beam.DoFn):
+    """Looks at the files of one range of numbers, and leaves a JSON file with what was found."""
+
+    def __init__(self, index: str, folder: str, findings: str) -> None:
+        """Takes the index's path, the source's folder and a folder for the findings."""
+        self._index, self._folder, self._findings = index, folder, findings
+
+    def process(self, numbers: tuple[int, int]) -> Iterator[int]:
+        """Yields how many files they were."""
+        files = Index(Path(self._index)).files(*numbers)
+        found = [asdict(inspect_file(number, Path(self._folder, file))) for number, file in files]
+        target = Path(self._findings, f"{numbers[0]}.json")
+        partial = target.with_suffix(".partial")
+        partial.write_text(json.dumps(found))
+        partial.replace(target)
+        yield len(found)
+
+
+def inspect_file(number: int, path: Path) -> Finding:
+    """Reads and decodes one file, with the decoder that training and serving use."""
+    import imagehash
+    from PIL import Image
+
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            return Finding(number, problem="is no file")
+        if status.st_size > MAX_BYTES:
+            return Finding(number, problem=f"is larger than {MAX_BYTES // 2**20} MiB")
+        content = path.read_bytes()
+    except OSError as error:
+        return Finding(number, problem=f"cannot be read: {error.strerror}")
+    if not content:
+        return Finding(number, problem="is empty")
+    try:
+        with Image.open(io.BytesIO(content)) as header:  # decodes nothing yet
+            kind, pixels = header.format, header.width * header.height
+    except Image.DecompressionBombError:
+        kind, pixels = "PNG", MAX_PIXELS + 1
+    except Exception:  # Pillow's readers raise what damaged headers make them
+        return Finding(number, problem="is no image, or its beginning is damaged")
+    if kind not in _KINDS:
+        return Finding(number, problem=f"is a {kind} image: convert it to PNG or JPEG")
+    if pixels > MAX_PIXELS:
+        return Finding(number, problem=f"has more than {MAX_PIXELS:,} pixels")
+    try:
+        image = tf.io.decode_image(content, channels=0, expand_animations=False).numpy()
+    except tf.errors.InvalidArgumentError:
+        return Finding(number, problem="is truncated or damaged")
+    grey = image.shape[2] < 3 or bool((image[..., :1] == image[..., 1:3]).all())
+    looks = imagehash.phash(Image.fromarray(image[..., 0] if grey else image[..., :3]))
+    digest = hashlib.sha256(content).hexdigest()
+    return Finding(number, digest, str(looks), *image.shape[:2], grey)

@@ -1,0 +1,128 @@
+"""Which image files there are, and of which class and split they are said to be."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import os
+import unicodedata
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from mnist_tfx.contract.errors import UsageError
+from mnist_tfx.contract.names import EVAL, TEST, TRAIN
+
+# What people call the splits' folders.
+_SPLITS = {"train": TRAIN, "training": TRAIN, "val": EVAL, "valid": EVAL, "validation": EVAL, "eval": EVAL, "test": TEST}
+_LEFT_BY_SYSTEMS = {"thumbs.db", "desktop.ini", "__macosx"}
+_COLUMNS = ("file", "label")
+
+
+@dataclass(frozen=True)
+class ImageSource:
+    """Where the files are: `folder`, and the CSV file with columns file, label and perhaps split, if there is one."""
+
+    folder: Path
+    labels: Path | None = None
+
+
+@dataclass(frozen=True)
+class ListedImage:
+    """A file, by its path from the source's folder; `split` is empty where nothing says which."""
+
+    file: str
+    class_name: str
+    split: str
+
+
+def list_images(source: ImageSource) -> Iterator[ListedImage]:
+    """All files but the hidden ones, and those that file managers leave, in order of class and name.
+
+    Raises:
+        UsageError: there are no folders by class, or the CSV file is none.
+    """
+    if not source.folder.is_dir():
+        raise UsageError(f"there is no folder {source.folder}.")
+    if source.labels is not None:
+        yield from _of_csv(source.labels)
+        return
+    folders = _folders(source.folder)
+    splits = {folder: _SPLITS[folder.name.lower()] for folder in folders if folder.name.lower() in _SPLITS}
+    if TRAIN not in splits.values() or len(splits) < len(folders):
+        splits = {source.folder: ""}
+    found = False
+    for folder, split in splits.items():
+        for class_folder in _folders(folder):
+            name = _class_name(class_folder.name, str(class_folder))
+            for path in _files(class_folder):
+                found = True
+                yield ListedImage(str(path.relative_to(source.folder)), name, split)
+    if not found:
+        raise UsageError(
+            f"{source.folder} holds no folders with files: it must have one folder for each class, named like the "
+            "class, with its images inside; or folders train, val and test with such folders. Or name a CSV file with "
+            "columns file and label: --csv FILE."
+        )
+
+
+def listing_digest(source: ImageSource) -> str:
+    """Changes where a file comes, goes or changes: SHA-256, in hex, over names, classes, sizes and times."""
+    digest = hashlib.sha256()
+    for image in list_images(source):
+        try:
+            stat = (source.folder / image.file).stat()
+            seen = (stat.st_size, stat.st_mtime_ns)
+        except OSError:
+            seen = (0, 0)
+        digest.update(repr((image, seen)).encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()
+
+
+def _of_csv(path: Path) -> Iterator[ListedImage]:
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            first = file.readline()
+            file.seek(0)
+            rows = csv.DictReader(file, delimiter=";" if first.count(";") > first.count(",") else ",")
+            if not set(_COLUMNS) <= set(rows.fieldnames or ()):
+                raise UsageError(
+                    f"{path} has the columns {', '.join(rows.fieldnames or ()) or '(none)'}; it must have file and "
+                    "label, and may have split (train, val, test)."
+                )
+            for row in rows:
+                at = f"{path}, line {rows.line_num}"
+                given = (row.get("split") or "").strip().lower()
+                if given and given not in _SPLITS:
+                    raise UsageError(f"{at}: split {given!r} is none of train, val and test.")
+                if not row["file"] or not row["label"]:
+                    raise UsageError(f"{at}: file or label is empty.")
+                yield ListedImage(row["file"].strip(), _class_name(row["label"].strip(), at), _SPLITS.get(given, ""))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UsageError(f"cannot read {path} as CSV in UTF-8: {error}.") from error
+
+
+def _class_name(name: str, at: str) -> str:
+    """Composed (NFC), as one and the same name comes decomposed from some file systems."""
+    if not name.isprintable():
+        raise UsageError(f"{at!r}: a class cannot have a name with line breaks or control characters, or no text.")
+    return unicodedata.normalize("NFC", name)
+
+
+def _folders(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.is_dir() and _counts(path.name))
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    for root, folders, names in os.walk(folder, followlinks=True):
+        folders[:] = sorted(name for name in folders if _counts(name))
+        yield from (Path(root, name) for name in sorted(names) if _counts(name))
+
+
+def _counts(name: str) -> bool:
+    return not name.startswith(".") and name.lower() not in _LEFT_BY_SYSTEMS
+
+
+def class_names(images: Iterable[ListedImage]) -> tuple[str, ...]:
+    """Of all images, sorted."""
+    return tuple(sorted({image.class_name for image in images}))

@@ -1,0 +1,174 @@
+"""From image files to a prepared dataset: listed, looked at, divided, fitted to one size and written as TFDS does."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from mnist_tfx.components.datasets.errors import NotPrepared
+from mnist_tfx.components.datasets.images.index import Decided, Finding, Index, splits_before
+from mnist_tfx.components.datasets.images.listing import ImageSource, list_images, listing_digest
+from mnist_tfx.components.datasets.incoming import incoming_folder, publish
+from mnist_tfx.components.datasets.prepared import PreparedDataset, load_prepared
+from mnist_tfx.components.datasets.progress import Progress, silent
+from mnist_tfx.contract.cpus import cpu_count
+from mnist_tfx.contract.errors import DataRejected
+
+FILES = "images.csv"  # beside the dataset: what became of each file
+_RECORD = "import.json"
+_CHUNK = 256
+_SHOWN = 10
+
+
+@dataclass(frozen=True)
+class Imported:
+    """A dataset made of image files, and what became of them."""
+
+    dataset: PreparedDataset
+    decided: Decided
+    problems: tuple[tuple[str, str], ...]  # the first of the files that are not in it, and why
+
+    @property
+    def files(self) -> Path:
+        """The CSV file that lists all."""
+        return self.dataset.data_dir / self.dataset.name / self.dataset.version / FILES
+
+
+def prepare_images(
+    name: str,
+    source: ImageSource,
+    data_dir: Path,
+    *,
+    image_shape: tuple[int, int, int] | None = None,
+    max_unreadable: float = 1.0,
+    progress: Progress = silent,
+) -> Imported:
+    """Makes a dataset of the files as they are now; at once where nothing has changed since the last time.
+
+    Another state of the files is another version, 1.0.N; an image that was in split test stays there.
+
+    Args:
+        name: the dataset's.
+        source: where the files are.
+        data_dir: the TFDS data_dir that it is written to.
+        image_shape: height, width and channels that each image is fitted to; None: as they are, or the last time were.
+        max_unreadable: the share of files that may be damaged.
+        progress: is told how far the work is.
+
+    Raises:
+        UsageError: the source holds no images by class.
+        DataRejected: a class has too few images, or too many files are damaged. Nothing was written.
+    """
+    progress("listing the files")
+    listing = listing_digest(source)
+    last = _last(name, data_dir)
+    if last is None or not _is_of(last, listing, image_shape):
+        with incoming_folder(data_dir, progress) as incoming:
+            last = _import(name, source, listing, last, image_shape, max_unreadable, data_dir, incoming, progress)
+    _check_share(last.decided.unreadable, last.decided.files, max_unreadable, last.problems)
+    return last
+
+
+def _last(name: str, data_dir: Path) -> Imported | None:
+    try:
+        dataset = load_prepared(name, None, data_dir)
+        record = json.loads((data_dir / name / dataset.version / _RECORD).read_text())
+    except (NotPrepared, OSError, ValueError):
+        return None
+    problems = tuple((file, problem) for file, problem in record["problems"])
+    return Imported(dataset, Decided(**record["decided"]), problems)
+
+
+def _is_of(imported: Imported, listing: str, image_shape: tuple[int, int, int] | None) -> bool:
+    record = json.loads((imported.files.parent / _RECORD).read_text())
+    return record["listing"] == listing and image_shape in (None, imported.dataset.image_shape)
+
+
+def _import(
+    name: str,
+    source: ImageSource,
+    listing: str,
+    last: Imported | None,
+    image_shape: tuple[int, int, int] | None,
+    max_unreadable: float,
+    data_dir: Path,
+    incoming: Path,
+    progress: Progress,
+) -> Imported:
+    import apache_beam as beam
+
+    from mnist_tfx.components.datasets.images.inspect import Inspect
+    from mnist_tfx.components.datasets.images.write import WriteShard, plan_shards, write_metadata
+
+    index, findings = Index(incoming / "index.sqlite"), incoming / "findings"
+    count = index.fill(list_images(source))
+    findings.mkdir()
+    chunks = [(first, min(first + _CHUNK, count + 1)) for first in range(1, count + 1, _CHUNK)]
+    with _told("looking at the images", findings, "*.json", len(chunks), progress):
+        _run(chunks, beam.ParDo(Inspect(str(index.path), str(source.folder), str(findings))))
+    index.take(Finding(**row) for path in findings.iterdir() for row in json.loads(path.read_text()))
+    problems = tuple(index.problems(_SHOWN))
+    unreadable = len(index.problems())
+    _check_share(unreadable, count, max_unreadable, problems)
+    decided = index.decide(splits_before(last.files) if last else {})
+    number = int(last.dataset.version.rpartition(".")[2]) + 1 if last else 0
+    folder = incoming / f"1.0.{number}"
+    folder.mkdir()
+    shape = image_shape or (last.dataset.image_shape if last else index.natural_shape())
+    shards = plan_shards(name, folder, decided)
+    with _told("fitting and writing the images", folder, "*.tfrecord-*", len(shards), progress):
+        _run(shards, beam.ParDo(WriteShard(str(index.path), str(source.folder), decided.classes, shape)))
+    write_metadata(name, folder, decided, shape, shards)
+    index.write_csv(folder / FILES)
+    problems = tuple(index.problems(_SHOWN))
+    record: dict[str, Any] = {"listing": listing, "decided": asdict(decided), "problems": problems}
+    (folder / _RECORD).write_text(json.dumps(record, indent=2))
+    publish(folder, data_dir / name / folder.name, incoming)
+    return Imported(load_prepared(name, folder.name, data_dir), decided, problems)
+
+
+def _check_share(unreadable: int, files: int, limit: float, problems: Sequence[tuple[str, str]]) -> None:
+    if unreadable > limit * files:
+        listed = "\n".join(f"  {file} {problem}" for file, problem in problems)
+        raise DataRejected(
+            f"{unreadable} of {files} image files cannot be read, more than data.max_unreadable = {limit:g} allows. "
+            f"Replace or remove them, or raise the limit.\n{listed}" + ("\n  ..." if unreadable > len(problems) else "")
+        )
+
+
+def _run(items: Sequence[Any], work: Any) -> None:
+    """On all cores of this machine, where the files are."""
+    import apache_beam as beam
+    from apache_beam.options.pipeline_options import PipelineOptions
+
+    arguments = [
+        "--runner=apache_beam.runners.portability.fn_api_runner.FnApiRunner",
+        "--direct_running_mode=multi_threading",
+        f"--direct_num_workers={cpu_count()}",
+    ]
+    with beam.Pipeline(options=PipelineOptions(arguments)) as pipeline:
+        _ = pipeline | beam.Create(items) | beam.Reshuffle() | work
+
+
+@contextmanager
+def _told(stage: str, folder: Path, pattern: str, total: int, progress: Progress) -> Iterator[None]:
+    """Inside, how many of the files are in the folder is told twice a second."""
+    done = threading.Event()
+
+    def watch() -> None:
+        while not done.wait(0.5):
+            progress(stage, sum(1 for _ in folder.glob(pattern)), total)
+
+    progress(stage, 0, total)
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        done.set()
+        watcher.join()
