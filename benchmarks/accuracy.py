@@ -26,7 +26,8 @@ from benchmarks.our_pipeline import COMMAND
 from mnist_tfx.components.settings import OF_OPTIMIZERS
 from mnist_tfx.contract.cpus import cpu_count
 from mnist_tfx.pipeline.home import Home
-from mnist_tfx.pipeline.recipes import MAIN_DATASETS, Recipe, load_recipe, recipe_files
+from mnist_tfx.pipeline.projects import MAIN_DATASETS, shipped
+from mnist_tfx.pipeline.recipes import Recipe, load_recipe
 
 RESULTS = Path(__file__).with_suffix(".json")
 PAGE = Path(__file__).with_suffix(".md")
@@ -73,7 +74,9 @@ class Row:
 
 def measured_recipes() -> list[tuple[str, str]]:
     """Dataset and name of every recipe that the table has."""
-    return [(dataset, name) for dataset in MAIN_DATASETS for name in recipe_files(dataset) if name not in NOT_MEASURED]
+    return [
+        (dataset, name) for dataset in MAIN_DATASETS for name in shipped(dataset).recipes if name not in NOT_MEASURED
+    ]
 
 
 def settings_digest(recipe: Recipe) -> str:
@@ -154,7 +157,7 @@ def write(results: list[Result]) -> None:
     RESULTS.write_text("[\n" + ",\n".join(f"  {json.dumps(asdict(each))}" for each in ordered) + "\n]\n")
     PAGE.write_text(_TABLE.sub(lambda _: table(ordered), PAGE.read_text()))
     for row in rows(ordered):
-        path = recipe_files(row.dataset)[row.recipe]
+        path = shipped(row.dataset).recipes[row.recipe]
         path.write_text(_HEADER.sub(row.header(), path.read_text(), count=1))
 
 

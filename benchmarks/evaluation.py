@@ -23,7 +23,7 @@ from mnist_tfx.components.beam_arguments import beam_arguments
 from mnist_tfx.components.evaluator.config import evaluation_config
 from mnist_tfx.components.settings import BeamSettings, EvaluationSettings
 from mnist_tfx.pipeline.home import Home
-from mnist_tfx.pipeline.schemas import SCHEMAS
+from mnist_tfx.pipeline.projects import shipped
 
 _CLASSES = 10
 
@@ -85,7 +85,7 @@ def main() -> int:
     examples = sorted(home.runs(args.dataset).glob("*/TfdsExampleGen/examples/*/Split-test"))
     if not versions or not examples:
         sys.exit(f"no run of {args.dataset} in {home.root}: run `mnist-tfx run --dataset {args.dataset}` first.")
-    schema = SCHEMAS / args.dataset / "schema.pbtxt"
+    schema = shipped(args.dataset).schema_file
     times = {
         name: seconds(config, versions[-1], f"{examples[-1]}/*", schema)
         for name, config in (("ours", own_config()), ("TFMA's own", tfma_config()))

@@ -32,15 +32,31 @@ class Splits(Section):
 
 
 class DataSettings(Section):
-    """Which TFDS dataset, and how it is divided."""
+    """Which dataset, where it comes from, and how it is divided."""
 
-    dataset: str
+    dataset: str  # its name in TFDS, or the one that images of one's own get
     version: str | None = None  # None: the newest that TFDS knows
+    images: str = ""  # a folder of image files by class, of which the dataset is made; empty: TFDS makes it
+    labels: str = ""  # a CSV file with columns file and label: the classes of the files in `images`
+    max_unreadable: Fraction = 0.05  # the share of image files that may be damaged
+    data_dir: str = ""  # a TFDS data_dir where it lies prepared; empty: the home's, or that of TFDS_DATA_DIR
+    builder: str = ""  # a TFDS builder of one's own: package.module:Class, or file.py:Class
     splits: Splits = Splits()
     image_shape: tuple[Positive, Positive, Literal[1, 3]] = (28, 28, 1)  # height, width, channels
+    resize: tuple[Positive, Positive] | None = None  # height and width that images of any size are fitted to
     shards: Positive = 2  # files per split: the unit of parallel work
     # Which model's data these must not have drifted from.
     drift_reference: Literal["live", "none"] = "live"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _shape_follows_resize(cls, given: Any) -> Any:
+        if not isinstance(given, dict) or not isinstance(resize := given.get("resize"), list | tuple):
+            return given
+        return {
+            **given,
+            "image_shape": (*resize, *tuple(given.get("image_shape", cls.model_fields["image_shape"].default))[2:]),
+        }
 
 
 class TransformSettings(Section):

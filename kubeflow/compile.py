@@ -16,8 +16,8 @@ from mnist_tfx.kubeflow.machines import Resources
 from mnist_tfx.kubeflow.profiles import Profile, VertexProfile
 from mnist_tfx.kubeflow.rules import COMMAND
 from mnist_tfx.kubeflow.verdict import PARAMETER as VERDICT
+from mnist_tfx.pipeline.projects import Project
 from mnist_tfx.pipeline.recipes import Recipe
-from mnist_tfx.pipeline.schemas import curated_schema, schema_digest
 
 if TYPE_CHECKING:
     from mnist_tfx.components.datasets.prepared import PreparedDataset
@@ -71,25 +71,25 @@ def check_ending(profile: Profile, output: Path) -> None:
         )
 
 
-def uploads(dataset: PreparedDataset, profile: Profile) -> list[Upload]:
+def uploads(dataset: PreparedDataset, project: Project, profile: Profile) -> list[Upload]:
     """What the pipeline reads that is not made by it: the prepared dataset and its schema."""
-    paths = cluster_paths(dataset.name, profile)
+    paths = cluster_paths(project, profile)
     folder = f"{dataset.name}/{dataset.version}"
     return [
         Upload(dataset.data_dir / folder, f"{paths.data_dir}/{folder}"),
-        Upload(curated_schema(dataset.name), paths.schema_file),
+        Upload(project.schema_file, paths.schema_file),
     ]
 
 
-def cluster_paths(dataset: str, profile: Profile) -> Paths:
+def cluster_paths(project: Project, profile: Profile) -> Paths:
     """Every path of the pipeline, under the profile's roots; laid out as in a home."""
     from mnist_tfx.pipeline.dag import Paths
 
-    root = profile.data_root()
+    root, dataset = profile.data_root(), project.dataset
     return Paths(
         pipeline_root=f"{profile.root}/runs/{dataset}",
         data_dir=f"{root}/datasets",
-        schema_file=f"{root}/schemas/{dataset}/{schema_digest(dataset)}/schema.pbtxt",
+        schema_file=f"{root}/schemas/{dataset}/{project.schema_digest()}/schema.pbtxt",
         training_backup="",  # runs may overlap: each keeps its own
         serving=f"{root}/serving/{dataset}",
     )
@@ -109,7 +109,7 @@ def _job(dataset: PreparedDataset, recipe: Recipe, profile: Profile) -> dict[str
             "on a cluster, Beam's settings are the profile's: leave [beam] out of the recipe, and write it in the "
             "profile or as --profile-set beam.runner=dataflow."
         )
-    paths = cluster_paths(dataset.name, profile)
+    paths = cluster_paths(recipe.project, profile)
     pipeline = create_pipeline(
         recipe.model_copy(update={"beam": profile.beam_settings()}), dataset, paths, enable_cache=profile.cache
     )

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from mnist_tfx.components.disk import disk_error
 from mnist_tfx.contract.errors import PipelineError
+from mnist_tfx.pipeline.commands.options.project import add_project_argument, choose_project
 from mnist_tfx.pipeline.home import Home
 
 if TYPE_CHECKING:
@@ -24,7 +25,9 @@ if TYPE_CHECKING:
 # Each is a module of pipeline.commands with SUMMARY, EXAMPLE, add_arguments(parser) and run(args) -> exit code.
 COMMANDS = (
     "doctor",
+    "init",
     "data",
+    "schema",
     "run",
     "recipes",
     "lr-find",
@@ -69,6 +72,7 @@ def build_parser() -> argparse.ArgumentParser:
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         module.add_arguments(subparser)
+        add_project_argument(subparser)
         subparser.set_defaults(run=module.run)
     return parser
 
@@ -77,6 +81,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; returns its exit code."""
     args = build_parser().parse_args(argv)
     try:
+        choose_project(args)
         with _checked_output():
             return int(args.run(args))
     except PipelineError as error:

@@ -93,6 +93,10 @@ def create_pipeline(
         data_dir=paths.data_dir,
         splits=recipe.data.splits,
         shards=recipe.data.shards,
+        # What has the size already is not decoded.
+        fit_to=recipe.data.image_shape
+        if recipe.data.resize and dataset.image_shape != recipe.data.image_shape
+        else None,
     )
     schema = ImportSchemaGen(schema_file=paths.schema_file)
     statistics = StatisticsGen(

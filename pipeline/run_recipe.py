@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from mnist_tfx.components.report.run import Run
 from mnist_tfx.contract.errors import PipelineError
+from mnist_tfx.pipeline.data import prepare_dataset
 from mnist_tfx.pipeline.home import Home
 from mnist_tfx.pipeline.log_capture import output_to
 from mnist_tfx.pipeline.running.loading import collector_paused
@@ -81,16 +82,6 @@ def run_until(component: str, recipe: Recipe, home: Home, *, enable_cache: bool 
     return PartialRun(planned.log_file.parent, planned.config, outputs)
 
 
-def prepare_dataset(recipe: Recipe, home: Home) -> PreparedDataset:
-    """The recipe's dataset, fetched or made if need be, with its progress on stderr."""
-    from mnist_tfx.components.datasets.prepare import prepare
-    from mnist_tfx.pipeline.running.data_progress import shown_progress
-
-    settings = recipe.data
-    with shown_progress(settings.dataset) as progress, output_to(home.root / "data.log"):
-        return prepare(settings.dataset, home.datasets, version=settings.version, progress=progress)
-
-
 @dataclass(frozen=True)
 class _Planned:
     """A run that is described but not begun."""
@@ -134,12 +125,11 @@ def _plan(recipe: Recipe, dataset: PreparedDataset, home: Home, *, enable_cache:
         with collector_paused():
             from mnist_tfx.components.infra_validator.local_server import foreign_server
             from mnist_tfx.pipeline.dag import Paths, create_pipeline
-            from mnist_tfx.pipeline.schemas import snapshot_schema
         write_plan(recipe, dataset, folder)
         paths = Paths(
             pipeline_root=str(folder),
-            data_dir=str(home.datasets),
-            schema_file=str(snapshot_schema(dataset.name, home.cache("schemas"))),
+            data_dir=str(dataset.data_dir),
+            schema_file=str(recipe.project.snapshot_schema(home.cache("schemas"))),
             training_backup=str(home.cache("training_backup") / dataset.name),
             serving=str(home.serving(dataset.name)),
         )

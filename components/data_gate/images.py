@@ -51,7 +51,7 @@ class BadImages:
                 f"{len(self.wrong_shape)} of {self.total} images in {name} are not "
                 f"{' x '.join(map(str, expected))} (record {self.wrong_shape[0]} is "
                 f"{' x '.join(map(str, self.example_shape))})",
-                "correct the source, or data.image_shape in the recipe.",
+                "correct the source, or data.image_shape in the recipe; data.resize = [H, W] fits images of any size.",
             )
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import importlib.util
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,27 +23,69 @@ _NEAREST = 8  # names shown for an unknown one, of TFDS's several hundred
 _REPORT_EVERY = 500  # examples between two reports of progress
 
 
-def find_builder(name: str) -> tuple[BuilderClass, str | None]:
+def find_builder(name: str, own: str = "") -> tuple[BuilderClass, str | None]:
     """The builder class of `builder` or `builder/configuration`, and the configuration. Uses no network.
 
+    Args:
+        name: the dataset's.
+        own: where a class of the user's own is, `package.module:Class` or `file.py:Class`; empty: it is TFDS's.
+
     Raises:
-        UsageError: TFDS has no such builder or configuration, or it has configurations and none is named.
+        UsageError: there is no such builder or configuration, or it has configurations and none is named.
     """
-    import tensorflow_datasets as tfds
 
     check_name(name)
     base, _, config = name.partition("/")
-    known = tfds.list_builders(with_community_datasets=False)  # the others are listed in a bucket
-    if base not in known:
-        nearest = difflib.get_close_matches(base, known, n=_NEAREST, cutoff=0.5)
-        raise unknown_name("dataset", base, {*nearest, *DATASETS})
-    cls = tfds.builder_cls(base)
+    cls = import_builder(own) if own else _builder_of_tfds(base)
+    if cls.name != base:
+        raise UsageError(f"the builder {own} makes dataset {cls.name!r}, not {base!r}: correct data.dataset.")
     configs = [each.name for each in cls.BUILDER_CONFIGS]
     if config and config not in configs:
         raise unknown_name(f"configuration of dataset {base!r}", config, configs or ["(it has none)"])
     if configs and not config:
         raise UsageError(f"dataset {base!r} has configurations. Name one: {', '.join(f'{base}/{c}' for c in configs)}.")
     return cls, config or None
+
+
+def _builder_of_tfds(name: str) -> BuilderClass:
+    import tensorflow_datasets as tfds
+
+    known = tfds.list_builders(with_community_datasets=False)  # the others are listed in a bucket
+    if name not in known:
+        nearest = difflib.get_close_matches(name, known, n=_NEAREST, cutoff=0.5)
+        raise UsageError(
+            f"{unknown_name('dataset', name, {*nearest, *DATASETS})} One of your own: data.data_dir=DIR (or "
+            "TFDS_DATA_DIR) where it lies prepared, or data.builder=package.module:Class or file.py:Class."
+        )
+    return tfds.builder_cls(name)
+
+
+def import_builder(own: str) -> BuilderClass:
+    """The class at `package.module:Class` or `file.py:Class`.
+
+    Raises:
+        UsageError: it cannot be imported, or is no TFDS builder.
+    """
+    import tensorflow_datasets as tfds
+
+    place, _, name = own.rpartition(":")
+    try:
+        if place.endswith(".py"):
+            spec = importlib.util.spec_from_file_location(Path(place).stem, place)
+            assert spec is not None and spec.loader is not None
+            module = importlib.util.module_from_spec(spec)
+            sys.modules[spec.name] = module  # TFDS looks its builders' modules up there
+            spec.loader.exec_module(module)
+        else:
+            module = importlib.import_module(place)
+        cls = getattr(module, name)
+    except (ImportError, AttributeError, ValueError, OSError, SyntaxError) as error:
+        raise UsageError(
+            f"cannot import the builder {own!r}: {error}. Write package.module:Class or file.py:Class."
+        ) from error
+    if not (isinstance(cls, type) and issubclass(cls, tfds.core.DatasetBuilder)):
+        raise UsageError(f"{own!r} is no TFDS builder: it must be a subclass of tfds.core.DatasetBuilder.")
+    return cls
 
 
 def open_builder(cls: BuilderClass, config: str | None, version: str | None, data_dir: Path) -> Any:

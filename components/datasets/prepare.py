@@ -37,6 +37,7 @@ def prepare(
     *,
     version: str | None = None,
     source: Path | None = None,
+    builder: str = "",
     progress: Progress | None = None,
 ) -> PreparedDataset:
     """Makes sure that a dataset lies prepared and complete in `data_dir`; at once where it already does.
@@ -47,6 +48,7 @@ def prepare(
         version: None means the newest prepared one, else the one that this TFDS makes.
         source: a folder with the four IDX files, to be read instead of any download. Not looked at where the dataset is
             already prepared.
+        builder: where a builder of the user's own is, `package.module:Class` or `file.py:Class`; empty: it is TFDS's.
         progress: is told how far the work is.
 
     Raises:
@@ -56,7 +58,7 @@ def prepare(
             a reason of this machine's or of ours, which the message names.
     """
     try:
-        return _prepare(name, data_dir, version, source, progress or silent)
+        return _prepare(name, data_dir, version, source, builder, progress or silent)
     except PipelineError:
         raise
     except Exception as error:
@@ -70,11 +72,13 @@ def prepare(
         ) from error
 
 
-def _prepare(name: str, data_dir: Path, version: str | None, source: Path | None, report: Progress) -> PreparedDataset:
+def _prepare(
+    name: str, data_dir: Path, version: str | None, source: Path | None, own: str, report: Progress
+) -> PreparedDataset:
     try:
         return load_prepared(name, version, data_dir)
     except NotPrepared:
-        cls, config = find_builder(name)
+        cls, config = find_builder(name, own)
     if source is not None and not reads_idx_files(cls):
         raise UsageError(f"dataset {name!r} is not made of MNIST's four IDX files, so --from cannot be used with it.")
     with incoming_folder(data_dir, report) as incoming:

@@ -5,6 +5,7 @@ Not file-based and without a driver of its own, so that it runs on Kubeflow Pipe
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from tfx.dsl.components.base.base_beam_component import BaseBeamComponent
@@ -27,6 +28,7 @@ class TfdsExampleGenSpec(ComponentSpec):
         "data_dir": ExecutionParameter(type=str),
         "splits": ExecutionParameter(type=str),  # JSON: split -> TFDS slicing notation
         "shards": ExecutionParameter(type=int),
+        "fit_to": ExecutionParameter(type=str),  # JSON: [height, width, channels], or null
     }
     INPUTS: dict[str, ChannelParameter] = {}
     OUTPUTS = {"examples": ChannelParameter(type=Examples)}
@@ -42,7 +44,15 @@ class TfdsExampleGen(BaseBeamComponent):
     EXECUTOR_SPEC = BeamExecutorSpec(Executor)
 
     def __init__(
-        self, *, dataset: str, version: str, fingerprint: str, data_dir: str | Path, splits: Splits, shards: int
+        self,
+        *,
+        dataset: str,
+        version: str,
+        fingerprint: str,
+        data_dir: str | Path,
+        splits: Splits,
+        shards: int,
+        fit_to: tuple[int, int, int] | None = None,
     ) -> None:
         """Reads `dataset:version` as prepared in the TFDS `data_dir`.
 
@@ -54,6 +64,8 @@ class TfdsExampleGen(BaseBeamComponent):
             data_dir: the TFDS data_dir: a folder, or any path that TensorFlow's file layer reads.
             splits: what each split reads.
             shards: files per split, which is also the unit of parallel work.
+            fit_to: height, width and channels that every image is fitted to, as a request's image is; None: the images
+                stay as they are.
         """
         super().__init__(
             spec=TfdsExampleGenSpec(
@@ -63,6 +75,7 @@ class TfdsExampleGen(BaseBeamComponent):
                 data_dir=str(data_dir),
                 splits=splits.model_dump_json(),
                 shards=shards,
+                fit_to=json.dumps(fit_to),
                 examples=OutputChannel(Examples, self, "examples"),
             )
         )

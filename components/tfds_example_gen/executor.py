@@ -21,6 +21,7 @@ from tfx.types import artifact_utils
 from mnist_tfx.components.datasets.prepared import PreparedDataset, load_prepared
 from mnist_tfx.components.settings import Splits
 from mnist_tfx.components.step import Artifacts, Step
+from mnist_tfx.components.transform.images import fit_image
 from mnist_tfx.contract.cpus import cpu_count
 from mnist_tfx.contract.errors import DataRejected, UsageError
 from mnist_tfx.contract.names import IMAGE, LABEL, SPLITS
@@ -66,7 +67,10 @@ class Executor(Step, BaseBeamExecutor):
                 pipeline
                 | "Shards" >> beam.Create(shards)
                 | "Spread" >> beam.Reshuffle()
-                | "WriteShard" >> beam.ParDo(WriteShard(_folder(dataset), dataset.image_key, dataset.label_key))
+                | "WriteShard"
+                >> beam.ParDo(
+                    WriteShard(_folder(dataset), dataset.image_key, dataset.label_key, json.loads(parameters["fit_to"]))
+                )
             )
         examples.split_names = artifact_utils.encode_split_names(list(SPLITS))
         examples.set_string_custom_property("fingerprint", dataset.fingerprint)
@@ -125,10 +129,15 @@ def count_examples(shards: Sequence[Shard]) -> dict[str, int]:
 
 
 class WriteShard(beam.DoFn):
-    """Reads one `Shard` from TFDS, undecoded, and writes its file; a repeated attempt replaces it whole."""
+    """Reads one `Shard` from TFDS and writes its file; a repeated attempt replaces it whole.
 
-    def __init__(self, dataset_folder: str, image_key: str, label_key: str) -> None:
-        self._folder, self._image_key, self._label_key = dataset_folder, image_key, label_key
+    Images stay encoded as they are, or are fitted to one size and encoded as PNG.
+    """
+
+    def __init__(
+        self, dataset_folder: str, image_key: str, label_key: str, fit_to: tuple[int, int, int] | None
+    ) -> None:
+        self._folder, self._image_key, self._label_key, self._fit_to = dataset_folder, image_key, label_key, fit_to
 
     def process(self, shard: Shard) -> Iterator[int]:
         """Yields the number of examples written."""
@@ -144,7 +153,7 @@ class WriteShard(beam.DoFn):
         yield written
 
     def _read(self, shard: Shard) -> Iterator[bytes]:
-        """Yields serialized tf.Examples, with the image's bytes as TFDS stores them."""
+        """Yields serialized tf.Examples."""
         if shard.start == shard.stop:
             return
         data = tfds.builder_from_directory(self._folder).as_dataset(
@@ -153,6 +162,8 @@ class WriteShard(beam.DoFn):
             shuffle_files=False,
             read_config=_read_config(),
         )
+        if self._fit_to:
+            data = data.map(self._fit, num_parallel_calls=cpu_count())
         example = tf.train.Example()
         image = example.features.feature[IMAGE].bytes_list
         label = example.features.feature[LABEL].int64_list
@@ -161,6 +172,13 @@ class WriteShard(beam.DoFn):
                 image.value[:] = [encoded]
                 label.value[:] = [number]
                 yield example.SerializeToString(deterministic=True)
+
+    @tf.autograph.experimental.do_not_convert
+    def _fit(self, example: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        assert self._fit_to is not None
+        height, width, channels = self._fit_to  # a list, once it was JSON
+        fitted = fit_image(example[self._image_key], (height, width, channels))
+        return example | {self._image_key: tf.io.encode_png(fitted)}
 
 
 def _read_config() -> tfds.ReadConfig:

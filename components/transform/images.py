@@ -57,7 +57,7 @@ def _begins_with(encoded: tf.Tensor, mark: bytes) -> tf.Tensor:
 
 
 def _opaque(pixels: tf.Tensor, encoded: tf.Tensor) -> tf.Tensor:
-    """uint8 [h, w, 1 to 4] to [h, w, 1 or 3], on white. The fourth byte of a BMP's pixel is mostly unused, and left out."""
+    """uint8 [h, w, 1 to 4] to [h, w, 1 or 3], on white. A BMP's fourth byte is mostly unused, and left out."""
     depth = tf.shape(pixels)[2]
     colours = pixels[:, :, : tf.where(depth >= 3, 3, 1)]
 
@@ -101,12 +101,10 @@ def _orientation(encoded: tf.Tensor) -> tf.Tensor:
 
 
 def _exif_orientation(jpeg: tf.Tensor) -> tf.Tensor:
-    """Looks the tag up in the first directory (IFD0) of the TIFF structure that follows `Exif` (TIFF 6.0, section 2)."""
+    """Looks the tag up in the first directory (IFD0) of the TIFF structure after `Exif` (TIFF 6.0, section 2)."""
     content = tf.cast(tf.io.decode_raw(tf.strings.substr(jpeg, 0, _EXIF_REACH), tf.uint8), tf.int32)
     starts = tf.maximum(tf.size(content) - len(_EXIF) + 1, 0)
-    found = tf.where(
-        tf.reduce_all([tf.equal(content[i : starts + i], byte) for i, byte in enumerate(_EXIF)], axis=0)
-    )
+    found = tf.where(tf.reduce_all([tf.equal(content[i : starts + i], byte) for i, byte in enumerate(_EXIF)], axis=0))
 
     def look_up() -> tf.Tensor:
         # Numbers past the end are read as 0, which is no tag.

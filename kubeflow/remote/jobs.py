@@ -27,7 +27,7 @@ def compile_job(
     """
     file = folder / ("pipeline.json" if profile.target == "vertex" else "pipeline.yaml")
     compile_prepared(dataset, recipe, profile, file)
-    return read_job(file, dataset.name, plain_name(recipe_name)), uploads(dataset, profile)
+    return read_job(file, dataset.name, plain_name(recipe_name)), uploads(dataset, recipe.project, profile)
 
 
 def read_job(file: Path, dataset: str, recipe: str) -> Job:

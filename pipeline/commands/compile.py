@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mnist_tfx.contract.errors import UsageError
+from mnist_tfx.pipeline.commands.options.project import project_of
 from mnist_tfx.pipeline.commands.options.remote import (
     TARGETS,
     add_pipeline_arguments,
@@ -27,7 +28,7 @@ EXAMPLE = "mnist-tfx compile --target vertex --dataset mnist --profile vertex-gp
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the options."""
     add_target_arguments(parser, required=False)  # --check needs none of them
-    add_pipeline_arguments(parser, required=False)
+    add_pipeline_arguments(parser)
     parser.add_argument("-o", "--output", metavar="FILE", help="where to write it: .json (Vertex AI) or .yaml")
     parser.add_argument(
         "--run-local",
@@ -84,16 +85,16 @@ def _compile(output: Path, args: argparse.Namespace) -> int:
     backend = args.backend or profile.target
     if args.in_bucket and backend == "kubeflow":
         raise UsageError("--in-bucket goes with --as vertex: Kubeflow's launcher copies with credentials of its own.")
-    recipe = load_recipe(args.dataset, args.recipe, args.set)
+    recipe = load_recipe(project_of(args), args.recipe, args.set)
     home = Home.resolve(args.home)
     with output_to(Path(os.devnull)):  # TensorFlow and TFX are chatty from their import on
-        from mnist_tfx.components.datasets.prepared import load_prepared
         from mnist_tfx.kubeflow.compile import check_ending, compile_prepared, uploads
+        from mnist_tfx.pipeline.data import find_dataset
 
         check_ending(profile, output)
-        dataset = load_prepared(args.dataset, recipe.data.version, home.datasets)
+        dataset = find_dataset(recipe, home)
         compile_prepared(dataset, recipe, profile, output)
-        needed = uploads(dataset, profile)
+        needed = uploads(dataset, recipe.project, profile)
     if not args.run_local:
         _report(output, needed, as_json=args.json)
         return 0

@@ -14,6 +14,7 @@ from mnist_tfx.pipeline.home import Home
 
 if TYPE_CHECKING:
     from mnist_tfx.components.datasets.prepared import PreparedDataset
+    from mnist_tfx.pipeline.projects import Project
 
 SUMMARY = "Fetch, verify and prepare datasets."
 EXAMPLE = "mnist-tfx data prepare --dataset fashion_mnist"
@@ -42,9 +43,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     prepare.add_argument(
         "--dataset",
-        default="all",
         metavar="NAME",
-        help="a TFDS dataset of labeled images, or 'all': mnist and fashion_mnist (default: all)",
+        help="a TFDS dataset of labeled images, or 'all': mnist and fashion_mnist (default: the project's, else all)",
     )
     prepare.add_argument("--home", metavar="DIR", help="where all state lives (default: MNIST_TFX_HOME, else var/)")
     prepare.add_argument(
@@ -61,14 +61,14 @@ def run(args: argparse.Namespace) -> int:
     """Runs `data prepare`, the only verb."""
     from mnist_tfx.components.datasets.published import DATASETS
 
-    if args.dataset == "all" and args.source is not None:
+    if args.dataset in (None, "all") and args.source is not None:
         raise UsageError("--from holds one dataset: name it with --dataset.")
     home = Home.resolve(args.home)
     home.prepare()
-    names = DATASETS if args.dataset == "all" else (args.dataset,)
+    names = DATASETS if args.dataset in (None, "all") else (args.dataset,)
     answers = []
     for name in names:
-        answers.append(_prepare(name, home.datasets, args.source))
+        answers.append(_prepare_project(args.project, home) if args.project else _prepare(name, home, args.source))
         if not args.json:
             print(_line(answers[-1]), flush=True)
     if args.json:
@@ -76,7 +76,16 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _prepare(name: str, data_dir: Path, source: Path | None) -> dict[str, Any]:
+def _prepare_project(project: Project, home: Home) -> dict[str, Any]:
+    """Prepares what the project's recipe names; returns what is printed of it."""
+    from mnist_tfx.pipeline.data import prepare_dataset
+    from mnist_tfx.pipeline.recipes import load_recipe
+
+    start = time.monotonic()
+    return _answer(prepare_dataset(load_recipe(project, "default"), home), time.monotonic() - start, already=False)
+
+
+def _prepare(name: str, home: Home, source: Path | None) -> dict[str, Any]:
     """Prepares one dataset unless it is; returns what is printed of it."""
     from mnist_tfx.components.datasets.errors import NotPrepared
     from mnist_tfx.components.datasets.prepare import prepare
@@ -86,12 +95,16 @@ def _prepare(name: str, data_dir: Path, source: Path | None) -> dict[str, Any]:
 
     start = time.monotonic()
     try:
-        dataset, already = load_prepared(name, None, data_dir), True
+        dataset, already = load_prepared(name, None, home.datasets), True
     except NotPrepared:
-        with shown_progress(name) as progress, output_to(data_dir.parent / "data.log"):
-            dataset, already = prepare(name, data_dir, source=source, progress=progress), False
+        with shown_progress(name) as progress, output_to(home.root / "data.log"):
+            dataset, already = prepare(name, home.datasets, source=source, progress=progress), False
     if already and source is not None:
         print(f"{name}: --from was not looked at, for {_folder(dataset)} is prepared already", file=sys.stderr)
+    return _answer(dataset, time.monotonic() - start, already=already)
+
+
+def _answer(dataset: PreparedDataset, seconds: float, *, already: bool) -> dict[str, Any]:
     return {
         "dataset": dataset.name,
         "version": dataset.version,
@@ -101,7 +114,7 @@ def _prepare(name: str, data_dir: Path, source: Path | None) -> dict[str, Any]:
         "classes": dataset.class_names,
         "fingerprint": dataset.fingerprint,
         "already_prepared": already,
-        "seconds": round(time.monotonic() - start, 1),
+        "seconds": round(seconds, 1),
     }
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from mnist_tfx.components.range_test import MAX_RATE, MIN_RATE, STEPS
 from mnist_tfx.contract.errors import PipelineError, UsageError
+from mnist_tfx.pipeline.commands.options.project import project_of
 from mnist_tfx.pipeline.commands.options.recipe import add_plot_argument, add_recipe_arguments, check_plot_argument
 from mnist_tfx.pipeline.home import Home
 
@@ -49,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
     if args.steps < 50:
         raise UsageError(f"--steps {args.steps}: at least 50 are needed, else noise hides the curve.")
     check_plot_argument(args.output)
-    recipe = load_recipe(args.dataset, args.recipe, args.set)
+    recipe = load_recipe(project_of(args), args.recipe, args.set)
     home = Home.resolve(args.home)
     home.prepare()
     with home.lock():

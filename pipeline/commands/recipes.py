@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 
+from mnist_tfx.pipeline.commands.options.project import project_of
+
 SUMMARY = "the recipes and their settings"
 EXAMPLE = "mnist-tfx recipes --dataset mnist"
 
@@ -17,14 +19,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Prints every recipe: its header, and its settings with the defaults filled in, as `--set` takes them."""
-    from mnist_tfx.pipeline.recipes import dataset_names, flatten, load_recipe, recipe_files
+    from mnist_tfx.pipeline.projects import shipped, shipped_datasets
+    from mnist_tfx.pipeline.recipes import flatten, load_recipe
 
-    found = [
-        (dataset, name, path)
-        for dataset in ([args.dataset] if args.dataset else dataset_names())
-        for name, path in recipe_files(dataset).items()
+    if args.project or args.dataset:
+        projects = [project_of(args)]
+    else:
+        projects = [shipped(dataset) for dataset in shipped_datasets()]
+    loaded = [
+        (project.dataset, name, path, load_recipe(project, name))
+        for project in projects
+        for name, path in project.recipes.items()
     ]
-    loaded = [(dataset, name, path, load_recipe(dataset, name)) for dataset, name, path in found]
     if args.json:
         print(
             json.dumps(

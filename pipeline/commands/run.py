@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from mnist_tfx.pipeline.commands.options.project import project_of
 from mnist_tfx.pipeline.commands.options.recipe import add_recipe_arguments
 from mnist_tfx.pipeline.home import Home
 
@@ -33,15 +34,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Runs each dataset in turn; a rejected one does not keep the others from running."""
     from mnist_tfx.components.datasets.sources import require_sources
-    from mnist_tfx.pipeline.recipes import MAIN_DATASETS, load_recipe
+    from mnist_tfx.pipeline.projects import MAIN_DATASETS, shipped
+    from mnist_tfx.pipeline.recipes import load_recipe
     from mnist_tfx.pipeline.run_recipe import run_whole
     from mnist_tfx.pipeline.runs.views import tell_runs
 
-    datasets = MAIN_DATASETS if args.dataset == "all" else (args.dataset,)
-    recipes = [load_recipe(dataset, args.recipe, [*_PUSH.get(args.push, ()), *args.set]) for dataset in datasets]
+    projects = [shipped(dataset) for dataset in MAIN_DATASETS] if args.dataset == "all" else [project_of(args)]
+    recipes = [load_recipe(project, args.recipe, [*_PUSH.get(args.push, ()), *args.set]) for project in projects]
     home = Home.resolve(args.home)
     home.prepare()
-    require_sources([(recipe.data.dataset, recipe.data.version) for recipe in recipes], home.datasets)
+    require_sources(
+        [(recipe.data.dataset, recipe.data.version) for recipe in recipes if not recipe.data.images], home.datasets
+    )
     with home.lock():
         runs = run_whole(recipes, home, enable_cache=not args.no_cache)
     return tell_runs(runs, as_json=args.json)

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+from mnist_tfx.pipeline.commands.options.project import project_of
 from mnist_tfx.pipeline.commands.options.remote import (
     add_pipeline_arguments,
     add_request_arguments,
@@ -91,7 +92,7 @@ def _create(args: argparse.Namespace, profile: Profile) -> None:
     cron, zone = parse_cron(args.cron), parse_timezone(args.timezone)
     timing = Timing(cron, zone, args.max_concurrent_runs, args.catch_up)
     name = check_schedule_name(args.name or f"{plain_name(args.dataset)}-{plain_name(args.recipe)}")
-    recipe = load_recipe(args.dataset, args.recipe, args.set)
+    recipe = load_recipe(project_of(args), args.recipe, args.set)
     check_timing(timing, profile)
     now = datetime.now(UTC)
     runs = _next_runs(timing, now)

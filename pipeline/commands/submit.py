@@ -7,6 +7,7 @@ import json
 import sys
 from typing import TYPE_CHECKING, Any
 
+from mnist_tfx.pipeline.commands.options.project import project_of
 from mnist_tfx.pipeline.commands.options.remote import (
     add_pipeline_arguments,
     add_request_arguments,
@@ -43,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
     profile = read_profile(args)
     if args.no_cache:
         profile = profile.model_copy(update={"cache": False})
-    recipe = load_recipe(args.dataset, args.recipe, args.set)
+    recipe = load_recipe(project_of(args), args.recipe, args.set)
     platform = open_platform(profile, args.request_timeout)
     with compiled_job(args, recipe, profile) as (job, needed):
         for upload in needed:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mnist_tfx.pipeline.commands.options.project import project_of
 from mnist_tfx.pipeline.commands.options.recipe import add_plot_argument, add_recipe_arguments, check_plot_argument
 from mnist_tfx.pipeline.home import Home
 
@@ -36,7 +37,7 @@ def run(args: argparse.Namespace) -> int:
     from mnist_tfx.pipeline.run_recipe import run_until
 
     check_plot_argument(args.output)
-    recipe = load_recipe(args.dataset, args.recipe, [*args.set, "tuner.tune=true"])
+    recipe = load_recipe(project_of(args), args.recipe, [*args.set, "tuner.tune=true"])
     home = Home.resolve(args.home)
     home.prepare()
     with home.lock():

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from pydantic import model_validator
+from pydantic import PrivateAttr, model_validator
 
 from mnist_tfx.components.settings import (
     OF_OPTIMIZERS,
@@ -23,11 +23,12 @@ from mnist_tfx.components.settings import (
     TransformSettings,
 )
 from mnist_tfx.components.tuner.settings import Choice, TunerSettings, needed_optimizers
-from mnist_tfx.contract.errors import UsageError, unknown_name
+from mnist_tfx.contract.errors import UsageError
+from mnist_tfx.pipeline.projects import Project, shipped
 from mnist_tfx.pipeline.settings_files import SettingsReader, read_toml, setting_keys
 
-_FOLDER = Path(__file__).resolve().parent
-MAIN_DATASETS = ("fashion_mnist", "mnist")  # what `--dataset all` runs
+# Settings of section `data` that are paths; from a recipe's own folder, if they are not absolute.
+_PATHS = ("images", "labels", "data_dir")
 
 
 class Recipe(Section):
@@ -44,6 +45,12 @@ class Recipe(Section):
     push: PushSettings = PushSettings()
     infra: InfraSettings = InfraSettings()
     beam: BeamSettings = BeamSettings()
+    _project: Project | None = PrivateAttr(None)
+
+    @property
+    def project(self) -> Project:
+        """Whose recipe it is."""
+        return self._project or shipped(self.data.dataset)
 
     @model_validator(mode="after")
     def _one_search(self) -> Recipe:
@@ -70,39 +77,21 @@ class Recipe(Section):
 _READER = SettingsReader(Recipe, "recipe", "--set", "training.epochs=3", see="`mnist-tfx recipes` lists the settings.")
 
 
-def dataset_names() -> list[str]:
-    """The datasets that have recipes."""
-    return sorted(folder.name for folder in _FOLDER.iterdir() if list(folder.glob("*.toml")))
+def load_recipe(project: Project | str, name: str, overrides: Iterable[str] = ()) -> Recipe:
+    """Reads a recipe of a project (a shipped one by its dataset's name), and applies `KEY=VALUE` overrides.
 
-
-def recipe_files(dataset: str) -> dict[str, Path]:
-    """The recipes of a dataset, by name.
-
-    Raises:
-        UsageError: no recipe is for this dataset.
-    """
-    if dataset not in dataset_names():
-        raise unknown_name("dataset", dataset, [*dataset_names(), "all"])
-    return {path.stem: path for path in sorted((_FOLDER / dataset).glob("*.toml"))}
-
-
-def load_recipe(dataset: str, name: str, overrides: Iterable[str] = ()) -> Recipe:
-    """Reads a recipe by name, or a file whose name ends in `.toml`, and applies `KEY=VALUE` overrides.
+    `name` is a recipe's, or a file's that ends in `.toml`.
 
     Raises:
         UsageError: an unknown recipe or setting (with the nearest match), a value that does not fit, or a study that is
             to push what nothing compares with the live model.
     """
-    if name.endswith(".toml"):
-        path = Path(name)
-    else:
-        files = recipe_files(dataset)
-        if name not in files:
-            raise unknown_name(f"recipe of {dataset}", name, files)
-        path = files[name]
+    project = shipped(project) if isinstance(project, str) else project
+    path = project.recipe_file(name)
     content, overrides = read_toml(path, "recipe"), list(overrides)
     is_study = content.get("push", {}).get("enabled") is False  # before the overrides are applied to the content
     _leave_out_other_optimizers(content, overrides)
+    _find_paths(content, path.resolve().parent)
     recipe = _READER.make(path, content, overrides)
     by_hand = any(override.partition("=")[0].strip().endswith("baseline") for override in overrides)
     if is_study and recipe.push.enabled and recipe.evaluation.baseline == "none" and not by_hand:
@@ -110,9 +99,19 @@ def load_recipe(dataset: str, name: str, overrides: Iterable[str] = ()) -> Recip
             f"recipe {path.stem} is a study, which is compared with no live model: it could replace a better one. "
             "Use `run --push`, which compares it first."
         )
-    if recipe.data.dataset != dataset:
-        raise UsageError(f"recipe {path} is for dataset {recipe.data.dataset!r}, not {dataset!r}.")
+    if recipe.data.dataset != project.dataset:
+        raise UsageError(f"recipe {path} is for dataset {recipe.data.dataset!r}, not {project.dataset!r}.")
+    recipe._project = project
     return recipe
+
+
+def _find_paths(content: dict[str, Any], folder: Path) -> None:
+    data = content.get("data")
+    if not isinstance(data, dict):
+        return
+    for name, value in data.items():
+        if isinstance(value, str) and value and (name in _PATHS or (name == "builder" and ".py:" in value)):
+            data[name] = str(folder / Path(value).expanduser())
 
 
 def _leave_out_other_optimizers(content: dict[str, Any], overrides: Iterable[str]) -> None:

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import json
 
-from mnist_tfx.pipeline.recipes import Recipe, dataset_names, flatten, load_recipe, recipe_files
+from mnist_tfx.pipeline.recipes import Recipe, flatten, load_recipe
 
 _MOST_CHANGES = 6  # beyond these it is another recipe
 
 
 def recipe_name(recipe: Recipe) -> str:
-    """The nearest of the dataset's recipes, with what was changed: `default with training.epochs=3`.
+    """The nearest of its project's recipes, with what was changed: `default with training.epochs=3`.
 
     Empty where none is near. Where Beam runs is not counted: it changes nothing of what comes out.
     """
-    dataset, settings = recipe.data.dataset, _settings(recipe)
-    names = recipe_files(dataset) if dataset in dataset_names() else {}
+    settings = _settings(recipe)
     changes = {}
-    for name in names:
-        known = _settings(load_recipe(dataset, name))
+    for name in recipe.project.recipes:
+        known = _settings(load_recipe(recipe.project, name))
         changes[name] = [f"{key}={value}" for key, value in settings.items() if value != known[key]]
     nearest = min(changes, key=lambda name: (len(changes[name]), name != "default", name), default=None)
     if nearest is None or len(changes[nearest]) > _MOST_CHANGES:

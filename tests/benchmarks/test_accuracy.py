@@ -6,7 +6,8 @@ import pytest
 
 from benchmarks.accuracy import PAGE, Result, measured_recipes, read_results, rows, settings_digest, table
 from mnist_tfx.pipeline.home import CHECKOUT
-from mnist_tfx.pipeline.recipes import load_recipe, recipe_files
+from mnist_tfx.pipeline.projects import shipped
+from mnist_tfx.pipeline.recipes import load_recipe
 
 MEASURED = {(row.dataset, row.recipe): row for row in rows(read_results())}
 
@@ -15,7 +16,7 @@ MEASURED = {(row.dataset, row.recipe): row for row in rows(read_results())}
 def test_a_recipes_header_states_what_was_measured_with_its_settings(dataset: str, name: str) -> None:
     row = MEASURED[dataset, name]
     assert row.seeds >= 3
-    assert row.header() in recipe_files(dataset)[name].read_text().splitlines()
+    assert row.header() in shipped(dataset).recipes[name].read_text().splitlines()
     measured_with = {each.settings for each in read_results() if (each.dataset, each.recipe) == (dataset, name)}
     assert measured_with == {settings_digest(load_recipe(dataset, name))}, "settings changed since: measure again"
 
@@ -24,7 +25,7 @@ def test_a_recipes_header_states_what_was_measured_with_its_settings(dataset: st
 def test_a_recipes_header_has_the_command_that_reproduces_it(dataset: str, name: str) -> None:
     recipe = "" if name == "default" else f" --recipe {name}"
     command = f"# mnist-tfx run --dataset {dataset}{recipe} --set seed=0"
-    assert command in recipe_files(dataset)[name].read_text().splitlines()
+    assert command in shipped(dataset).recipes[name].read_text().splitlines()
 
 
 def test_the_page_has_the_table_of_the_results() -> None:

@@ -30,7 +30,7 @@ from mnist_tfx.components.data_gate.executor import REPORT, Driver
 from mnist_tfx.components.data_gate.executor import Executor as DataGate
 from mnist_tfx.contract.errors import DataRejected
 from mnist_tfx.contract.names import DATA_STATISTICS_PATH
-from mnist_tfx.pipeline.schemas import SCHEMAS
+from mnist_tfx.pipeline.projects import shipped
 from tests.fixtures.executors import artifact, context
 from tests.fixtures.tiny_dataset import draw_examples
 from tests.fixtures.tiny_run import TinyRun
@@ -137,7 +137,7 @@ def judge(folder: Path, splits: dict[str, Iterable[Row]], files: int = 1) -> Jud
     """Runs everything before the gate, with the curated schema of MNIST and the pipeline's options."""
     examples = write_examples(folder / "examples", splits, files)
     schema = artifact(Schema, folder / "schema")
-    ImportSchemaGen(context(folder)).Do({}, {"schema": [schema]}, {"schema_file": str(SCHEMAS / "mnist/schema.pbtxt")})
+    ImportSchemaGen(context(folder)).Do({}, {"schema": [schema]}, {"schema_file": str(shipped("mnist").schema_file)})
     statistics = artifact(ExampleStatistics, folder / "statistics")
     options = tfdv.StatsOptions(enable_semantic_domain_stats=True).to_json()
     StatisticsGen(context(folder)).Do(

@@ -1,4 +1,4 @@
-"""One function makes pixels of files, for training and for requests: held against Pillow's reading of the same files."""
+"""One function makes pixels of files, for training and for requests: held against Pillow's reading of them."""
 
 from __future__ import annotations
 

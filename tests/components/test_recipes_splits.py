@@ -7,9 +7,10 @@ import itertools
 import pytest
 import tensorflow_datasets as tfds
 
-from mnist_tfx.pipeline.recipes import MAIN_DATASETS, dataset_names, load_recipe, recipe_files
+from mnist_tfx.pipeline.projects import MAIN_DATASETS, shipped, shipped_datasets
+from mnist_tfx.pipeline.recipes import load_recipe
 
-RECIPES = [(dataset, name) for dataset in dataset_names() for name in recipe_files(dataset)]
+RECIPES = [(dataset, name) for dataset in shipped_datasets() for name in shipped(dataset).recipes]
 EXAMPLES = {"train": 60_000, "test": 10_000}  # of MNIST, and of the datasets that take its place
 
 

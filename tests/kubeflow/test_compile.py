@@ -18,6 +18,7 @@ from mnist_tfx.kubeflow.compile import Upload, cluster_paths, compile_prepared, 
 from mnist_tfx.kubeflow.ir import CompiledPipeline, read_compiled
 from mnist_tfx.kubeflow.profiles import load_profile, profile_files
 from mnist_tfx.pipeline.dag import create_pipeline
+from mnist_tfx.pipeline.projects import shipped
 from mnist_tfx.pipeline.recipes import Recipe
 from tests.fixtures.command import mnist_tfx
 from tests.fixtures.compiled import DESCRIBED, GOLDEN, GOLDEN_FILES, compile_described
@@ -66,7 +67,7 @@ def test_the_dag_is_the_local_ones(compiled: dict[str, CompiledPipeline], tiny_r
     assert waits["Transform"] == {"TfdsExampleGen", "ImportSchemaGen", "DataGate"}
     assert waits["Evaluator"] == {"TfdsExampleGen", "ImportSchemaGen", "Trainer", "Baseline"}
     assert waits["Pusher"] == {"Evaluator", "InfraValidator", "StatisticsGen"}
-    local = create_pipeline(tiny_recipe, DESCRIBED, cluster_paths(DESCRIBED.name, load_profile("vertex-cpu")))
+    local = create_pipeline(tiny_recipe, DESCRIBED, cluster_paths(shipped(DESCRIBED.name), load_profile("vertex-cpu")))
     assert waits.keys() == {component.id for component in local.components}
 
 
@@ -87,8 +88,8 @@ def test_every_container_runs_our_entry_point_and_tells_its_verdict(compiled: di
 
 def test_on_kubeflow_artifacts_may_lie_in_another_store_than_data_and_models(tmp_path: Path) -> None:
     shared = load_profile("kubeflow-cpu", ["root=s3://artifacts/mnist", "shared=gs://data/mnist"])
-    assert cluster_paths("kmnist", shared).serving == "gs://data/mnist/serving/kmnist"
-    assert uploads(DESCRIBED, shared)[0].destination == "gs://data/mnist/datasets/kmnist/3.0.1"
+    assert cluster_paths(shipped("kmnist"), shared).serving == "gs://data/mnist/serving/kmnist"
+    assert uploads(DESCRIBED, shipped("kmnist"), shared)[0].destination == "gs://data/mnist/datasets/kmnist/3.0.1"
     compile_prepared(DESCRIBED, tiny_recipe_of(), shared, tmp_path / "p.yaml")
     assert read_compiled(tmp_path / "p.yaml").root == "s3://artifacts/mnist/runs/kmnist"
     with pytest.raises(UsageError, match="is not an address that Kubeflow's launcher copies from"):
@@ -165,7 +166,7 @@ def test_dataflow_for_the_components_that_are_named(tmp_path: Path, tiny_recipe:
 def test_the_uploads_are_what_the_pipeline_reads(
     tiny: PreparedDataset, compiled: dict[str, CompiledPipeline], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    data, schema = uploads(tiny, load_profile("vertex-gpu"))
+    data, schema = uploads(tiny, shipped("kmnist"), load_profile("vertex-gpu"))
     assert (
         data.destination == "gs://my-bucket/mnist-tfx/datasets/kmnist/3.0.1"
         and (data.source / "features.json").exists()

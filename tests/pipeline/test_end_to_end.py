@@ -17,8 +17,9 @@ import pytest
 
 from mnist_tfx.components.datasets.prepared import PreparedDataset
 from mnist_tfx.components.trainer.run_fn import TRAINING_LOG
-from mnist_tfx.pipeline import schemas
+from mnist_tfx.pipeline import projects
 from mnist_tfx.pipeline.home import CHECKOUT, Home
+from mnist_tfx.pipeline.projects import shipped
 from mnist_tfx.pipeline.runs.store import LATEST, load_run
 from tests.fixtures.command import Answer, mnist_tfx
 from tests.fixtures.tiny_run import RECIPE_TOML, TinyRun, run_tiny
@@ -229,10 +230,10 @@ def test_an_edited_schema_is_not_answered_from_the_cache(
 ) -> None:
     edited = tmp_path / "kmnist" / "schema.pbtxt"
     edited.parent.mkdir()
-    text = (schemas.SCHEMAS / "kmnist" / "schema.pbtxt").read_text()
+    text = shipped("kmnist").schema_file.read_text()
     assert "min_examples_count: 100" in text
     edited.write_text(text.replace("min_examples_count: 100", "min_examples_count: 150"))
-    monkeypatch.setattr(schemas, "SCHEMAS", tmp_path)
+    monkeypatch.setattr(projects, "_SCHEMAS", tmp_path)
     answer = run.again()
     assert answer.code == 3
     assert "split eval, feature (whole split): " in answer.err
@@ -334,10 +335,10 @@ def test_a_home_that_cannot_be_written_to_is_refused(tmp_path: Path, tiny_recipe
 def test_a_dataset_without_a_schema_is_told_to_write_one(
     run: TinyRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(schemas, "SCHEMAS", tmp_path)
+    monkeypatch.setattr(projects, "_SCHEMAS", tmp_path)
     answer = run.again()
     assert answer.code == 2
-    assert "Write schemas/kmnist/schema.pbtxt" in answer.err
+    assert "has no schema: cannot read" in answer.err and "kmnist/schema.pbtxt" in answer.err
 
 
 def test_the_table_is_on_stdout_and_names_the_log(run: TinyRun, tiny_recipe_file: Path) -> None:

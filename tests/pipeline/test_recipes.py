@@ -9,15 +9,16 @@ import pytest
 from pydantic import ValidationError
 
 from mnist_tfx.contract.errors import UsageError
-from mnist_tfx.pipeline.recipes import MAIN_DATASETS, Recipe, dataset_names, flatten, load_recipe, recipe_files
+from mnist_tfx.pipeline.projects import MAIN_DATASETS, shipped, shipped_datasets
+from mnist_tfx.pipeline.recipes import Recipe, flatten, load_recipe
 from tests.fixtures.command import mnist_tfx
 
-SHIPPED = [(dataset, name) for dataset in dataset_names() for name in recipe_files(dataset)]
+SHIPPED = [(dataset, name) for dataset in shipped_datasets() for name in shipped(dataset).recipes]
 
 
 def test_the_datasets_that_have_recipes() -> None:
-    assert set(dataset_names()) >= {*MAIN_DATASETS, "kmnist"}
-    assert all("default" in recipe_files(dataset) for dataset in dataset_names())
+    assert set(shipped_datasets()) >= {*MAIN_DATASETS, "kmnist"}
+    assert all("default" in shipped(dataset).recipes for dataset in shipped_datasets())
 
 
 @pytest.mark.parametrize(("dataset", "name"), SHIPPED)
@@ -25,7 +26,7 @@ def test_every_shipped_recipe_loads(dataset: str, name: str) -> None:
     recipe = load_recipe(dataset, name)
     assert recipe.data.dataset == dataset
     assert recipe.evaluation.min_accuracy > 0.5
-    assert recipe_files(dataset)[name].read_text().startswith("# "), "a recipe begins with what it is"
+    assert shipped(dataset).recipes[name].read_text().startswith("# "), "a recipe begins with what it is"
 
 
 @pytest.mark.parametrize(("dataset", "name"), SHIPPED)

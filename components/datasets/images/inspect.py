@@ -72,4 +72,4 @@ def inspect_file(number: int, path: Path) -> Finding:
     grey = image.shape[2] < 3 or bool((image[..., :1] == image[..., 1:3]).all())
     looks = imagehash.phash(Image.fromarray(image[..., 0] if grey else image[..., :3]))
     digest = hashlib.sha256(content).hexdigest()
-    return Finding(number, digest, str(looks), *image.shape[:2], grey)
+    return Finding(number, digest, str(looks), image.shape[0], image.shape[1], grey)

@@ -6,7 +6,7 @@ import csv
 import hashlib
 import os
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +14,9 @@ from mnist_tfx.contract.errors import UsageError
 from mnist_tfx.contract.names import EVAL, TEST, TRAIN
 
 # What people call the splits' folders.
-_SPLITS = {"train": TRAIN, "training": TRAIN, "val": EVAL, "valid": EVAL, "validation": EVAL, "eval": EVAL, "test": TEST}
+_SPLITS = {"train": TRAIN, "training": TRAIN, "test": TEST} | dict.fromkeys(
+    ("val", "valid", "validation", "eval"), EVAL
+)
 _LEFT_BY_SYSTEMS = {"thumbs.db", "desktop.ini", "__macosx"}
 _COLUMNS = ("file", "label")
 
@@ -121,8 +123,3 @@ def _files(folder: Path) -> Iterator[Path]:
 
 def _counts(name: str) -> bool:
     return not name.startswith(".") and name.lower() not in _LEFT_BY_SYSTEMS
-
-
-def class_names(images: Iterable[ListedImage]) -> tuple[str, ...]:
-    """Of all images, sorted."""
-    return tuple(sorted({image.class_name for image in images}))

@@ -34,6 +34,13 @@ class Imported:
     problems: tuple[tuple[str, str], ...]  # the first of the files that are not in it, and why
 
     @property
+    def shape(self) -> tuple[int, int, int]:
+        """Height, width and channels of every image."""
+        height, width, channels = self.dataset.image_shape
+        assert height is not None and width is not None
+        return height, width, channels
+
+    @property
     def files(self) -> Path:
         """The CSV file that lists all."""
         return self.dataset.data_dir / self.dataset.name / self.dataset.version / FILES
@@ -119,7 +126,7 @@ def _import(
     number = int(last.dataset.version.rpartition(".")[2]) + 1 if last else 0
     folder = incoming / f"1.0.{number}"
     folder.mkdir()
-    shape = image_shape or (last.dataset.image_shape if last else index.natural_shape())
+    shape = image_shape or (last.shape if last else index.natural_shape())
     shards = plan_shards(name, folder, decided)
     with _told("fitting and writing the images", folder, "*.tfrecord-*", len(shards), progress):
         _run(shards, beam.ParDo(WriteShard(str(index.path), str(source.folder), decided.classes, shape)))

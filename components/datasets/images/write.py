@@ -58,9 +58,7 @@ def plan_shards(name: str, folder: Path, decided: Decided) -> list[Shard]:
 class WriteShard(beam.DoFn):
     """Reads, fits and writes the images of one `Shard`."""
 
-    def __init__(
-        self, index: str, folder: str, class_names: Sequence[str], image_shape: tuple[int, int, int]
-    ) -> None:
+    def __init__(self, index: str, folder: str, class_names: Sequence[str], image_shape: tuple[int, int, int]) -> None:
         """Takes the index's path, the source's folder, and what the features are made of."""
         self._index, self._folder = index, folder
         self._class_names, self._image_shape = class_names, image_shape

@@ -12,7 +12,6 @@ from mnist_tfx.contract.errors import UsageError
 def add_recipe_arguments(
     parser: argparse.ArgumentParser,
     *,
-    required: bool = True,
     dataset: str = "a dataset that has recipes",
     home: str = "where everything is written",
 ) -> None:
@@ -20,11 +19,10 @@ def add_recipe_arguments(
 
     Args:
         parser: the command's.
-        required: whether `--dataset` must be given.
         dataset: what to say of `--dataset`.
         home: what to say of `--home`.
     """
-    parser.add_argument("--dataset", required=required, help=dataset)
+    parser.add_argument("--dataset", help=dataset)
     parser.add_argument("--recipe", default="default", help="a recipe's name, or a .toml file (default: %(default)s)")
     parser.add_argument(
         "--set",

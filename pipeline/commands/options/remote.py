@@ -49,11 +49,10 @@ def add_request_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_pipeline_arguments(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
+def add_pipeline_arguments(parser: argparse.ArgumentParser) -> None:
     """What: dataset and recipe."""
     add_recipe_arguments(
         parser,
-        required=required,
         dataset="a prepared dataset that has recipes",
         home="where the data are prepared",
     )
@@ -84,10 +83,10 @@ def compiled_job(args: argparse.Namespace, recipe: Recipe, profile: Profile) -> 
     """
     with TemporaryDirectory(prefix="mnist-tfx-") as folder:
         with output_to(Path(os.devnull)):  # TensorFlow and TFX are chatty from their import on
-            from mnist_tfx.components.datasets.prepared import load_prepared
             from mnist_tfx.kubeflow.remote.jobs import compile_job
+            from mnist_tfx.pipeline.data import find_dataset
 
-            dataset = load_prepared(args.dataset, recipe.data.version, Home.resolve(args.home).datasets)
+            dataset = find_dataset(recipe, Home.resolve(args.home))
             compiled = compile_job(dataset, args.recipe, recipe, profile, Path(folder))
         yield compiled
 

@@ -22,6 +22,7 @@ from mnist_tfx.kubeflow.ir import parse_compiled
 from mnist_tfx.kubeflow.local.tasks import order_of
 from mnist_tfx.kubeflow.profiles import load_profile
 from mnist_tfx.kubeflow.verdict import TaskVerdict
+from mnist_tfx.pipeline.projects import shipped
 from tests.fixtures.beam_cluster import beam_cluster
 from tests.fixtures.command import Answer, mnist_tfx
 from tests.fixtures.compiled import GOLDEN, GOLDEN_FILES
@@ -208,7 +209,7 @@ def test_the_file_runs_in_a_bucket_to_a_pushed_model(
     command += ["--target", "vertex", "--dataset", "kmnist", "--recipe", str(tiny_recipe_file), "--home", str(home)]
     command += ["--profile", "vertex-gpu", "-o", str(output), "--json"]
     with object_store(tmp_path / "store") as (store, environment):
-        for upload in uploads(tiny, load_profile("vertex-gpu")):
+        for upload in uploads(tiny, shipped("kmnist"), load_profile("vertex-gpu")):
             store.upload(upload.source, upload.destination)
         # A process of its own: TensorFlow looks at this environment once.
         finished = subprocess.run(

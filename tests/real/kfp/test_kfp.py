@@ -30,6 +30,7 @@ from mnist_tfx.kubeflow.profiles import load_profile
 from mnist_tfx.kubeflow.remote.kfp import KubeflowPlatform
 from mnist_tfx.kubeflow.remote.platform import RunState, TaskPhase, TaskState, Told
 from mnist_tfx.kubeflow.verdict import TaskVerdict
+from mnist_tfx.pipeline.projects import shipped
 from tests.fixtures.compiled import GOLDEN, GOLDEN_FILES
 from tests.fixtures.kubeflow_server import kubeflow_server
 from tests.fixtures.remote_jobs import kubeflow_profile
@@ -112,7 +113,7 @@ class Run:
         self.folder = folder
         profile = load_profile("kubeflow-cpu")
         compile_prepared(dataset, tiny_recipe_of(), profile, folder / "pipeline.yaml")
-        for upload in uploads(dataset, profile):
+        for upload in uploads(dataset, shipped("kmnist"), profile):
             target = folder / "data" / upload.destination.removeprefix(profile.root).lstrip("/")
             target.parent.mkdir(parents=True)
             copy = shutil.copytree if upload.source.is_dir() else shutil.copyfile

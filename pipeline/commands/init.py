@@ -1,0 +1,71 @@
+"""`mnist-tfx init`: a project of one's own, from image files or a TFDS dataset."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from mnist_tfx.contract.errors import UsageError
+from mnist_tfx.pipeline.commands.options.server import positive
+
+SUMMARY = "make a project of your own: data prepared, a recipe and a schema to look at"
+EXAMPLE = "mnist-tfx init flowers --images ~/pictures/flowers"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the options."""
+    parser.add_argument("name", metavar="NAME", help="the project's folder, which is made; its name is the model's")
+    parser.add_argument(
+        "--images",
+        metavar="DIR",
+        type=Path,
+        help="image files in folders by class, or in folders train, val and test with such folders",
+    )
+    parser.add_argument(
+        "--csv", metavar="FILE", type=Path, help="with --images: columns file and label (and split) say the classes"
+    )
+    parser.add_argument(
+        "--tfds",
+        metavar="NAME[:VERSION]",
+        default="",
+        help="instead of --images: a TFDS dataset; or a builder of your own, package.module:Class or file.py:Class",
+    )
+    parser.add_argument("--data-dir", metavar="DIR", type=Path, help="with --tfds: the data_dir where it lies prepared")
+    parser.add_argument(
+        "--size",
+        nargs=2,
+        type=positive(int),
+        metavar=("H", "W"),
+        help="height and width that all images are fitted to (default: their own, or 64 64 where they differ)",
+    )
+    parser.add_argument("--json", action="store_true", help="print the answer as JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Makes the project, and says what to look at and what comes next."""
+    from mnist_tfx.pipeline.init_project import DataSource, init_project
+    from mnist_tfx.pipeline.projects import RECIPE, SCHEMA
+
+    if bool(args.images) == bool(args.tfds):
+        raise UsageError(f"init needs --images DIR or --tfds NAME. Example: {EXAMPLE}")
+    if args.csv and not args.images:
+        raise UsageError("--csv goes with --images DIR, the folder from which its files are named.")
+    if args.data_dir and not args.tfds:
+        raise UsageError("--data-dir goes with --tfds NAME.")
+    folder = Path(args.name).expanduser()
+    made = init_project(
+        folder,
+        DataSource(args.images, args.csv, args.tfds, args.data_dir),
+        size=tuple(args.size) if args.size else None,
+    )
+    if args.json:
+        files = {"recipe": str(folder / RECIPE), "schema": str(folder / SCHEMA)}
+        print(
+            json.dumps({"project": str(folder), "model": made.dataset.name, "prepared": made.told, **files}, indent=2)
+        )
+        return 0
+    print(f"prepared {made.told}")
+    print(f"wrote {folder / RECIPE}, {folder / SCHEMA}: look at them, they are what will be enforced")
+    print(f"next: mnist-tfx run --project {folder}")
+    return 0

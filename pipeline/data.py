@@ -1,0 +1,110 @@
+"""The dataset of a recipe: found where it lies prepared, or fetched, or made of the image files that it names."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mnist_tfx.contract.names import SPLITS
+from mnist_tfx.pipeline.home import Home
+from mnist_tfx.pipeline.log_capture import output_to
+
+if TYPE_CHECKING:
+    from mnist_tfx.components.datasets.images.prepare import Imported
+    from mnist_tfx.components.datasets.prepared import PreparedDataset
+    from mnist_tfx.components.settings import DataSettings
+    from mnist_tfx.pipeline.recipes import Recipe
+
+
+def find_dataset(recipe: Recipe, home: Home) -> PreparedDataset:
+    """The recipe's dataset as it lies prepared: in the data_dir that it names, in the home, or in `TFDS_DATA_DIR`.
+
+    Raises:
+        NotPrepared: a PipelineError; it lies in none of them.
+        UsageError: it is not one of labeled images, or not of the size that the recipe says.
+    """
+    from mnist_tfx.components.datasets.errors import NotPrepared
+    from mnist_tfx.components.datasets.prepared import load_prepared
+
+    settings = recipe.data
+    places = [Path(settings.data_dir)] if settings.data_dir else [home.datasets]
+    if not settings.data_dir and (elsewhere := os.environ.get("TFDS_DATA_DIR")):
+        places.append(Path(elsewhere).expanduser())
+    for place in places[::-1][:-1]:
+        try:
+            return load_prepared(settings.dataset, settings.version, place)
+        except NotPrepared:
+            continue
+    return load_prepared(settings.dataset, settings.version, places[0])
+
+
+def prepare_dataset(recipe: Recipe, home: Home) -> PreparedDataset:
+    """The recipe's dataset, fetched or made if need be, with its progress on stderr.
+
+    Raises:
+        PipelineError: it cannot be had; the message says what was tried.
+        DataRejected: files of it are damaged, or too few.
+    """
+    from mnist_tfx.components.datasets.errors import NotPrepared
+
+    settings = recipe.data
+    if settings.images:
+        imported = import_images(settings, home)
+        print(f"{settings.dataset}: {describe_import(imported)}", file=sys.stderr)
+        return imported.dataset
+    try:
+        return find_dataset(recipe, home)
+    except NotPrepared:
+        if settings.data_dir:
+            raise
+    from mnist_tfx.components.datasets.prepare import prepare
+    from mnist_tfx.pipeline.running.data_progress import shown_progress
+
+    with shown_progress(settings.dataset) as progress, output_to(home.root / "data.log"):
+        return prepare(
+            settings.dataset, home.datasets, version=settings.version, builder=settings.builder, progress=progress
+        )
+
+
+def import_images(settings: DataSettings, home: Home, *, as_they_are: bool = False) -> Imported:
+    """Makes the dataset of the image files as they are now; with `as_they_are`, of a size that is found by itself."""
+    from mnist_tfx.pipeline.running.data_progress import shown_progress
+
+    with shown_progress(settings.dataset) as progress, output_to(home.root / "data.log"):
+        from mnist_tfx.components.datasets.images.listing import ImageSource
+        from mnist_tfx.components.datasets.images.prepare import prepare_images
+
+        labels = Path(settings.labels) if settings.labels else None
+        return prepare_images(
+            settings.dataset,
+            ImageSource(Path(settings.images), labels),
+            home.datasets,
+            image_shape=None if as_they_are else settings.image_shape,
+            max_unreadable=settings.max_unreadable,
+            progress=progress,
+        )
+
+
+def describe_import(imported: Imported) -> str:
+    """In words: how many images of which classes, how they are divided, and what was left out."""
+    decided, sizes = imported.decided, imported.dataset.split_sizes
+    names = ", ".join(decided.classes[:8]) + (", ..." if len(decided.classes) > 8 else "")
+    told = [
+        f"{sum(sizes.values()):,} images of {decided.files:,} files, {len(decided.classes)} classes ({names})",
+        "divided by content: " + ", ".join(f"{split} {sizes[split]:,}" for split in SPLITS),
+        *(
+            f"{count:,} {what}"
+            for count, what in (
+                (decided.unreadable, "unreadable left out"),
+                (decided.contradictory, "of several classes left out"),
+                (decided.duplicates, "duplicates left out"),
+                (decided.duplicates_across_splits, "duplicates across splits left out"),
+                (decided.near_duplicates, "look like one of another split"),
+            )
+            if count
+        ),
+        f"each file is listed in {imported.files}",
+    ]
+    return "; ".join(told) + "".join(f"\n  {file} {problem}" for file, problem in imported.problems)
