@@ -201,7 +201,8 @@ def create_pipeline(
         class_names=dataset.class_names,
         data_fingerprint=dataset.fingerprint,
         recipe_name=recipe_name(recipe),
-        recipe=recipe.model_dump(mode="json"),
+        # Without the places where the data came from: they are of one machine, and change nothing.
+        recipe=recipe.model_dump(mode="json", exclude={"data": {"images", "labels", "data_dir", "builder"}}),
     )
     components += [evaluator, infra_validator, push, report]
     for component in components:

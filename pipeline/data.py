@@ -12,7 +12,7 @@ from mnist_tfx.pipeline.home import Home
 from mnist_tfx.pipeline.log_capture import output_to
 
 if TYPE_CHECKING:
-    from mnist_tfx.components.datasets.images.prepare import Imported
+    from mnist_tfx.components.datasets.images.prepare import Imported, Shape
     from mnist_tfx.components.datasets.prepared import PreparedDataset
     from mnist_tfx.components.settings import DataSettings
     from mnist_tfx.pipeline.recipes import Recipe
@@ -32,12 +32,13 @@ def find_dataset(recipe: Recipe, home: Home) -> PreparedDataset:
     places = [Path(settings.data_dir)] if settings.data_dir else [home.datasets]
     if not settings.data_dir and (elsewhere := os.environ.get("TFDS_DATA_DIR")):
         places.append(Path(elsewhere).expanduser())
-    for place in places[::-1][:-1]:
+    missing: list[NotPrepared] = []
+    for place in places:
         try:
             return load_prepared(settings.dataset, settings.version, place)
-        except NotPrepared:
-            continue
-    return load_prepared(settings.dataset, settings.version, places[0])
+        except NotPrepared as error:
+            missing.append(error)
+    raise missing[0]
 
 
 def prepare_dataset(recipe: Recipe, home: Home) -> PreparedDataset:
@@ -51,7 +52,7 @@ def prepare_dataset(recipe: Recipe, home: Home) -> PreparedDataset:
 
     settings = recipe.data
     if settings.images:
-        imported = import_images(settings, home)
+        imported = import_images(settings, home, settings.image_shape)
         print(f"{settings.dataset}: {describe_import(imported)}", file=sys.stderr)
         return imported.dataset
     try:
@@ -68,8 +69,8 @@ def prepare_dataset(recipe: Recipe, home: Home) -> PreparedDataset:
         )
 
 
-def import_images(settings: DataSettings, home: Home, *, as_they_are: bool = False) -> Imported:
-    """Makes the dataset of the image files as they are now; with `as_they_are`, of a size that is found by itself."""
+def import_images(settings: DataSettings, home: Home, image_shape: Shape) -> Imported:
+    """Makes the dataset of the image files as they are now; None in `image_shape` is found by itself."""
     from mnist_tfx.pipeline.running.data_progress import shown_progress
 
     with shown_progress(settings.dataset) as progress, output_to(home.root / "data.log"):
@@ -81,7 +82,7 @@ def import_images(settings: DataSettings, home: Home, *, as_they_are: bool = Fal
             settings.dataset,
             ImageSource(Path(settings.images), labels),
             home.datasets,
-            image_shape=None if as_they_are else settings.image_shape,
+            image_shape=image_shape,
             max_unreadable=settings.max_unreadable,
             progress=progress,
         )

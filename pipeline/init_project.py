@@ -74,12 +74,14 @@ class DataSource:
     Attributes:
         images: a folder of image files; None: TFDS.
         labels: a CSV file with their classes; None: the folders' names are the classes.
+        max_unreadable: the share of them that may be damaged.
         tfds: name of a TFDS dataset, perhaps with `:VERSION`; or `package.module:Class` or `file.py:Class`.
         data_dir: where it lies prepared already; None: in the project's home, or in `TFDS_DATA_DIR`.
     """
 
     images: Path | None = None
     labels: Path | None = None
+    max_unreadable: float = 0.0
     tfds: str = ""
     data_dir: Path | None = None
 
@@ -156,14 +158,15 @@ def _of_images(
     assert source.images is not None
     images, labels = source.images.expanduser().resolve(), source.labels
     where = {"images": str(images), "labels": str(labels.expanduser().resolve()) if labels else ""}
-    settings = DataSettings.model_validate({"dataset": name, **where, **({"resize": size} if size else {})})
-    imported = import_images(settings, home, as_they_are=size is None)
+    settings = DataSettings.model_validate({"dataset": name, **where, "max_unreadable": source.max_unreadable})
+    imported = import_images(settings, home, (*(size or (None, None)), None))
     dataset = imported.dataset
     data: dict[str, object] = {"dataset": name}
     data |= {key: os.path.relpath(path, folder.resolve()) for key, path in where.items() if path}
     data["image_shape"] = list(dataset.image_shape)
     data["resize"] = list(dataset.image_shape[:2])
     data["splits"] = {TRAIN: TRAIN, EVAL: EVAL, TEST: TEST}
+    data["max_unreadable"] = source.max_unreadable
     return data, dataset, describe_import(imported)
 
 

@@ -70,21 +70,30 @@ def import_builder(own: str) -> BuilderClass:
 
     place, _, name = own.rpartition(":")
     try:
-        if place.endswith(".py"):
-            spec = importlib.util.spec_from_file_location(Path(place).stem, place)
-            assert spec is not None and spec.loader is not None
-            module = importlib.util.module_from_spec(spec)
-            sys.modules[spec.name] = module  # TFDS looks its builders' modules up there
-            spec.loader.exec_module(module)
-        else:
-            module = importlib.import_module(place)
-        cls = getattr(module, name)
-    except (ImportError, AttributeError, ValueError, OSError, SyntaxError) as error:
+        with tfds.core.registered.skip_registration():  # its name may be one of TFDS's, too
+            return _class_at(place, name)
+    except (ImportError, AttributeError, ValueError, OSError, SyntaxError, TypeError) as error:
         raise UsageError(
             f"cannot import the builder {own!r}: {error}. Write package.module:Class or file.py:Class."
         ) from error
+
+
+def _class_at(place: str, name: str) -> BuilderClass:
+    import tensorflow_datasets as tfds
+
+    if place.endswith(".py"):
+        # As a module of its folder's package, where TFDS looks for more files of a builder.
+        folder = Path(place).resolve().parent
+        spec = importlib.machinery.PathFinder.find_spec(folder.name, [str(folder.parent)])
+        if spec is None:
+            raise ImportError(f"there is no folder {folder}")
+        package = sys.modules.setdefault(folder.name, importlib.util.module_from_spec(spec))
+        if list(getattr(package, "__path__", ())) != [str(folder)]:
+            raise ImportError(f"a module {folder.name!r} is there already; move the file to a folder of another name")
+        place = f"{folder.name}.{Path(place).stem}"
+    cls = getattr(importlib.import_module(place), name)
     if not (isinstance(cls, type) and issubclass(cls, tfds.core.DatasetBuilder)):
-        raise UsageError(f"{own!r} is no TFDS builder: it must be a subclass of tfds.core.DatasetBuilder.")
+        raise TypeError(f"{name} is no subclass of tfds.core.DatasetBuilder")
     return cls
 
 

@@ -6,6 +6,7 @@ import argparse
 import json
 from pathlib import Path
 
+from mnist_tfx.components.settings import DataSettings
 from mnist_tfx.contract.errors import UsageError
 from mnist_tfx.pipeline.commands.options.server import positive
 
@@ -39,6 +40,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar=("H", "W"),
         help="height and width that all images are fitted to (default: their own, or 64 64 where they differ)",
     )
+    parser.add_argument(
+        "--max-unreadable",
+        type=float,
+        default=DataSettings.model_fields["max_unreadable"].default,
+        metavar="SHARE",
+        help="with --images: the share of files that may be damaged (default: %(default)g)",
+    )
     parser.add_argument("--json", action="store_true", help="print the answer as JSON")
 
 
@@ -51,12 +59,14 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(f"init needs --images DIR or --tfds NAME. Example: {EXAMPLE}")
     if args.csv and not args.images:
         raise UsageError("--csv goes with --images DIR, the folder from which its files are named.")
+    if not 0.0 <= args.max_unreadable <= 1.0:
+        raise UsageError(f"--max-unreadable {args.max_unreadable:g}: a share is between 0 and 1.")
     if args.data_dir and not args.tfds:
         raise UsageError("--data-dir goes with --tfds NAME.")
     folder = Path(args.name).expanduser()
     made = init_project(
         folder,
-        DataSource(args.images, args.csv, args.tfds, args.data_dir),
+        DataSource(args.images, args.csv, args.max_unreadable, args.tfds, args.data_dir),
         size=tuple(args.size) if args.size else None,
     )
     if args.json:

@@ -19,6 +19,8 @@ TEST_SHARE = EVAL_SHARE = 0.1
 # How many images of a class there must be before one of them goes into a split for which no content has been drawn.
 _ENOUGH_FOR = {TEST: 2, EVAL: 3}
 _HIGHEST = 0xFFFFFFFF  # of a digest's first eight hexadecimal digits, by which the split is drawn
+# Of 64 bits of a perceptual hash. Hashes that differ in no more have one of four quarters in common.
+_NEAR_BITS = 3
 _COLUMNS = ("file", "class", "split", "problem", "digest", "looks")
 
 
@@ -46,7 +48,7 @@ class Decided:
     contradictory: int  # the same content under several classes
     duplicates: int  # the same content within one split
     duplicates_across_splits: int
-    near_duplicates: int  # images that look like one of another split (equal perceptual hash); they are left in
+    near_duplicates: int  # images that look like one of another split (see `_NEAR_BITS`); they are left in
 
 
 class Index:
@@ -112,10 +114,7 @@ class Index:
             base.execute("CREATE INDEX place ON images (split, digest)")
             sizes = dict(base.execute("SELECT split, COUNT(*) FROM images WHERE split != '' GROUP BY split"))
             classes = [row[0] for row in base.execute("SELECT DISTINCT class FROM images WHERE split != ''")]
-            [near] = base.execute(
-                "SELECT COALESCE(SUM(n), 0) FROM (SELECT COUNT(*) AS n FROM images WHERE split != '' "
-                "GROUP BY looks HAVING COUNT(DISTINCT split) > 1)"
-            ).fetchone()
+            near = self._count_near_duplicates(base)
         return Decided(files, tuple(sorted(classes)), sizes, unreadable, contradictory, within, across, near)
 
     @staticmethod
@@ -162,6 +161,23 @@ class Index:
             "(SELECT file FROM images AS other WHERE other.number = images.twin) WHERE twin NOT IN (0, number)"
         )
         return counts.get(0, 0), counts.get(1, 0)
+
+    @staticmethod
+    def _count_near_duplicates(base: sqlite3.Connection) -> int:
+        base.create_function("bits", 2, lambda one, other: (int(one, 16) ^ int(other, 16)).bit_count())
+        # Distinct ones: images of one colour are many, and have one hash.
+        base.execute("CREATE TEMP TABLE hashes AS SELECT DISTINCT looks, split FROM images WHERE split != ''")
+        base.execute("CREATE TEMP TABLE near (looks TEXT, split TEXT, UNIQUE (looks, split))")
+        for first in range(1, 17, 4):
+            quarter = f"substr(looks, {first}, 4)"
+            base.execute(f"CREATE INDEX temp.quarter{first} ON hashes ({quarter})")
+            base.execute(
+                "INSERT OR IGNORE INTO near SELECT one.looks, one.split FROM hashes AS one JOIN hashes AS other "
+                f"ON substr(one.looks, {first}, 4) = substr(other.looks, {first}, 4) AND one.split != other.split "
+                f"WHERE bits(one.looks, other.looks) <= {_NEAR_BITS}"
+            )
+        [count] = base.execute("SELECT COUNT(*) FROM images JOIN near USING (looks, split)").fetchone()
+        return int(count)
 
     @staticmethod
     def _give_every_class_its_share(base: sqlite3.Connection) -> None:
@@ -222,7 +238,7 @@ class Index:
             ).fetchall()
 
     def write_csv(self, path: Path) -> None:
-        """All files with what became of them; `looks` is equal where images look alike."""
+        """All files with what became of them; `looks` is a perceptual hash, nearly equal where images look alike."""
         with self._open() as base, open(path, "w", encoding="utf-8", newline="", errors="surrogateescape") as file:
             writer = csv.writer(file)
             writer.writerow(_COLUMNS)

@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import stat
+import warnings
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -55,7 +56,7 @@ def inspect_file(number: int, path: Path) -> Finding:
     if not content:
         return Finding(number, problem="is empty")
     try:
-        with Image.open(io.BytesIO(content)) as header:  # decodes nothing yet
+        with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(content)) as header:  # decodes nothing yet
             kind, pixels = header.format, header.width * header.height
     except Image.DecompressionBombError:
         kind, pixels = "PNG", MAX_PIXELS + 1

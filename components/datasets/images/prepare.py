@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from mnist_tfx.components.datasets.errors import NotPrepared
 from mnist_tfx.components.datasets.images.index import Decided, Finding, Index, splits_before
@@ -23,6 +23,7 @@ FILES = "images.csv"  # beside the dataset: what became of each file
 _RECORD = "import.json"
 _CHUNK = 256
 _SHOWN = 10
+Shape: TypeAlias = tuple[int | None, int | None, int | None]  # height, width, channels; None: whatever it is
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ def prepare_images(
     source: ImageSource,
     data_dir: Path,
     *,
-    image_shape: tuple[int, int, int] | None = None,
+    image_shape: Shape = (None, None, None),
     max_unreadable: float = 1.0,
     progress: Progress = silent,
 ) -> Imported:
@@ -63,7 +64,8 @@ def prepare_images(
         name: the dataset's.
         source: where the files are.
         data_dir: the TFDS data_dir that it is written to.
-        image_shape: height, width and channels that each image is fitted to; None: as they are, or the last time were.
+        image_shape: height, width and channels that each image is fitted to; None: as it was the last time, else as the
+            images are.
         max_unreadable: the share of files that may be damaged.
         progress: is told how far the work is.
 
@@ -91,9 +93,14 @@ def _last(name: str, data_dir: Path) -> Imported | None:
     return Imported(dataset, Decided(**record["decided"]), problems)
 
 
-def _is_of(imported: Imported, listing: str, image_shape: tuple[int, int, int] | None) -> bool:
+def _is_of(imported: Imported, listing: str, image_shape: Shape) -> bool:
     record = json.loads((imported.files.parent / _RECORD).read_text())
-    return record["listing"] == listing and image_shape in (None, imported.dataset.image_shape)
+    return record["listing"] == listing and imported.shape == _completed(image_shape, imported.shape)
+
+
+def _completed(shape: Shape, others: tuple[int, int, int]) -> tuple[int, int, int]:
+    height, width, channels = (other if size is None else size for size, other in zip(shape, others, strict=True))
+    return height, width, channels
 
 
 def _import(
@@ -101,7 +108,7 @@ def _import(
     source: ImageSource,
     listing: str,
     last: Imported | None,
-    image_shape: tuple[int, int, int] | None,
+    image_shape: Shape,
     max_unreadable: float,
     data_dir: Path,
     incoming: Path,
@@ -126,7 +133,7 @@ def _import(
     number = int(last.dataset.version.rpartition(".")[2]) + 1 if last else 0
     folder = incoming / f"1.0.{number}"
     folder.mkdir()
-    shape = image_shape or (last.shape if last else index.natural_shape())
+    shape = _completed(image_shape, last.shape if last else index.natural_shape())
     shards = plan_shards(name, folder, decided)
     with _told("fitting and writing the images", folder, "*.tfrecord-*", len(shards), progress):
         _run(shards, beam.ParDo(WriteShard(str(index.path), str(source.folder), decided.classes, shape)))
@@ -142,9 +149,10 @@ def _import(
 def _check_share(unreadable: int, files: int, limit: float, problems: Sequence[tuple[str, str]]) -> None:
     if unreadable > limit * files:
         listed = "\n".join(f"  {file} {problem}" for file, problem in problems)
+        more = "\n  ..." if unreadable > len(problems) else ""
         raise DataRejected(
             f"{unreadable} of {files} image files cannot be read, more than data.max_unreadable = {limit:g} allows. "
-            f"Replace or remove them, or raise the limit.\n{listed}" + ("\n  ..." if unreadable > len(problems) else "")
+            f"Replace or remove them, or raise it in the recipe (init: --max-unreadable).\n{listed}{more}"
         )
 
 

@@ -1,0 +1,218 @@
+"""Image files become a dataset: every file is accounted for, and what is in split test stays there."""
+
+from __future__ import annotations
+
+import csv
+import shutil
+import unicodedata
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tensorflow_datasets as tfds
+from PIL import Image
+from sklearn.datasets import load_sample_image
+
+from mnist_tfx.components.datasets.images.listing import ImageSource, list_images
+from mnist_tfx.components.datasets.images.prepare import Imported, prepare_images
+from mnist_tfx.components.transform.images import fit_image
+from mnist_tfx.contract.errors import DataRejected, UsageError
+from mnist_tfx.contract.names import SPLITS
+from tests.fixtures.image_folder import COLOURS, picture, spoil, write_images
+
+SHAPE = (16, 16, 3)
+
+
+def imported(folder: Path, data_dir: Path, **options: object) -> Imported:
+    return prepare_images("colours", ImageSource(folder), data_dir, image_shape=SHAPE, **options)  # type: ignore[arg-type]
+
+
+def rows(made: Imported) -> dict[str, Mapping[str, str]]:
+    with open(made.files, encoding="utf-8", newline="") as file:
+        return {row["file"]: row for row in csv.DictReader(file)}
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("source")
+    write_images(folder, 20)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def first(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Imported:
+    return imported(source, tmp_path_factory.mktemp("data"))
+
+
+def test_tfds_reads_what_was_made(first: Imported, source: Path) -> None:
+    dataset = first.dataset
+    assert dataset.class_names == tuple(sorted(COLOURS)) and dataset.image_shape == SHAPE
+    assert sum(dataset.split_sizes.values()) == 60 and min(dataset.split_sizes[split] for split in SPLITS) >= 3
+    builder = tfds.builder_from_directory(str(first.files.parent))
+    seen = set()
+    for split in SPLITS:
+        for example in builder.as_dataset(split=split).as_numpy_iterator():
+            file = example["file"].decode()
+            assert dataset.class_names[example["label"]] == Path(file).parent.name
+            fitted = fit_image(tf.constant((source / file).read_bytes()), SHAPE)
+            assert (np.asarray(fitted) == example["image"]).all()
+            seen.add(file)
+    assert seen == {image.file for image in list_images(ImageSource(source))}
+
+
+def test_every_class_is_in_every_split(first: Imported) -> None:
+    for name in COLOURS:
+        assert {row["split"] for row in rows(first).values() if row["class"] == name} == set(SPLITS)
+
+
+def test_nothing_is_done_twice_and_a_change_is_another_version(first: Imported, source: Path, tmp_path: Path) -> None:
+    folder, data_dir = tmp_path / "source", tmp_path / "data"
+    shutil.copytree(source, folder)
+    shutil.copytree(first.dataset.data_dir, data_dir)
+    again = imported(folder, data_dir)
+    assert again.dataset.version == "1.0.0" and again.dataset.fingerprint == first.dataset.fingerprint
+    write_images(folder, 20, first=20)
+    more = imported(folder, data_dir)
+    assert more.dataset.version == "1.0.1" and sum(more.dataset.split_sizes.values()) == 120
+    before, after = rows(first), rows(more)
+    assert {file: after[file]["split"] for file in before} == {file: row["split"] for file, row in before.items()}
+
+
+def test_an_image_of_split_test_stays_there_under_another_name(first: Imported, source: Path, tmp_path: Path) -> None:
+    folder, data_dir = tmp_path / "source", tmp_path / "data"
+    shutil.copytree(source, folder)
+    shutil.copytree(first.dataset.data_dir, data_dir)
+    tested = [file for file, row in rows(first).items() if row["split"] == "test"]
+    for file in tested:
+        (folder / file).rename((folder / file).with_stem("renamed_" + Path(file).stem))
+    made = rows(imported(folder, data_dir))
+    assert {row["digest"] for row in made.values() if row["split"] == "test"} == {
+        rows(first)[file]["digest"] for file in tested
+    }
+
+
+def test_spoilt_files_are_listed_and_the_rest_goes_on(tmp_path: Path) -> None:
+    folder = tmp_path / "source"
+    write_images(folder, 5)
+    expected = spoil(folder)
+    made = imported(folder, tmp_path / "data")
+    assert {file: row["problem"] for file, row in rows(made).items() if row["problem"]} == expected
+    assert dict(made.problems) == expected and made.decided.unreadable == len(expected)
+    assert sum(made.dataset.split_sizes.values()) == 15
+
+
+def test_too_many_spoilt_files_are_rejected_and_nothing_is_written(tmp_path: Path) -> None:
+    folder = tmp_path / "source"
+    write_images(folder, 5)
+    spoil(folder)
+    with pytest.raises(DataRejected, match=r"7 of 22 image files cannot be read.*data\.max_unreadable = 0\.1.*\n.*cut"):
+        imported(folder, tmp_path / "data", max_unreadable=0.1)
+    assert not (tmp_path / "data" / "colours").exists()
+    imported(folder, tmp_path / "data", max_unreadable=0.5)
+    with pytest.raises(DataRejected, match="7 of 22"):  # known from the last time
+        imported(folder, tmp_path / "data", max_unreadable=0.1)
+
+
+def test_duplicates_and_contradictions_are_left_out(tmp_path: Path) -> None:
+    folder = tmp_path / "source"
+    for split in ("train", "test"):
+        write_images(folder / split, 6, first=0 if split == "train" else 10)
+    shutil.copy(folder / "test" / "blue" / "010.png", folder / "train" / "blue" / "twin.png")
+    shutil.copy(folder / "train" / "blue" / "003.jpg", folder / "train" / "blue" / "again.jpg")
+    shutil.copy(folder / "train" / "été" / "003.jpg", folder / "train" / "緑" / "other.jpg")
+    made = imported(folder, tmp_path / "data")
+    decided, found = made.decided, rows(made)
+    assert (decided.duplicates, decided.duplicates_across_splits, decided.contradictory) == (1, 1, 2)
+    assert found["test/blue/010.png"]["split"] == "test"
+    assert found["train/blue/twin.png"]["problem"] == "the same image as test/blue/010.png"
+    assert found["train/blue/again.jpg"]["split"] == "" or found["train/blue/003.jpg"]["split"] == ""
+    for file in ("train/été/003.jpg", "train/緑/other.jpg"):
+        assert found[file]["problem"] == "the same image has other classes, too"
+    given = {file: row["split"] for file, row in found.items() if row["split"]}
+    assert all(split == "test" for file, split in given.items() if file.startswith("test/"))
+    assert {split for file, split in given.items() if file.startswith("train/")} == {"train", "eval"}
+
+
+def test_near_duplicates_are_counted_and_stay(tmp_path: Path) -> None:
+    folder = tmp_path / "source"
+    for split in ("train", "test"):
+        write_images(folder / split, 6, first=0 if split == "train" else 10)
+    photograph = Image.fromarray(load_sample_image("flower.jpg")).resize((200, 160))
+    photograph.save(folder / "train" / "blue" / "one.jpg", quality=95)
+    photograph.resize((100, 80)).save(folder / "test" / "blue" / "two.jpg", quality=80)
+    made = imported(folder, tmp_path / "data")
+    found = rows(made)
+    one, two = found["train/blue/one.jpg"], found["test/blue/two.jpg"]
+    assert made.decided.near_duplicates == 2
+    assert two["split"] == "test" and one["split"] in ("train", "eval")
+
+
+def test_a_class_of_one_image_is_an_error_with_its_name(tmp_path: Path) -> None:
+    write_images(tmp_path / "source", 3)
+    (tmp_path / "source" / "rare").mkdir()
+    picture((1, 2, 3), 0).save(tmp_path / "source" / "rare" / "only.png")
+    with pytest.raises(DataRejected, match=r"two different images.*'rare' \(1\)"):
+        imported(tmp_path / "source", tmp_path / "data")
+
+
+def test_a_csv_file_names_classes_and_splits(tmp_path: Path) -> None:
+    write_images(tmp_path / "all", 4)
+    files = sorted(path for path in (tmp_path / "all").rglob("*.*") if path.is_file())
+    table = tmp_path / "labels.csv"
+    lines = [
+        f"{path.relative_to(tmp_path / 'all')};{path.parent.name};{'val' if path.stem == '003' else ''}"
+        for path in files
+    ]
+    table.write_text("\ufefffile;label;split\n" + "\n".join(lines) + "\ngone.png;blue;\n", encoding="utf-8")
+    made = prepare_images("colours", ImageSource(tmp_path / "all", table), tmp_path / "data", image_shape=SHAPE)
+    found = rows(made)
+    assert made.dataset.class_names == tuple(sorted(COLOURS))
+    assert found["gone.png"]["problem"] == "cannot be read: No such file or directory"
+    assert {row["split"] for file, row in found.items() if "003" in file} == {"eval"}
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("name,label\na.png,b\n", "has the columns name, label; it must have file and label"),
+        ("file,label\na.png,\n", "line 2: file or label is empty"),
+        ("file,label,split\na.png,b,holdout\n", "line 2: split 'holdout' is none of train, val and test"),
+        ("", "has the columns (none)"),
+    ],
+)
+def test_what_is_wrong_in_a_csv_file_is_told(text: str, words: str, tmp_path: Path) -> None:
+    (tmp_path / "labels.csv").write_text(text)
+    with pytest.raises(UsageError) as error:
+        list(list_images(ImageSource(tmp_path, tmp_path / "labels.csv")))
+    assert words in str(error.value)
+
+
+def test_a_folder_without_classes_is_told_what_is_missing(tmp_path: Path) -> None:
+    picture((1, 2, 3), 0).save(tmp_path / "only.png")
+    with pytest.raises(UsageError, match="one folder for each class"):
+        list(list_images(ImageSource(tmp_path)))
+    with pytest.raises(UsageError, match="there is no folder"):
+        list(list_images(ImageSource(tmp_path / "none")))
+
+
+def test_one_name_in_two_forms_of_unicode_is_one_class(tmp_path: Path) -> None:
+    for form in ("NFC", "NFD"):
+        folder = tmp_path / unicodedata.normalize(form, "été")
+        folder.mkdir()
+        picture(COLOURS["été"], len(form)).save(folder / f"{form}.png")
+    assert {image.class_name for image in list_images(ImageSource(tmp_path))} == {"été"}
+
+
+def test_the_size_is_the_images_own_where_it_is_one(tmp_path: Path) -> None:
+    for name, level in (("dark", 10), ("light", 200)):
+        (tmp_path / "grey" / name).mkdir(parents=True)
+        for number in range(3):
+            picture((level, level, level), number).convert("L").resize((20, 10)).save(
+                tmp_path / "grey" / name / f"{number}.png"
+            )
+    write_images(tmp_path / "colours", 3)
+    data_dir = tmp_path / "data"
+    assert prepare_images("grey", ImageSource(tmp_path / "grey"), data_dir).dataset.image_shape == (10, 20, 1)
+    assert prepare_images("colours", ImageSource(tmp_path / "colours"), data_dir).dataset.image_shape == (64, 64, 3)

@@ -1,0 +1,224 @@
+"""From a folder of images, or a TFDS builder or dataset of one's own, to a pushed model, without writing code."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from mnist_tfx.components.datasets.images.index import splits_before
+from mnist_tfx.components.datasets.images.prepare import FILES
+from mnist_tfx.contract.names import ENCODED_IMAGES, LABELS
+from mnist_tfx.pipeline.projects import project_in
+from mnist_tfx.pipeline.recipes import load_recipe
+from tests.fixtures.command import Answer, mnist_tfx
+from tests.fixtures.image_folder import COLOURS, picture, spoil, write_images
+
+_QUICK = ("--set", "epochs=2", "--set", "hidden_layers=[16]", "--set", "min_accuracy=0.0", "--set", "dropout=0.0")
+
+BUILDER = '''
+import numpy as np
+import tensorflow_datasets as tfds
+
+class Stripes(tfds.core.GeneratorBasedBuilder):
+    """Images of differing sizes whose stripes lie or stand."""
+    VERSION = tfds.core.Version("1.0.0")
+
+    def _info(self):
+        return self.dataset_info_from_configs(
+            features=tfds.features.FeaturesDict({
+                "picture": tfds.features.Image(shape=(None, None, 1)),
+                "lie": tfds.features.ClassLabel(names=["lying", "standing"]),
+            }),
+            supervised_keys=("picture", "lie"),
+        )
+
+    def _split_generators(self, dl_manager):
+        bounds = {"train": (0, 200), "validation": (200, 240), "test": (240, 300)}
+        return {split: self._generate_examples(*each) for split, each in bounds.items()}
+
+    def _generate_examples(self, first, stop):
+        for number in range(first, stop):
+            image = np.zeros((20 + number % 7, 24, 1), np.uint8)
+            image[(slice(None), slice(number % 3, None, 3)) if number % 2 else (slice(number % 3, None, 3),)] = 255
+            yield number, {"picture": image, "lie": number % 2}
+'''
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project of 120 good files and some spoilt ones, just made."""
+    folder = tmp_path_factory.mktemp("own")
+    write_images(folder / "images", 40)
+    spoil(folder / "images")
+    command = ("init", folder / "colours", "--images", folder / "images", "--size", "16", "16")
+    answer = mnist_tfx(*command)
+    assert answer.code == 3 and "raise it in the recipe (init: --max-unreadable)" in answer.err
+    answer = mnist_tfx(*command, "--max-unreadable", "0.1")
+    assert answer.code == 0, answer.err
+    assert "120 images of 127 files, 3 classes (blue, été, 緑); divided by content: train" in answer.out
+    assert "7 unreadable left out" in answer.out and "blue/cut.jpg is truncated or damaged" in answer.out
+    assert f"wrote {folder / 'colours' / 'recipe.toml'}" in answer.out
+    return folder / "colours"
+
+
+@pytest.fixture(scope="module")
+def ran(project: Path) -> Answer:
+    answer = mnist_tfx("run", "--project", project, "--json", *_QUICK)
+    assert answer.code == 0, answer.err
+    return answer
+
+
+def test_the_recipe_and_the_schema_say_what_was_found(project: Path) -> None:
+    recipe = load_recipe(project_in(project), "default")
+    assert recipe.data.image_shape == (16, 16, 3) and recipe.data.resize == (16, 16)
+    assert recipe.data.images == str(project.parent / "images") or Path(recipe.data.images).samefile(
+        project.parent / "images"
+    )
+    assert 0.33 < recipe.evaluation.min_accuracy < 0.5
+    schema = (project / "schema.pbtxt").read_text(encoding="utf-8")
+    assert 'tag: "緑"' in schema and "unique_constraints { min: 3 max: 3 }" in schema
+
+
+def test_a_pushed_model_says_of_the_files_what_the_evaluator_measured(project: Path, ran: Answer) -> None:
+    [version] = (project / "var" / "serving" / "colours").iterdir()
+    assert ran.outcome["pushed_version"] == version.name
+    classify = tf.saved_model.load(str(version)).signatures[ENCODED_IMAGES]
+    prepared = project / "var" / "datasets" / "colours" / "1.0.0"
+    rows = [line.split(",") for line in (prepared / FILES).read_text(encoding="utf-8").splitlines()[1:]]
+    tested = [(file, name) for file, name, split, *_ in rows if split == "test"]
+    contents = [(project.parent / "images" / file).read_bytes() for file, _ in tested]
+    labels = classify(**{ENCODED_IMAGES: tf.constant(contents)})[LABELS].numpy()
+    right = np.mean([label.decode() == name for label, (_, name) in zip(labels, tested, strict=True)])
+    assert right == pytest.approx(ran.outcome["accuracy"], abs=1e-6)
+
+
+def test_new_images_come_in_with_the_next_run_and_split_test_stays(project: Path, ran: Answer, tmp_path: Path) -> None:
+    copy = tmp_path / "colours"
+    shutil.copytree(project, copy)
+    shutil.copytree(
+        project.parent / "images", tmp_path / "images", ignore=shutil.ignore_patterns("pipe.png", "lost.png")
+    )
+    write_images(tmp_path / "images", 5, first=40)
+    answer = mnist_tfx("data", "prepare", "--project", copy, "--json")
+    assert answer.code == 0, answer.err  # 5 of 140
+    (tmp_path / "colours" / "recipe.toml").write_text(
+        (copy / "recipe.toml").read_text(encoding="utf-8").replace("max_unreadable = 0.1", "max_unreadable = 0.01")
+    )
+    answer = mnist_tfx("data", "prepare", "--project", copy, "--json")
+    assert answer.code == 3 and "more than data.max_unreadable = 0.01 allows" in answer.err
+    for file in ("empty.png", "cut.jpg", "notes.txt", "huge.png", "new.webp"):
+        (tmp_path / "images" / "blue" / file).unlink()
+    answer = mnist_tfx("data", "prepare", "--project", copy, "--json")
+    assert answer.code == 0, answer.err
+    [prepared] = json.loads(answer.out)
+    assert prepared["version"] == "1.0.2" and sum(prepared["splits"].values()) == 135
+    datasets = copy / "var" / "datasets" / "colours"
+    before, after = (splits_before(datasets / version / FILES) for version in ("1.0.0", "1.0.2"))
+    assert before.items() <= after.items()
+
+
+def test_a_schema_is_changed_only_if_asked(project: Path, tmp_path: Path) -> None:
+    file = project / "schema.pbtxt"
+    own = file.read_text(encoding="utf-8")
+    try:
+        file.write_text(own.replace("max_image_byte_size: ", "max_image_byte_size: 9"), encoding="utf-8")
+        edited = file.read_text(encoding="utf-8")
+        answer = mnist_tfx("schema", "diff", "--project", project)
+        assert answer.code == 0 and file.read_text(encoding="utf-8") == edited
+        assert "image.image_domain.max_image_byte_size: 9" in answer.out and "nothing was changed" in answer.out
+        answer = mnist_tfx("schema", "update", "--project", project)
+        assert answer.code == 0 and file.read_text(encoding="utf-8") == own
+        assert (project / "schema.pbtxt.before").read_text(encoding="utf-8") == edited
+        assert "says what the data say" in mnist_tfx("schema", "diff", "--project", project).out
+    finally:
+        file.write_text(own, encoding="utf-8")
+
+
+def test_the_current_folder_is_the_project(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(project)
+    listed = json.loads(mnist_tfx("recipes", "--json").out)
+    assert [recipe["dataset"] for recipe in listed] == ["colours"]
+    answer = mnist_tfx("recipes", "--project", project, "--dataset", "mnist")
+    assert answer.code == 2 and "holds dataset 'colours', not 'mnist'" in answer.err
+
+
+def test_a_builder_of_ones_own_by_file(tmp_path: Path) -> None:
+    (tmp_path / "stripes_builder.py").write_text(BUILDER)
+    folder = tmp_path / "mine"
+    answer = mnist_tfx("init", folder, "--tfds", f"{tmp_path / 'stripes_builder.py'}:Stripes", "--size", "16", "16")
+    assert answer.code == 0, answer.err
+    recipe = load_recipe(project_in(folder), "default")
+    assert (recipe.data.dataset, recipe.data.image_shape) == ("stripes", (16, 16, 1))
+    assert recipe.data.splits.eval == "validation"
+    answer = mnist_tfx("run", "--project", folder, "--json", *_QUICK)
+    assert answer.code == 0, answer.err
+    assert answer.outcome["pushed_version"]
+
+
+def prepared_elsewhere(folder: Path) -> None:
+    from mnist_tfx.components.datasets.prepare import prepare
+
+    (folder / "stripes_builder.py").write_text(BUILDER)
+    prepare("stripes", folder / "tfds", builder=f"{folder / 'stripes_builder.py'}:Stripes")
+    (folder / "stripes_builder.py").unlink()
+
+
+def test_what_lies_prepared_elsewhere_is_found_without_its_builder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepared_elsewhere(tmp_path)
+    by_name: dict[str, Any] = {"--data-dir": tmp_path / "tfds"}
+    for number, options in enumerate((by_name, {})):
+        if not options:
+            monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "tfds"))
+        words = [word for pair in options.items() for word in pair]
+        answer = mnist_tfx("init", tmp_path / f"own{number}", "--tfds", "stripes:1.0.0", *words)
+        assert answer.code == 0, answer.err
+        assert "stripes 1.0.0: train 200, validation 40, test 60 examples, 2 classes" in answer.out
+
+
+def test_a_dataset_that_nobody_knows_is_told_how_to_name_it(tmp_path: Path) -> None:
+    answer = mnist_tfx("init", tmp_path / "own", "--tfds", "tricolor")
+    assert answer.code == 2 and "TFDS_DATA_DIR" in answer.err and "data.builder=package.module:Class" in answer.err
+    assert not (tmp_path / "own" / "recipe.toml").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("flowers",), "init needs --images DIR or --tfds NAME"),
+        (("flowers", "--images", "a", "--tfds", "b"), "init needs --images DIR or --tfds NAME"),
+        (("flowers", "--tfds", "b", "--csv", "c"), "--csv goes with --images"),
+        (("flowers", "--images", "a", "--data-dir", "c"), "--data-dir goes with --tfds"),
+        (("My Flowers", "--images", "."), "cannot be the name of a dataset"),
+        (("flowers", "--images", "no/such/folder"), "there is no folder"),
+        (("flowers", "--tfds", "no_such_module:Builder"), "cannot import the builder"),
+    ],
+)
+def test_what_init_refuses(
+    arguments: tuple[str, ...], words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    answer = mnist_tfx("init", *arguments)
+    assert answer.code == 2 and words in answer.err
+    assert not list(tmp_path.rglob("*.toml"))
+
+
+def test_a_project_is_not_made_twice(project: Path) -> None:
+    answer = mnist_tfx("init", project, "--images", project.parent / "images")
+    assert answer.code == 2 and "is a project already" in answer.err
+
+
+def test_a_class_that_is_too_small_leaves_no_project_behind(tmp_path: Path) -> None:
+    write_images(tmp_path / "images", 3)
+    (tmp_path / "images" / "rare").mkdir()
+    picture(COLOURS["blue"], 99).save(tmp_path / "images" / "rare" / "one.png")
+    answer = mnist_tfx("init", tmp_path / "colours", "--images", tmp_path / "images")
+    assert answer.code == 3 and "'rare' (1)" in answer.err
+    assert not (tmp_path / "colours" / "recipe.toml").exists()
