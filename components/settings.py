@@ -7,7 +7,7 @@ a changed setting is a cache miss.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -44,6 +44,7 @@ class DataSettings(Section):
     splits: Splits = Splits()
     image_shape: tuple[Positive, Positive, Literal[1, 3]] = (28, 28, 1)  # height, width, channels
     resize: tuple[Positive, Positive] | None = None  # height and width that images of any size are fitted to
+    classes: dict[str, tuple[str, ...]] | None = None  # classes that stand for several of the dataset's, by name
     shards: Positive = 2  # files per split: the unit of parallel work
     # Which model's data these must not have drifted from.
     drift_reference: Literal["live", "none"] = "live"
@@ -60,27 +61,73 @@ class DataSettings(Section):
 
 
 class TransformSettings(Section):
-    """How pixels are normalized: `unit` is [0, 1]; `standardize` is zero mean and unit variance over split train."""
+    """How pixels are normalized.
 
-    normalization: Literal["unit", "standardize"] = "unit"
+    `unit` is [0, 1]; `standardize` is zero mean and unit variance over split train; `none` leaves [0, 255].
+    """
+
+    normalization: Literal["unit", "standardize", "none"] = "unit"
+
+
+# Those of Keras that work on one number at a time.
+Activation: TypeAlias = Literal[
+    "celu",
+    "elu",
+    "exponential",
+    "gelu",
+    "hard_sigmoid",
+    "hard_silu",
+    "hard_tanh",
+    "leaky_relu",
+    "linear",
+    "log_sigmoid",
+    "mish",
+    "relu",
+    "relu6",
+    "selu",
+    "sigmoid",
+    "silu",
+    "softplus",
+    "softsign",
+    "tanh",
+]
 
 
 class ModelSettings(Section):
     """A dense classifier."""
 
     hidden_layers: tuple[Positive, ...] = (512, 512)  # units of each hidden layer; none: a linear classifier
-    activation: Literal["relu", "gelu", "elu", "selu", "silu", "tanh"] = "relu"
+    activation: Activation = "relu"
     batch_normalization: bool = False
     dropout: Share = 0.0  # after each hidden layer
+    layer_dropout: tuple[Share, ...] = ()  # after each by itself, instead
     input_dropout: Share = 0.0  # of the pixels
-    l2: Annotated[float, Field(ge=0.0)] = 0.0  # factor on the squared kernel weights
+    l2: NonNegative = 0.0  # factor on the squared kernel weights
+    layer_l2: tuple[NonNegative, ...] = ()  # of each hidden layer by itself, instead
+    # sigmoid: one unit for two classes, whose loss is binary cross entropy.
+    output: Literal["softmax", "sigmoid"] = "softmax"
     form: Literal["sequential", "functional", "custom"] = "sequential"  # how `build_model` writes the same function
     mirrored_averaging: bool = False  # the exported model averages its answers to the image and to its mirror image
+
+    @model_validator(mode="after")
+    def _one_value_per_layer(self) -> Self:
+        for name in ("dropout", "l2"):
+            values = getattr(self, f"layer_{name}")
+            if values and len(values) != len(self.hidden_layers):
+                raise ValueError(
+                    f"layer_{name} has {len(values)} values for {len(self.hidden_layers)} hidden layers: give one each."
+                )
+            if values and getattr(self, name):
+                raise ValueError(f"{name} and layer_{name} exclude each other: give one of them.")
+        return self
 
 
 # Settings of one optimizer or another: who has them, and their value where a recipe names none.
 OF_OPTIMIZERS: Mapping[str, tuple[tuple[str, ...], float]] = {
+    "beta_1": (("adam", "adamw"), 0.9),
     "beta_2": (("adam", "adamw"), 0.999),
+    "epsilon": (("adam", "adamw", "rmsprop"), 1e-7),
+    "rho": (("rmsprop",), 0.9),
     "momentum": (("sgd",), 0.9),
     "weight_decay": (("adamw",), 0.004),
 }
@@ -89,24 +136,29 @@ OF_OPTIMIZERS: Mapping[str, tuple[tuple[str, ...], float]] = {
 class TrainingSettings(Section):
     """How the classifier is trained. What has no effect under the chosen optimizer is None, and must not be given."""
 
-    optimizer: Literal["adam", "adamw", "sgd"] = "adam"
+    optimizer: Literal["adam", "adamw", "rmsprop", "sgd"] = "adam"
     learning_rate: Annotated[float, Field(gt=0.0)] = 1e-3  # at its highest
     schedule: Literal["constant", "cosine"] = "constant"  # cosine: down to 0 at the last epoch's end
     warmup: Share = 0.0  # of all steps: the learning rate rises linearly from 0
+    beta_1: Share | None = None  # Adam, AdamW: decay of the gradients' average
     beta_2: Annotated[float, Field(gt=0.0, lt=1.0)] | None = None  # Adam, AdamW: decay of squared gradients' average
+    epsilon: Annotated[float, Field(gt=0.0)] | None = None  # Adam, AdamW, RMSprop: added to the divisor
+    rho: Annotated[float, Field(gt=0.0, lt=1.0)] | None = None  # RMSprop: decay of squared gradients' average
     momentum: Share | None = None  # SGD
     weight_decay: NonNegative | None = None  # AdamW
     batch_size: Positive = 256
     epochs: Positive = 20
-    patience: Positive = 3  # epochs without improvement of `monitor` before training stops
+    patience: Annotated[int, Field(ge=0)] = 3  # epochs without improvement of `monitor` before training stops
     min_delta: Annotated[float, Field(ge=0.0)] = 0.0  # what counts as an improvement
-    monitor: Literal["val_accuracy", "val_loss"] = "val_accuracy"
+    monitor: Literal["val_accuracy", "val_loss", "accuracy", "loss"] = "val_accuracy"
     monitor_from: Share = 0.0  # of all epochs: those before are never the best, and do not count as patience
     label_smoothing: Share = 0.0
+    class_weight: Literal["none", "balanced"] = "none"  # balanced: every class weighs the same in the loss
     # Momentum of the moving average of the trained weights, which is evaluated and kept; 0: none. Batch normalization's
     # statistics are not trained: they stay those of the last steps.
     weight_average: Share = 0.0
-    precision: Literal["float32", "mixed_bfloat16"] = "float32"  # of training; the exported model is float32
+    # Of training; the exported model is float32. auto: mixed_bfloat16 where the hardware computes it.
+    precision: Literal["auto", "float32", "mixed_bfloat16"] = "auto"
     seed: Annotated[int, Field(ge=0)] = 0
     lr_find: bool = False  # training begins with a learning-rate range test, and takes the rate that it suggests
 
@@ -154,6 +206,8 @@ class EvaluationSettings(Section):
     """What a model must reach on split test to be pushed."""
 
     min_accuracy: Fraction
+    min_balanced_accuracy: Fraction = 0.0  # mean of the classes' accuracies
+    min_macro_f1: Fraction = 0.0  # mean of the classes' F1
     min_class_accuracy: Fraction = 0.0  # for every class by itself
     max_accuracy_drop: Fraction = 0.005  # against the model now being served
     baseline: Literal["served", "none"] = "served"

@@ -24,3 +24,11 @@ def cautions(pushed_model: Mapping[str, Any]) -> tuple[str, ...]:
         return ()
     checks = {"baseline": NOT_COMPARED, "drift_reference": DRIFT_ACCEPTED}
     return tuple(words for name, words in checks.items() if pushed_model.get(name) == "none")
+
+
+def never_recognized(classes: str) -> str:
+    """Of classes with accuracy 0 that no bound kept from being pushed."""
+    return (
+        f"no image of {classes} is recognized (accuracy 0), and the recipe sets no bound for each class: set "
+        "evaluation.min_class_accuracy"
+    )

@@ -32,7 +32,7 @@ from mnist_tfx.components.report.component import Report
 from mnist_tfx.components.settings import BeamSettings
 from mnist_tfx.components.tfds_example_gen.component import TfdsExampleGen
 from mnist_tfx.components.trainer.config import TrainerConfig
-from mnist_tfx.contract.errors import unknown_name
+from mnist_tfx.contract.errors import UsageError, unknown_name
 from mnist_tfx.contract.names import EVAL, TEST, TRAIN
 from mnist_tfx.pipeline.recipes import Recipe
 from mnist_tfx.pipeline.recipes.name import recipe_name
@@ -85,6 +85,11 @@ def create_pipeline(
         enable_cache: whether components with known inputs and parameters are answered from the cache.
         metadata_db: the SQLite file of ML Metadata, for the local runner.
     """
+    if recipe.model.output == "sigmoid" and len(dataset.class_names) != 2:
+        raise UsageError(
+            f"model.output = 'sigmoid' is for two classes, and {dataset.name} has {len(dataset.class_names)}: leave it "
+            "out, or make two of them with data.classes."
+        )
     config = trainer_config(recipe, dataset, paths)
     examples = TfdsExampleGen(
         dataset=dataset.name,
@@ -97,6 +102,7 @@ def create_pipeline(
         fit_to=recipe.data.image_shape
         if recipe.data.resize and dataset.image_shape != recipe.data.image_shape
         else None,
+        labels=dataset.labels,
     )
     schema = ImportSchemaGen(schema_file=paths.schema_file)
     statistics = StatisticsGen(

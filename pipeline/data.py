@@ -35,7 +35,7 @@ def find_dataset(recipe: Recipe, home: Home) -> PreparedDataset:
     missing: list[NotPrepared] = []
     for place in places:
         try:
-            return load_prepared(settings.dataset, settings.version, place)
+            return load_prepared(settings.dataset, settings.version, place).grouped(settings.classes)
         except NotPrepared as error:
             missing.append(error)
     raise missing[0]
@@ -54,7 +54,7 @@ def prepare_dataset(recipe: Recipe, home: Home) -> PreparedDataset:
     if settings.images:
         imported = import_images(settings, home, settings.image_shape)
         print(f"{settings.dataset}: {describe_import(imported)}", file=sys.stderr)
-        return imported.dataset
+        return imported.dataset.grouped(settings.classes)
     try:
         return find_dataset(recipe, home)
     except NotPrepared:
@@ -64,9 +64,10 @@ def prepare_dataset(recipe: Recipe, home: Home) -> PreparedDataset:
     from mnist_tfx.pipeline.running.data_progress import shown_progress
 
     with shown_progress(settings.dataset) as progress, output_to(home.root / "data.log"):
-        return prepare(
+        dataset = prepare(
             settings.dataset, home.datasets, version=settings.version, builder=settings.builder, progress=progress
         )
+    return dataset.grouped(settings.classes)
 
 
 def import_images(settings: DataSettings, home: Home, image_shape: Shape) -> Imported:

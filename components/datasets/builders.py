@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import difflib
 import importlib.util
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urljoin
+
+from etils import epath
 
 from mnist_tfx.components.datasets.idx import IdxDataset, IdxSplit
 from mnist_tfx.components.datasets.prepared import check_name, image_and_label
@@ -82,18 +83,19 @@ def _class_at(place: str, name: str) -> BuilderClass:
     import tensorflow_datasets as tfds
 
     if place.endswith(".py"):
-        # As a module of its folder's package, where TFDS looks for more files of a builder.
-        folder = Path(place).resolve().parent
-        spec = importlib.machinery.PathFinder.find_spec(folder.name, [str(folder.parent)])
-        if spec is None:
-            raise ImportError(f"there is no folder {folder}")
-        package = sys.modules.setdefault(folder.name, importlib.util.module_from_spec(spec))
-        if list(getattr(package, "__path__", ())) != [str(folder)]:
-            raise ImportError(f"a module {folder.name!r} is there already; move the file to a folder of another name")
-        place = f"{folder.name}.{Path(place).stem}"
-    cls = getattr(importlib.import_module(place), name)
+        spec = importlib.util.spec_from_file_location(Path(place).stem, place)
+        assert spec is not None and spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+    else:
+        module = importlib.import_module(place)
+    cls = getattr(module, name)
     if not (isinstance(cls, type) and issubclass(cls, tfds.core.DatasetBuilder)):
         raise TypeError(f"{name} is no subclass of tfds.core.DatasetBuilder")
+    # Where TFDS looks for more files of a builder: what it would infer holds for modules of regular packages alone.
+    file = epath.Path(str(module.__file__))
+    for attribute, value in (("code_path", file), ("pkg_dir_path", file.parent)):
+        setattr(cls, attribute, value)
     return cls
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,32 @@ class PreparedDataset:
     image_key: str  # the names of the two features in TFDS
     label_key: str
     split_sizes: Mapping[str, int]  # examples of each TFDS split
+    labels: tuple[int, ...] | None = None  # the class number of each of TFDS's; None: they are the same
+
+    def grouped(self, groups: Mapping[str, Sequence[str]] | None) -> PreparedDataset:
+        """The same with classes that stand for several of TFDS's; None changes nothing.
+
+        Args:
+            groups: the names of TFDS's classes, by the name of the class that stands for them.
+
+        Raises:
+            UsageError: a class of TFDS is in no group, or in several, or there is no such class.
+        """
+        if groups is None:
+            return self
+        group_of = {name: number for number, names in enumerate(groups.values()) for name in names}
+        named = [name for names in groups.values() for name in names]
+        wrong = sorted({name for name in named if name not in self.class_names or named.count(name) > 1})
+        missing = [name for name in self.class_names if name not in group_of]
+        if wrong or missing:
+            faults = [f"{', '.join(missing)} in none"] if missing else []
+            faults += [f"{', '.join(wrong)} in several, or unknown"] if wrong else []
+            raise UsageError(
+                f"data.classes must name every class of {self.name} just once: {' and '.join(faults)}. "
+                f"Its classes: {', '.join(self.class_names)}."
+            )
+        labels = tuple(group_of[name] for name in self.class_names)
+        return replace(self, class_names=tuple(groups), labels=labels)
 
 
 def load_prepared(name: str, version: str | None, data_dir: Path | str) -> PreparedDataset:

@@ -10,7 +10,7 @@ from mnist_tfx.components.settings import EvaluationSettings
 from mnist_tfx.contract.names import LABEL, PROBABILITIES, SERVING_DEFAULT
 
 CANDIDATE, BASELINE = "candidate", "baseline"
-ACCURACY = "accuracy"
+ACCURACY, BALANCED_ACCURACY, MACRO_F1 = "accuracy", "balanced_accuracy", "macro_f1"
 # Float noise between two evaluations of one and the same model must not count as a drop.
 _EPSILON = 1e-6
 
@@ -21,24 +21,32 @@ def evaluation_config(settings: EvaluationSettings, num_classes: int) -> config_
     Within the slice of one label, accuracy is that class's recall: the bound per class is on it.
     The most probable class counts as the prediction.
     """
-    accuracy = config_pb2.MetricConfig(
-        class_name="Accuracy",
-        module=_METRICS,
-        config=f'"name": "{ACCURACY}", "num_classes": {num_classes}',
+    whole, of_class = config_pb2.SlicingSpec(), config_pb2.SlicingSpec(feature_keys=[LABEL])
+
+    def figure(name: str, *bounds: config_pb2.PerSliceMetricThreshold) -> config_pb2.MetricConfig:
         # A MetricConfig's plain `threshold` would hold for every slice.
-        per_slice_thresholds=[
-            _bounds(config_pb2.SlicingSpec(), settings.min_accuracy, settings.max_accuracy_drop),
-            _bounds(config_pb2.SlicingSpec(feature_keys=[LABEL]), settings.min_class_accuracy),
-        ],
-    )
-    figures = config_pb2.MetricConfig(class_name="Figures", module=_METRICS, config=f'"num_classes": {num_classes}')
-    metrics = [config_pb2.MetricConfig(class_name="ExampleCount"), accuracy, figures]
+        arguments = f'"name": "{name}", "num_classes": {num_classes}'
+        return config_pb2.MetricConfig(
+            class_name="Figure", module=_METRICS, config=arguments, per_slice_thresholds=bounds
+        )
+
+    metrics = [
+        config_pb2.MetricConfig(class_name="ExampleCount"),
+        figure(
+            ACCURACY,
+            _bounds(whole, settings.min_accuracy, settings.max_accuracy_drop),
+            _bounds(of_class, settings.min_class_accuracy),
+        ),
+        figure(BALANCED_ACCURACY, _bounds(whole, settings.min_balanced_accuracy)),
+        figure(MACRO_F1, _bounds(whole, settings.min_macro_f1)),
+        config_pb2.MetricConfig(class_name="Figures", module=_METRICS, config=f'"num_classes": {num_classes}'),
+    ]
     models = [config_pb2.ModelSpec(name=CANDIDATE, **_MODEL)]
     if settings.baseline != "none":
         models.append(config_pb2.ModelSpec(name=BASELINE, is_baseline=True, **_MODEL))
     return config_pb2.EvalConfig(
         model_specs=models,
-        slicing_specs=[config_pb2.SlicingSpec(), config_pb2.SlicingSpec(feature_keys=[LABEL])],
+        slicing_specs=[whole, of_class],
         metrics_specs=[config_pb2.MetricsSpec(metrics=metrics, model_names=[model.name for model in models])],
     )
 

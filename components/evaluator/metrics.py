@@ -26,11 +26,15 @@ _ANY_CONFIDENCE = 0.0  # the threshold of TFMA's confusion matrix that counts ev
 _Key: TypeAlias = metric_types.MetricKey | metric_types.PlotKey
 
 
-class Accuracy(metric_types.Metric):
-    """Share of examples whose most probable class is the label."""
+class Figure(metric_types.Metric):
+    """One figure by itself, so that it can have a bound: `accuracy`, `balanced_accuracy` or `macro_f1`.
 
-    def __init__(self, num_classes: int, name: str = "accuracy") -> None:
-        super().__init__(metric_util.merge_per_key_computations(_accuracy), name=name, num_classes=num_classes)
+    Accuracy is the share of examples whose most probable class is the label; the others are the means of the classes'
+    accuracies and of their F1, whatever the classes' sizes. A class without examples does not count.
+    """
+
+    def __init__(self, num_classes: int, name: str) -> None:
+        super().__init__(metric_util.merge_per_key_computations(_figure), name=name, num_classes=num_classes)
 
 
 class Figures(metric_types.Metric):
@@ -64,9 +68,18 @@ class Tally:
         return np.zeros(2 + 3 * CALIBRATION_BINS + num_classes**2)
 
 
-def _accuracy(name: str, num_classes: int, model_name: str = "") -> metric_types.MetricComputations:
+def _figure(name: str, num_classes: int, model_name: str = "") -> metric_types.MetricComputations:
     key = metric_types.MetricKey(name=name, model_name=model_name)
-    return _derived(key, num_classes, lambda tally: {key: np.trace(tally.matrix) / tally.matrix.sum()})
+    return _derived(key, num_classes, lambda tally: {key: float(_bounded(tally)[name])})
+
+
+def _bounded(tally: Tally) -> dict[str, float]:
+    by_class, present = _by_class(tally), tally.matrix.sum(axis=1) > 0
+    return {
+        "accuracy": np.trace(tally.matrix) / tally.matrix.sum(),
+        "balanced_accuracy": by_class["recall"][present].mean(),
+        "macro_f1": by_class["f1"][present].mean(),
+    }
 
 
 def _figures(name: str, num_classes: int, model_name: str = "") -> metric_types.MetricComputations:

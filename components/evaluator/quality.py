@@ -43,6 +43,8 @@ class Overall:
     """What TFMA measured over the whole of split test; None: the evaluation does not hold it."""
 
     accuracy: float
+    balanced_accuracy: float | None  # mean of the classes' accuracies
+    macro_f1: float | None  # mean of the classes' F1
     loss: float | None  # cross entropy, nats
     top_2_accuracy: float | None
     expected_calibration_error: float | None
@@ -73,6 +75,11 @@ class Quality:
     def class_accuracy(self) -> dict[str, float]:
         """By class name the share of its examples that are classified right; a class without examples has none."""
         return {each.name: each.scores.recall for each in self.classes if each.examples}
+
+    @property
+    def never_recognized(self) -> tuple[str, ...]:
+        """The classes none of whose examples is classified right."""
+        return tuple(name for name, accuracy in self.class_accuracy.items() if accuracy == 0.0)
 
     @property
     def worst_class(self) -> tuple[str, float]:

@@ -10,7 +10,7 @@ import tensorflow_model_analysis as tfma
 from tensorflow_model_analysis.proto import metrics_for_slice_pb2, validation_result_pb2
 from tensorflow_model_analysis.writers import eval_config_writer
 
-from mnist_tfx.components.evaluator.config import ACCURACY, BASELINE, CANDIDATE
+from mnist_tfx.components.evaluator.config import ACCURACY, BALANCED_ACCURACY, BASELINE, CANDIDATE, MACRO_F1
 from mnist_tfx.components.evaluator.quality import ClassQuality, ConfidenceBin, Overall, Quality, Scores
 
 _Metrics = Mapping[tuple[str, str, int | None], float]  # by model, name and class number
@@ -84,6 +84,8 @@ def _overall_plots(evaluation_uri: str, model_name: str) -> list[metrics_for_sli
 def _overall(metrics: _Metrics, model: str) -> Overall:
     return Overall(
         accuracy=metrics[model, ACCURACY, None],
+        balanced_accuracy=metrics.get((model, BALANCED_ACCURACY, None)),
+        macro_f1=metrics.get((model, MACRO_F1, None)),
         loss=metrics.get((model, "loss", None)),
         top_2_accuracy=metrics.get((model, "top_2_accuracy", None)),
         expected_calibration_error=metrics.get((model, "expected_calibration_error", None)),
@@ -149,7 +151,8 @@ def _bounds(evaluation_uri: str) -> dict[str, float]:
     config, *_ = eval_config_writer.load_eval_run(evaluation_uri)
     metrics = [metric for spec in config.metrics_specs for metric in spec.metrics] if config else []
     found = {}
-    for bound in (bound for metric in metrics for bound in metric.per_slice_thresholds):
+    accuracy = [metric for metric in metrics if f'"{ACCURACY}"' in metric.config]
+    for bound in (bound for metric in accuracy for bound in metric.per_slice_thresholds):
         whole = not any(spec.feature_keys for spec in bound.slicing_specs)
         if bound.threshold.HasField("value_threshold"):
             name = "min_accuracy" if whole else "min_class_accuracy"

@@ -30,6 +30,7 @@ Outcome = Literal[
 State = Literal["passed", "failed", "withheld", "not reached", "unknown"]
 
 _STOPPED_EXIT_CODE = 130
+_SHOWN = 5  # classes named in one sentence
 # Where a component's error has one of these, the run did not fail: it was refused.
 _REFUSALS: dict[int, Outcome] = {DataRejected.exit_code: "data rejected", ModelRejected.exit_code: "not blessed"}
 # Component: name of the gate, the output that tells of it, and the property that says yes; None: to be there says it.
@@ -85,7 +86,7 @@ class Verdict:
     pushed_version: str | None
     gates: tuple[Gate, ...]  # in the order of the pipeline
     failures: tuple[Failure, ...] = ()
-    cautions: tuple[str, ...] = ()  # checks that the pushed model did not have to pass
+    cautions: tuple[str, ...] = ()  # what the model did not have to pass, and would not have passed
     warnings: tuple[str, ...] = ()  # of a report: numbers that disagree, sections that could not be made
     not_pushed: str = ""  # why a model that is good enough was not pushed
     exit_code: int | None = None  # of the command line; None: the run goes on, or was killed
@@ -133,7 +134,7 @@ def judge(run: Run) -> Verdict:
         pushed_version=version,
         gates=gates,
         failures=(*broken_off, *_rejections(run)),
-        cautions=remedies.cautions(said) if pushed else (),
+        cautions=(*(remedies.cautions(said) if pushed else ()), *_unbounded_failures(run)),
         not_pushed=not_pushed,
         exit_code=_exit_code(run, outcome),
         detail=details.get(outcome, ""),
@@ -213,6 +214,15 @@ def _failures(run: Run) -> Iterable[Failure]:
             rejected = execution.exit_code == DataRejected.exit_code
             remedy = remedies.REJECTED_DATA if rejected else remedies.FAILED
             yield Failure(execution.component, execution.error or "no reason was noted", remedy + log)
+
+
+def _unbounded_failures(run: Run) -> Iterable[str]:
+    """What a bound that nobody set would have caught."""
+    quality = run.quality
+    if quality and quality.never_recognized and not quality.min_class_accuracy:
+        names = quality.never_recognized
+        shown = ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
+        yield remedies.never_recognized(shown)
 
 
 def _rejections(run: Run) -> Iterable[Failure]:

@@ -29,6 +29,7 @@ class TfdsExampleGenSpec(ComponentSpec):
         "splits": ExecutionParameter(type=str),  # JSON: split -> TFDS slicing notation
         "shards": ExecutionParameter(type=int),
         "fit_to": ExecutionParameter(type=str),  # JSON: [height, width, channels], or null
+        "labels": ExecutionParameter(type=str),  # JSON: [class number of each of TFDS's], or null
     }
     INPUTS: dict[str, ChannelParameter] = {}
     OUTPUTS = {"examples": ChannelParameter(type=Examples)}
@@ -53,6 +54,7 @@ class TfdsExampleGen(BaseBeamComponent):
         splits: Splits,
         shards: int,
         fit_to: tuple[int, int, int] | None = None,
+        labels: tuple[int, ...] | None = None,
     ) -> None:
         """Reads `dataset:version` as prepared in the TFDS `data_dir`.
 
@@ -66,6 +68,7 @@ class TfdsExampleGen(BaseBeamComponent):
             shards: files per split, which is also the unit of parallel work.
             fit_to: height, width and channels that every image is fitted to, as a request's image is; None: the images
                 stay as they are.
+            labels: the class number of each of TFDS's class numbers; None: the same.
         """
         super().__init__(
             spec=TfdsExampleGenSpec(
@@ -76,6 +79,7 @@ class TfdsExampleGen(BaseBeamComponent):
                 splits=splits.model_dump_json(),
                 shards=shards,
                 fit_to=json.dumps(fit_to),
+                labels=json.dumps(labels),
                 examples=OutputChannel(Examples, self, "examples"),
             )
         )

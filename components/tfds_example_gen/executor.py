@@ -69,7 +69,13 @@ class Executor(Step, BaseBeamExecutor):
                 | "Spread" >> beam.Reshuffle()
                 | "WriteShard"
                 >> beam.ParDo(
-                    WriteShard(_folder(dataset), dataset.image_key, dataset.label_key, json.loads(parameters["fit_to"]))
+                    WriteShard(
+                        _folder(dataset),
+                        dataset.image_key,
+                        dataset.label_key,
+                        fit_to=json.loads(parameters["fit_to"]),
+                        labels=json.loads(parameters["labels"]),
+                    )
                 )
             )
         examples.split_names = artifact_utils.encode_split_names(list(SPLITS))
@@ -135,9 +141,16 @@ class WriteShard(beam.DoFn):
     """
 
     def __init__(
-        self, dataset_folder: str, image_key: str, label_key: str, fit_to: tuple[int, int, int] | None
+        self,
+        dataset_folder: str,
+        image_key: str,
+        label_key: str,
+        *,
+        fit_to: tuple[int, int, int] | None,
+        labels: Sequence[int] | None,
     ) -> None:
-        self._folder, self._image_key, self._label_key, self._fit_to = dataset_folder, image_key, label_key, fit_to
+        self._folder, self._image_key, self._label_key = dataset_folder, image_key, label_key
+        self._fit_to, self._labels = fit_to, labels
 
     def process(self, shard: Shard) -> Iterator[int]:
         """Yields the number of examples written."""
@@ -170,7 +183,7 @@ class WriteShard(beam.DoFn):
         for batch in tfds.as_numpy(data.batch(_READ_BATCH)):
             for encoded, number in zip(batch[self._image_key], batch[self._label_key].tolist(), strict=True):
                 image.value[:] = [encoded]
-                label.value[:] = [number]
+                label.value[:] = [self._labels[number] if self._labels else number]
                 yield example.SerializeToString(deterministic=True)
 
     @tf.autograph.experimental.do_not_convert

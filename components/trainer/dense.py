@@ -60,20 +60,43 @@ def _custom(
 def _layers(
     dense: type[keras.layers.Layer], settings: ModelSettings, num_classes: int, precision: str
 ) -> Iterator[keras.layers.Layer]:
-    regularizer = keras.regularizers.L2(settings.l2) if settings.l2 else None
+    hidden = settings.hidden_layers
+    dropout = settings.layer_dropout or (settings.dropout,) * len(hidden)
+    l2 = settings.layer_l2 or (settings.l2,) * len(hidden)
     yield keras.layers.Flatten(dtype=precision)
     if settings.input_dropout:
         yield keras.layers.Dropout(settings.input_dropout, dtype=precision)
-    for units in settings.hidden_layers:
+    for units, layer_dropout, layer_l2 in zip(hidden, dropout, l2, strict=True):
         # Batch normalization has an offset of its own, which makes the dense layer's bias redundant.
         bias = not settings.batch_normalization
-        yield dense(units, kernel_regularizer=regularizer, use_bias=bias, dtype=precision)
+        yield dense(units, kernel_regularizer=_regularizer(layer_l2), use_bias=bias, dtype=precision)
         if settings.batch_normalization:
             yield keras.layers.BatchNormalization(dtype=precision)
         yield keras.layers.Activation(settings.activation, dtype=precision)
-        if settings.dropout:
-            yield keras.layers.Dropout(settings.dropout, dtype=precision)
-    yield dense(num_classes, kernel_regularizer=None if settings.hidden_layers else regularizer, name="logits")
+        if layer_dropout:
+            yield keras.layers.Dropout(layer_dropout, dtype=precision)
+    regularizer = None if hidden else _regularizer(settings.l2)
+    if settings.output == "softmax":
+        yield dense(num_classes, kernel_regularizer=regularizer, name="logits")
+    else:
+        yield dense(1, kernel_regularizer=regularizer, name="logit")
+        yield TwoLogits(name="logits")
+
+
+def _regularizer(l2: float) -> keras.regularizers.Regularizer | None:
+    return keras.regularizers.L2(l2) if l2 else None
+
+
+class TwoLogits(keras.layers.Layer):
+    """The logit of the second of two classes, [N, 1], to logits of both, [N, 2]: 0 and itself.
+
+    Softmax over these is the sigmoid of the one, and their cross entropy is its binary cross entropy: nothing that
+    reads logits or probabilities needs to know of the other form.
+    """
+
+    def call(self, logit: Any) -> Any:
+        """[N, 1] to [N, 2]."""
+        return keras.ops.concatenate([keras.ops.zeros_like(logit), logit], axis=-1)
 
 
 class AffineLayer(keras.layers.Layer):

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import keras
+import numpy as np
+import numpy.typing as npt
 
 from mnist_tfx.components.settings import TrainingSettings
 from mnist_tfx.components.trainer.fused_adam import FusedAdam, FusedAdamW
@@ -30,6 +32,20 @@ def learning_rate(
     )
 
 
+def class_weights(labels: npt.NDArray[np.int64], num_classes: int, how: str) -> list[float] | None:
+    """The weight of each class in the loss, 1 on average over the examples; None: all weigh the same.
+
+    Args:
+        labels: int64 [N], of split train.
+        num_classes: of the dataset.
+        how: `none`, or `balanced`: N / (classes * examples of the class), as scikit-learn's `compute_class_weight`.
+    """
+    if how == "none":
+        return None
+    counts = np.bincount(labels, minlength=num_classes)
+    return [float(weight) for weight in len(labels) / (num_classes * np.maximum(counts, 1))]
+
+
 def make_optimizer(settings: TrainingSettings, steps_per_epoch: int) -> keras.optimizers.Optimizer:
     """The optimizer, with its schedule and, if asked for, a moving average of the weights."""
     average: dict[str, Any] = (
@@ -38,6 +54,9 @@ def make_optimizer(settings: TrainingSettings, steps_per_epoch: int) -> keras.op
     rate = learning_rate(settings, steps_per_epoch)
     if settings.optimizer == "sgd":
         return keras.optimizers.SGD(rate, momentum=settings.momentum, nesterov=True, **average)
+    if settings.optimizer == "rmsprop":
+        return keras.optimizers.RMSprop(rate, rho=settings.rho, epsilon=settings.epsilon, **average)
+    moments = {"beta_1": settings.beta_1, "beta_2": settings.beta_2, "epsilon": settings.epsilon}
     if settings.optimizer == "adam":
-        return FusedAdam(rate, beta_2=settings.beta_2, **average)
-    return FusedAdamW(rate, beta_2=settings.beta_2, weight_decay=settings.weight_decay, **average)
+        return FusedAdam(rate, **moments, **average)
+    return FusedAdamW(rate, weight_decay=settings.weight_decay, **moments, **average)

@@ -1,4 +1,4 @@
-"""A training step of our own, for targets that are not what the data says: mixup and distillation."""
+"""A training step of our own, for targets that are not what the data says (mixup, distillation) or weigh unequally."""
 
 from __future__ import annotations
 
@@ -10,17 +10,24 @@ import tensorflow as tf
 
 
 class SoftTargetsClassifier(keras.Model):
-    """A classifier whose training step mixes images (mixup), or asks teachers for the targets (distillation).
+    """A classifier whose training step mixes images (mixup), asks teachers for the targets, or weighs the classes.
 
     Outside training it is the classifier that it was made of.
     """
 
     def __init__(
-        self, classifier: keras.Model, *, mixup: float = 0.0, teachers: Sequence[keras.Model] = (), weight: float = 0.0
+        self,
+        classifier: keras.Model,
+        *,
+        mixup: float = 0.0,
+        teachers: Sequence[keras.Model] = (),
+        weight: float = 0.0,
+        class_weights: Sequence[float] | None = None,
     ) -> None:
-        """Takes a model to logits; mixup's alpha; models to logits, and their share in the targets."""
+        """Takes a model to logits, mixup's alpha, models to logits and their share in the targets, classes' weights."""
         super().__init__(name=classifier.name)
         self.classifier, self._mixup, self._weight = classifier, mixup, weight
+        self._class_weights = class_weights
         self._teach = [teacher.call for teacher in teachers]  # functions: nothing of them is saved or trained with this
         self.seed_generator = keras.random.SeedGenerator(0)
         self.build(classifier.input_shape)
@@ -36,9 +43,10 @@ class SoftTargetsClassifier(keras.Model):
             pixels, targets = mix(pixels, targets, self._mixup, self.seed_generator)
         if self._teach:
             targets = (1.0 - self._weight) * targets + self._weight * mean_probabilities(self._teach, pixels)
+        weights = tf.linalg.matvec(targets, self._class_weights) if self._class_weights else None
         with tf.GradientTape() as tape:
             logits = self(pixels, training=True)
-            loss = self.compute_loss(pixels, targets, logits)
+            loss = self.compute_loss(pixels, targets, logits, sample_weight=weights)
         variables = self.trainable_variables
         self.optimizer.apply_gradients(zip(tape.gradient(loss, variables), variables, strict=True))
         count = tf.shape(pixels)[0]  # an epoch's loss is the mean over its images: its last batch may be smaller

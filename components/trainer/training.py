@@ -16,7 +16,8 @@ import tensorflow as tf
 from mnist_tfx.components.settings import TrainingSettings
 from mnist_tfx.components.trainer.config import TrainerConfig, identity_digest
 from mnist_tfx.components.trainer.dense import build_model
-from mnist_tfx.components.trainer.optimization import make_optimizer
+from mnist_tfx.components.trainer.optimization import class_weights, make_optimizer
+from mnist_tfx.components.trainer.precision import hardware_precision
 from mnist_tfx.components.trainer.resume import (
     EpochSeeds,
     ResumableEarlyStopping,
@@ -76,6 +77,7 @@ def train(
             config,
             make_optimizer(settings, data.steps),
             teachers,
+            class_weights(train_examples.labels, len(config.class_names), settings.class_weight),
             metrics=["accuracy"],
             # Several steps in one graph fail on several devices (keras-team/keras#19246).
             steps_per_execution=1 if strategy.num_replicas_in_sync > 1 else min(_STEPS_PER_EXECUTION, data.steps),
@@ -110,12 +112,13 @@ def train(
     )
     log = _training_log(stopping, settings, len(train_examples), first_epoch, time.monotonic() - started)
     _PROGRESS.info("training waited %.1f %% of its time for input", 100 * log["input_wait_share"])
-    if settings.precision != "float32" or strategy.num_replicas_in_sync > 1:  # a plain model, on one device
+    precision = hardware_precision(settings.precision)
+    if precision != "float32" or strategy.num_replicas_in_sync > 1:  # a plain model, on one device
         trained_classifier, classifier = classifier, _new_classifier(config)
         classifier.set_weights(trained_classifier.get_weights())
     for number in range(1, config.distillation.teachers + 1):
         tf.io.gfile.rmtree(_trained_dir(config.teacher(number)))
-    return classifier, log | {"teachers": teacher_logs}
+    return classifier, log | {"teachers": teacher_logs, "precision": precision}
 
 
 def _trained_teacher(
@@ -165,17 +168,22 @@ def compiled_model(
     config: TrainerConfig,
     optimizer: keras.optimizers.Optimizer,
     teachers: Sequence[keras.Model] = (),
+    class_weights: Sequence[float] | None = None,
     **options: Any,
 ) -> tuple[keras.Model, keras.Model]:
     """A new classifier of the recipe: what is to be fitted, and in it the classifier alone, to logits.
 
-    `options` are more of Keras' `compile`. The two are one model where there is neither mixup nor a teacher.
+    `options` are more of Keras' `compile`. The two are one model where targets are plain and weigh the same.
     """
-    classifier = _new_classifier(config, config.training.precision)
+    classifier = _new_classifier(config, hardware_precision(config.training.precision))
     model = classifier
-    if config.augmentation.mixup or teachers:
+    if config.augmentation.mixup or teachers or class_weights:
         model = SoftTargetsClassifier(
-            classifier, mixup=config.augmentation.mixup, teachers=teachers, weight=config.distillation.weight
+            classifier,
+            mixup=config.augmentation.mixup,
+            teachers=teachers,
+            weight=config.distillation.weight,
+            class_weights=class_weights,
         )
     # A teacher's probabilities are smooth by themselves.
     smoothing = 0.0 if teachers else config.training.label_smoothing
@@ -252,7 +260,7 @@ def _training_log(
     its end, `seconds`, and of these `input_wait_seconds`), `best_epoch` (from 1, whose weights were kept), `stopped`
     (why), `seconds` (of this process, with the teachers'), `examples_per_second` (during the epochs),
     `input_wait_share` (of the epochs' time), `train_examples`, `resumed_after_epoch` (0: not resumed), `devices`;
-    `teachers` (a row each: `best_epoch`, `val_accuracy`, `seconds`).
+    `teachers` (a row each: `best_epoch`, `val_accuracy`, `seconds`), `precision` (of training).
     """
     epochs = stopping.epochs
     early = len(epochs) < settings.epochs or stopping.stopped_epoch > 0

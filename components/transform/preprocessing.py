@@ -52,7 +52,9 @@ def preprocessing_fn(inputs: dict[str, tf.Tensor], custom_config: dict[str, Any]
     settings = TransformSettings.model_validate_json(custom_config["transform"])
     height, width, channels = custom_config["image_shape"]
     images = decode_images(tf.reshape(inputs[IMAGE], [-1]), (height, width, channels))
-    pixels = tf.cast(images, tf.float32) / MAX_PIXEL
+    pixels = tf.cast(images, tf.float32)
+    if settings.normalization != "none":
+        pixels /= MAX_PIXEL
     if settings.normalization == "standardize":
         mean, deviation = _mean_and_deviation(images)
         # The floor keeps a split of one colour from dividing by zero.

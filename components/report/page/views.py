@@ -113,6 +113,8 @@ _EXECUTION_STATES = {  # in words, style of the bar, tone of the tag
 }
 MEASURES = (
     Measure("accuracy", lambda o: o.accuracy, percent, points, True),
+    Measure("balanced accuracy", lambda o: o.balanced_accuracy, percent, points, True),
+    Measure("macro F1", lambda o: o.macro_f1, percent, points, True),
     Measure("top-2 accuracy", lambda o: o.top_2_accuracy, percent, points, True),
     Measure("loss (cross entropy, nats)", lambda o: o.loss, number, change, False),
     Measure("expected calibration error", lambda o: o.expected_calibration_error, number, change, False),
