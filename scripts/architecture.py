@@ -20,7 +20,7 @@ NAMESPACE = "mnist_tfx."
 PACKAGES = ("pipeline", "kubeflow", "components", "serving", "contract")
 
 _WIDTH, _ROW, _GAP, _LINE = 960, 96, 56, 17  # pixels
-_STYLE = """
+STYLE = """
 text { font: 13px system-ui, sans-serif; fill: #1d2733 }
 .name { font-weight: 600 }
 .small { font-size: 11px; fill: #5a6775 }
@@ -81,12 +81,12 @@ def draw() -> str:
         for imported in graph.find_modules_directly_imported_by(importer)
     }
     places = _places()
-    shown = [arrow for arrow in sorted(_without_detours(arrows)) if arrow[0] in places and arrow[1] in places]
+    shown = [arrow for arrow in sorted(without_detours(arrows)) if arrow[0] in places and arrow[1] in places]
     height = len(ROWS) * (_ROW + _GAP)
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height}" role="img" aria-labelledby="title">',
         '<title id="title">The packages of the project, and which imports which</title>',
-        f"<style>{_STYLE}</style>",
+        f"<style>{STYLE}</style>",
         '<defs><marker id="head" viewBox="0 0 8 8" refX="8" refY="4" markerWidth="8" markerHeight="8" orient="auto">'
         '<path d="M0 0 8 4 0 8z"/></marker></defs>',
         *(_arrow(places[one], places[other]) for one, other in shown),
@@ -109,7 +109,7 @@ def _box_of(module: str, boxes: Iterable[Box]) -> Box:
     return max(boxes, key=closeness)
 
 
-def _without_detours(arrows: Iterable[tuple[str, str]]) -> set[tuple[str, str]]:
+def without_detours(arrows: Iterable[tuple[str, str]]) -> set[tuple[str, str]]:
     """Without those from one box to itself, and without those whose ends a way over other boxes joins."""
     kept = {arrow for arrow in arrows if arrow[0] != arrow[1]}
     return {(one, other) for one, other in kept if not _reaches(one, other, kept - {(one, other)})}
@@ -156,13 +156,13 @@ def _box(box: Box, place: tuple[float, float, float], modules: Sequence[str]) ->
         f'<text class="small" x="{left + width - 10:.0f}" y="{top + _ROW - 8:.0f}" text-anchor="end">'
         f"{len(modules)} modules</text>",
     ]
-    for number, line in enumerate(_wrapped(inside, int((width - 20) / 6.2))[:2]):
+    for number, line in enumerate(wrapped(inside, int((width - 20) / 6.2))[:2]):
         y = top + 20 + (number + 2) * _LINE
         words.append(f'<text class="small" x="{left + 10:.0f}" y="{y:.0f}">{escape(line)}</text>')
     return f'<rect x="{left:.0f}" y="{top:.0f}" width="{width:.0f}" height="{_ROW}" rx="6"/>' + "".join(words)
 
 
-def _wrapped(words: Sequence[str], columns: int) -> list[str]:
+def wrapped(words: Sequence[str], columns: int) -> list[str]:
     lines = [""]
     for word in words:
         if len(lines[-1]) + len(word) + 2 > columns:
