@@ -37,7 +37,7 @@ class Api:
             data=None if body is None else json.dumps(body),
             headers={"Authorization": f"Bearer {self.token}", "Content-Type": kind},
             verify=str(self.authority),
-            timeout=60,
+            timeout=60 + parameters.get("timeoutSeconds", 0),
             stream=parameters.get("watch", False),
         )
 

@@ -25,7 +25,7 @@ def programs() -> Path:
         return folder
     if shutil.which("go") is None:
         pytest.skip("Go is not installed: install Go 1.26 to try the manifests with a real control plane")
-    making = folder.with_suffix(".making")
+    making = TOOLS / "making"
     making.mkdir(parents=True, exist_ok=True)
     _build_kubernetes(making)
     environment = {"GOBIN": str(making)}

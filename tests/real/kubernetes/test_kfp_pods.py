@@ -37,11 +37,17 @@ def pod_of(task: str, folder: Path) -> Any:
     patch = json.loads(told.removeprefix(f"pod spec patch of {task}: "))
     workflow = asked(program(), "compile", job)
     [template] = [each for each in workflow["spec"]["templates"] if each["name"] == "system-container-impl"]
-    [container] = patch["containers"]
-    patch["containers"] = [{**template["container"], **container}]
-    volumes = {name: template[name] for name in ("initContainers", "volumes", "securityContext")}
+    [container], base = patch["containers"], template["container"]
+    joined = {name: base[name] + container.get(name, []) for name in ("env", "volumeMounts")}
+    pod = {
+        **patch,
+        "containers": [{**base, **container, **joined}],
+        "initContainers": template["initContainers"],
+        "volumes": template["volumes"] + patch.get("volumes", []),
+        "securityContext": template["securityContext"],
+    }
     metadata = {"name": task.lower(), "annotations": template["metadata"]["annotations"]}
-    return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": {**volumes, **patch}}
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": pod}
 
 
 @pytest.fixture
