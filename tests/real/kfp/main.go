@@ -33,6 +33,7 @@ type request struct {
 	MetadataPort string   // of ML Metadata on this machine
 	Tasks        []string // in the order in which they run
 	Pods         string   // folder that gets a folder for each task, in which its pod's files are
+	PlanOnly     bool     // do not launch the tasks, whose pods' patches are printed
 }
 
 func main() {
@@ -129,6 +130,10 @@ func runTasks(ctx context.Context, wanted request) error {
 		planned, err := driver.Container(ctx, options, mlmd, nil)
 		if err != nil {
 			return err
+		}
+		fmt.Printf("pod spec patch of %s: %s\n", task, planned.PodSpecPatch)
+		if wanted.PlanOnly {
+			continue
 		}
 		if err := launch(ctx, wanted, mlmd, task, component, container, planned); err != nil {
 			return fmt.Errorf("%s: %w", task, err)
