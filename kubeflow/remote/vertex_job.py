@@ -10,11 +10,12 @@ from mnist_tfx.kubeflow.remote.platform import MANAGED_BY, Job
 
 
 def pipeline_job(job: Job, profile: VertexProfile) -> PipelineJob:
-    """The message, with the profile's labels, account and network and the labels by which we know it again."""
+    """The message, with the profile's labels, account, network, key, and the labels by which we know it again."""
     message = PipelineJob(
         display_name=job.pipeline,
         service_account=profile.service_account,
         network=profile.network,
+        encryption_spec={"kms_key_name": profile.encryption_key} if profile.encryption_key else None,
         labels={
             **profile.labels,
             "managed-by": MANAGED_BY,
