@@ -24,10 +24,11 @@ Change: TypeAlias = Literal["created", "updated", "unchanged"]
 
 
 class Unreachable(PipelineError):
-    """The platform gave no answer, could not work just now, or says that what is to be made is there.
+    """The platform gave no answer, or could not work just now. Whether it did what it was asked is not known."""
 
-    Whether it did what it was asked is not known.
-    """
+
+class Exists(Unreachable):
+    """What is to be made is there: by somebody else, or by a request whose answer was lost."""
 
 
 @dataclass(frozen=True)

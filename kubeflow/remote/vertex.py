@@ -5,14 +5,25 @@ from __future__ import annotations
 import re
 import secrets
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
-from google.cloud.aiplatform_v1.types import PipelineJob, PipelineState, PipelineTaskDetail
+from google.cloud.aiplatform_v1.types import PipelineState, PipelineTaskDetail
 
 from mnist_tfx.kubeflow.profiles import VertexProfile
-from mnist_tfx.kubeflow.remote.attempts import make_once
-from mnist_tfx.kubeflow.remote.platform import Job, RunPhase, RunState, Submitted, TaskPhase, TaskState, Told, in_words
+from mnist_tfx.kubeflow.remote.attempts import read
+from mnist_tfx.kubeflow.remote.platform import (
+    Exists,
+    Job,
+    RunPhase,
+    RunState,
+    Submitted,
+    TaskPhase,
+    TaskState,
+    Told,
+    in_words,
+)
 from mnist_tfx.kubeflow.remote.vertex_access import VertexAccess
 from mnist_tfx.kubeflow.remote.vertex_schedules import VertexSchedules
 from mnist_tfx.kubeflow.verdict import PARAMETER, TaskVerdict
@@ -57,24 +68,18 @@ class VertexPlatform:
         self.schedules = VertexSchedules(self._access, f"{_CONSOLE}/locations/{profile.region}/pipelines/schedules")
 
     def submit(self, job: Job) -> Submitted:
-        """The run's id is made here, so that a repeated request cannot begin a second one."""
+        """The run's id is made here: what exists when a request is repeated is this very run."""
         access, profile, client = self._access, self._access.profile, self._access.pipelines
         run_id = f"{job.pipeline[:90]}-{datetime.now(UTC):%Y%m%d%H%M%S}-{secrets.token_hex(3)}"
         request = {"parent": access.parent, "pipeline_job": access.pipeline_job(job), "pipeline_job_id": run_id}
-        make_once(
-            lambda: access.ask("begin the run", client.create_pipeline_job, **request),
-            lambda: self._listed(job.pipeline, run_id),
-        )
+
+        def begin() -> None:
+            with suppress(Exists):
+                access.ask("begin the run", client.create_pipeline_job, **request)
+
+        read(begin)
         place = f"{_CONSOLE}/locations/{profile.region}/pipelines/runs/{run_id}?project={profile.project}"
         return Submitted(run_id, place)
-
-    def _listed(self, pipeline: str, run_id: str) -> PipelineJob | None:
-        listed = self._access.ask(
-            "look for the run",
-            self._access.pipelines.list_pipeline_jobs,
-            request={"parent": self._access.parent, "filter": f'display_name="{pipeline}"'},
-        )
-        return next((one for one in listed if one.name.endswith(f"/pipelineJobs/{run_id}")), None)
 
     def run_state(self, run_id: str, tasks: Sequence[str]) -> RunState:
         name = f"{self._access.parent}/pipelineJobs/{run_id}"

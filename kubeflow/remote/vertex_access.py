@@ -19,7 +19,7 @@ from google.protobuf import json_format
 from mnist_tfx.contract.errors import PipelineError
 from mnist_tfx.kubeflow.profiles import VertexProfile
 from mnist_tfx.kubeflow.remote.attempts import read
-from mnist_tfx.kubeflow.remote.platform import MANAGED_BY, Job, Unreachable, in_words, read_setting
+from mnist_tfx.kubeflow.remote.platform import MANAGED_BY, Exists, Job, Unreachable, in_words, read_setting
 
 _SCOPE = "https://www.googleapis.com/auth/cloud-platform"
 # With these, a request may have done its work, or not; or somebody else did (Conflict: Aborted is one, too).
@@ -82,7 +82,8 @@ class VertexAccess:
             status = error.grpc_status_code
             words = f"{status.name if status else type(error).__name__}, {in_words(error.message)}"
             if isinstance(error, _UNKNOWN_OUTCOME):
-                raise Unreachable(
+                kind = Exists if isinstance(error, api.AlreadyExists) else Unreachable
+                raise kind(
                     f"Vertex AI ({self._host}) gave no usable answer to the request to {what}: {words}.\n"
                     "  remedy: check the network and the profile's region; if they are right, try again later."
                 ) from error

@@ -5,17 +5,14 @@ from __future__ import annotations
 import copy
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
-import threading
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
 from mnist_tfx.components.datasets.prepared import PreparedDataset
@@ -32,6 +29,7 @@ from tests.fixtures.beam_cluster import beam_cluster
 from tests.fixtures.command import Answer, mnist_tfx
 from tests.fixtures.compiled import GOLDEN, GOLDEN_FILES
 from tests.fixtures.object_store import object_store
+from tests.fixtures.preemption import Preemption
 
 # No image has this size. Of the tasks up to the gate, it alone is told of it: the others' answers are known.
 WRONG_SHAPE = ("--set", "data.image_shape=[32, 32, 1]")
@@ -126,34 +124,9 @@ def test_a_trainer_that_is_pre_empted_goes_on_from_its_backup(
     assert_pushed(answer, bucket)
     task = bucket.folder / "runs" / "kmnist" / answer.outcome["run"] / "Trainer"
     first, second = (task / "task.log").read_text().split("\nretry 1\n")
-    epoch = int(re.findall(r"going on after epoch (\d+) of an interrupted training", second)[0])
-    assert preemption.killed == 1 and "verdict: " not in first
-    assert epoch >= 2 and f"epoch {epoch}/60" in first and f"epoch {epoch + 1}/60" in second
-    assert f"epoch {epoch}/60" not in second
-
-
-class Preemption:
-    """Kills the first Trainer that has got through two epochs."""
-
-    def __init__(self, folder: Path) -> None:
-        self.killed, self._folder, self._ended = 0, folder, threading.Event()
-        self._thread = threading.Thread(target=self._watch)
-
-    def __enter__(self) -> Preemption:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._ended.set()
-        self._thread.join()
-
-    def _watch(self) -> None:
-        while not self._ended.wait(0.02) and not self.killed:
-            if any("epoch 3/60" in log.read_text() for log in self._folder.glob("runs/*/*/Trainer/task.log")):
-                for process in psutil.Process().children():
-                    if any("trainer.executor" in word for word in process.cmdline()):
-                        process.kill()
-                        self.killed += 1
+    epoch = preemption.killed_after
+    assert f"going on after epoch {epoch} of an interrupted training" in second and "verdict: " not in first
+    assert f"epoch {epoch + 1}/60" in second and f"epoch {epoch}/60" not in second
 
 
 def assert_pushed(answer: Answer, bucket: Bucket) -> None:
