@@ -14,25 +14,16 @@ from mnist_tfx.kubeflow.remote.kfp_access import KubeflowAccess
 from mnist_tfx.kubeflow.remote.kfp_schedules import KubeflowSchedules
 from mnist_tfx.kubeflow.remote.kfp_uploads import experiment_id, version_of
 from mnist_tfx.kubeflow.remote.kfp_verdicts import plain, verdicts
-from mnist_tfx.kubeflow.remote.platform import Job, RunPhase, RunState, Submitted, TaskPhase, TaskState, Told
-
-_RUN_PHASES: Mapping[str, RunPhase] = {
-    "RUNNING": "running",
-    "CANCELING": "running",
-    "PAUSED": "running",
-    "SUCCEEDED": "succeeded",
-    "FAILED": "failed",
-    "CANCELED": "stopped",
-}
-_TASK_PHASES: Mapping[str, TaskPhase] = {
-    "RUNNING": "running",
-    "CANCELING": "running",
-    "PAUSED": "running",
-    "SUCCEEDED": "done",
-    "SKIPPED": "cached",
-    "FAILED": "failed",
-    "CANCELED": "stopped",
-}
+from mnist_tfx.kubeflow.remote.platform import (
+    RUN_PHASES,
+    TASK_PHASES,
+    Job,
+    RunState,
+    Submitted,
+    TaskState,
+    Told,
+    seconds_between,
+)
 
 
 class KubeflowPlatform:
@@ -71,21 +62,16 @@ class KubeflowPlatform:
         details = (run.run_details.task_details if run.run_details else None) or []
         known = {plain(detail.display_name): detail for detail in details if detail.display_name}
         states = {task: _task_state(known[plain(task)]) for task in tasks if plain(task) in known}
-        return RunState(_RUN_PHASES.get(run.state or "", "waiting"), states, _error(run))
+        return RunState(RUN_PHASES.get(run.state or "", "waiting"), states, _error(run))
 
     def verdicts(self, run_id: str, state: RunState) -> Mapping[str, Told]:
         return verdicts(self._access, run_id, state)
 
 
 def _task_state(detail: Any) -> TaskState:
-    start, end = (_moment(each) for each in (detail.start_time, detail.end_time))
-    seconds = max(0.0, ((end or datetime.now(UTC)) - start).total_seconds()) if start else 0.0
-    return TaskState(_TASK_PHASES.get(detail.state or "", "waiting"), seconds, _error(detail))
-
-
-def _moment(told: datetime | None) -> datetime | None:
-    """None where it has not come; the server then tells the epoch."""
-    return told if told and told.year > 1970 else None
+    # What has not come yet, the server puts at the epoch.
+    start, end = (each if each and each.year > 1970 else None for each in (detail.start_time, detail.end_time))
+    return TaskState(TASK_PHASES.get(detail.state or "", "waiting"), seconds_between(start, end), _error(detail))
 
 
 def _error(one: Any) -> str:

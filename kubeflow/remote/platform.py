@@ -6,7 +6,7 @@ import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeAlias
@@ -20,6 +20,19 @@ MANAGED_BY = "mnist-tfx"  # marks what this program made, where a platform keeps
 
 TaskPhase: TypeAlias = Literal["waiting", "running", "done", "cached", "failed", "stopped", "skipped"]
 RunPhase: TypeAlias = Literal["waiting", "running", "succeeded", "failed", "stopped"]
+# By the platforms' names of states; only a task is SKIPPED, which is what both call an answer from the cache.
+_EITHER: Mapping[str, Literal["running", "stopped", "failed"]] = {
+    **dict.fromkeys(("RUNNING", "PAUSED", "CANCELING", "CANCELLING", "CANCEL_PENDING"), "running"),
+    **dict.fromkeys(("CANCELED", "CANCELLED"), "stopped"),
+    "FAILED": "failed",
+}
+RUN_PHASES: Mapping[str, RunPhase] = {**_EITHER, "SUCCEEDED": "succeeded"}
+TASK_PHASES: Mapping[str, TaskPhase] = {
+    **_EITHER,
+    "SUCCEEDED": "done",
+    "SKIPPED": "cached",
+    "NOT_TRIGGERED": "skipped",
+}
 Change: TypeAlias = Literal["created", "updated", "unchanged"]
 
 
@@ -166,6 +179,11 @@ def read_setting(path: str, setting: str) -> bytes:
         return Path(path).read_bytes()
     except OSError as error:
         raise UsageError(f"{setting} of the profile cannot be read: {error}.") from error
+
+
+def seconds_between(start: datetime | None, end: datetime | None) -> float:
+    """Of a task that may go on yet, or has not begun."""
+    return max(0.0, ((end or datetime.now(UTC)) - start).total_seconds()) if start else 0.0
 
 
 def in_words(text: object, longest: int = 600) -> str:

@@ -9,46 +9,25 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
-from google.cloud.aiplatform_v1.types import PipelineState, PipelineTaskDetail
-
 from mnist_tfx.kubeflow.profiles import VertexProfile
 from mnist_tfx.kubeflow.remote.attempts import read
 from mnist_tfx.kubeflow.remote.platform import (
+    RUN_PHASES,
+    TASK_PHASES,
     Exists,
     Job,
-    RunPhase,
     RunState,
     Submitted,
-    TaskPhase,
     TaskState,
     Told,
     in_words,
+    seconds_between,
 )
 from mnist_tfx.kubeflow.remote.vertex_access import VertexAccess
 from mnist_tfx.kubeflow.remote.vertex_schedules import VertexSchedules
 from mnist_tfx.kubeflow.verdict import PARAMETER, TaskVerdict
 
 _CONSOLE = "https://console.cloud.google.com/vertex-ai"
-
-_RUN_PHASES: Mapping[int, RunPhase] = {
-    PipelineState.PIPELINE_STATE_RUNNING: "running",
-    PipelineState.PIPELINE_STATE_CANCELLING: "running",
-    PipelineState.PIPELINE_STATE_SUCCEEDED: "succeeded",
-    PipelineState.PIPELINE_STATE_FAILED: "failed",
-    PipelineState.PIPELINE_STATE_CANCELLED: "stopped",
-}
-_State = PipelineTaskDetail.State
-_TASK_PHASES: Mapping[int, TaskPhase] = {
-    _State.RUNNING: "running",
-    _State.CANCEL_PENDING: "running",
-    _State.CANCELLING: "running",
-    _State.SUCCEEDED: "done",
-    _State.SKIPPED: "cached",  # so the API calls a cache hit
-    _State.CANCELLED: "stopped",
-    _State.FAILED: "failed",
-    _State.NOT_TRIGGERED: "skipped",
-}
-
 
 # https://cloud.google.com/vertex-ai/docs/training/understanding-training-service#common-errors
 _EXIT_STATUS = re.compile(r"exited with a non-zero status of (\d+)")
@@ -87,7 +66,9 @@ class VertexPlatform:
         states = {
             detail.task_name: _task_state(detail) for detail in job.job_detail.task_details if detail.task_name in tasks
         }
-        return RunState(_RUN_PHASES.get(job.state, "waiting"), states, job.error.message)
+        return RunState(
+            RUN_PHASES.get(job.state.name.removeprefix("PIPELINE_STATE_"), "waiting"), states, job.error.message
+        )
 
     def verdicts(self, run_id: str, state: RunState) -> Mapping[str, Told]:
         """From what each task made; of one that failed, from the exit status that its error tells."""
@@ -109,10 +90,9 @@ def _after_traceback(text: str) -> str:
 
 
 def _task_state(detail: Any) -> TaskState:
-    ended = detail.end_time or datetime.now(UTC)
     return TaskState(
-        phase=_TASK_PHASES.get(detail.state, "waiting"),
-        seconds=max(0.0, (ended - detail.start_time).total_seconds()) if detail.start_time else 0.0,
+        phase=TASK_PHASES.get(detail.state.name, "waiting"),
+        seconds=seconds_between(detail.start_time, detail.end_time),
         error=detail.error.message,
         # Of the only artifact: TFX's properties and custom properties are its metadata here.
         outputs={
