@@ -37,16 +37,19 @@ def make_once(make: Callable[[], T], find: Callable[[], T | None]) -> T:
     Raises:
         Unreachable: there was no answer, and it is not there.
     """
-    pauses = list(PAUSES_SECONDS)
-    while True:
+    for pause in PAUSES_SECONDS:
         try:
             return make()
         except Unreachable:
+            time.sleep(pause)  # before looking: it may just be in the making
             if (found := read(find)) is not None:
                 return found
-            if not pauses:
-                raise
-            time.sleep(pauses.pop(0))
+    try:
+        return make()
+    except Unreachable:
+        if (found := read(find)) is not None:
+            return found
+        raise
 
 
 def delete_once(delete: Callable[[], object], exists: Callable[[], bool]) -> None:
