@@ -13,6 +13,7 @@ from typing import Any, Literal, Protocol, TypeAlias
 from zoneinfo import ZoneInfo
 
 from mnist_tfx.contract.errors import PipelineError, UsageError, unknown_name
+from mnist_tfx.kubeflow.ir import read_content
 from mnist_tfx.kubeflow.remote.cron import Cron
 from mnist_tfx.kubeflow.verdict import TaskVerdict
 
@@ -54,6 +55,13 @@ class Job:
     pipeline: str  # its name in the file
     spec: Mapping[str, Any]  # the pipeline specification, as JSON
     root: str  # where artifacts go
+
+    @staticmethod
+    def read(file: Path, dataset: str, recipe: str) -> Job:
+        """A file that was compiled here, of either kind."""
+        content = read_content(file)
+        spec = content.get("pipelineSpec", content)
+        return Job(dataset, recipe, file, spec["pipelineInfo"]["name"], spec, root=spec["defaultPipelineRoot"])
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -171,6 +179,11 @@ def check_schedule_name(name: str) -> str:
     if not re.fullmatch(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", name):
         raise UsageError(f"schedule name {name!r}: use lower case letters, digits and '-', 63 at most.")
     return name
+
+
+def plain_name(recipe_name: str) -> str:
+    """A recipe's name as labels and schedules take it: of a file, its stem."""
+    return re.sub(r"[^a-z0-9]+", "-", Path(recipe_name).stem.lower()).strip("-") or "recipe"
 
 
 def read_setting(path: str, setting: str) -> bytes:
