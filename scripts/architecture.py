@@ -163,6 +163,7 @@ def _box(box: Box, place: tuple[float, float, float], modules: Sequence[str]) ->
 
 
 def wrapped(words: Sequence[str], columns: int) -> list[str]:
+    """Words, divided by commas, in lines of at most so many characters."""
     lines = [""]
     for word in words:
         if len(lines[-1]) + len(word) + 2 > columns:
