@@ -13,7 +13,8 @@ from mnist_tfx.components.settings import BeamSettings
 from mnist_tfx.contract.errors import UsageError
 from mnist_tfx.kubeflow.check import check_file
 from mnist_tfx.kubeflow.machines import Resources
-from mnist_tfx.kubeflow.profiles import Profile, VertexProfile
+from mnist_tfx.kubeflow.profiles import KubeflowProfile, Profile, VertexProfile
+from mnist_tfx.kubeflow.retries import BACKUPS
 from mnist_tfx.kubeflow.rules import COMMAND
 from mnist_tfx.kubeflow.verdict import PARAMETER as VERDICT
 from mnist_tfx.pipeline.recipes import Recipe
@@ -23,22 +24,28 @@ if TYPE_CHECKING:
     from mnist_tfx.components.datasets.prepared import PreparedDataset
     from mnist_tfx.pipeline.dag import Paths
 
+UPLOAD_POD = "mnist-tfx-upload"  # docs name it, too
 _TRAINER = "Trainer"
 _SYSTEM_TYPE = re.compile(r"^title: (system\.\w+)$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
 class Upload:
-    """A file or a folder that must lie in the bucket before the pipeline runs."""
+    """A file or a folder that must lie in the bucket, or on the volume, before the pipeline runs."""
 
     source: Path
     destination: str
 
     def command(self) -> str:
-        """What copies it there, from the folder where this is called; nothing is copied that lies there already."""
-        verb = ("rsync", "--recursive") if self.source.is_dir() else ("cp",)
+        """What copies it there, from the folder where this is called; in a bucket, not what lies there already."""
         here = Path.cwd()
         source = self.source.relative_to(here) if self.source.is_relative_to(here) else self.source
+        if self.destination.startswith("/"):  # on a volume, through a pod that mounts it
+            folder = shlex.join(
+                ["kubectl", "exec", UPLOAD_POD, "--", "mkdir", "-p", str(Path(self.destination).parent)]
+            )
+            return f"{folder} && {shlex.join(['kubectl', 'cp', str(source), f'{UPLOAD_POD}:{self.destination}'])}"
+        verb = ("rsync", "--recursive") if self.source.is_dir() else ("cp",)
         return shlex.join(["gcloud", "storage", *verb, str(source), self.destination])
 
 
@@ -58,7 +65,7 @@ def compile_prepared(dataset: PreparedDataset, recipe: Recipe, profile: Profile,
     check_ending(profile, output)
     job = _job(dataset, recipe, profile)
     output.parent.mkdir(parents=True, exist_ok=True)
-    output.write_text(_text(job, output))
+    output.write_text(_text(job, _platform_spec(job, profile), output))
     check_file(output, profile.target)
 
 
@@ -123,12 +130,17 @@ def _job(dataset: PreparedDataset, recipe: Recipe, profile: Profile) -> dict[str
     job = dict(KubeflowV2DagRunner(config).run(pipeline, write_out=False))
     job["pipelineSpec"]["defaultPipelineRoot"] = paths.pipeline_root
     executors = job["pipelineSpec"]["deploymentSpec"]["executors"]
+    tasks = job["pipelineSpec"]["root"]["dag"]["tasks"]
     for component in pipeline.components:
         if "container" in (executor := executors[f"{component.id}_executor"]):  # TFX leaves the flags out of it
             executor["container"]["args"] += component.executor_spec.extra_flags
+            if environment := _environment(component.id, dataset.name, profile):
+                executor["container"]["env"] = [{"name": name, "value": environment[name]} for name in environment]
+        if policy := profile.retries.policy(component.id, trainer=component.id == _TRAINER):
+            tasks[component.id]["retryPolicy"] = policy
         # The backend runs no drivers, by which a local cache knows what is live; and a report is of its run.
         if issubclass(component.driver_class, SurroundingsDriver) or isinstance(component, Report):
-            job["pipelineSpec"]["root"]["dag"]["tasks"][component.id].pop("cachingOptions", None)
+            tasks[component.id].pop("cachingOptions", None)
     for component in job["pipelineSpec"]["components"].values():
         outputs = component.setdefault("outputDefinitions", {})
         outputs["parameters"] = {VERDICT: {"parameterType": "STRING"}}
@@ -136,7 +148,30 @@ def _job(dataset: PreparedDataset, recipe: Recipe, profile: Profile) -> dict[str
             artifact["artifactType"] = _named_as_system(artifact["artifactType"])
     if isinstance(profile, VertexProfile):
         job["labels"] = {**job.get("labels", {}), **profile.labels}
+        if profile.encryption_key:
+            job["encryptionSpec"] = {"kmsKeyName": profile.encryption_key}
     return job
+
+
+def _environment(task: str, dataset: str, profile: Profile) -> dict[str, str]:
+    """The variables of a task's container."""
+    if isinstance(profile, KubeflowProfile) and task == _TRAINER:  # its pod's files are gone where it is tried again
+        return {**profile.environment, BACKUPS: f"{profile.data_root()}/backups/{dataset}"}
+    return dict(profile.environment)
+
+
+def _platform_spec(job: dict[str, Any], profile: Profile) -> dict[str, Any]:
+    """The `PlatformSpec` of the pipeline's format as JSON; empty where Kubernetes is told nothing."""
+    if isinstance(profile, VertexProfile):
+        return {}
+    executors = {
+        label: profile.executor_config(
+            profile.machines.trainer if label == f"{_TRAINER}_executor" else profile.machines.default
+        )
+        for label in job["pipelineSpec"]["deploymentSpec"]["executors"]
+    }
+    told = {label: config for label, config in executors.items() if config}
+    return {"platforms": {"kubernetes": {"deploymentSpec": {"executors": told}}}} if told else {}
 
 
 def _named_as_system(artifact_type: dict[str, Any]) -> dict[str, Any]:
@@ -157,10 +192,11 @@ def _resource_spec(resources: Resources) -> Any:
     return spec
 
 
-def _text(job: dict[str, Any], output: Path) -> str:
-    """JSON holds the whole job, YAML the pipeline alone: what each target's own SDK writes."""
+def _text(job: dict[str, Any], platform: dict[str, Any], output: Path) -> str:
+    """JSON holds the whole job, YAML the pipeline and what Kubernetes is told: what each target's own SDK writes."""
     if output.suffix == ".json":
         return json.dumps(job, indent=2, sort_keys=True) + "\n"
     import yaml
 
-    return str(yaml.safe_dump(job["pipelineSpec"], sort_keys=True))
+    documents = [job["pipelineSpec"], platform] if platform else [job["pipelineSpec"]]
+    return "---\n".join(yaml.safe_dump(each, sort_keys=True) for each in documents)

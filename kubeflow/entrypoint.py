@@ -7,6 +7,8 @@ It runs a component's executor by TFX's own entry point, and does around it what
 - There, the launcher has copied the inputs into the pod, and copies the outputs from the pod when the task has ended
   (`LocalPathForURI`, `downloadArtifacts` and `uploadOutputArtifacts`, backend/src/v2/component/launcher_v2.go): these
   copies are read and written, whatever object store they come from. On Vertex AI, the bucket is.
+- Where a pod's files go with it, the Trainer's backup lies elsewhere, in a place that follows from the addresses of its
+  outputs: each try of the task has the same ones.
 - How the task ended is told as its output parameter `verdict`; if it failed, as the pod's termination message and as
   the container's exit code. Its log ends with it.
 """
@@ -14,6 +16,7 @@ It runs a component's executor by TFX's own entry point, and does around it what
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import os
 from collections.abc import Iterator, Sequence
@@ -29,6 +32,7 @@ from tfx.orchestration.kubeflow.v2.container import kubeflow_v2_run_executor
 
 from mnist_tfx.components.beam_arguments import workers_elsewhere
 from mnist_tfx.kubeflow.artifact_types import ONE_FILE_TYPES, OUR_TYPES
+from mnist_tfx.kubeflow.retries import BACKUPS
 from mnist_tfx.kubeflow.verdict import PARAMETER, TaskVerdict, verdict_of_error, verdict_of_outputs
 
 POD_ROOT = "MNIST_TFX_POD_ROOT"  # the folder that stands for a pod's `/`, where there is no pod
@@ -77,6 +81,8 @@ def run_task(
             artifact.uri = artifact.custom_path or local_copy(artifact.uri)
         if "://" not in artifact.uri and artifact.type.schema_title not in ONE_FILE_TYPES:
             os.makedirs(artifact.uri, exist_ok=True)  # of an input without files there is no copy
+    if copied and BACKUPS in os.environ:
+        _keep_backup(local, os.environ[BACKUPS], given.outputs.artifacts["model_run"].artifacts[0].uri)
     if in_kubeflow and not copied:  # the workers cannot read the pod's files: TFX makes `.temp` beside the output file
         work = os.path.join(os.path.dirname(next(_each(local.outputs.artifacts))[1].uri), "executor_output.json")
         local.outputs.output_file = work
@@ -107,6 +113,13 @@ def run_task(
 
 def _each(artifacts: dict[str, pb.ArtifactList]) -> Iterator[tuple[str, pb.RuntimeArtifact]]:
     yield from ((key, artifact) for key, given in artifacts.items() for artifact in given.artifacts)
+
+
+def _keep_backup(given: pb.ExecutorInput, backups: str, output: str) -> None:
+    """Tells the Trainer where its backup lies: under `backups`, in a folder of the run and task of its `output`."""
+    config = given.inputs.parameter_values["custom_config"]
+    folder = os.path.join(backups, output.partition("://")[2])
+    config.string_value = json.dumps({**json.loads(config.string_value), "backup_dir": folder})
 
 
 def _remove_markers(uri: str) -> None:

@@ -27,12 +27,14 @@ class CompiledPipeline:
         spec: the pipeline.
         executors: how each task is run, by the label that its component names.
         root: where the run keeps its artifacts; empty if the file does not say.
+        kubernetes: what Kubernetes is told of each executor, by its label: `KubernetesExecutorConfig`s as JSON.
     """
 
     path: Path
     spec: pb.PipelineSpec
     executors: Mapping[str, ExecutorSpec]
     root: str
+    kubernetes: Mapping[str, Mapping[str, Any]]
 
     @property
     def name(self) -> str:
@@ -57,6 +59,14 @@ class CompiledPipeline:
         component = self.component(task)
         return self.executors.get(component.executor_label) if component is not None else None
 
+    def mount_paths(self, task: pb.PipelineTaskSpec) -> list[str]:
+        """Where a task's container has volumes."""
+        component = self.component(task)
+        config = self.kubernetes.get(component.executor_label, {}) if component is not None else {}
+        mounts = config.get("pvcMount")
+        known = mounts if isinstance(mounts, list) else []
+        return [str(mount["mountPath"]) for mount in known if isinstance(mount, dict) and "mountPath" in mount]
+
 
 def read_compiled(path: Path) -> CompiledPipeline:
     """Reads a PipelineJob or a PipelineSpec, in JSON or YAML.
@@ -70,19 +80,25 @@ def read_compiled(path: Path) -> CompiledPipeline:
 def read_content(path: Path) -> Mapping[str, Any]:
     """The file as it is written: a PipelineJob, whose `pipelineSpec` is the pipeline, or the pipeline alone.
 
+    What the second YAML document of a pipeline holds, the key `platforms`, is in it, too.
+
     Raises:
         UsageError: it is neither.
     """
     try:
         text = path.read_text()
-        # JSON is YAML, but its own parser is faster. A second YAML document is for Kubernetes alone.
-        content = json.loads(text) if path.suffix == ".json" else next(iter(yaml.load_all(text, _LOADER)), None)
+        # JSON is YAML, but its own parser is faster.
+        content, *more = [json.loads(text)] if path.suffix == ".json" else [*yaml.load_all(text, _LOADER)] or [None]
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror}.") from error
     except (ValueError, yaml.YAMLError) as error:
         raise UsageError(f"{path} is no compiled pipeline: {str(error).splitlines()[0]}.") from error
     if not isinstance(content, dict) or not {"pipelineSpec", "pipelineInfo"} & set(content):
         raise UsageError(f"{path} is no compiled pipeline: it has neither `pipelineSpec` nor `pipelineInfo`.")
+    for document in more:
+        content |= (
+            {"platforms": document["platforms"]} if isinstance(document, dict) and "platforms" in document else {}
+        )
     return content
 
 
@@ -92,15 +108,18 @@ def parse_compiled(content: Mapping[str, Any], path: Path) -> CompiledPipeline:
     Raises:
         UsageError: it does not fit the format.
     """
-    spec_json = content.get("pipelineSpec", content)
+    spec_json = content.get("pipelineSpec", {key: value for key, value in content.items() if key != "platforms"})
     runtime = content.get("runtimeConfig", {})
     if not isinstance(spec_json, dict) or not isinstance(runtime, dict):
         raise UsageError(f"{path} is no compiled pipeline: `pipelineSpec` and `runtimeConfig` are objects there.")
     try:
         spec = json_format.ParseDict(spec_json, pb.PipelineSpec())
         deployment = json_format.ParseDict(spec_json.get("deploymentSpec", {}), pb.PipelineDeploymentConfig())
+        platform = json_format.ParseDict({"platforms": content.get("platforms", {})}, pb.PlatformSpec())
     # The parser raises the last three itself where it finds a value of another kind than it expects.
     except (json_format.ParseError, TypeError, AttributeError, ValueError) as error:
         raise UsageError(f"{path} is no compiled pipeline: {str(error).rstrip('.')}.") from error
     root = str(runtime.get("gcsOutputDirectory") or spec.default_pipeline_root)
-    return CompiledPipeline(path, spec, dict(deployment.executors), root)
+    configs = platform.platforms["kubernetes"].deployment_spec.executors
+    kubernetes = {label: json_format.MessageToDict(config) for label, config in configs.items()}
+    return CompiledPipeline(path, spec, dict(deployment.executors), root, kubernetes)

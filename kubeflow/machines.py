@@ -14,6 +14,7 @@ from typing import Annotated
 from pydantic import Field, model_validator
 
 from mnist_tfx.components.settings import Section
+from mnist_tfx.kubeflow.kubernetes import Toleration
 
 _GB_PER_CPU = {
     "n1-standard": 3.75,
@@ -110,6 +111,9 @@ class KubeflowMachine(Section):
     memory_gb: Annotated[float, Field(gt=0)] = 8
     accelerator: str = ""
     accelerator_count: Count = 0
+    node_selector: dict[str, str] = {}  # labels of the nodes that it may run on
+    tolerations: tuple[Toleration, ...] = ()
+    timeout_minutes: Annotated[int, Field(ge=0)] = 0  # after which a try of the task is stopped, and fails; 0: never
 
     @model_validator(mode="after")
     def _check(self) -> KubeflowMachine:

@@ -26,6 +26,12 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,127}")
 _TYPE_TITLE = re.compile(r"[a-z][a-z0-9_-]{2,20}\.[A-Z][A-Za-z0-9_-]{2,49}")
 _VERTEX_ACCELERATOR = re.compile(r"(NVIDIA|TPU)_[A-Z0-9_]+")
 _KUBERNETES_RESOURCE = re.compile(r"[a-z0-9.-]+\.[a-z]+/[a-z0-9.-]+")
+# kubernetes_platform/proto/kubernetes_executor_config.proto in github.com/kubeflow/pipelines, version 2.16.
+_KUBERNETES_FIELDS = re.compile(
+    "secretAs(Volume|Env)|pvcMount|nodeSelector|podMetadata|imagePull(Secret|Policy)|configMapAs(Volume|Env)|"
+    "activeDeadlineSeconds|fieldPathAsEnv|tolerations|genericEphemeralVolume|(node|pod)Affinity|enabledSharedMemory|"
+    "emptyDirMounts|securityContext|initContainers"
+)
 _INPUT_IN_CONDITION = re.compile(r"inputs\.artifacts\['([^']+)'\]")
 
 
@@ -140,9 +146,11 @@ def _readable_root(pipeline: CompiledPipeline, target: Target) -> Iterator[tuple
                 found = f"parameter {key!r} holds {address!r}, and TensorFlow in the image reads gs:// only"
                 yield name, found, 'set shared = "gs://BUCKET/FOLDER" in the profile.'
         executor = pipeline.executor(task)
-        if not pipeline.root.startswith("gs://") and executor and workers_elsewhere(executor.container.args):
-            found = f"Beam's workers elsewhere cannot read {pipeline.root!r}"
-            yield name, found, 'set root = "gs://BUCKET/FOLDER", or beam.runner = "direct", in the profile.'
+        if executor and workers_elsewhere(executor.container.args):
+            remedy = 'keep artifacts and data in gs://, or set beam.runner = "direct", in the profile.'
+            volumes = pipeline.mount_paths(task)
+            for place in volumes if pipeline.root.startswith("gs://") else [pipeline.root, *volumes]:
+                yield name, f"Beam's workers elsewhere cannot read {place!r}", remedy
 
 
 def _accelerator_name(pipeline: CompiledPipeline, target: Target) -> Iterator[tuple[str, str, str]]:
@@ -218,11 +226,37 @@ def _no_local_paths(pipeline: CompiledPipeline, target: Target) -> Iterator[tupl
         for key, parameter in task.inputs.parameters.items():
             value = json_format.MessageToDict(parameter.runtime_value)
             for path in _local_paths(value.get("constant", value.get("constantValue", {}).get("stringValue"))):
+                if any(path.startswith(f"{mounted}/") for mounted in pipeline.mount_paths(task)):
+                    continue
                 yield (
                     name,
                     f"parameter {key!r} holds {path!r}, a path of the machine that compiled it",
-                    "take every path from pipeline.dag.Paths, which a cluster fills with addresses in its bucket.",
+                    "take every path from pipeline.dag.Paths, which a cluster fills with addresses in its bucket, or "
+                    "on the volume that the task mounts.",
                 )
+
+
+def _retry_policy(pipeline: CompiledPipeline, target: Target) -> Iterator[tuple[str, str, str]]:
+    """Argo reads the factor as a whole number, and no longest time as one of 0 seconds (`processNodeRetries`)."""
+    for name, task in pipeline.tasks().items():
+        policy = task.retry_policy
+        if task.HasField("retry_policy") and policy.backoff_max_duration.seconds <= 0:
+            found = "its retry policy has no longest time (backoffMaxDuration), and so it is never tried again"
+            yield name, found, "set retries.backoff_max_seconds in the profile, longer than all tries together take."
+        if policy.backoff_factor != int(policy.backoff_factor):
+            found = f"its retry policy has the factor {policy.backoff_factor:g}"
+            yield name, found, "set retries.backoff_factor in the profile to a whole number."
+
+
+def _kubernetes_config(pipeline: CompiledPipeline, target: Target) -> Iterator[tuple[str, str, str]]:
+    """The backend unmarshals it strictly (`unmarshalKubernetesExecutorConfig`, argocompiler/spec_patch.go)."""
+    for label, config in pipeline.kubernetes.items():
+        if label not in pipeline.executors:
+            found = f"the second document speaks of the executor {label!r}, which is not there"
+            yield label.removesuffix("_executor"), found, "compile it anew; the file was edited, or put together."
+        for field in sorted(key for key in config if not _KUBERNETES_FIELDS.fullmatch(key)):
+            found = f"Kubernetes is told {field!r}, which no KubernetesExecutorConfig has"
+            yield label.removesuffix("_executor"), found, "write it as kubernetes_executor_config.proto has it."
 
 
 def _local_paths(value: Any) -> Iterator[str]:
@@ -283,6 +317,10 @@ RULES = (
     Rule("no-custom-driver", "no task needs a driver of its own", TARGETS, _no_custom_driver),
     Rule("readable-root", "artifacts and data lie where tasks can read them", TARGETS, _readable_root),
     Rule("accelerator-name", "accelerators are named in the target's words", TARGETS, _accelerator_name),
+    Rule("retry-policy", "a task that failed is tried again", _KUBEFLOW, _retry_policy),
+    Rule(
+        "kubernetes-config", "Kubernetes is told what it can be told, of tasks there are", _KUBEFLOW, _kubernetes_config
+    ),
     Rule("artifact-types", "TFX can make every artifact's class from its type", TARGETS, _artifact_types),
     Rule("container-command", "every task runs our entry point in our own image", TARGETS, _container_command),
     Rule("no-local-paths", "no parameter holds a path of this machine", TARGETS, _no_local_paths),

@@ -2,7 +2,7 @@
 
 The file is the one that the cluster gets. Only its root is another: a folder takes the place of the bucket, and what
 would be uploaded there is put into it. What a cluster adds is left out: containers, machines and accelerators,
-permissions, parallel tasks, retries.
+permissions, parallel tasks, the pauses before retries.
 """
 
 from __future__ import annotations

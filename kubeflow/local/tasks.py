@@ -28,6 +28,7 @@ from mnist_tfx.kubeflow.verdict import TaskVerdict
 from mnist_tfx.pipeline.observer import Observer
 
 _LOG, _COMMAND = "task.log", "command.sh"
+_RETRY = "MNIST_TFX_RETRY"
 _TAIL_LINES = 8
 _Present: TypeAlias = Callable[[Mapping[str, pb.ArtifactList]], Mapping[str, Sequence[Any]]]
 
@@ -116,8 +117,7 @@ def run_tasks(
             made = _remembered(known, backend) if spec.caching_options.enable_cache else None
             cached = made is not None
             if made is None:
-                environment = backend.before(name, given)
-                _run(name, command_line(executor, given, places.here), places.logs / name, environment, given)
+                _try(name, executor, given, backend, places, observer, spec.retry_policy.max_retry_count)
                 made = kept(given, backend.after(name, pipeline.spec.components[spec.component_ref.name], given))
                 known.parent.mkdir(parents=True, exist_ok=True)
                 known.write_text(json_format.MessageToJson(made))
@@ -130,6 +130,32 @@ def run_tasks(
         observer.finished(name, task.seconds, cached, present(outputs))
         finished.append(task)
     return finished
+
+
+def _try(
+    name: str,
+    executor: Any,
+    given: pb.ExecutorInput,
+    backend: Vertex,
+    places: Places,
+    observer: Observer,
+    retries: int,
+) -> None:
+    """Runs a task up to 1 + `retries` times, as both backends do whatever it failed with; without their pauses.
+
+    On Kubeflow each try is a new pod, of the same input (`getTaskRetryStrategyFromInput`, argocompiler/container.go in
+    github.com/kubeflow/pipelines). Vertex AI: https://cloud.google.com/vertex-ai/docs/pipelines/configure-retries.
+    """
+    for attempt in range(retries + 1):
+        environment = {each.name: places.here(each.value) for each in executor.container.env}
+        environment |= backend.before(name, given)
+        try:
+            _run(name, command_line(executor, given, places.here), places.logs / name, environment, given, attempt)
+            return
+        except PipelineError:
+            if attempt == retries:
+                raise
+            observer.progress(name, f"it failed; retry {attempt + 1} of {retries}")
 
 
 def _key(executor: Any, given: pb.ExecutorInput) -> str:
@@ -161,8 +187,14 @@ def _readable(made: pb.ExecutorOutput, backend: Vertex) -> dict[str, pb.Artifact
 
 
 def _run(
-    name: str, command: Sequence[str], folder: Path, environment: Mapping[str, str], given: pb.ExecutorInput
+    name: str,
+    command: Sequence[str],
+    folder: Path,
+    environment: Mapping[str, str],
+    given: pb.ExecutorInput,
+    attempt: int,
 ) -> None:
+    """One try; its log is added to those of the tries before."""
     folder.mkdir(parents=True, exist_ok=True)
     script, log, pod = folder / _COMMAND, folder / _LOG, folder / "pod"
     ended = pod / TERMINATION_LOG
@@ -171,10 +203,14 @@ def _run(
     words = [sys.executable, *command[1:]] if command[0] == "python" else command
     old = [given.outputs.output_file, *(each.artifacts[0].uri for each in given.outputs.artifacts.values())]
     lines = ["#!/bin/sh", "set -e", f"cd {shlex.quote(str(folder))}"]
-    lines += [f"rm -rf {shlex.join(each for each in old if '://' not in each)}"]  # of a run of this script before
+    # Of a run of this script before; a platform leaves to a second try what the first one wrote.
+    lines += [f'[ -n "${_RETRY}" ] || rm -rf {shlex.join(each for each in old if "://" not in each)}']
     lines += [f"export {shlex.join([f'{key}={value}'])}" for key, value in {POD_ROOT: str(pod), **environment}.items()]
     script.write_text("\n".join([*lines, f"exec {shlex.join(words)}", ""]))
-    with log.open("wb") as output:
+    with log.open("ab") as output:
+        if attempt:
+            output.write(f"\nretry {attempt}\n".encode())
+            output.flush()
         # In its own folder: the code comes from where it is installed, as in the image, not from the checkout.
         process = subprocess.Popen(
             ["sh", str(script)],
@@ -182,7 +218,7 @@ def _run(
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
-            env=dict(os.environ),
+            env={**os.environ, _RETRY: str(attempt or "")},
         )
         try:
             code = process.wait()

@@ -5,13 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import AfterValidator, Field, field_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from mnist_tfx.components.settings import BeamSettings, Section
 from mnist_tfx.contract.errors import UsageError, unknown_name
+from mnist_tfx.kubeflow.kubernetes import SecretKey, SecretName, VariableName, Volume, executor_config
 from mnist_tfx.kubeflow.machines import KubeflowMachine, VertexMachine
+from mnist_tfx.kubeflow.retries import KubeflowRetries, VertexRetries
 from mnist_tfx.pipeline.settings_files import SettingsReader, read_toml
 
 _FOLDER = Path(__file__).resolve().parent
@@ -19,6 +21,7 @@ TARGETS = ("vertex", "kubeflow")
 Target: TypeAlias = Literal["vertex", "kubeflow"]
 
 # https://cloud.google.com/compute/docs/labeling-resources#requirements
+_KEY_PATTERN = r"^(projects/[^/]+/locations/[^/]+/keyRings/[^/]+/cryptoKeys/[^/]+)?$"
 _LABEL_KEY, _LABEL_VALUE = re.compile(r"[a-z][a-z0-9_-]{0,62}"), re.compile(r"[a-z0-9_-]{0,63}")
 
 
@@ -67,11 +70,14 @@ class VertexProfile(Section):
     image: Image
     service_account: str = ""  # e-mail address that the tasks run as; empty: Compute Engine's default
     network: str = ""  # projects/NUMBER/global/networks/NAME of a peered VPC network
+    encryption_key: Annotated[str, Field(pattern=_KEY_PATTERN)] = ""  # of Cloud KMS, in the region; empty: Google's own
     labels: dict[str, str] = {}
+    environment: dict[VariableName, str] = {}  # of every task's container
     cache: bool = True
     endpoint: str = ""  # host:port of the service instead of Google's, for tests and private connections
     ca_certificate: str = ""  # PEM file of the authority that signed the endpoint's certificate; empty: the public ones
     machines: VertexMachines = VertexMachines()
+    retries: VertexRetries = VertexRetries()
     beam: BeamSettings = BeamSettings()
 
     @field_validator("labels")
@@ -104,17 +110,41 @@ class KubeflowProfile(Section):
     cron_timezone: str = "UTC"  # in which the installation reads schedules: CRON_SCHEDULE_TIMEZONE of its controller
     namespace: str = ""  # of the user's profile; empty: a single-user installation
     experiment: str = "mnist-tfx"
-    root: Store  # artifacts lie under it, and all else unless `shared` says where
+    root: Store  # artifacts lie under it, and all else unless `shared` or `volume` says where
     shared: Root | Literal[""] = ""  # data, schemas and served models, which the tasks find by themselves
+    volume: Volume | None = None  # instead of `shared`: where they lie, mounted into every task
     image: Image
     service_account: str = ""  # Kubernetes service account that the tasks run as; empty: the installation's own
+    image_pull_secrets: tuple[SecretName, ...] = ()
+    environment: dict[VariableName, str] = {}  # of every task's container
+    secrets: dict[VariableName, SecretKey] = {}  # the same, from Secrets: AWS_ACCESS_KEY_ID = "SECRET/KEY"
     cache: bool = True
     machines: KubeflowMachines = KubeflowMachines()
+    retries: KubeflowRetries = KubeflowRetries()
     beam: BeamSettings = BeamSettings()
+
+    @model_validator(mode="after")
+    def _check(self) -> KubeflowProfile:
+        if self.shared and self.volume:
+            raise ValueError("`shared` and `volume` both say where data and models lie: leave one of them out.")
+        if both := sorted(self.environment.keys() & self.secrets.keys()):
+            raise ValueError(f"{', '.join(both)}: in `environment` and in `secrets`; leave it out of one of them.")
+        return self
 
     def data_root(self) -> str:
         """Where the tasks find data, schemas and served models by themselves: the launcher copies artifacts only."""
-        return self.shared or self.root
+        return self.volume.mount_path if self.volume else self.shared or self.root
+
+    def executor_config(self, machine: KubeflowMachine) -> dict[str, Any]:
+        """What Kubernetes is told of the pod of a task on this machine."""
+        return executor_config(
+            machine.node_selector,
+            machine.tolerations,
+            machine.timeout_minutes,
+            self.secrets,
+            self.image_pull_secrets,
+            self.volume,
+        )
 
     def beam_settings(self) -> BeamSettings:
         """Section `beam`, with what Dataflow takes from the rest of the profile."""

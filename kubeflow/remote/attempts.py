@@ -6,16 +6,11 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from mnist_tfx.contract.errors import PipelineError
 from mnist_tfx.kubeflow.remote.platform import Unreachable
 
 PAUSES_SECONDS = (0.5, 2.0)  # before the second and the third attempt
 
 T = TypeVar("T")
-
-
-class Taken(PipelineError):
-    """The platform says that what was to be made is there already."""
 
 
 def read(call: Callable[[], T]) -> T:
@@ -36,22 +31,27 @@ def make_once(make: Callable[[], T], find: Callable[[], T | None]) -> T:
     """Makes something, up to three times, but after each failure looks first whether it was made after all.
 
     Args:
-        make: raises Unreachable where it is not known whether it was made, Taken where it exists.
+        make: raises Unreachable where it is not known whether it was made, or somebody else was faster.
         find: the thing, if it is there.
 
     Raises:
         Unreachable: there was no answer, and it is not there.
     """
-    failure: Unreachable | Taken
-    for pause in (*PAUSES_SECONDS, None):
+    for pause in PAUSES_SECONDS:
         try:
             return make()
-        except (Unreachable, Taken) as error:
-            failure = error
-        if pause is not None and isinstance(failure, Unreachable):
-            time.sleep(pause)
+        except Unreachable:
+            time.sleep(pause)  # before looking: it may just be in the making
+            if (found := read(find)) is not None:
+                return found
+    try:
+        return make()
+    except Unreachable:
         if (found := read(find)) is not None:
             return found
-    if isinstance(failure, Taken):
-        raise Unreachable(f"{failure}, and it cannot be found.\n  remedy: run the command again.") from failure
-    raise failure
+        raise
+
+
+def delete_once(delete: Callable[[], object], exists: Callable[[], bool]) -> None:
+    """Deletes something, up to three times, but after each failure looks first whether it is gone."""
+    make_once(lambda: (delete(),), lambda: None if exists() else (None,))

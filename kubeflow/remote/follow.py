@@ -17,6 +17,7 @@ from mnist_tfx.kubeflow.remote.platform import (
     TaskState,
     Told,
     Unreachable,
+    in_words,
 )
 from mnist_tfx.pipeline.observer import Observer
 
@@ -47,24 +48,22 @@ def follow(platform: Platform, job: Job, run: Submitted, observer: Observer, pol
         Unreachable: the platform was silent for ten minutes; the run goes on.
     """
     shown: dict[str, TaskPhase] = {}
-    silent_since: float | None = None
+    heard = time.monotonic()
     while True:
         try:
             state = platform.run_state(run.run_id, job.tasks)
-            silent_since = None
         except Unreachable:
-            silent_since = silent_since or time.monotonic()
-            if time.monotonic() - silent_since > _PATIENCE_SECONDS:
+            if time.monotonic() - heard > _PATIENCE_SECONDS:
                 raise
-            time.sleep(poll_seconds)
-            continue
-        for name in job.tasks:
-            task = state.tasks.get(name)
-            if task and task.phase != shown.get(name, "waiting"):
-                _show(observer, name, task, begun=name in shown)
-                shown[name] = task.phase
-        if state.phase in ("succeeded", "failed", "stopped"):
-            return verdict(platform, job, run, state)
+        else:
+            heard = time.monotonic()
+            for name in job.tasks:
+                task = state.tasks.get(name)
+                if task and task.phase != shown.get(name, "waiting"):
+                    _show(observer, name, task, begun=name in shown)
+                    shown[name] = task.phase
+            if state.phase in ("succeeded", "failed", "stopped"):
+                return verdict(platform, job, run, state)
         time.sleep(poll_seconds)
 
 
@@ -73,50 +72,39 @@ def verdict(platform: Platform, job: Job, run: Submitted, state: RunState) -> Ve
     if state.phase == "stopped":
         return Verdict(Stopped(f"the run was stopped by somebody else.\n  see {run.url}"))
     told = platform.verdicts(run.run_id, state)
-    if state.phase == "failed":
-        return Verdict(_failure(job, run, state, told))
-    return _success(job, run, told)
+    return Verdict(_failure(job, run, state, told)) if state.phase == "failed" else _success(job, run, told)
 
 
 def _failure(job: Job, run: Submitted, state: RunState, told: Mapping[str, Told]) -> PipelineError:
     kind: type[PipelineError] = PipelineError
-    lines = ["the run failed."]
+    lines = []
     for name in (name for name in job.tasks if name in state.tasks and state.tasks[name].phase == "failed"):
-        its = told.get(name, Told(None))
-        reason = " ".join(state.tasks[name].error.split())[:500]
+        its, reason = told.get(name, Told(None)), in_words(state.tasks[name].error, 500)
         if its.verdict is not None:
             reason = "\n    ".join((its.verdict.says or reason).splitlines())
             if isinstance(its.verdict.error(), DataRejected):
                 kind = DataRejected
-        lines.append(f"  {name}: {reason or 'no reason given'}")
-        lines += [f"    log: {its.log}"] if its.log else []
-    if len(lines) == 1:
-        lines.append(f"  {state.error or 'no reason given'}")
-    return kind(
-        "\n".join([*lines, f"  see {run.url}", "  to look closer on this machine: mnist-tfx compile ... --run-local"])
-    )
+        lines.append(f"  {name}: {reason or 'no reason given'}" + (f"\n    log: {its.log}" if its.log else ""))
+    lines = lines or [f"  {state.error or 'no reason given'}"]
+    closer = "  to look closer on this machine: mnist-tfx compile ... --run-local"
+    return kind("\n".join(["the run failed.", *lines, f"  see {run.url}", closer]))
 
 
 def _success(job: Job, run: Submitted, told: Mapping[str, Told]) -> Verdict:
-    verdicts = {name: told[name].verdict for name in job.tasks if name in told}
-    rejected = {
-        name: its.says for name, its in verdicts.items() if its is not None and isinstance(its.error(), ModelRejected)
-    }
+    verdicts = {name: its for name in job.tasks if name in told and (its := told[name].verdict) is not None}
+    rejected = {name: its.says for name, its in verdicts.items() if isinstance(its.error(), ModelRejected)}
     if rejected:
-        return Verdict(_rejected(job, run, rejected))
-    pushed = verdicts.get(_PUSHER)
-    if pushed is None:
+        reasons = "".join(f"\n  {name}: {says}" for name, says in rejected.items() if says)
+        return Verdict(
+            ModelRejected(
+                f"the model of {job.dataset} was not blessed by {' and '.join(rejected)}, it was not pushed.{reasons}\n"
+                f"  see {run.url}\n"
+                "  remedy: train a better one, or change the recipe's bounds in [evaluation] and [infra]."
+            )
+        )
+    if (pushed := verdicts.get(_PUSHER)) is None:
         return Verdict(None, note=f"whether the model was pushed cannot be told from here: see {_PUSHER} at {run.url}")
     return Verdict(None, pushed.pushed_version, note="" if pushed.pushed_version else f"not pushed: {pushed.says}")
-
-
-def _rejected(job: Job, run: Submitted, rejected: Mapping[str, str]) -> ModelRejected:
-    reasons = "".join(f"\n  {name}: {says}" for name, says in rejected.items() if says)
-    return ModelRejected(
-        f"the model of {job.dataset} was not blessed by {' and '.join(rejected)}, it was not pushed.{reasons}\n"
-        f"  see {run.url}\n"
-        "  remedy: train a better one (recipe, epochs), or change the bounds in [evaluation] and [infra] of the recipe."
-    )
 
 
 def _show(observer: Observer, name: str, task: TaskState, *, begun: bool) -> None:

@@ -6,12 +6,14 @@ import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
+from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeAlias
 from zoneinfo import ZoneInfo
 
 from mnist_tfx.contract.errors import PipelineError, UsageError, unknown_name
+from mnist_tfx.kubeflow.ir import read_content
 from mnist_tfx.kubeflow.remote.cron import Cron
 from mnist_tfx.kubeflow.verdict import TaskVerdict
 
@@ -19,11 +21,28 @@ MANAGED_BY = "mnist-tfx"  # marks what this program made, where a platform keeps
 
 TaskPhase: TypeAlias = Literal["waiting", "running", "done", "cached", "failed", "stopped", "skipped"]
 RunPhase: TypeAlias = Literal["waiting", "running", "succeeded", "failed", "stopped"]
+# By the platforms' names of states; only a task is SKIPPED, which is what both call an answer from the cache.
+_EITHER: Mapping[str, Literal["running", "stopped", "failed"]] = {
+    **dict.fromkeys(("RUNNING", "PAUSED", "CANCELING", "CANCELLING", "CANCEL_PENDING"), "running"),
+    **dict.fromkeys(("CANCELED", "CANCELLED"), "stopped"),
+    "FAILED": "failed",
+}
+RUN_PHASES: Mapping[str, RunPhase] = {**_EITHER, "SUCCEEDED": "succeeded"}
+TASK_PHASES: Mapping[str, TaskPhase] = {
+    **_EITHER,
+    "SUCCEEDED": "done",
+    "SKIPPED": "cached",
+    "NOT_TRIGGERED": "skipped",
+}
 Change: TypeAlias = Literal["created", "updated", "unchanged"]
 
 
 class Unreachable(PipelineError):
     """The platform gave no answer, or could not work just now. Whether it did what it was asked is not known."""
+
+
+class Exists(Unreachable):
+    """What is to be made is there: by somebody else, or by a request whose answer was lost."""
 
 
 @dataclass(frozen=True)
@@ -37,18 +56,18 @@ class Job:
     spec: Mapping[str, Any]  # the pipeline specification, as JSON
     root: str  # where artifacts go
 
+    @staticmethod
+    def read(file: Path, dataset: str, recipe: str) -> Job:
+        """A file that was compiled here, of either kind."""
+        content = read_content(file)
+        spec = content.get("pipelineSpec", content)
+        return Job(dataset, recipe, file, spec["pipelineInfo"]["name"], spec, root=spec["defaultPipelineRoot"])
+
     @property
     def tasks(self) -> tuple[str, ...]:
         """Names of the tasks, each after those that it waits for."""
-        waiting = {
-            name: set(task.get("dependentTasks", ())) for name, task in self.spec["root"]["dag"]["tasks"].items()
-        }
-        ordered: list[str] = []
-        while ready := [name for name, needed in waiting.items() if needed <= set(ordered)]:
-            ordered += ready
-            for name in ready:
-                del waiting[name]
-        return (*ordered, *waiting)
+        tasks = self.spec["root"]["dag"]["tasks"]
+        return tuple(TopologicalSorter({name: tasks[name].get("dependentTasks", ()) for name in tasks}).static_order())
 
     @property
     def digest(self) -> str:
@@ -117,70 +136,69 @@ class Schedule:
 
 
 class Schedules(Protocol):
-    """Where the platform refuses, each method raises PipelineError with a remedy; where it is silent, Unreachable."""
+    """Where the platform refuses, each method raises PipelineError with a remedy; where it is silent, Unreachable.
 
-    def all(self) -> list[Schedule]:
-        """Those that this program made, by name."""
-        ...
+    `all`: those that this program made, by name. `put` creates the schedule, or changes the one of this name; it stays
+    paused where it is. After `pause` there are no new runs; those that go on do. Past runs outlive `delete`.
+    """
 
-    def put(self, name: str, job: Job, timing: Timing) -> tuple[Schedule, Change]:
-        """Creates the schedule, or changes the one of this name. One that is paused stays so."""
-        ...
-
-    def pause(self, schedule: Schedule) -> None:
-        """No new runs from now on; those that go on do."""
-        ...
-
-    def resume(self, schedule: Schedule, *, catch_up: bool) -> None:
-        """New runs from now on."""
-        ...
-
-    def delete(self, schedule: Schedule) -> None:
-        """Its past runs stay."""
-        ...
+    def all(self) -> list[Schedule]: ...
+    def put(self, name: str, job: Job, timing: Timing) -> tuple[Schedule, Change]: ...
+    def pause(self, schedule: Schedule) -> None: ...
+    def resume(self, schedule: Schedule, *, catch_up: bool) -> None: ...
+    def delete(self, schedule: Schedule) -> None: ...
 
 
 class Platform(Protocol):
-    """Raises what `Schedules` raises."""
+    """Raises what `Schedules` raises.
+
+    `submit` begins a run: if an answer is lost and the call repeated, still only one. `run_state`: how far a run is,
+    and each of `tasks`, named as in the pipeline. `verdicts`: what the tasks of an ended run tell of themselves, by
+    name; a task of which nothing is told is missing.
+    """
 
     @property
-    def schedules(self) -> Schedules:
-        """Its schedules."""
-        ...
-
-    def submit(self, job: Job) -> Submitted:
-        """Begins a run; if an answer is lost and the call repeated, still only one."""
-        ...
-
-    def run_state(self, run_id: str, tasks: Sequence[str]) -> RunState:
-        """How far a run is, and each of `tasks`, named as in the pipeline."""
-        ...
-
-    def verdicts(self, run_id: str, state: RunState) -> Mapping[str, Told]:
-        """What the tasks of an ended run tell of themselves, by name; a task of which nothing is told is missing."""
-        ...
+    def schedules(self) -> Schedules: ...
+    def submit(self, job: Job) -> Submitted: ...
+    def run_state(self, run_id: str, tasks: Sequence[str]) -> RunState: ...
+    def verdicts(self, run_id: str, state: RunState) -> Mapping[str, Told]: ...
 
 
 def find_schedule(schedules: Schedules, name: str) -> Schedule:
-    """The schedule of this name.
-
-    Raises:
-        UsageError: there is none.
-    """
+    """The schedule of this name. Raises UsageError where there is none."""
     known = {schedule.name: schedule for schedule in schedules.all()}
+    if not known:
+        raise UsageError(f"there is no schedule {name!r}, nor any other; `mnist-tfx schedule create` makes one.")
     if name not in known:
-        if not known:
-            raise UsageError(f"there is no schedule {name!r}, nor any other; `mnist-tfx schedule create` makes one.")
         raise unknown_name("schedule", name, known)
     return known[name]
 
 
 def check_schedule_name(name: str) -> str:
-    """`name`, if both platforms take it for a schedule.
-
-    Raises:
-        UsageError: they do not.
-    """
+    """`name`, if both platforms take it for a schedule. Raises UsageError where they do not."""
     if not re.fullmatch(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", name):
         raise UsageError(f"schedule name {name!r}: use lower case letters, digits and '-', 63 at most.")
     return name
+
+
+def plain_name(recipe_name: str) -> str:
+    """A recipe's name as labels and schedules take it: of a file, its stem."""
+    return re.sub(r"[^a-z0-9]+", "-", Path(recipe_name).stem.lower()).strip("-") or "recipe"
+
+
+def read_setting(path: str, setting: str) -> bytes:
+    """The file that a setting of the profile names. Raises UsageError where it cannot be read."""
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise UsageError(f"{setting} of the profile cannot be read: {error}.") from error
+
+
+def seconds_between(start: datetime | None, end: datetime | None) -> float:
+    """Of a task that may go on yet, or has not begun."""
+    return max(0.0, ((end or datetime.now(UTC)) - start).total_seconds()) if start else 0.0
+
+
+def in_words(text: object, longest: int = 600) -> str:
+    """A message in one line; a platform's may be pages long."""
+    return " ".join(str(text).split())[:longest].rstrip(".")

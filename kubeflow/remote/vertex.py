@@ -5,40 +5,29 @@ from __future__ import annotations
 import re
 import secrets
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
-from google.cloud.aiplatform_v1.types import PipelineJob, PipelineState, PipelineTaskDetail
-
 from mnist_tfx.kubeflow.profiles import VertexProfile
-from mnist_tfx.kubeflow.remote.attempts import make_once, read
-from mnist_tfx.kubeflow.remote.platform import Job, RunPhase, RunState, Submitted, TaskPhase, TaskState, Told
-from mnist_tfx.kubeflow.remote.vertex_access import VertexAccess, moment
-from mnist_tfx.kubeflow.remote.vertex_job import pipeline_job
+from mnist_tfx.kubeflow.remote.attempts import read
+from mnist_tfx.kubeflow.remote.platform import (
+    RUN_PHASES,
+    TASK_PHASES,
+    Exists,
+    Job,
+    RunState,
+    Submitted,
+    TaskState,
+    Told,
+    in_words,
+    seconds_between,
+)
+from mnist_tfx.kubeflow.remote.vertex_access import VertexAccess
 from mnist_tfx.kubeflow.remote.vertex_schedules import VertexSchedules
 from mnist_tfx.kubeflow.verdict import PARAMETER, TaskVerdict
 
 _CONSOLE = "https://console.cloud.google.com/vertex-ai"
-
-_RUN_PHASES: Mapping[int, RunPhase] = {
-    PipelineState.PIPELINE_STATE_RUNNING: "running",
-    PipelineState.PIPELINE_STATE_CANCELLING: "running",
-    PipelineState.PIPELINE_STATE_SUCCEEDED: "succeeded",
-    PipelineState.PIPELINE_STATE_FAILED: "failed",
-    PipelineState.PIPELINE_STATE_CANCELLED: "stopped",
-}
-_State = PipelineTaskDetail.State
-_TASK_PHASES: Mapping[int, TaskPhase] = {
-    _State.RUNNING: "running",
-    _State.CANCEL_PENDING: "running",
-    _State.CANCELLING: "running",
-    _State.SUCCEEDED: "done",
-    _State.SKIPPED: "cached",  # so the API calls a cache hit
-    _State.CANCELLED: "stopped",
-    _State.FAILED: "failed",
-    _State.NOT_TRIGGERED: "skipped",
-}
-
 
 # https://cloud.google.com/vertex-ai/docs/training/understanding-training-service#common-errors
 _EXIT_STATUS = re.compile(r"exited with a non-zero status of (\d+)")
@@ -58,50 +47,28 @@ class VertexPlatform:
         self.schedules = VertexSchedules(self._access, f"{_CONSOLE}/locations/{profile.region}/pipelines/schedules")
 
     def submit(self, job: Job) -> Submitted:
-        """Begins a run. Its id is made here, so that a repeated request cannot begin a second one."""
-        access, profile = self._access, self._access.profile
+        """The run's id is made here: what exists when a request is repeated is this very run."""
+        access, profile, client = self._access, self._access.profile, self._access.pipelines
         run_id = f"{job.pipeline[:90]}-{datetime.now(UTC):%Y%m%d%H%M%S}-{secrets.token_hex(3)}"
-        name = f"{access.parent}/pipelineJobs/{run_id}"
+        request = {"parent": access.parent, "pipeline_job": access.pipeline_job(job), "pipeline_job_id": run_id}
 
-        def make() -> PipelineJob:
-            with access.asking("begin the run"):
-                return access.pipelines.create_pipeline_job(
-                    parent=access.parent,
-                    pipeline_job=pipeline_job(job, profile),
-                    pipeline_job_id=run_id,
-                    retry=None,
-                    timeout=access.timeout_seconds,
-                )
+        def begin() -> None:
+            with suppress(Exists):
+                access.ask("begin the run", client.create_pipeline_job, **request)
 
-        def find() -> PipelineJob | None:
-            with access.asking("look for the run"):
-                listed = access.pipelines.list_pipeline_jobs(
-                    request={"parent": access.parent, "filter": f'display_name="{job.pipeline}"'},
-                    retry=None,
-                    timeout=access.timeout_seconds,
-                )
-                return next((one for one in listed if one.name.endswith(f"/pipelineJobs/{run_id}")), None)
-
-        made = make_once(make, find)
-        run_id = (made.name or name).rpartition("/")[2]
-        return Submitted(
-            run_id, f"{_CONSOLE}/locations/{profile.region}/pipelines/runs/{run_id}?project={profile.project}"
-        )
+        read(begin)
+        place = f"{_CONSOLE}/locations/{profile.region}/pipelines/runs/{run_id}?project={profile.project}"
+        return Submitted(run_id, place)
 
     def run_state(self, run_id: str, tasks: Sequence[str]) -> RunState:
-        """How far it is, with the properties of what its tasks made."""
-        access = self._access
-
-        def get() -> PipelineJob:
-            with access.asking("tell of the run"):
-                name = f"{access.parent}/pipelineJobs/{run_id}"
-                return access.pipelines.get_pipeline_job(name=name, retry=None, timeout=access.timeout_seconds)
-
-        job = read(get)
+        name = f"{self._access.parent}/pipelineJobs/{run_id}"
+        job = self._access.read("tell of the run", self._access.pipelines.get_pipeline_job, name=name)
         states = {
             detail.task_name: _task_state(detail) for detail in job.job_detail.task_details if detail.task_name in tasks
         }
-        return RunState(_RUN_PHASES.get(job.state, "waiting"), states, job.error.message)
+        return RunState(
+            RUN_PHASES.get(job.state.name.removeprefix("PIPELINE_STATE_"), "waiting"), states, job.error.message
+        )
 
     def verdicts(self, run_id: str, state: RunState) -> Mapping[str, Told]:
         """From what each task made; of one that failed, from the exit status that its error tells."""
@@ -119,23 +86,17 @@ class VertexPlatform:
 def _after_traceback(text: str) -> str:
     """The message of one of our own errors at the end of a text, where there is one."""
     found = _OUR_ERROR.search(text)
-    return found[1] if found else " ".join(text.split())[:500]
+    return found[1] if found else in_words(text, 500)
 
 
-def _task_state(detail: PipelineTaskDetail) -> TaskState:
+def _task_state(detail: Any) -> TaskState:
     return TaskState(
-        phase=_TASK_PHASES.get(detail.state, "waiting"),
-        seconds=_seconds(detail),
+        phase=TASK_PHASES.get(detail.state.name, "waiting"),
+        seconds=seconds_between(detail.start_time, detail.end_time),
         error=detail.error.message,
-        outputs={key: _properties(artifacts) for key, artifacts in detail.outputs.items()},
+        # Of the only artifact: TFX's properties and custom properties are its metadata here.
+        outputs={
+            key: dict(listed.artifacts[0].metadata or {}) if listed.artifacts else {}
+            for key, listed in detail.outputs.items()
+        },
     )
-
-
-def _seconds(detail: PipelineTaskDetail) -> float:
-    start, end = moment(detail.start_time), moment(detail.end_time)
-    return max(0.0, ((end or datetime.now(UTC)) - start).total_seconds()) if start else 0.0
-
-
-def _properties(artifacts: PipelineTaskDetail.ArtifactList) -> dict[str, Any]:
-    """Of the only artifact: TFX's properties and custom properties are its metadata here."""
-    return dict(artifacts.artifacts[0].metadata or {}) if artifacts.artifacts else {}

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from datetime import UTC, datetime
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import google.auth
@@ -16,22 +13,33 @@ from google.cloud.aiplatform_v1.services.pipeline_service import PipelineService
 from google.cloud.aiplatform_v1.services.pipeline_service.transports.grpc import PipelineServiceGrpcTransport
 from google.cloud.aiplatform_v1.services.schedule_service import ScheduleServiceClient
 from google.cloud.aiplatform_v1.services.schedule_service.transports.grpc import ScheduleServiceGrpcTransport
+from google.cloud.aiplatform_v1.types import PipelineJob
+from google.protobuf import json_format
 
-from mnist_tfx.contract.errors import PipelineError, UsageError
+from mnist_tfx.contract.errors import PipelineError
 from mnist_tfx.kubeflow.profiles import VertexProfile
-from mnist_tfx.kubeflow.remote.attempts import Taken
-from mnist_tfx.kubeflow.remote.platform import Unreachable
+from mnist_tfx.kubeflow.remote.attempts import read
+from mnist_tfx.kubeflow.remote.platform import MANAGED_BY, Exists, Job, Unreachable, in_words, read_setting
 
 _SCOPE = "https://www.googleapis.com/auth/cloud-platform"
-# Codes with which a request may have done its work, or not.
+# With these, a request may have done its work, or not; or somebody else did (Conflict: Aborted is one, too).
 _UNKNOWN_OUTCOME = (
     api.ServiceUnavailable,
     api.DeadlineExceeded,
     api.InternalServerError,
     api.Unknown,
     api.Cancelled,
-    api.Aborted,
+    api.Conflict,
 )
+_REMEDIES = {
+    grpc.StatusCode.UNAUTHENTICATED: "log in again: gcloud auth application-default login.",
+    grpc.StatusCode.PERMISSION_DENIED: "give your account roles/aiplatform.user on project {0.project} and "
+    "roles/iam.serviceAccountUser on {account}, and check that aiplatform.googleapis.com is enabled there.",
+    grpc.StatusCode.NOT_FOUND: "check project {0.project} and region {0.region} in the profile.",
+    grpc.StatusCode.RESOURCE_EXHAUSTED: "wait, or ask for more quota for project {0.project} (machines, accelerators, "
+    "pipeline jobs).",
+}
+_OTHER = "correct the profile or the recipe; `mnist-tfx compile` checks what can be checked here."
 
 
 class VertexAccess:
@@ -44,91 +52,72 @@ class VertexAccess:
             PipelineError: there are no credentials.
             UsageError: the profile's certificate file cannot be read.
         """
-        self.profile = profile
-        self.timeout_seconds = timeout_seconds
+        self.profile, self._timeout = profile, timeout_seconds
         self.parent = f"projects/{profile.project}/locations/{profile.region}"
-        self.host = profile.endpoint or f"{profile.region}-aiplatform.googleapis.com"
-        roots = _read_certificate(profile.ca_certificate) if profile.ca_certificate else None
-        ssl = grpc.ssl_channel_credentials(roots) if roots else None
+        self._host = profile.endpoint or f"{profile.region}-aiplatform.googleapis.com"
+        transport: dict[str, Any] = {"host": self._host, "always_use_jwt_access": True}
+        if profile.ca_certificate:
+            roots = read_setting(profile.ca_certificate, "ca_certificate")
+            transport["ssl_channel_credentials"] = grpc.ssl_channel_credentials(roots)
         try:
-            credentials, _ = google.auth.default(scopes=[_SCOPE])
+            transport["credentials"], _ = google.auth.default(scopes=[_SCOPE])
         except auth.GoogleAuthError as error:
-            raise PipelineError(_no_credentials(error)) from error
-        self.pipelines = PipelineServiceClient(
-            transport=PipelineServiceGrpcTransport(
-                host=self.host, credentials=credentials, ssl_channel_credentials=ssl, always_use_jwt_access=True
-            )
-        )
-        self.schedules = ScheduleServiceClient(
-            transport=ScheduleServiceGrpcTransport(
-                host=self.host, credentials=credentials, ssl_channel_credentials=ssl, always_use_jwt_access=True
-            )
-        )
+            raise _no_credentials(error) from error
+        self.pipelines = PipelineServiceClient(transport=PipelineServiceGrpcTransport(**transport))
+        self.schedules = ScheduleServiceClient(transport=ScheduleServiceGrpcTransport(**transport))
 
-    @contextmanager
-    def asking(self, what: str) -> Iterator[None]:
-        """Turns the errors of a request to `what` ("create the schedule") into ours.
+    def ask(self, what: str, call: Callable[..., Any], **request: Any) -> Any:
+        """Calls a client's method to `what` ("create the schedule"), once; a list is read to its end.
 
         Raises:
             Unreachable: no answer, or one that leaves open whether it was done.
-            Taken: it exists.
             PipelineError: Vertex AI refused.
         """
         try:
-            yield
-        except _UNKNOWN_OUTCOME as error:
-            raise Unreachable(
-                f"Vertex AI ({self.host}) gave no usable answer to the request to {what}: {_in_words(error)}.\n"
-                "  remedy: check the network and the profile's region; if both are right, try again in a few minutes."
-            ) from error
-        except api.Conflict as error:
-            raise Taken(f"Vertex AI says, to the request to {what}, that it exists: {_in_words(error)}") from error
-        except api.GoogleAPICallError as error:
-            raise PipelineError(
-                f"Vertex AI refused to {what}: {_in_words(error)}.\n  remedy: {self._remedy(error)}"
-            ) from error
+            answer = call(**request, retry=None, timeout=self._timeout)
+            return list(answer) if hasattr(answer, "pages") else answer
         except auth.GoogleAuthError as error:
-            raise PipelineError(_no_credentials(error)) from error
+            raise _no_credentials(error) from error
+        except api.GoogleAPICallError as error:
+            status = error.grpc_status_code
+            words = f"{status.name if status else type(error).__name__}, {in_words(error.message)}"
+            if isinstance(error, _UNKNOWN_OUTCOME):
+                kind = Exists if isinstance(error, api.AlreadyExists) else Unreachable
+                raise kind(
+                    f"Vertex AI ({self._host}) gave no usable answer to the request to {what}: {words}.\n"
+                    "  remedy: check the network and the profile's region; if they are right, try again later."
+                ) from error
+            account = self.profile.service_account or "Compute Engine's default account"
+            remedy = _REMEDIES.get(status, _OTHER).format(self.profile, account=account)
+            raise PipelineError(f"Vertex AI refused to {what}: {words}.\n  remedy: {remedy}") from error
 
-    def _remedy(self, error: api.GoogleAPICallError) -> str:
-        project, runs_as = self.profile.project, self.profile.service_account
-        match error:
-            case api.Unauthenticated():
-                return "log in again: gcloud auth application-default login."
-            case api.Forbidden():
-                act_as = f" and roles/iam.serviceAccountUser on {runs_as}" if runs_as else ""
-                return (
-                    f"give your account roles/aiplatform.user on project {project}{act_as}, and check that "
-                    f"aiplatform.googleapis.com is enabled there."
-                )
-            case api.NotFound():
-                return f"check project {project} and region {self.profile.region} in the profile."
-            case api.TooManyRequests():
-                return f"wait, or ask for more quota for project {project} (machines, accelerators, pipeline jobs)."
-            case _:
-                return "correct the profile or the recipe; `mnist-tfx compile` checks what can be checked here."
+    def read(self, what: str, call: Callable[..., Any], **request: Any) -> Any:
+        """Asks for what changes nothing, or what is the same when done twice; up to three times."""
+        return read(lambda: self.ask(what, call, **request))
+
+    def pipeline_job(self, job: Job) -> PipelineJob:
+        """A compiled pipeline with what the profile says of its run, and the labels by which we know it again."""
+        profile = self.profile
+        message = PipelineJob(
+            display_name=job.pipeline,
+            service_account=profile.service_account,
+            network=profile.network,
+            encryption_spec={"kms_key_name": profile.encryption_key} if profile.encryption_key else None,
+            labels={
+                **profile.labels,
+                "managed-by": MANAGED_BY,
+                "dataset": job.dataset,
+                "recipe": job.recipe[:63],
+                "pipeline-digest": job.digest,
+            },
+            runtime_config=PipelineJob.RuntimeConfig(gcs_output_directory=job.root),
+        )
+        json_format.ParseDict(dict(job.spec), PipelineJob.pb(message).pipeline_spec)
+        return message
 
 
-def _in_words(error: api.GoogleAPICallError) -> str:
-    """The status and the first lines of the message, which may be pages long."""
-    status = error.grpc_status_code.name if error.grpc_status_code is not None else type(error).__name__
-    return f"{status}, {' '.join(error.message.split())[:600].rstrip('.')}"
-
-
-def _no_credentials(error: auth.GoogleAuthError) -> str:
-    return (
-        f"no credentials for Google Cloud: {' '.join(str(error).split())[:300].rstrip('.')}.\n  remedy: gcloud auth "
-        "application-default login, or name a service account's key file in GOOGLE_APPLICATION_CREDENTIALS."
+def _no_credentials(error: auth.GoogleAuthError) -> PipelineError:
+    return PipelineError(
+        f"no credentials for Google Cloud: {in_words(error, 300)}.\n  remedy: gcloud auth application-default login, "
+        "or name a service account's key file in GOOGLE_APPLICATION_CREDENTIALS."
     )
-
-
-def moment(timestamp: Any) -> datetime | None:
-    """A message's timestamp field; None where it is not set."""
-    return datetime.fromtimestamp(timestamp.timestamp(), UTC) if timestamp else None
-
-
-def _read_certificate(path: str) -> bytes:
-    try:
-        return Path(path).read_bytes()
-    except OSError as error:
-        raise UsageError(f"ca_certificate of the profile cannot be read: {error}.") from error

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Literal
+from typing import Any, Literal
 
 from google.cloud.aiplatform_v1.types import CreatePipelineJobRequest
 from google.cloud.aiplatform_v1.types import Schedule as VertexSchedule
 from google.protobuf.field_mask_pb2 import FieldMask
 
-from mnist_tfx.kubeflow.remote.attempts import make_once, read
+from mnist_tfx.kubeflow.remote.attempts import delete_once, make_once
 from mnist_tfx.kubeflow.remote.platform import MANAGED_BY, Change, Job, Schedule, Timing
 from mnist_tfx.kubeflow.remote.timing import check_timing
-from mnist_tfx.kubeflow.remote.vertex_access import VertexAccess, moment
-from mnist_tfx.kubeflow.remote.vertex_job import pipeline_job
+from mnist_tfx.kubeflow.remote.vertex_access import VertexAccess
 
 _UPDATED = FieldMask(paths=["cron", "create_pipeline_job_request", "max_concurrent_run_count", "allow_queueing"])
 _STATES: dict[int, Literal["active", "paused", "ended"]] = {
@@ -21,109 +20,73 @@ _STATES: dict[int, Literal["active", "paused", "ended"]] = {
     VertexSchedule.State.PAUSED: "paused",
 }
 
-_LAST = datetime.max.replace(tzinfo=UTC)
-
 
 class VertexSchedules:
     """Speaks with ScheduleService itself: the SDK's wrapper updates no schedule's pipeline, and drops `catch_up`."""
 
     def __init__(self, access: VertexAccess, console: str) -> None:
-        self._access = access
-        self._console = console
+        self._access, self._client, self._console = access, access.schedules, console
 
     def all(self) -> list[Schedule]:
-        """Ours, by name."""
         return sorted((self._described(one) for one in self._ours()), key=lambda schedule: schedule.name)
 
     def put(self, name: str, job: Job, timing: Timing) -> tuple[Schedule, Change]:
-        """Creates the schedule, or updates the one of this name; removes doubles that two callers may have made."""
-        check_timing(timing, self._access.profile)
+        """Doubles that two callers may have made are removed."""
+        access = self._access
+        check_timing(timing, access.profile)
         wanted = VertexSchedule(
             display_name=name,
             cron=f"TZ={timing.zone.key} {timing.cron}",
             max_concurrent_run_count=timing.max_concurrent_runs,
             allow_queueing=False,  # a run that is due while the last one goes on is left out, not kept for later
             create_pipeline_job_request=CreatePipelineJobRequest(
-                parent=self._access.parent, pipeline_job=pipeline_job(job, self._access.profile)
+                parent=access.parent, pipeline_job=access.pipeline_job(job)
             ),
         )
         present = self._named(name)
         for double in present[1:]:
             self.delete(self._described(double))
         if not present:
-            made = make_once(lambda: self._create(wanted), lambda: next(iter(self._named(name)), None))
+            made = make_once(
+                lambda: access.ask(
+                    f"create schedule {name}", self._client.create_schedule, parent=access.parent, schedule=wanted
+                ),
+                lambda: next(iter(self._named(name)), None),
+            )
             return self._described(made), "created"
-        [current] = present[:1]
-        if _same(current, wanted):
-            return self._described(current), "unchanged"
-        wanted.name = current.name
-        return self._described(read(lambda: self._update(wanted))), "updated"
+        if _same(present[0], wanted):
+            return self._described(present[0]), "unchanged"
+        wanted.name = present[0].name
+        what = f"update schedule {name}"
+        updated = access.read(what, self._client.update_schedule, schedule=wanted, update_mask=_UPDATED)
+        return self._described(updated), "updated"
 
     def pause(self, schedule: Schedule) -> None:
-        """No new runs from now on."""
-
-        def call() -> None:
-            with self._access.asking(f"pause schedule {schedule.name}"):
-                self._access.schedules.pause_schedule(
-                    name=schedule.schedule_id, retry=None, timeout=self._access.timeout_seconds
-                )
-
-        read(call)
+        what = f"pause schedule {schedule.name}"
+        self._access.read(what, self._client.pause_schedule, name=schedule.schedule_id)
 
     def resume(self, schedule: Schedule, *, catch_up: bool) -> None:
-        """New runs from now on; with `catch_up`, those that the pause left out come first."""
-
-        def call() -> None:
-            with self._access.asking(f"resume schedule {schedule.name}"):
-                self._access.schedules.resume_schedule(
-                    name=schedule.schedule_id, catch_up=catch_up, retry=None, timeout=self._access.timeout_seconds
-                )
-
-        read(call)
+        """With `catch_up`, those runs that the pause left out come first."""
+        what = f"resume schedule {schedule.name}"
+        self._access.read(what, self._client.resume_schedule, name=schedule.schedule_id, catch_up=catch_up)
 
     def delete(self, schedule: Schedule) -> None:
-        """Its past runs stay."""
+        what = f"delete schedule {schedule.name}"
+        delete_once(
+            lambda: self._access.ask(what, self._client.delete_schedule, name=schedule.schedule_id),
+            lambda: any(one.name == schedule.schedule_id for one in self._ours()),
+        )
 
-        def call() -> bool:
-            with self._access.asking(f"delete schedule {schedule.name}"):
-                self._access.schedules.delete_schedule(
-                    name=schedule.schedule_id, retry=None, timeout=self._access.timeout_seconds
-                )
-            return True
+    def _ours(self) -> list[Any]:
+        listed = self._access.read("list schedules", self._client.list_schedules, parent=self._access.parent)
+        return [one for one in listed if _labels(one).get("managed-by") == MANAGED_BY]
 
-        make_once(call, lambda: None if self._exists(schedule) else True)
-
-    def _create(self, wanted: VertexSchedule) -> VertexSchedule:
-        with self._access.asking(f"create schedule {wanted.display_name}"):
-            return self._access.schedules.create_schedule(
-                parent=self._access.parent, schedule=wanted, retry=None, timeout=self._access.timeout_seconds
-            )
-
-    def _update(self, wanted: VertexSchedule) -> VertexSchedule:
-        with self._access.asking(f"update schedule {wanted.display_name}"):
-            return self._access.schedules.update_schedule(
-                schedule=wanted, update_mask=_UPDATED, retry=None, timeout=self._access.timeout_seconds
-            )
-
-    def _ours(self) -> list[VertexSchedule]:
-        def call() -> list[VertexSchedule]:
-            with self._access.asking("list schedules"):
-                listed = self._access.schedules.list_schedules(
-                    parent=self._access.parent, retry=None, timeout=self._access.timeout_seconds
-                )
-                return [one for one in listed if _labels(one).get("managed-by") == MANAGED_BY]
-
-        return read(call)
-
-    def _named(self, name: str) -> list[VertexSchedule]:
+    def _named(self, name: str) -> list[Any]:
         """The oldest first."""
         named = [one for one in self._ours() if one.display_name == name]
-        return sorted(named, key=lambda one: moment(one.create_time) or _LAST)
+        return sorted(named, key=lambda one: one.create_time or datetime.max.replace(tzinfo=UTC))
 
-    def _exists(self, schedule: Schedule) -> bool:
-        return any(one.name == schedule.schedule_id for one in self._ours())
-
-    def _described(self, one: VertexSchedule) -> Schedule:
+    def _described(self, one: Any) -> Schedule:
         zone, _, cron = one.cron.partition(" ") if "TZ=" in one.cron else ("", "", one.cron)
         return Schedule(
             name=one.display_name,
@@ -134,7 +97,7 @@ class VertexSchedules:
             max_concurrent_runs=one.max_concurrent_run_count,
             pipeline_digest=_labels(one).get("pipeline-digest", ""),
             url=f"{self._console}/{one.name.rpartition('/')[2]}?project={self._access.profile.project}",
-            next_run=moment(one.next_run_time),
+            next_run=datetime.fromtimestamp(one.next_run_time.timestamp(), UTC) if one.next_run_time else None,
         )
 
 
@@ -147,7 +110,7 @@ def _same(current: VertexSchedule, wanted: VertexSchedule) -> bool:
 
     def told(one: VertexSchedule) -> tuple[object, ...]:
         job = one.create_pipeline_job_request.pipeline_job
-        root = job.runtime_config.gcs_output_directory
-        return (one.cron, one.max_concurrent_run_count, _labels(one), job.service_account, job.network, root)
+        run = (job.service_account, job.network, job.encryption_spec, job.runtime_config.gcs_output_directory)
+        return (one.cron, one.max_concurrent_run_count, one.allow_queueing, _labels(one), *run)
 
-    return told(current) == told(wanted) and not current.allow_queueing
+    return told(current) == told(wanted)

@@ -11,20 +11,19 @@ from typing import Any
 
 import hypothesis
 import pytest
-import yaml
 from hypothesis import strategies as st
 
 from mnist_tfx.contract.errors import UsageError
 from mnist_tfx.kubeflow.check import BrokenRules, check, check_file
-from mnist_tfx.kubeflow.ir import parse_compiled, read_compiled
+from mnist_tfx.kubeflow.ir import parse_compiled, read_compiled, read_content
 from mnist_tfx.kubeflow.profiles import Target
 from mnist_tfx.kubeflow.rules import RULES
 from tests.fixtures.command import mnist_tfx
 from tests.fixtures.compiled import GOLDEN, GOLDEN_FILES
 
 Spec = dict[str, Any]
-VERTEX: Spec = json.loads((GOLDEN / GOLDEN_FILES["vertex-gpu"]).read_text())
-KUBEFLOW: Spec = yaml.safe_load((GOLDEN / GOLDEN_FILES["kubeflow-gpu"]).read_text())
+VERTEX: Spec = dict(read_content(GOLDEN / GOLDEN_FILES["vertex-gpu"]))
+KUBEFLOW: Spec = dict(read_content(GOLDEN / GOLDEN_FILES["kubeflow-gpu"]))
 
 
 @pytest.mark.parametrize("name", GOLDEN_FILES.values())
@@ -101,6 +100,10 @@ def _set(*path: str, value: Any) -> Callable[[Spec], None]:
     return put
 
 
+def _told_kubernetes(label: str, config: Spec) -> Callable[[Spec], None]:
+    return lambda spec: spec["platforms"]["kubernetes"]["deploymentSpec"]["executors"].update({label: config})
+
+
 def _lost(*path: str) -> Callable[[Spec], None]:
     def take(spec: Spec) -> None:
         target = spec
@@ -113,6 +116,10 @@ def _lost(*path: str) -> Callable[[Spec], None]:
 
 def _does_not_wait(spec: Spec) -> None:
     _task(spec, "Evaluator")["dependentTasks"].remove("Trainer")
+
+
+def _on_flink(spec: Spec) -> None:
+    _executor(spec, "TfdsExampleGen")["container"]["args"] += ["--runner=FlinkRunner", "--flink_master=flink:8081"]
 
 
 def _in_a_circle(spec: Spec) -> None:
@@ -166,6 +173,36 @@ BROKEN: list[tuple[str, tuple[Target, ...], Callable[[Spec], None], str, str]] =
         "'/home/me/serving'",
     ),
     ("no-local-paths", BOTH, _parameter("Trainer", "custom_config", '{"a": ["/home/me"]}'), "Trainer", "'/home/me'"),
+    (
+        "no-local-paths",
+        ("kubeflow",),
+        _lost("platforms", "kubernetes", "deploymentSpec", "executors", "Pusher_executor", "pvcMount"),
+        "Pusher",
+        "'/mnt/mnist-tfx/serving/kmnist', a path of the machine that compiled it",
+    ),
+    ("readable-root", ("kubeflow",), _on_flink, "TfdsExampleGen", "workers elsewhere cannot read '/mnt/mnist-tfx'"),
+    (
+        "retry-policy",
+        ("kubeflow",),
+        _lost("root", "dag", "tasks", "Trainer", "retryPolicy", "backoffMaxDuration"),
+        "Trainer",
+        "set retries.backoff_max_seconds in the profile",
+    ),
+    (
+        "retry-policy",
+        ("kubeflow",),
+        _set("root", "dag", "tasks", "Trainer", "retryPolicy", "backoffFactor", value=1.5),
+        "Trainer",
+        "the factor 1.5",
+    ),
+    ("kubernetes-config", ("kubeflow",), _told_kubernetes("Trainer_executor", {"gpu": 1}), "Trainer", "is told 'gpu'"),
+    (
+        "kubernetes-config",
+        ("kubeflow",),
+        _told_kubernetes("Other_executor", {}),
+        "Other",
+        "'Other_executor', which is not",
+    ),
     ("whole-graph", BOTH, _lost("components", "Trainer"), "Trainer", "its component 'Trainer' is not there"),
     ("whole-graph", BOTH, _lost("deploymentSpec", "executors", "Pusher_executor"), "Pusher", "its executor 'Pusher_ex"),
     ("whole-graph", BOTH, _lost("root", "dag", "tasks", "Transform"), "Trainer", "waits for 'Transform'"),

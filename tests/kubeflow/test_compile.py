@@ -20,7 +20,7 @@ from mnist_tfx.kubeflow.profiles import load_profile, profile_files
 from mnist_tfx.pipeline.dag import create_pipeline
 from mnist_tfx.pipeline.recipes import Recipe
 from tests.fixtures.command import mnist_tfx
-from tests.fixtures.compiled import DESCRIBED, GOLDEN, GOLDEN_FILES, compile_described
+from tests.fixtures.compiled import DESCRIBED, GOLDEN, GOLDEN_FILES, GOLDEN_SETTINGS, compile_described
 from tests.fixtures.tiny_run import tiny_recipe_of
 
 SUFFIX = {"vertex": ".json", "kubeflow": ".yaml"}
@@ -48,7 +48,8 @@ def _no_network(*args: object, **kwargs: object) -> None:
 def test_the_output_is_the_golden_file(profile: str, tmp_path: Path) -> None:
     """After a change that is meant: `python -m tests.fixtures.compiled`."""
     name = GOLDEN_FILES[profile]
-    assert compile_described(profile, tmp_path / name) == (GOLDEN / name).read_text()
+    compiled = compile_described(profile, tmp_path / name, settings=GOLDEN_SETTINGS[profile])
+    assert compiled == (GOLDEN / name).read_text()
 
 
 @pytest.mark.parametrize("profile", profile_files())
@@ -102,6 +103,31 @@ def test_on_kubeflow_artifacts_may_lie_in_another_store_than_data_and_models(tmp
     ):
         with pytest.raises(BrokenRules, match=found):
             compile_prepared(DESCRIBED, tiny_recipe_of(), load_profile("kubeflow-cpu", settings), tmp_path / "p.yaml")
+
+
+def test_data_and_models_may_lie_on_a_volume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    profile = load_profile(
+        "kubeflow-cpu", ["volume={claim = 'data', mount_path = '/mnt/mnist'}", "root=s3://artifacts"]
+    )
+    assert cluster_paths("kmnist", profile).serving == "/mnt/mnist/serving/kmnist"
+    monkeypatch.chdir("/")
+    folder = "/mnt/mnist/datasets/kmnist"
+    assert uploads(DESCRIBED, profile)[0].command() == (
+        f"kubectl exec mnist-tfx-upload -- mkdir -p {folder} && "
+        f"kubectl cp no/such/folder/kmnist/3.0.1 mnist-tfx-upload:{folder}/3.0.1"
+    )
+    compile_prepared(DESCRIBED, tiny_recipe_of(), profile, tmp_path / "p.yaml")
+    pipeline = read_compiled(tmp_path / "p.yaml")
+    assert {tuple(pipeline.mount_paths(task)) for task in pipeline.tasks().values()} == {("/mnt/mnist",)}
+    [backups] = pipeline.executors["Trainer_executor"].container.env
+    assert (backups.name, backups.value) == ("MNIST_TFX_BACKUPS", "/mnt/mnist/backups/kmnist")
+
+
+def test_every_task_but_the_data_gate_is_tried_again(compiled: dict[str, CompiledPipeline]) -> None:
+    """No platform can be told by which exit code: what the gate rejected, it would reject again."""
+    for pipeline in compiled.values():
+        counts = {name: task.retry_policy.max_retry_count for name, task in pipeline.tasks().items()}
+        assert (counts.pop("DataGate"), counts.pop("Trainer"), set(counts.values())) == (0, 3, {1})
 
 
 def test_the_trainer_has_the_gpu_in_each_targets_words(compiled: dict[str, CompiledPipeline]) -> None:

@@ -205,6 +205,17 @@ def test_our_types_have_their_classes() -> None:
     assert found == {DataBlessing.TYPE_NAME: DataBlessing, HTML.TYPE_NAME: HTML}
 
 
+def test_a_backup_has_a_place_of_its_run_and_task() -> None:
+    """The same in each try, whose outputs have the same addresses; nothing else of the configuration changes."""
+    given = pb.ExecutorInput()
+    given.inputs.parameter_values["custom_config"].string_value = '{"backup_dir": "", "dataset": "kmnist"}'
+    entrypoint._keep_backup(given, "gs://data/backups/kmnist", "s3://artifacts/kmnist/run-1/Trainer/7/model_run")
+    assert json.loads(given.inputs.parameter_values["custom_config"].string_value) == {
+        "backup_dir": "gs://data/backups/kmnist/artifacts/kmnist/run-1/Trainer/7/model_run",
+        "dataset": "kmnist",
+    }
+
+
 def test_with_workers_elsewhere_the_bucket_is_written_and_keeps_no_markers(pod: Pod, tmp_path: Path) -> None:
     """Kubeflow's launcher would make files of the objects that stand for folders: `DownloadBlob`."""
     uri = f"{ROOT}/task/statistics"

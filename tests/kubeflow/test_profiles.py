@@ -84,6 +84,28 @@ def _trainer(machine: str, accelerator: str, count: int) -> list[str]:
         ("vertex-cpu", 'labels={App = "x"}', "App = 'x' is not a label"),
         ("kubeflow-gpu", "machines.trainer.accelerator=NVIDIA_L4", "write 'nvidia.com/gpu'"),
         ("kubeflow-gpu", "machines.trainer.cpus=0", "machines.trainer.cpus: "),
+        (
+            "kubeflow-cpu",
+            "volume={claim = 'data', mount_path = 'data'}",
+            "write an absolute path of two folders or more",
+        ),
+        ("kubeflow-cpu", "volume={claim = 'data', mount_path = '/gcs/data'}", "none of the launcher's own"),
+        ("kubeflow-cpu", "volume={claim = 'My data', mount_path = '/mnt/data'}", "volume.claim: string should match"),
+        ("kubeflow-cpu", "secrets={KEY = 'minio'}", "'minio' names no value of a Secret; write 'SECRET/KEY'"),
+        ("kubeflow-cpu", "environment={'MY-KEY' = '1'}", "string should match pattern"),
+        ("kubeflow-cpu", "image_pull_secrets=['My registry']", "image_pull_secrets"),
+        (
+            "kubeflow-cpu",
+            "machines.default.tolerations=[{key = 'a', operator = 'Exists', value = 'b'}]",
+            "leave `value`",
+        ),
+        ("kubeflow-cpu", "machines.default.tolerations=[{value = 'b'}]", "needs operator = 'Exists'"),
+        ("kubeflow-cpu", "machines.default.timeout_minutes=-1", "machines.default.timeout_minutes"),
+        ("vertex-cpu", "machines.default.timeout_minutes=1", "unknown setting 'machines.default.timeout_minutes'"),
+        ("kubeflow-cpu", "retries.backoff_factor=1.5", "retries.backoff_factor"),
+        ("vertex-cpu", "retries.backoff_max_seconds=7200", "retries.backoff_max_seconds"),
+        ("vertex-cpu", "retries.trainer=11", "retries.trainer"),
+        ("vertex-cpu", "encryption_key=my-key", "encryption_key: string should match pattern"),
         ("vertex-cpu", "region", "--profile-set 'region': write KEY=VALUE"),
     ],
 )
@@ -91,6 +113,14 @@ def test_what_does_not_fit_is_refused_in_words(name: str, override: str, message
     with pytest.raises(UsageError) as caught:
         load_profile(name, [override])
     assert message in str(caught.value)
+
+
+def test_what_contradicts_itself_is_refused() -> None:
+    volume = "volume={claim = 'data', mount_path = '/mnt/data'}"
+    with pytest.raises(UsageError, match=r"`shared` and `volume` both say .* leave one of them out"):
+        load_profile("kubeflow-cpu", [volume, "shared=gs://data"])
+    with pytest.raises(UsageError, match="KEY: in `environment` and in `secrets`"):
+        load_profile("kubeflow-cpu", ["environment={KEY = 'a'}", "secrets={KEY = 's3/key'}"])
 
 
 def test_unknown_names_are_answered_with_the_nearest(tmp_path: Path) -> None:

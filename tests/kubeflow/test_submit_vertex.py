@@ -174,6 +174,13 @@ def test_timeout(server: VertexServer, job: Job) -> None:
     assert [one.network for one in server.jobs.values()] == ["projects/1/global/networks/vpc"]
 
 
+def test_a_key_of_ones_own(server: VertexServer, job: Job) -> None:
+    key = "projects/p/locations/europe-west4/keyRings/r/cryptoKeys/k"
+    profile = vertex_profile(server.address, server.certificate, f"encryption_key={key}")
+    VertexPlatform(profile, timeout_seconds=10).submit(job)
+    assert [one.encryption_spec.kms_key_name for one in server.jobs.values()] == [key]
+
+
 def test_refused(server: VertexServer, platform: VertexPlatform, job: Job) -> None:
     server.fail("CreatePipelineJob", Fault(Code.PERMISSION_DENIED, "aiplatform.pipelineJobs.create denied"))
     with pytest.raises(

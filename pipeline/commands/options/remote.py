@@ -85,11 +85,14 @@ def compiled_job(args: argparse.Namespace, recipe: Recipe, profile: Profile) -> 
     with TemporaryDirectory(prefix="mnist-tfx-") as folder:
         with output_to(Path(os.devnull)):  # TensorFlow and TFX are chatty from their import on
             from mnist_tfx.components.datasets.prepared import load_prepared
-            from mnist_tfx.kubeflow.remote.jobs import compile_job
+            from mnist_tfx.kubeflow.compile import compile_prepared, uploads
+            from mnist_tfx.kubeflow.remote.platform import Job, plain_name
 
             dataset = load_prepared(args.dataset, recipe.data.version, Home.resolve(args.home).datasets)
-            compiled = compile_job(dataset, args.recipe, recipe, profile, Path(folder))
-        yield compiled
+            file = Path(folder) / ("pipeline.json" if profile.target == "vertex" else "pipeline.yaml")
+            compile_prepared(dataset, recipe, profile, file)
+            job = Job.read(file, dataset.name, plain_name(args.recipe))
+        yield job, uploads(dataset, profile)
 
 
 def open_platform(profile: Profile, timeout_seconds: float) -> Platform:

@@ -8,24 +8,28 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from mnist_tfx.components.datasets.prepared import PreparedDataset
-from mnist_tfx.contract.errors import UsageError
+from mnist_tfx.contract.errors import PipelineError, UsageError
 from mnist_tfx.contract.names import METADATA_PATH
 from mnist_tfx.kubeflow.compile import uploads
-from mnist_tfx.kubeflow.ir import parse_compiled
-from mnist_tfx.kubeflow.local.tasks import order_of
+from mnist_tfx.kubeflow.ir import parse_compiled, read_content
+from mnist_tfx.kubeflow.local.backends import Kubeflow, Vertex
+from mnist_tfx.kubeflow.local.bucket import Bucket as BucketFolder
+from mnist_tfx.kubeflow.local.tasks import Places, order_of, run_tasks
 from mnist_tfx.kubeflow.profiles import load_profile
 from mnist_tfx.kubeflow.verdict import TaskVerdict
 from tests.fixtures.beam_cluster import beam_cluster
 from tests.fixtures.command import Answer, mnist_tfx
 from tests.fixtures.compiled import GOLDEN, GOLDEN_FILES
 from tests.fixtures.object_store import object_store
+from tests.fixtures.preemption import Preemption
 
 # No image has this size. Of the tasks up to the gate, it alone is told of it: the others' answers are known.
 WRONG_SHAPE = ("--set", "data.image_shape=[32, 32, 1]")
@@ -105,6 +109,24 @@ def test_artifacts_in_s3(tmp_path: Path, tiny: PreparedDataset, tiny_recipe_file
     bucket = Bucket(tmp_path / "bucket", tiny, tiny_recipe_file)
     roots = ("root=s3://artifacts/mnist", "shared=gs://data/mnist")
     assert_pushed(bucket.run("kubeflow", *(word for root in roots for word in ("--profile-set", root))), bucket)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("target", ["kubeflow", "vertex"])
+def test_a_trainer_that_is_pre_empted_goes_on_from_its_backup(
+    target: str, tmp_path: Path, tiny: PreparedDataset, tiny_recipe_file: Path
+) -> None:
+    """Killed once, without a word, as by a machine that goes; the pod's own files go with it."""
+    bucket = Bucket(tmp_path / "bucket", tiny, tiny_recipe_file)
+    with Preemption(bucket.folder) as preemption:
+        answer = bucket.run(target, "--set", "training.epochs=60", "--set", "training.patience=60")
+    assert_pushed(answer, bucket)
+    task = bucket.folder / "runs" / "kmnist" / answer.outcome["run"] / "Trainer"
+    first, second = (task / "task.log").read_text().split("\nretry 1\n")
+    epoch = preemption.killed_after
+    assert f"going on after epoch {epoch} of an interrupted training" in second and "verdict: " not in first
+    assert f"epoch {epoch + 1}/60" in second and f"epoch {epoch}/60" not in second
 
 
 def assert_pushed(answer: Answer, bucket: Bucket) -> None:
@@ -229,7 +251,7 @@ def test_the_file_runs_in_a_bucket_to_a_pushed_model(
     assert "best epoch" in finished.stderr
 
 
-KUBEFLOW: dict[str, Any] = yaml.safe_load((GOLDEN / GOLDEN_FILES["kubeflow-gpu"]).read_text())
+KUBEFLOW: dict[str, Any] = dict(read_content(GOLDEN / GOLDEN_FILES["kubeflow-gpu"]))
 
 
 def test_the_order_comes_from_the_file_alone() -> None:
@@ -253,6 +275,45 @@ def test_options_that_do_not_go_together(options: tuple[str, ...], words: str) -
         *options,
     )
     assert answer.code == 2 and words in answer.err
+
+
+class Watching:
+    """An observer that keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        return lambda node, *more: self.told.append(f"{node} {name} {more[0] if name == 'progress' else ''}".strip())
+
+
+@pytest.mark.parametrize("target", ["kubeflow", "vertex"])
+@pytest.mark.parametrize(("works_at", "tries"), [(2, 2), (9, 3)])
+def test_a_task_is_tried_as_often_as_the_file_says(target: str, works_at: int, tries: int, tmp_path: Path) -> None:
+    script = f'echo x >> "$PLACE"; test "$(wc -l < "$PLACE")" -ge {works_at} && echo "{{}}" > "$0" || exit 3'
+    container = {
+        "command": ["sh", "-c", script, str(tmp_path / "output.json")],
+        "env": [{"name": "PLACE", "value": "gs://b/count"}],
+    }
+    spec = {
+        "pipelineInfo": {"name": "p"},
+        "root": {"dag": {"tasks": {"A": {"componentRef": {"name": "A"}, "retryPolicy": {"maxRetryCount": 2}}}}},
+        "components": {"A": {"executorLabel": "A"}},
+        "deploymentSpec": {"executors": {"A": {"container": container}}},
+    }
+    (tmp_path / "here").mkdir()
+    places = Places(tmp_path / "logs", tmp_path / "cache", ["gs://b"], str(tmp_path / "here"))
+    backend = Vertex(str(tmp_path / "outputs"))
+    if target == "kubeflow":
+        backend = Kubeflow("gs://b/runs/1", places.logs, BucketFolder("gs://b", tmp_path / "here"))
+    backend.output_file = lambda task: str(tmp_path / "output.json")  # type: ignore[method-assign]
+    watching = Watching()
+    with nullcontext() if works_at < 9 else pytest.raises(PipelineError, match="failed with exit code 3"):
+        run_tasks(parse_compiled(spec, Path("p.yaml")), backend, places, watching, dict)
+    assert (tmp_path / "here" / "count").read_text().count("x") == tries
+    retries = [f"A progress it failed; retry {number} of 2" for number in range(1, tries)]
+    assert watching.told == ["A started", *retries, "A finished" if works_at < 9 else "A failed"]
+    assert (places.logs / "A" / "task.log").read_text().count("\nretry ") == tries - 1
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 // Command kfp runs parts of Kubeflow Pipelines' own backend on a compiled pipeline. See test_kfp.py beside it.
 //
-//	kfp compile PIPELINE_JOB.json            its Argo compiler: prints the workflow
+//	kfp compile PIPELINE_JOB.json SPEC.json  its Argo compiler, with a platform spec: prints the workflow
 //	kfp paths URI...                         its launcher's local path of each URI
 //	kfp run REQUEST.json                     its driver and launcher, one task after the other; see request
 package main
@@ -21,13 +21,16 @@ import (
 	"github.com/kubeflow/pipelines/backend/src/v2/component"
 	"github.com/kubeflow/pipelines/backend/src/v2/driver"
 	"github.com/kubeflow/pipelines/backend/src/v2/metadata"
+	"github.com/kubeflow/pipelines/kubernetes_platform/go/kubernetesplatform"
 	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
 	"k8s.io/client-go/kubernetes/fake"
 )
 
 // request is what `run` is asked for.
 type request struct {
 	Job          string   // file of the pipeline job
+	Platform     string   // file of the platform spec
 	Root         string   // where artifacts go
 	Run          string   // the run's id
 	MetadataPort string   // of ML Metadata on this machine
@@ -51,7 +54,11 @@ func run(ctx context.Context, verb string, args []string) error {
 		if err != nil {
 			return err
 		}
-		workflow, err := argocompiler.Compile(job, nil, &argocompiler.Options{})
+		platform, err := readPlatform(args[1])
+		if err != nil {
+			return err
+		}
+		workflow, err := argocompiler.Compile(job, platform, &argocompiler.Options{})
 		if err != nil {
 			return err
 		}
@@ -89,6 +96,19 @@ func readJob(file string) (*pipelinespec.PipelineJob, error) {
 	return job, protojson.Unmarshal(content, job)
 }
 
+// readPlatform reads what the API server picks out of a package's second document (template/v2_template.go).
+func readPlatform(file string) (*pipelinespec.SinglePlatformSpec, error) {
+	content, err := os.ReadFile(file)
+	if err != nil {
+		return nil, err
+	}
+	spec := &pipelinespec.PlatformSpec{}
+	if err := protojson.Unmarshal(content, spec); err != nil {
+		return nil, err
+	}
+	return spec.GetPlatforms()["kubernetes"], nil
+}
+
 func runTasks(ctx context.Context, wanted request) error {
 	job, err := readJob(wanted.Job)
 	if err != nil {
@@ -99,6 +119,10 @@ func runTasks(ctx context.Context, wanted request) error {
 		return err
 	}
 	deployment, err := compiler.GetDeploymentConfig(spec)
+	if err != nil {
+		return err
+	}
+	platform, err := readPlatform(wanted.Platform)
 	if err != nil {
 		return err
 	}
@@ -121,11 +145,22 @@ func runTasks(ctx context.Context, wanted request) error {
 	for _, task := range wanted.Tasks {
 		component := spec.GetComponents()[task]
 		container := deployment.GetExecutors()[component.GetExecutorLabel()].GetContainer()
+		config := &kubernetesplatform.KubernetesExecutorConfig{}
+		if told := platform.GetDeploymentSpec().GetExecutors()[component.GetExecutorLabel()]; told != nil {
+			content, err := told.MarshalJSON()
+			if err != nil {
+				return err
+			}
+			if err := protojson.Unmarshal(content, config); err != nil {
+				return err
+			}
+		}
+		policy := spec.GetRoot().GetDag().GetTasks()[task].GetRetryPolicy()
 		options := driver.Options{
 			PipelineName: name, RunID: wanted.Run, RunName: wanted.Run, RunDisplayName: wanted.Run, Namespace: "kubeflow",
 			Component: component, IterationIndex: -1, Task: spec.GetRoot().GetDag().GetTasks()[task], TaskName: task,
 			DAGExecutionID: dag.GetID(), Container: container, CacheDisabled: true, PublishLogs: "false",
-			PluginDispatcher: plugins.NoOpDispatcher{},
+			PluginDispatcher: plugins.NoOpDispatcher{}, KubernetesExecutorConfig: config,
 		}
 		planned, err := driver.Container(ctx, options, mlmd, nil)
 		if err != nil {
@@ -135,8 +170,16 @@ func runTasks(ctx context.Context, wanted request) error {
 		if wanted.PlanOnly {
 			continue
 		}
-		if err := launch(ctx, wanted, mlmd, task, component, container, planned); err != nil {
-			return fmt.Errorf("%s: %w", task, err)
+		for tries := int32(0); ; tries++ { // Argo hands each try the same input
+			fmt.Printf("try %d of %s\n", tries, task)
+			given := proto.Clone(planned.ExecutorInput).(*pipelinespec.ExecutorInput)
+			err := launch(ctx, wanted, mlmd, task, component, container, planned.ID, given)
+			if err == nil {
+				break
+			}
+			if tries >= policy.GetMaxRetryCount() {
+				return fmt.Errorf("%s: %w", task, err)
+			}
 		}
 	}
 	return nil
@@ -145,10 +188,16 @@ func runTasks(ctx context.Context, wanted request) error {
 // launch runs the launcher as it runs in a task's pod, whose files are in a folder of their own.
 func launch(
 	ctx context.Context, wanted request, mlmd *metadata.Client, task string, spec *pipelinespec.ComponentSpec,
-	container *pipelinespec.PipelineDeploymentConfig_PipelineContainerSpec, planned *driver.Execution,
+	container *pipelinespec.PipelineDeploymentConfig_PipelineContainerSpec, id int64, given *pipelinespec.ExecutorInput,
 ) error {
 	pod := filepath.Join(wanted.Pods, task)
-	given := planned.ExecutorInput
+	if err := os.RemoveAll(pod); err != nil {
+		return err
+	}
+	for _, variable := range container.GetEnv() {
+		os.Setenv(variable.GetName(), variable.GetValue())
+		defer os.Unsetenv(variable.GetName())
+	}
 	for _, artifacts := range []map[string]*pipelinespec.ArtifactList{given.Inputs.Artifacts, given.Outputs.Artifacts} {
 		for _, list := range artifacts {
 			for _, artifact := range list.Artifacts {
@@ -190,7 +239,7 @@ func launch(
 	}
 	command := append(append([]string{}, container.Command...), container.Args...)
 	clients := client_manager.NewFakeClientManager(fake.NewClientset(), mlmd, nil)
-	launcher, err := component.NewLauncherV2(ctx, planned.ID, string(input), string(declared), command, options, clients)
+	launcher, err := component.NewLauncherV2(ctx, id, string(input), string(declared), command, options, clients)
 	if err != nil {
 		return err
 	}

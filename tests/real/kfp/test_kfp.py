@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -24,10 +25,12 @@ from mnist_tfx.kubeflow.profiles import load_profile
 from mnist_tfx.kubeflow.remote.kfp import KubeflowPlatform
 from mnist_tfx.kubeflow.remote.platform import RunState, TaskPhase, TaskState, Told
 from mnist_tfx.kubeflow.verdict import TaskVerdict
+from mnist_tfx.pipeline.recipes import Recipe
 from tests.fixtures.compiled import GOLDEN, GOLDEN_FILES
 from tests.fixtures.kubeflow_server import kubeflow_server
+from tests.fixtures.preemption import Preemption
 from tests.fixtures.remote_jobs import kubeflow_profile
-from tests.fixtures.tiny_run import tiny_recipe_of
+from tests.fixtures.tiny_run import RECIPE_TOML, tiny_recipe_of
 from tests.real.kfp.metadata_server import metadata_server
 from tests.real.kfp.program import asked, program
 from tests.real.kfp.s3_store import s3_store
@@ -46,38 +49,68 @@ def test_the_launcher_s_paths(kfp: Path) -> None:
 
 
 def test_kubeflow_s_compiler_takes_the_file(kfp: Path, tmp_path: Path) -> None:
-    spec = yaml.safe_load((GOLDEN / GOLDEN_FILES["kubeflow-gpu"]).read_text())
+    spec, platform = yaml.safe_load_all((GOLDEN / GOLDEN_FILES["kubeflow-gpu"]).read_text())
     (tmp_path / "job.json").write_text(json.dumps({"pipelineSpec": spec, "runtimeConfig": {}}))
-    workflow = asked(kfp, "compile", tmp_path / "job.json")
+    (tmp_path / "platform.json").write_text(json.dumps(platform))
+    workflow = asked(kfp, "compile", tmp_path / "job.json", tmp_path / "platform.json")
     templates = {template["name"]: template for template in workflow["spec"]["templates"]}
     tasks = {task["name"] for task in templates["root"]["dag"]["tasks"] if not task["name"].endswith("-driver")}
     assert tasks == set(spec["root"]["dag"]["tasks"])
     mounts = {mount["mountPath"] for mount in templates["system-container-impl"]["container"]["volumeMounts"]}
     assert {"/gcs", "/s3", "/minio"} <= mounts
     assert "KFP_POD_NAME" in json.dumps(templates["system-container-impl"])
+    backoff = ("duration", "factor", "max-duration")
+    strategy = templates["retry-system-container-impl"]["retryStrategy"]
+    assert strategy["limit"] == "{{inputs.parameters.retry-max-count}}"
+    assert sorted(strategy["backoff"].values()) == [f"{{{{inputs.parameters.retry-backoff-{key}}}}}" for key in backoff]
+    called = {task["name"]: task for task in templates["root"]["dag"]["tasks"]}
+    given = {each["name"]: each.get("value") for each in called["Trainer"]["arguments"]["parameters"]}
+    assert [given[f"retry-backoff-{key}"] for key in backoff] == ["60", "2", "604800"]
+    assert given["retry-max-count"] == "3" and called["Trainer"]["template"] == "retry-system-container-executor"
+    assert called["DataGate"]["template"] == "system-container-executor", "without a retryStrategy"
+    told = {each["name"]: each["value"] for each in workflow["spec"]["arguments"]["parameters"]}
+    executors = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+    for task in tasks:
+        assert json.loads(told[f"kubernetes-{task}"]) == executors[f"{task}_executor"]
 
 
 class Run:
     """Tasks of the tiny dataset's pipeline, with artifacts in S3."""
 
     def __init__(self, folder: Path, dataset: PreparedDataset) -> None:
-        self.folder = folder
-        profile = load_profile("kubeflow-cpu")
-        compile_prepared(dataset, tiny_recipe_of(), profile, folder / "pipeline.yaml")
+        self.folder, self._dataset = folder, dataset
+        self.compile("secrets={AWS_ACCESS_KEY_ID = 's3/user'}")
+
+    def compile(self, *settings: str, recipe: Recipe | None = None) -> None:
+        """With settings of the profile."""
+        folder, dataset = self.folder, self._dataset
+        profile = load_profile("kubeflow-cpu", settings)
+        compile_prepared(dataset, recipe or tiny_recipe_of(), profile, folder / "pipeline.yaml")
         for upload in uploads(dataset, profile):
-            target = folder / "data" / upload.destination.removeprefix(profile.root).lstrip("/")
+            target = folder / "data" / upload.destination.removeprefix(profile.data_root()).lstrip("/")
+            if target.exists():
+                continue
             target.parent.mkdir(parents=True)
             copy = shutil.copytree if upload.source.is_dir() else shutil.copyfile
             copy(upload.source, target)
         # What tasks read by themselves lies here; their artifacts are the launcher's affair.
-        text = (folder / "pipeline.yaml").read_text().replace(profile.root, str(folder / "data"))
-        self.spec = yaml.safe_load(text)
+        spec, platform = (folder / "pipeline.yaml").read_text().split("---\n")
+        self.spec = yaml.safe_load(spec.replace(profile.data_root(), str(folder / "data")))
+        self.platform = yaml.safe_load(platform)
 
     def run(self, kfp: Path, store: str, port: int, *tasks: str) -> subprocess.CompletedProcess[str]:
-        job, request = self.folder / "job.json", self.folder / "request.json"
+        job, platform, request = (self.folder / f"{name}.json" for name in ("job", "platform", "request"))
         job.write_text(json.dumps({"pipelineSpec": self.spec, "runtimeConfig": {}}))
+        platform.write_text(json.dumps(self.platform))
         root = f"s3://bucket/root?endpoint={store}&region=eu-west-1&use_path_style=true"
-        asked_for = {"Job": str(job), "Root": root, "Run": "run-1", "MetadataPort": str(port), "Tasks": list(tasks)}
+        asked_for = {
+            "Job": str(job),
+            "Platform": str(platform),
+            "Root": root,
+            "Run": "run-1",
+            "MetadataPort": str(port),
+            "Tasks": list(tasks),
+        }
         request.write_text(json.dumps({**asked_for, "Pods": str(self.folder / "pods")}))
         path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
         environment = {**os.environ, "PATH": path, "AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b"}
@@ -151,3 +184,46 @@ def test_a_task_that_fails_inside_the_launcher(
     its = told(metadata[0], "failed", run.folder / "pods")["TfdsExampleGen"].verdict
     assert its is not None and its.exit_code == 3 and "has changed since this pipeline was made" in its.says
     assert not store[0]
+
+
+SPOT = (
+    "volume={claim = 'mnist-tfx', mount_path = '/mnt/mnist-tfx'}",
+    "image_pull_secrets=['registry']",
+    'environment={OURS = "1"}',
+    "secrets={AWS_ACCESS_KEY_ID = 's3/user'}",
+    "machines.trainer.node_selector={'cloud.google.com/gke-spot' = 'true'}",
+    "machines.trainer.tolerations=[{key = 'spot', operator = 'Exists', effect = 'NoSchedule'}]",
+    "machines.trainer.timeout_minutes=240",
+)
+
+
+def test_a_trainer_that_is_pre_empted_goes_on_in_a_new_pod(
+    kfp: Path, run: Run, store: tuple[dict[str, bytes], str], metadata: tuple[MetadataStore, int]
+) -> None:
+    """Its process is killed once; the driver's patch of its pod has all that the profile asks for."""
+    run.compile(
+        *SPOT, recipe=tiny_recipe_of(RECIPE_TOML.replace("epochs = 2\npatience = 2", "epochs = 60\npatience = 60"))
+    )
+    tasks = order_of(read_compiled(run.folder / "pipeline.yaml"))
+    with Preemption(run.folder / "data" / "backups") as preemption:
+        ran = run.run(kfp, store[1], metadata[1], *tasks[: tasks.index("Trainer") + 1])
+    assert ran.returncode == 0, ran.stdout[-4000:] + ran.stderr[-4000:]
+    output = ran.stdout + ran.stderr
+    assert preemption.killed_after >= 2
+    assert f"going on after epoch {preemption.killed_after} of an interrupted training" in output
+    assert "try 1 of Trainer" in output and "try 1 of DataGate" not in output
+    assert executions(metadata[0])["Trainer"].last_known_state == Execution.COMPLETE
+    patches = dict(re.findall(r"^pod spec patch of (\w+): (.*)$", output, re.MULTILINE))
+    trainer, gate = (json.loads(patches[task]) for task in ("Trainer", "DataGate"))
+    assert trainer["nodeSelector"] == {"cloud.google.com/gke-spot": "true"} and "nodeSelector" not in gate
+    assert trainer["tolerations"] == [{"key": "spot", "operator": "Exists", "effect": "NoSchedule"}]
+    assert trainer["activeDeadlineSeconds"] == 240 * 60 and "activeDeadlineSeconds" not in gate
+    for pod in (trainer, gate):
+        assert pod["imagePullSecrets"] == [{"name": "registry"}]
+        assert pod["volumes"] == [{"name": "mnist-tfx", "persistentVolumeClaim": {"claimName": "mnist-tfx"}}]
+        [container] = pod["containers"]
+        assert container["volumeMounts"] == [{"name": "mnist-tfx", "mountPath": "/mnt/mnist-tfx"}]
+        variables = {each.pop("name"): each for each in container["env"]}
+        assert variables["OURS"] == {"value": "1"}
+        secret = {"name": "s3", "key": "user"}
+        assert variables["AWS_ACCESS_KEY_ID"]["valueFrom"]["secretKeyRef"] == secret
