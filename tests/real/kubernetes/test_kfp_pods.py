@@ -26,16 +26,18 @@ pytestmark = [pytest.mark.real, pytest.mark.slow, pytest.mark.timeout(5400)]
 
 def pod_of(task: str, folder: Path) -> Any:
     """Of the profile kubeflow-gpu; the task's inputs, which tasks before it would make, are left out."""
-    spec = yaml.safe_load((GOLDEN / GOLDEN_FILES["kubeflow-gpu"]).read_text())
+    spec, platform = yaml.safe_load_all((GOLDEN / GOLDEN_FILES["kubeflow-gpu"]).read_text())
     del spec["components"][task]["inputDefinitions"], spec["root"]["dag"]["tasks"][task]["inputs"]
-    job, request = folder / "job.json", folder / "request.json"
+    job, kubernetes, request = (folder / f"{name}.json" for name in ("job", "platform", "request"))
+    kubernetes.write_text(json.dumps(platform))
     job.write_text(json.dumps({"pipelineSpec": spec, "runtimeConfig": {}}))
     with metadata_server() as (_, port):
-        asking = {"Job": str(job), "Root": "s3://bucket/root", "Run": "run-1", "MetadataPort": str(port)}
-        request.write_text(json.dumps({**asking, "Tasks": [task], "PlanOnly": True}))
+        asking = {"Job": str(job), "Platform": str(kubernetes), "Tasks": [task], "PlanOnly": True}
+        where = {"Root": "s3://bucket/root", "Run": "run-1", "MetadataPort": str(port)}
+        request.write_text(json.dumps({**asking, **where}))
         told = printed(program(), "run", request)
     patch = json.loads(told.removeprefix(f"pod spec patch of {task}: "))
-    workflow = asked(program(), "compile", job)
+    workflow = asked(program(), "compile", job, kubernetes)
     [template] = [each for each in workflow["spec"]["templates"] if each["name"] == "system-container-impl"]
     [container], base = patch["containers"], template["container"]
     joined = {name: base[name] + container.get(name, []) for name in ("env", "volumeMounts")}
@@ -61,8 +63,12 @@ def kubeflow(api: Api) -> Iterator[Api]:
 
 
 def test_the_trainer_waits_for_a_gpu_and_the_others_do_not(kubeflow: Api, tmp_path: Path) -> None:
+    """It asks for a spot node of GKE's and tolerates the GPU taint; all mount the claim."""
     api = kubeflow
     cordon(api, "gpu-3")  # the one GPU node without a taint
+    claim = {"accessModes": ["ReadWriteMany"], "resources": {"requests": {"storage": "1Gi"}}}
+    claims = "/api/v1/namespaces/kubeflow/persistentvolumeclaims"
+    api.done("POST", claims, {"metadata": {"name": "mnist-tfx"}, "spec": claim})
     api.done("POST", PODS, pod_of("DataGate", tmp_path), fieldValidation="Strict")
     api.done("POST", PODS, pod_of("Trainer", tmp_path), fieldValidation="Strict")
     gate = wait(lambda: api.get(f"{PODS}/datagate")["spec"].get("nodeName"), "a node")
@@ -73,6 +79,8 @@ def test_the_trainer_waits_for_a_gpu_and_the_others_do_not(kubeflow: Api, tmp_pa
         "memory": "16G",
         "nvidia.com/gpu": "1",
     }
-    assert "untolerated taint" in condition(trainer, "PodScheduled")["message"], "the profile has no toleration"
-    cordon(api, "gpu-3", False)
-    assert wait(lambda: api.get(f"{PODS}/trainer")["spec"].get("nodeName"), "a node") == "gpu-3"
+    assert "didn't match Pod's node affinity/selector" in condition(trainer, "PodScheduled")["message"]
+    spot = {"metadata": {"labels": {"cloud.google.com/gke-spot": "true"}}}
+    api.done("PATCH", "/api/v1/nodes/plain-1", spot)
+    api.done("PATCH", "/api/v1/nodes/gke-gpu-2", spot)
+    assert wait(lambda: api.get(f"{PODS}/trainer")["spec"].get("nodeName"), "a node") == "gke-gpu-2"
