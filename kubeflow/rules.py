@@ -26,7 +26,7 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,127}")
 _TYPE_TITLE = re.compile(r"[a-z][a-z0-9_-]{2,20}\.[A-Z][A-Za-z0-9_-]{2,49}")
 _VERTEX_ACCELERATOR = re.compile(r"(NVIDIA|TPU)_[A-Z0-9_]+")
 _KUBERNETES_RESOURCE = re.compile(r"[a-z0-9.-]+\.[a-z]+/[a-z0-9.-]+")
-# kubernetes_platform/proto/kubernetes_executor_config.proto in github.com/kubeflow/pipelines, as released with version 2.17.
+# kubernetes_platform/proto/kubernetes_executor_config.proto in github.com/kubeflow/pipelines, as of version 2.17.
 _KUBERNETES_FIELDS = re.compile(
     "secretAs(Volume|Env)|pvcMount|nodeSelector|podMetadata|imagePull(Secret|Policy)|configMapAs(Volume|Env)|"
     "activeDeadlineSeconds|fieldPathAsEnv|tolerations|genericEphemeralVolume|(node|pod)Affinity|enabledSharedMemory|"
