@@ -18,6 +18,7 @@ from mnist_tfx.components.datasets.prepared import PreparedDataset
 from mnist_tfx.components.settings import Splits
 from mnist_tfx.components.tfds_example_gen.component import TfdsExampleGen
 from mnist_tfx.components.tfds_example_gen.executor import Executor, plan_shards
+from mnist_tfx.components.transform.images import fit_images
 from mnist_tfx.contract.errors import DataRejected, UsageError
 from mnist_tfx.contract.names import SPLITS
 from tests.fixtures.executors import artifact, context
@@ -25,7 +26,14 @@ from tests.fixtures.tiny_dataset import prepare_tiny
 from tests.fixtures.tiny_run import SPLIT_SIZES, TinyRun, read_examples, read_split
 
 
-def generate(dataset: PreparedDataset, folder: Path, *, shards: int = 1, **splits: str) -> Examples:
+def generate(
+    dataset: PreparedDataset,
+    folder: Path,
+    *,
+    shards: int = 1,
+    fit_to: tuple[int, int, int] | None = None,
+    **splits: str,
+) -> Examples:
     """Runs the component's own executor with the component's own parameters."""
     component = TfdsExampleGen(
         dataset=dataset.name,
@@ -34,6 +42,8 @@ def generate(dataset: PreparedDataset, folder: Path, *, shards: int = 1, **split
         data_dir=dataset.data_dir,
         splits=Splits.model_validate(splits),
         shards=shards,
+        fit_to=fit_to,
+        labels=dataset.labels,
     )
     examples = artifact(Examples, folder / "examples")
     Executor(context(folder)).Do({}, {"examples": [examples]}, component.exec_properties)
@@ -147,3 +157,36 @@ def test_data_that_changed_since_the_pipeline_was_made_are_rejected(tiny: Prepar
         generate(stale, tmp_path, train="train[:30]", eval="train[30:]")
     assert tiny.fingerprint in str(caught.value) and changed.fingerprint in str(caught.value)
     assert files(tmp_path / "examples") == {}
+
+
+def test_classes_may_stand_for_several(tiny: PreparedDataset, tmp_path: Path) -> None:
+    names = tiny.class_names
+    grouped = tiny.grouped({"odd": names[1::2], "even": names[0::2]})
+    assert grouped.class_names == ("odd", "even")
+    generate(grouped, tmp_path, train="train[:100]", eval="train[100:200]", test="test")
+    plain = [label for _, label in stored(tiny, "test")]
+    written = [label for _, label in read_split(tmp_path / "examples", "test")]
+    assert written == [0 if label % 2 else 1 for label in plain]
+
+
+@pytest.mark.parametrize(
+    ("groups", "words"),
+    [
+        ({"a": ("o", "ki")}, "su, tsu, na, ha, ma, ya, re, wo in none"),
+        ({"a": ("o", "o")}, "o in several, or unknown"),
+        ({"a": ("O",)}, "O in several, or unknown"),
+    ],
+)
+def test_groups_must_name_every_class_once(
+    groups: dict[str, tuple[str, ...]], words: str, tiny: PreparedDataset
+) -> None:
+    with pytest.raises(UsageError, match=re.escape(words)):
+        tiny.grouped(groups)
+
+
+def test_images_are_fitted_as_a_request_s_image_is(tiny: PreparedDataset, tmp_path: Path) -> None:
+    generate(tiny, tmp_path, fit_to=(14, 20, 3), train="train[:50]", eval="train[50:60]", test="test[:20]")
+    written = [image for image, _ in read_split(tmp_path / "examples", "test")]
+    expected = fit_images(tf.constant([image for image, _ in stored(tiny, "test")[:20]]), (14, 20, 3))
+    for content, image in zip(written, expected.numpy(), strict=True):
+        assert (tf.io.decode_image(content).numpy() == image).all()

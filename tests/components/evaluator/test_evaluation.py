@@ -168,6 +168,10 @@ def test_metrics_over_all_examples(evaluated: Evaluated) -> None:
     expected = {
         "example_count": len(labels),
         "accuracy": sklearn.metrics.accuracy_score(labels, evaluated.classes),
+        "balanced_accuracy": sklearn.metrics.balanced_accuracy_score(labels, evaluated.classes),
+        "macro_f1": sklearn.metrics.f1_score(
+            labels, evaluated.classes, average="macro", labels=CLASSES, zero_division=0
+        ),
         "top_2_accuracy": sklearn.metrics.top_k_accuracy_score(labels, rounded, k=2, labels=CLASSES),
         "loss": -np.log(np.maximum(rounded[np.arange(len(labels)), labels], 1e-7)).mean(),
         "expected_calibration_error": expected_calibration_error(labels, probabilities),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import keras
 import numpy as np
@@ -12,7 +12,7 @@ import pytest
 import tensorflow as tf
 import tensorflow_transform as tft
 
-from mnist_tfx.components.settings import ModelSettings
+from mnist_tfx.components.settings import Activation, ModelSettings
 from mnist_tfx.components.trainer.dense import AffineLayer, build_model
 from mnist_tfx.components.trainer.export import ServingModule, export_model
 from mnist_tfx.components.transform.preprocessing import Normalization
@@ -89,13 +89,65 @@ def test_without_hidden_layers_the_classifier_is_linear(form: str) -> None:
     np.testing.assert_allclose(answer(model, pixels), pixels.reshape(12, 30) @ kernel + np.arange(CLASSES), atol=1e-5)
 
 
-@pytest.mark.parametrize("activation", ["relu", "gelu", "elu", "selu", "silu", "tanh"])
+@pytest.mark.parametrize("activation", get_args(Activation))
 def test_every_activation_is_used(activation: str) -> None:
     model = build(hidden_layers=(4,), activation=activation)
     pixels = random_pixels() - 0.5
     kernel, bias, out_kernel, out_bias = model.get_weights()
-    hidden = np.asarray(getattr(tf.nn, activation)(pixels.reshape(12, -1) @ kernel + bias))
+    hidden = np.asarray(keras.activations.get(activation)(pixels.reshape(12, -1) @ kernel + bias))
     np.testing.assert_allclose(answer(model, pixels), hidden @ out_kernel + out_bias, atol=1e-4)
+
+
+def test_the_activations_are_those_that_everybody_knows() -> None:
+    values = np.linspace(-3, 3, 25, dtype=np.float32)
+    for name, expected in {
+        "relu": np.maximum(values, 0),
+        "sigmoid": 1 / (1 + np.exp(-values)),
+        "tanh": np.tanh(values),
+        "softplus": np.log1p(np.exp(values)),
+        "linear": values,
+    }.items():
+        np.testing.assert_allclose(np.asarray(keras.activations.get(name)(values)), expected, atol=1e-6)
+
+
+def test_each_layer_may_have_its_own_dropout_and_l2() -> None:
+    model = build(hidden_layers=(8, 6, 4), layer_dropout=(0.5, 0.0, 0.25), layer_l2=(0.0, 0.1, 0.2))
+    assert [layer.rate for layer in model.layers if isinstance(layer, keras.layers.Dropout)] == [0.5, 0.25]
+    kernels = [layer.kernel for layer in affine_layers(model)]
+    expected = [0.1 * float(np.square(kernels[1]).sum()), 0.2 * float(np.square(kernels[2]).sum())]
+    assert [float(loss) for loss in model.losses] == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"hidden_layers": (8, 6), "layer_dropout": (0.5,)}, "layer_dropout has 1 values for 2 hidden layers"),
+        ({"hidden_layers": (8,), "layer_l2": (0.1,), "l2": 0.1}, "l2 and layer_l2 exclude each other"),
+    ],
+)
+def test_what_does_not_go_together_is_told(settings: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        ModelSettings.model_validate(settings)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_one_sigmoid_unit_is_a_classifier_of_two(form: str) -> None:
+    """Its probabilities are the sigmoid's, its loss is binary cross entropy, and it has the weights of one unit."""
+    keras.utils.set_random_seed(0)
+    settings = ModelSettings.model_validate({"form": form, "hidden_layers": (), "output": "sigmoid"})
+    model = build_model(settings, (6, 5, 1), 2)
+    kernel, bias = model.get_weights()
+    assert kernel.shape == (30, 1) and bias.shape == (1,)
+    pixels = random_pixels()
+    logits = pixels.reshape(12, 30) @ kernel + bias
+    second = 1 / (1 + np.exp(-logits))
+    probabilities = np.asarray(keras.ops.softmax(answer(model, pixels)))
+    np.testing.assert_allclose(probabilities, np.concatenate([1 - second, second], axis=1), atol=1e-6)
+    labels = np.arange(12) % 2
+    of_both = keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=0.1)
+    of_one = keras.losses.BinaryCrossentropy(from_logits=True, label_smoothing=0.1)
+    both, one = of_both(np.eye(2)[labels], answer(model, pixels)), of_one(labels[:, np.newaxis], logits)
+    assert float(both) == pytest.approx(float(one), abs=1e-6)
 
 
 def test_hidden_layers_options_build_what_they_say() -> None:

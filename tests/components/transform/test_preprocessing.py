@@ -106,6 +106,11 @@ def unit(tmp_path_factory: pytest.TempPathFactory, images: npt.NDArray[np.uint8]
     return transform(tmp_path_factory.mktemp("unit"), preprocessing_fn, images, "unit")
 
 
+def test_none_leaves_pixels_as_they_are(tmp_path: Path, images: npt.NDArray[np.uint8]) -> None:
+    pixels = pixels_of(transform(tmp_path, preprocessing_fn, images, "none"), images)
+    assert pixels.dtype == np.float32 and (pixels == images).all()
+
+
 def test_unit_maps_0_to_0_and_255_to_1(unit: tft.TFTransformOutput, images: npt.NDArray[np.uint8]) -> None:
     pixels = pixels_of(unit, images)
     assert pixels.shape == (60, 28, 28, 1) and pixels.dtype == np.float32
