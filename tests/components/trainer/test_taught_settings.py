@@ -135,7 +135,9 @@ def test_a_rare_class_is_found_more_often_with_class_weights(tmp_path: Path) -> 
     pixels, labels = NORMALIZATION(tested.read_images(np.arange(400))), tested.labels
     recalls = []
     for weight in ("none", "balanced"):
-        settings = config(tmp_path / weight, {"hidden_layers": ()}, class_weight=weight, learning_rate=0.01)
+        settings = config(
+            tmp_path / weight, {"hidden_layers": ()}, epochs=10, class_weight=weight, learning_rate=0.01, monitor="loss"
+        )
         model, _ = train(settings, NORMALIZATION, *examples, str(tmp_path / "logs"))
         found = np.asarray(model(pixels))[:, :2].argmax(axis=1)
         recalls.append(float((found[labels == 1] == 1).mean()))
