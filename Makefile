@@ -28,7 +28,7 @@ test: setup lint browser ## lint, types and the fast tests
 test-slow: setup browser ## the tests on real data
 	@$(PYTHON) -m pytest -q -m "slow and not real"
 
-test-real: setup ## the pipeline in Kubeflow's own compiler, driver and launcher (with Go)
+test-real: setup ## the pipeline in Kubeflow's own compiler, driver and launcher, and on Flink (with Go, Maven)
 	@$(PYTHON) -m pytest -q -rs -m real
 
 test-tf-serving-version: setup ## a model's answers in the TensorFlow of the pinned TF Serving
