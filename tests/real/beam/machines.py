@@ -108,8 +108,9 @@ def network(shared: Path, image: Path, logs: Path) -> Iterator[Network]:
 
 def possible() -> bool:
     """Whether this user may make them."""
-    command = ["unshare", "--net", "--mount", "true"]
-    return bool(shutil.which("ip")) and subprocess.run(command, capture_output=True).returncode == 0
+    if not (shutil.which("ip") and shutil.which("unshare")):
+        return False
+    return subprocess.run(["unshare", "--net", "--mount", "true"], capture_output=True).returncode == 0
 
 
 def _ip(words: str) -> None:
