@@ -86,6 +86,7 @@ class Machine:
                 except ProcessLookupError:
                     continue
             time.sleep(0.1)
+        _ip(f"link del {self.name.replace('-', 'h')}")  # with its other end; the kernel takes its time with a namespace
         _ip(f"netns del {self.name}")
 
 
