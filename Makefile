@@ -28,7 +28,7 @@ test: setup lint browser ## lint, types and the fast tests
 test-slow: setup browser ## the tests on real data
 	@$(PYTHON) -m pytest -q -m "slow and not real"
 
-test-real: setup ## real Kubeflow compiler, driver and launcher; serving/k8s on a real control plane (with Go)
+test-real: setup ## the pipeline on real Kubeflow, Kubernetes and Flink parts (with Go, Java, Maven)
 	@$(PYTHON) -m pytest -q -rs -m real
 
 test-tf-serving-version: setup ## a model's answers in the TensorFlow of the pinned TF Serving

@@ -82,8 +82,11 @@ def measured_recipes() -> list[tuple[str, str]]:
 def settings_digest(recipe: Recipe) -> str:
     """Names what decides about a trained model but the seed; a new setting with a default changes nothing."""
     settings = recipe.model_dump(mode="json", exclude_defaults=True, include=_TRAINING_SECTIONS)
-    training = settings.get("training", {})
+    training = settings.setdefault("training", {})
     training.pop("seed", None)
+    training["precision"] = recipe.training.precision
+    if training["precision"] == "float32":  # which was the default when most were measured
+        training.pop("precision")
     for setting, (_, default) in OF_OPTIMIZERS.items():  # filled in where a recipe names none
         if training.get(setting) == default:
             training.pop(setting)

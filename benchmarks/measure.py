@@ -39,7 +39,7 @@ def run(
     """
     started = time.perf_counter()
     process = _start(command, log, env, cwd)
-    with _MemorySampler(process.pid) as sampler:
+    with MemorySampler(process.pid) as sampler:
         stdout = _finish(process, command, log)
     seconds = time.perf_counter() - started
     return Measurement(seconds, sampler.peak_bytes / 2**20, stdout)
@@ -70,16 +70,16 @@ def _finish(process: subprocess.Popen[str], command: Sequence[str], log: Path) -
     return stdout
 
 
-class _MemorySampler:
-    """Samples the memory of a process and its descendants in a thread."""
+class MemorySampler:
+    """Samples the memory of processes and their descendants in a thread."""
 
-    def __init__(self, pid: int) -> None:
+    def __init__(self, *pids: int) -> None:
         self.peak_bytes = 0
-        self._root = psutil.Process(pid)
+        self._roots = [psutil.Process(pid) for pid in pids]
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._sample, daemon=True)
 
-    def __enter__(self) -> _MemorySampler:
+    def __enter__(self) -> MemorySampler:
         self._thread.start()
         return self
 
@@ -90,7 +90,7 @@ class _MemorySampler:
     def _sample(self) -> None:
         while not self._stop.wait(_SAMPLE_SECONDS):
             try:
-                tree = [self._root, *self._root.children(recursive=True)]
+                tree = [each for root in self._roots for each in (root, *root.children(recursive=True))]
             except psutil.NoSuchProcess:
                 return
             self.peak_bytes = max(self.peak_bytes, sum(map(_memory_bytes, tree)))

@@ -16,7 +16,7 @@ from benchmarks import our_pipeline
 from mnist_tfx.components.datasets.prepare import prepare
 from mnist_tfx.components.datasets.published import TEST_IMAGES, TEST_LABELS, TRAIN_IMAGES, TRAIN_LABELS
 
-_STAND_IN = "kmnist"
+STAND_IN = "kmnist"
 
 
 def write_idx_files(datasets: Path, folder: Path, repeats: int) -> int:
@@ -40,12 +40,12 @@ def write_idx_files(datasets: Path, folder: Path, repeats: int) -> int:
     return count
 
 
-def run_repeated(datasets: Path, work: Path, repeats: int) -> our_pipeline.OurRun:
-    """Prepares MNIST with its train split `repeats` times, outside the measured time, and runs our pipeline on it."""
+def prepare_repeated(datasets: Path, work: Path, repeats: int) -> list[str]:
+    """Prepares MNIST with its train split `repeats` times in `work`/datasets; returns the settings of a run on it."""
     examples = write_idx_files(datasets, work / "idx", repeats)
-    prepare(_STAND_IN, work / "datasets", source=work / "idx")
+    prepare(STAND_IN, work / "datasets", source=work / "idx")
     edge = examples * 11 // 12  # 55,000 of 60,000
-    settings = [
+    return [
         f"data.splits.train=train[:{edge}]",
         f"data.splits.eval=train[{edge}:]",
         "training.epochs=1",
@@ -53,7 +53,12 @@ def run_repeated(datasets: Path, work: Path, repeats: int) -> our_pipeline.OurRu
         "evaluation.min_class_accuracy=0.1",
         "evaluation.baseline=none",
     ]
-    return our_pipeline.run(_STAND_IN, "default", work / "datasets", work / "home", settings)
+
+
+def run_repeated(datasets: Path, work: Path, repeats: int) -> our_pipeline.OurRun:
+    """Runs our pipeline on MNIST with its train split `repeats` times; preparing them is not measured."""
+    settings = prepare_repeated(datasets, work, repeats)
+    return our_pipeline.run(STAND_IN, "default", work / "datasets", work / "home", settings)
 
 
 def compare(datasets: Path, work: Path, scale: int) -> dict[int, our_pipeline.OurRun]:

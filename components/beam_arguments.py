@@ -74,6 +74,9 @@ def _portable(beam: BeamSettings) -> list[str]:
     if beam.worker_pool:  # the pool's processes have the code: nothing is packed, nothing is started
         arguments += ["--environment_type=EXTERNAL", f"--environment_config={beam.worker_pool}"]
         arguments.append("--sdk_container_image=unused")
+        # The list of packages that are installed here: each worker would ask for it, and try for seconds where the job
+        # server's disk is another one (`Materialize`, sdks/go/pkg/beam/artifact of Beam).
+        arguments.append("--experiments=disable_logging_submission_environment")
     else:
         arguments += ["--environment_type=DOCKER", *_code(beam)]
         if beam.image:

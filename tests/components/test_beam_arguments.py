@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.transforms.environments import python_sdk_dependencies
 
 from mnist_tfx.components.beam_arguments import beam_arguments, workers_elsewhere
 from mnist_tfx.components.settings import BeamSettings
@@ -57,6 +59,13 @@ def test_flink_with_containers_and_spark_with_a_worker_pool() -> None:
     spark = parsed(runner="spark", job_endpoint="j:1", worker_pool="w:2")
     assert (spark["runner"], spark["environment_type"]) == ("SparkRunner", "EXTERNAL")
     assert (spark["environment_config"], spark["job_endpoint"]) == ("w:2", "j:1")
+    own = parsed(runner="spark", job_endpoint="j:1", worker_pool="w:2", args=("--experiments=x",))
+    assert own["experiments"] == [*spark["experiments"], "x"]
+
+
+def test_of_a_worker_pool_nothing_is_asked_that_only_the_job_server_s_disk_has(tmp_path: Path) -> None:
+    settings = BeamSettings(runner="flink", job_endpoint="j:1", worker_pool="w:2")
+    assert python_sdk_dependencies(PipelineOptions(beam_arguments(settings)), str(tmp_path)) == []
 
 
 def test_components_that_are_not_named_run_directly() -> None:

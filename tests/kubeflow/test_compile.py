@@ -110,10 +110,10 @@ def test_data_and_models_may_lie_on_a_volume(tmp_path: Path, monkeypatch: pytest
     profile = load_profile(
         "kubeflow-cpu", ["volume={claim = 'data', mount_path = '/mnt/mnist'}", "root=s3://artifacts"]
     )
-    assert cluster_paths("kmnist", profile).serving == "/mnt/mnist/serving/kmnist"
+    assert cluster_paths(shipped("kmnist"), profile).serving == "/mnt/mnist/serving/kmnist"
     monkeypatch.chdir("/")
     folder = "/mnt/mnist/datasets/kmnist"
-    assert uploads(DESCRIBED, profile)[0].command() == (
+    assert uploads(DESCRIBED, shipped("kmnist"), profile)[0].command() == (
         f"kubectl exec mnist-tfx-upload -- mkdir -p {folder} && "
         f"kubectl cp no/such/folder/kmnist/3.0.1 mnist-tfx-upload:{folder}/3.0.1"
     )

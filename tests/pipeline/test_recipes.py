@@ -100,7 +100,7 @@ def test_the_last_of_several_overrides_wins() -> None:
         ("epochs=0", "training.epochs: input should be greater than or equal to 1 (got 0)"),
         ("epochs=many", "training.epochs: "),
         ("min_accuracy=1.5", "evaluation.min_accuracy: input should be less than or equal to 1 (got 1.5)"),
-        ("optimizer=adem", "training.optimizer: input should be 'adam', 'adamw' or 'sgd' (got 'adem')"),
+        ("optimizer=adem", "training.optimizer: input should be 'adam', 'adamw', 'rmsprop' or 'sgd' (got 'adem')"),
         ("hidden_layers=[0]", "model.hidden_layers.0: "),
         ("dropout=1.0", "model.dropout: input should be less than 1"),
         ("image_shape=[28, 28, 2]", "data.image_shape.2: "),

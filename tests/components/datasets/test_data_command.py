@@ -12,6 +12,7 @@ import pytest
 
 from mnist_tfx.contract.errors import UsageError
 from mnist_tfx.pipeline.commands import data
+from mnist_tfx.pipeline.commands.options.project import add_project_argument
 from tests.fixtures.tiny_dataset import write_idx_files
 
 _ROOT = Path(__file__).parents[3]
@@ -20,6 +21,7 @@ _ROOT = Path(__file__).parents[3]
 def _run(*words: str) -> int:
     parser = argparse.ArgumentParser()
     data.add_arguments(parser)
+    add_project_argument(parser)
     return data.run(parser.parse_args(words))
 
 
