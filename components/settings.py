@@ -159,6 +159,8 @@ class TrainingSettings(Section):
     weight_average: Share = 0.0
     # Of training; the exported model is float32. auto: mixed_bfloat16 where the hardware computes it.
     precision: Literal["auto", "float32", "mixed_bfloat16"] = "auto"
+    # A temperature fitted on split eval brings the exported model's probabilities to how often it is right.
+    calibrate: bool = True
     seed: Annotated[int, Field(ge=0)] = 0
     lr_find: bool = False  # training begins with a learning-rate range test, and takes the rate that it suggests
 

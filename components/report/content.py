@@ -89,6 +89,15 @@ class Epoch:
 
 
 @dataclass(frozen=True)
+class Calibration:
+    """The temperature in the exported model, and the expected calibration error on split eval without and with it."""
+
+    temperature: float
+    error_before: float
+    error_after: float
+
+
+@dataclass(frozen=True)
 class Training:
     """Section 3."""
 
@@ -103,6 +112,7 @@ class Training:
     devices: tuple[str, ...]
     settings_found: Mapping[str, Any]  # by the tuner or the range test, in place of the recipe's; by their full keys
     teachers: tuple[float, ...]  # the accuracy on split eval of each model that was learned from
+    calibration: Calibration | None = None  # None: the probabilities are as they were trained
 
     @property
     def input_wait_seconds(self) -> float | None:

@@ -14,7 +14,7 @@ from tensorflow_serving.apis import prediction_log_pb2
 from tfx.utils import path_utils
 
 from mnist_tfx.components.infra_validator.report import read_report
-from mnist_tfx.components.report.content import Epoch, Serving, Signature, Tensor, Training
+from mnist_tfx.components.report.content import Calibration, Epoch, Serving, Signature, Tensor, Training
 from mnist_tfx.components.report.run import Run
 from mnist_tfx.components.trainer.export import read_weights
 
@@ -37,6 +37,7 @@ def collect_training(model_uri: str, recipe: Mapping[str, Any]) -> Training:
         devices=tuple(log["devices"]),
         settings_found=log.get("settings_found", {}),
         teachers=tuple(teacher["val_accuracy"] for teacher in log.get("teachers", ())),
+        calibration=Calibration(**log["calibration"]) if log.get("calibration") else None,
     )
 
 

@@ -17,6 +17,7 @@ from mnist_tfx.components.transform.preprocessing import Normalization
 from mnist_tfx.contract import names as features
 
 METADATA_VERSION = 1
+LEAST_PROBABILITY = 1e-30  # whose logarithm is finite
 
 
 class ServingModule(tf.Module):
@@ -50,6 +51,7 @@ class ServingModule(tf.Module):
         self._class_names = tf.constant(list(class_names), tf.string)
         self._image_shape = image_shape
         self._mirrored_averaging = mirrored_averaging
+        self.temperature = 1.0  # set before the signatures are made: they have it as a constant
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -89,11 +91,18 @@ class ServingModule(tf.Module):
         images = fit_images(encoded_images, self._image_shape)
         return self._answer(self._normalization(images))
 
-    def _answer(self, pixels: tf.Tensor) -> dict[str, tf.Tensor]:
+    def probabilities(self, pixels: tf.Tensor) -> tf.Tensor:
+        """float32 [N, classes] of normalized pixels, float32 [N, height, width, channels]."""
         probabilities = tf.nn.softmax(self._logits(pixels))
         if self._mirrored_averaging:
             mirrored = tf.reverse(pixels, [2])
             probabilities = (probabilities + tf.nn.softmax(self._logits(mirrored))) / 2.0
+        if self.temperature == 1.0:
+            return probabilities
+        return tf.nn.softmax(tf.math.log(tf.maximum(probabilities, LEAST_PROBABILITY)) / self.temperature)
+
+    def _answer(self, pixels: tf.Tensor) -> dict[str, tf.Tensor]:
+        probabilities = self.probabilities(pixels)
         classes = tf.argmax(probabilities, axis=-1, output_type=tf.int64)
         return {
             features.PROBABILITIES: probabilities,

@@ -6,16 +6,19 @@ import json
 import os
 import tempfile
 
+import numpy as np
+import numpy.typing as npt
 import tensorflow as tf
 import tensorflow_transform as tft
 from tfx.components.trainer.fn_args_utils import FnArgs
 
 from mnist_tfx.components.range_test.curve import suggest
 from mnist_tfx.components.range_test.run import measure_curve
-from mnist_tfx.components.trainer.export import ServingModule, export_model
+from mnist_tfx.components.trainer.calibration import expected_calibration_error, fit_temperature
+from mnist_tfx.components.trainer.export import LEAST_PROBABILITY, ServingModule, export_model
 from mnist_tfx.components.trainer.fn_args import trainer_config
-from mnist_tfx.components.trainer.training import train
-from mnist_tfx.components.trainer.training_data import decode_examples
+from mnist_tfx.components.trainer.training import EVALUATION_BATCH, train
+from mnist_tfx.components.trainer.training_data import DecodedExamples, decode_examples, evaluation_batches
 from mnist_tfx.components.transform.preprocessing import Normalization
 from mnist_tfx.components.tuner.hyperparameters import settings_found, with_settings
 
@@ -52,6 +55,25 @@ def run_fn(fn_args: FnArgs) -> None:
         config.image_shape,
         mirrored_averaging=config.model.mirrored_averaging,
     )
-    export_model(module, fn_args.serving_model_dir, config.identity())
+    calibration = _calibrate(module, eval_examples, normalization) if config.training.calibrate else None
+    export_model(module, fn_args.serving_model_dir, config.identity() | {"temperature": module.temperature})
     with tf.io.gfile.GFile(os.path.join(os.path.dirname(fn_args.serving_model_dir), TRAINING_LOG), "w") as file:
-        json.dump(log | {"settings_found": found}, file, indent=2)
+        json.dump(log | {"settings_found": found, "calibration": calibration}, file, indent=2)
+
+
+def _calibrate(module: ServingModule, examples: DecodedExamples, normalization: Normalization) -> dict[str, float]:
+    """Fits the module's temperature on split eval; what it is, and the expected calibration error there."""
+    batches = evaluation_batches(
+        examples, normalization, num_classes=len(module.class_names), batch_size=EVALUATION_BATCH
+    )
+
+    def measure() -> npt.NDArray[np.float64]:
+        return np.concatenate([module.probabilities(pixels).numpy() for pixels, _ in batches]).astype(np.float64)
+
+    before = measure()
+    module.temperature = fit_temperature(np.log(np.maximum(before, LEAST_PROBABILITY)), examples.labels)
+    return {
+        "temperature": module.temperature,
+        "error_before": expected_calibration_error(before, examples.labels),
+        "error_after": expected_calibration_error(measure(), examples.labels),
+    }

@@ -31,7 +31,7 @@ from mnist_tfx.components.transform.preprocessing import Normalization
 from mnist_tfx.contract.errors import PipelineError
 
 _PROGRESS = logging.getLogger("mnist_tfx.progress")
-_EVALUATION_BATCH = 1000
+EVALUATION_BATCH = 1000
 _STEPS_PER_EXECUTION = 50
 
 
@@ -95,7 +95,7 @@ def train(
     model.fit(
         data.batches(),
         validation_data=evaluation_batches(
-            eval_examples, normalization, num_classes=len(config.class_names), batch_size=_EVALUATION_BATCH
+            eval_examples, normalization, num_classes=len(config.class_names), batch_size=EVALUATION_BATCH
         ),
         epochs=settings.epochs,
         callbacks=[

@@ -28,6 +28,7 @@ _NOT_SEARCHED = {
     "training.seed": "a seed that is better by chance is not better",
     "training.monitor": "it is what trials are compared by",
     "training.lr_find": "search training.learning_rate itself",
+    "training.calibrate": "it changes the exported model, and no trial",
     "model.mirrored_averaging": "it changes the exported model, and no trial",
 }
 

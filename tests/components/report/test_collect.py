@@ -135,7 +135,9 @@ def test_the_reliability_adds_up_to_the_calibration_error(
     assert gaps / quality.examples == pytest.approx(quality.overall.expected_calibration_error)
     confidence = answers[2].max(axis=1)
     for each in bins:
-        assert each.examples == np.count_nonzero((confidence >= each.lower) & (confidence < each.upper))
+        assert each.examples == np.count_nonzero(
+            (confidence >= each.lower) & ((confidence < each.upper) | (each.upper == 1.0))
+        )
 
 
 def test_the_examples_looked_at_are_the_surest_mistakes_and_the_least_sure(
