@@ -52,6 +52,7 @@ WIDTH = 340  # units of a drawing: CSS pixels on a phone, at most a quarter larg
 PERCENT = FuncFormatter(lambda share, _: bound(share))  # for the ticks of an axis
 COUNT = FuncFormatter(lambda number, _: count(number))
 _TOP, _RIGHT, _BOTTOM = 28, 12, 40  # margins around the plot
+_NAMES, _NAMES_HEIGHT = 5, 16  # in a row of the legend, and how high each further row is
 _SETTINGS: dict[str, Any] = {
     "svg.fonttype": "none",
     "text.parse_math": False,  # a dollar in the name of a class is a dollar
@@ -163,8 +164,14 @@ def chart(
         axes = figure.add_axes((left / WIDTH, _BOTTOM / height, across, up))
         plot(axes)
         _, names = axes.get_legend_handles_labels()
+        if len(names) > _NAMES:  # room for the further rows
+            plotted = height - _TOP - _BOTTOM
+            height += (len(names) - 1) // _NAMES * _NAMES_HEIGHT
+            figure.set_size_inches(WIDTH / 72, height / 72)
+            axes.set_position((left / WIDTH, _BOTTOM / height, across, plotted / height))
         if len(names) > 1:
-            axes.legend(loc="upper left", bbox_to_anchor=(0, 1), bbox_transform=figure.transFigure, ncols=len(names))
+            columns = min(len(names), _NAMES)
+            axes.legend(loc="upper left", bbox_to_anchor=(0, 1), bbox_transform=figure.transFigure, ncols=columns)
         FigureCanvasSVG(figure).print_svg(file, metadata={"Date": None})
     root = ElementTree.fromstring(file.getvalue())
     _belong_to_the_page(root)
