@@ -96,13 +96,7 @@ class _Collector:
             quality=quality,
             look=look,
             serving=serving,
-            lineage=Lineage(
-                executions=run.executions,
-                data_fingerprint=run.plan.data_fingerprint,
-                recipe=run.plan.recipe,
-                versions=run.plan.versions,
-                code_version=run.plan.code_version,
-            ),
+            lineage=Lineage(**vars(run.plan), executions=run.executions),
         )
 
     def _section(self, name: str, make: Callable[[], _Section]) -> _Section | None:

@@ -19,7 +19,7 @@ import numpy.typing as npt
 from mnist_tfx.components.data_gate.findings import Finding
 from mnist_tfx.components.evaluator.quality import Quality
 from mnist_tfx.components.infra_validator.checks import Check
-from mnist_tfx.components.report.run import Execution
+from mnist_tfx.components.report.run import Execution, Plan
 from mnist_tfx.components.report.verdict import Verdict
 
 Image = npt.NDArray[np.uint8]  # [height, width, channels], channels 1 or 3
@@ -199,14 +199,10 @@ class Serving:
 
 
 @dataclass(frozen=True)
-class Lineage:
-    """Section 8."""
+class Lineage(Plan):
+    """Section 8: what was decided before the run, and what was executed."""
 
-    executions: tuple[Execution, ...]  # in the order in which they began
-    data_fingerprint: str
-    recipe: Mapping[str, Any]  # by section; empty: unknown
-    versions: Mapping[str, str]  # of packages, by name
-    code_version: str
+    executions: tuple[Execution, ...] = ()  # in the order in which they began
 
 
 @dataclass(frozen=True)

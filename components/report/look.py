@@ -13,6 +13,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from mnist_tfx.components.report.content import Filter, LookAtIt, LookedAt
+from mnist_tfx.components.report.data import FEATURES
 from mnist_tfx.components.trainer.export import read_weights
 from mnist_tfx.components.transform.preprocessing import decode_images
 from mnist_tfx.contract.names import EXAMPLES, IMAGE, LABEL, PROBABILITIES, SERVING_DEFAULT
@@ -28,7 +29,6 @@ _SHOWN: Mapping[str, tuple[int, Callable[[_Examples], npt.NDArray[Any]]]] = {
 }
 _FILTERS = 64
 _BATCH = 1000
-_FEATURES = {IMAGE: tf.io.FixedLenFeature([], tf.string), LABEL: tf.io.FixedLenFeature([], tf.int64)}
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ def _answered(model: Any, files: Sequence[str], classes: int) -> Iterator[_Examp
         batch = np.empty(len(records), _fields(classes))
         batch["position"] = np.arange(position, position + len(batch))
         batch["record"] = records.numpy()
-        batch["label"] = tf.io.parse_example(records, {LABEL: _FEATURES[LABEL]})[LABEL].numpy()
+        batch["label"] = tf.io.parse_example(records, {LABEL: FEATURES[LABEL]})[LABEL].numpy()
         batch["probabilities"] = answer(**{EXAMPLES: records})[PROBABILITIES].numpy()
         batch["predicted"] = batch["probabilities"].argmax(axis=1)
         yield batch
@@ -121,7 +121,7 @@ def _answered(model: Any, files: Sequence[str], classes: int) -> Iterator[_Examp
 def _decoded(examples: _Examples, image_shape: tuple[int, int, int]) -> tuple[LookedAt, ...]:
     if not len(examples):
         return ()
-    images = decode_images(tf.io.parse_example(examples["record"], _FEATURES)[IMAGE], image_shape).numpy()
+    images = decode_images(tf.io.parse_example(examples["record"], FEATURES)[IMAGE], image_shape).numpy()
     return tuple(
         LookedAt(
             image=image,

@@ -75,9 +75,7 @@ def weight_charts(weights: Mapping[str, npt.NDArray[np.floating[Any]]]) -> tuple
             (counts, edges),
             ("weight", "weights"),
             Table(("from", "to", "weights"), tuple((general(a), general(b), count(n)) for a, b, n in rows)),
-            description=f"Histogram of {count(values.size)} weights from {general(edges[0])} to {general(edges[-1])}. "
-            f"{told}",
-            note=f"{shape(values.shape)} {told}",
+            note=f"{shape(values.shape)}, from {general(float(finite.min()))} to {general(float(finite.max()))}. {told}",
             height=150,
         )
 
@@ -155,7 +153,6 @@ def latency_chart(latencies_ms: Sequence[float]) -> Chart:
         (latencies_ms, np.arange(len(requests) + 1) + 0.5),
         ("request", "milliseconds"),
         Table(("request", "milliseconds"), tuple((str(i), f"{v:.3f}") for i, v in enumerate(latencies_ms, start=1))),
-        description=f"Milliseconds of each of {len(requests)} requests, in their order. {told}",
         note=told,
         finish=lambda axes: axes.xaxis.set_major_locator(FixedLocator(whole_ticks(len(requests)))),
     )
@@ -177,8 +174,8 @@ def _histogram(
     labels: tuple[str, str],
     table: Table,
     *,
-    description: str,
     note: str,
+    description: str = "",
     height: int = 190,
     finish: Callable[[Axes], object] = lambda _: None,
 ) -> Chart:

@@ -133,7 +133,7 @@ def chart(
     plot: Callable[[Axes], None],
     table: Table,
     *,
-    description: str,
+    description: str = "",
     note: str = "",
     height: int = 224,
     left: int = 58,
@@ -146,7 +146,7 @@ def chart(
         plot: draws into the axes. What it labels is named in the legend, where there are two or more; the gid of an
             artist becomes the class of its group in the SVG.
         table: the same in numbers.
-        description: in words, with numbers, what a reader would see.
+        description: in words, with numbers, what a reader would see; by default title and note say that.
         note: what is said under the title.
         height: of the drawing, in its own units.
         left: how far to the right its plot begins.
@@ -175,7 +175,8 @@ def chart(
         FigureCanvasSVG(figure).print_svg(file, metadata={"Date": None})
     root = ElementTree.fromstring(file.getvalue())
     _belong_to_the_page(root)
-    root.attrib = {"class": "chart", "viewBox": f"0 0 {WIDTH} {height}", "role": "img", "aria-label": description}
+    words = description or f"{title}. {note}"
+    root.attrib = {"class": "chart", "viewBox": f"0 0 {WIDTH} {height}", "role": "img", "aria-label": words}
     svg = Markup(ElementTree.tostring(root, encoding="unicode"))  # which has escaped it
     return Chart(key, title, note, svg, table)
 

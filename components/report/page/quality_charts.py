@@ -16,11 +16,8 @@ from mnist_tfx.components.report.page.charts import DASHED, LINES
 from mnist_tfx.components.report.page.drawing import COUNT, PERCENT, Chart, Colour, Table, chart
 from mnist_tfx.components.report.page.words import MANY_CLASSES, bound, count, percent, points, shorten
 
-_ROW, _AROUND, _NAMES = (
-    24,
-    68,
-    100,
-)  # height of a class's row, and of all else; where the plot begins, right of the names
+# Height of a class's row, and of all else; where the plot begins, right of the names.
+_ROW, _AROUND, _NAMES = 24, 68, 100
 _NAME_CHARACTERS = 13
 _DRAWN = 20  # classes of a chart, where there are more than a page has room for
 # Precision, recall, F1: each has a shape of its own, not only a colour.
@@ -71,7 +68,6 @@ def scores_chart(quality: Quality) -> Chart:
             ("class", "examples", *(name for name, _, _ in _SCORES)),
             of_all + tuple((c.name, count(c.examples), *map(percent, r)) for c, r in zip(classes, scores, strict=True)),
         ),
-        description=f"Precision, recall and F1 of {len(classes)} classes. {told}",
         note=told,
         height=_ROW * len(drawn) + _AROUND,
         left=_NAMES,
@@ -192,7 +188,6 @@ def _confidence_chart(bins: Sequence[ConfidenceBin]) -> Chart:
         "Accuracy by confidence",
         plot,
         _bins_table(bins),
-        description=f"Examples by confidence, right and wrong. {told}",
         note=told,
         height=270,
     )
@@ -228,7 +223,6 @@ def _selective_chart(bins: Sequence[ConfidenceBin]) -> Chart:
             ("confidence at least", "share answered", "accuracy of those"),
             tuple((percent(x, 1), percent(c), percent(a)) for x, c, a in zip(xs, coverage, accuracy, strict=True)),
         ),
-        description=f"Accuracy and share of examples answered, by the least confidence that is accepted. {told}",
         note=told,
         height=270,
     )

@@ -1,4 +1,4 @@
-"""Renders the pages. Each is one file: no script, no address outside of it, and a policy that forbids both.
+"""Renders the pages, each one file: no script, no address outside of it, a policy that forbids both; and the card.
 
 The templates ask the functions of this package for charts and tables, each in the section that shows it.
 """
@@ -42,6 +42,11 @@ def render_comparison(*runs: ReportContent) -> str:
     return _render("comparison.html", runs=runs, outcomes=views.OUTCOMES, sections=sections)
 
 
+def render_card(content: ReportContent) -> str:
+    """The model card of one run, in Markdown."""
+    return _environment().get_template("card.md").render(content=content)
+
+
 def render_index(rows: Iterable[IndexRow]) -> str:
     """All runs, by dataset, with a sparkline of accuracy over time. `rows` begin with the newest run."""
     by_dataset: dict[str, list[IndexRow]] = {}
@@ -74,7 +79,7 @@ def _functions(*modules: ModuleType) -> dict[str, Callable[..., Any]]:
 def _environment() -> jinja2.Environment:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("mnist_tfx.components.report.page"),
-        autoescape=True,
+        autoescape=lambda name: name != "card.md",  # which has words of its own for that: `plain`
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

@@ -257,6 +257,15 @@ def frequent_mistakes(quality: Quality, most: int = 5) -> tuple[tuple[str, str, 
     return tuple((actual, predicted, number, number / of) for actual, predicted, number, of in pairs[:most])
 
 
+def mistakes_table(quality: Quality) -> Table:
+    """`frequent_mistakes`, where there is room for more of them."""
+    rows = (
+        (actual, predicted, count(number), percent(share, 1))
+        for actual, predicted, number, share in frequent_mistakes(quality, 20)
+    )
+    return Table(("true", "taken for", "examples", "of the true class"), tuple(rows))
+
+
 def gantt_seconds(executions: Sequence[Execution]) -> float:
     """How long the axis of `gantt` is."""
     return max((e.begun + (e.seconds or 0.0) for e in executions if e.begun is not None), default=0.0) or 1.0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -88,6 +89,11 @@ def shorten(text: str, most: int) -> str:
     """At most `most` characters of a name, for where a chart has no more room: one line of what can be printed."""
     text = "".join(character for character in " ".join(text.split()) if character.isprintable())
     return text if len(text) <= most else text[: most - 1].rstrip() + "…"
+
+
+def plain(text: str) -> str:
+    """One line of Markdown that says this and nothing else (CommonMark 0.31, section 2.4)."""
+    return re.sub(r"[\\`*_{}\[\]<>()#|&~]", r"\\\g<0>", " ".join(text.split()))
 
 
 def flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:

@@ -17,7 +17,7 @@ from xml.etree.ElementTree import Element
 import pytest
 
 import mnist_tfx.components.report.page.render as render_module
-from mnist_tfx.components.report.page.render import render_comparison, render_index, render_report
+from mnist_tfx.components.report.page.render import render_card, render_comparison, render_index, render_report
 from tests.fixtures.pages import attributes, by_id, find, parse, tag, text
 from tests.fixtures.report_content import content_of_classes, sample_content, sample_index
 from tests.fixtures.report_variants import (
@@ -156,6 +156,14 @@ def test_hostile_names_are_text_and_nothing_else(page, root):
     assert {tag(element) for element in root.iter()} <= {
         tag(element) for other in PAGES if "hostile" not in other for element in rendered(other)[1].iter()
     }
+
+
+def test_the_card_tells_hostile_names_as_text():
+    card = render_card(hostile_content())
+    lines = [line for line in card.splitlines() if not line.startswith("    ")]
+    assert any("script" in line for line in lines)
+    assert not any(re.search(r"(?<!\\)[<>]", line) for line in lines)
+    assert render_card(empty_content()).endswith("The recipe of this run is not known.\n")
 
 
 def test_is_small(page):
