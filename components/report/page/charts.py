@@ -67,7 +67,7 @@ def weight_charts(weights: Mapping[str, npt.NDArray[np.floating[Any]]]) -> tuple
     def of_weight(index: int, name: str, values: npt.NDArray[np.floating[Any]]) -> Chart:
         finite = values[np.isfinite(values)]
         counts, edges = np.histogram(finite, _WEIGHT_BINS)
-        told = f"Mean {general(float(finite.mean()))}, standard deviation {general(float(finite.std()))}."
+        low, high, mean, deviation = (general(float(of(finite))) for of in (np.min, np.max, np.mean, np.std))
         rows = zip(edges, edges[1:], counts, strict=False)
         return _histogram(
             f"weight-{index}",
@@ -75,7 +75,7 @@ def weight_charts(weights: Mapping[str, npt.NDArray[np.floating[Any]]]) -> tuple
             (counts, edges),
             ("weight", "weights"),
             Table(("from", "to", "weights"), tuple((general(a), general(b), count(n)) for a, b, n in rows)),
-            note=f"{shape(values.shape)}, from {general(float(finite.min()))} to {general(float(finite.max()))}. {told}",
+            note=f"{shape(values.shape)}, from {low} to {high}; mean {mean}, standard deviation {deviation}.",
             height=150,
         )
 
