@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -21,12 +20,12 @@ from mnist_tfx.components.report.page.words import UNKNOWN, change, count, flat,
 from mnist_tfx.components.report.run import Execution
 
 _CONFUSIONS = 8
-_change = partial(change, digits=0)
 _WORST = Measure[ReportContent]("worst class", lambda run: run.verdict.worst_class_accuracy, percent, points, True)
+_tenths, _tenths_more, _more = partial(number, digits=1), partial(change, digits=1), partial(change, digits=0)
 _AMOUNTS: tuple[Measure[ReportContent], ...] = (
-    Measure("time of training", lambda run: run.training.seconds if run.training else None, seconds, _change, None),
-    Measure("epochs", lambda run: len(run.training.epochs) if run.training else None, count, _change, None),
-    Measure("parameters", lambda run: run.serving.parameters if run.serving else None, count, _change, None),
+    Measure("seconds of training", lambda run: run.training.seconds if run.training else None, _tenths, _tenths_more),
+    Measure("epochs", lambda run: len(run.training.epochs) if run.training else None, count, _more),
+    Measure("parameters", lambda run: run.serving.parameters if run.serving else None, count, _more),
 )
 
 
@@ -45,13 +44,11 @@ def headline(runs: Sequence[ReportContent]) -> str:
         return f"{_all(runs)} have the same accuracy, {percent(known[0])}"
     if len(runs) > 2:
         best = run_names(runs)[known.index(max(known))]
-        spread = f"{percent(statistics.mean(known))} ± {points(statistics.stdev(known)).lstrip('+')} points"
+        spread = f"{percent(float(np.mean(known)))} ± {points(float(np.std(known, ddof=1))).lstrip('+')} points"
         return f"{len(runs)} runs, accuracy {spread}; the best is {best}, {percent(max(known))}"
     before, after = known
-    better = "better" if after > before else "worse"
-    return (
-        f"B is {better} by {points(abs(after - before)).lstrip('+')} points: {percent(after)} against {percent(before)}"
-    )
+    better, difference = "better" if after > before else "worse", points(abs(after - before)).lstrip("+")
+    return f"B is {better} by {difference} points: {percent(after)} against {percent(before)}"
 
 
 def warnings(runs: Sequence[ReportContent]) -> tuple[str, ...]:

@@ -139,13 +139,10 @@ def confidence_charts(bins: Sequence[ConfidenceBin], error: float | None) -> tup
 def _reliability_chart(bins: Sequence[ConfidenceBin], error: float | None) -> Chart:
     """Accuracy within each bin of confidence. Guo et al., "On Calibration of Modern Neural Networks", figure 1."""
     filled = [a_bin for a_bin in bins if a_bin.examples]
-    told = measured = f"Expected calibration error {error:.4f}. " if error is not None else ""
+    told = f"Expected calibration error {error:.4f}. " if error is not None else ""
     gap = max(filled, key=lambda b: abs(b.accuracy - b.mean_confidence), default=None)
     if gap is not None:
-        told += (
-            f"Widest gap: answers with a mean confidence of {percent(gap.mean_confidence, 1)} "
-            f"are right in {percent(gap.accuracy, 1)}."
-        )
+        told += f"Widest gap: a mean confidence of {percent(gap.mean_confidence, 1)}, {percent(gap.accuracy, 1)} right."
 
     def plot(axes: Axes) -> None:
         _bars(axes, filled, [b.accuracy for b in filled], color=Colour.BAR, gid="bars")
@@ -158,8 +155,7 @@ def _reliability_chart(bins: Sequence[ConfidenceBin], error: float | None) -> Ch
         "Reliability",
         plot,
         _bins_table(bins),
-        description=f"Reliability diagram: accuracy by confidence in {len(bins)} bins. {told}",
-        note=f"Bars below the diagonal: too sure; above it: too modest. {measured}",
+        note=f"Bars below the diagonal: too sure; above it: too modest. {told}",
         height=270,
     )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
@@ -68,7 +67,7 @@ class Measure(Generic[_Measured]):
     of: Callable[[_Measured], float | None]
     words: Callable[[float | None], str]
     change: Callable[[float | None], str]
-    more_is_better: bool | None
+    more_is_better: bool | None = None
 
     def row(self, *models: _Measured | None) -> MeasureRow:
         """The measure of two or more models, of which some may be missing."""
@@ -78,7 +77,7 @@ class Measure(Generic[_Measured]):
         if len(known) == len(values) == 2:
             words, style = self.change(known[1] - known[0]), change_style(known[1] - known[0], self.more_is_better)
         elif len(known) == len(values):
-            words = f"{self.words(statistics.mean(known))} ± {self.words(statistics.stdev(known))}"
+            words = f"{self.words(float(np.mean(known)))} ± {self.words(float(np.std(known, ddof=1)))}"
         return MeasureRow(self.name, tuple(map(self.words, values)), words, style)
 
 

@@ -340,13 +340,20 @@ def test_comparison_says_what_changed_and_what_came_of_it():
 def test_comparison_of_many_has_a_column_for_each_run():
     runs = [sample_content(seed) for seed in range(3)]
     lineage = runs[1].lineage
-    runs[1] = replace(runs[1], lineage=replace(lineage, recipe={**lineage.recipe, "seed": 7}))
+    overall = replace(runs[1].quality.overall, loss=float("nan"))
+    runs[1] = replace(
+        runs[1],
+        lineage=replace(lineage, recipe={**lineage.recipe, "seed": 7}),
+        quality=replace(runs[1].quality, overall=overall),
+    )
     root = parse(render_comparison(*runs))
-    head, accuracy, *_ = table(section(root, "verdict"))
+    head, accuracy, *rows = table(section(root, "verdict"))
     assert head == ["measure", "A", "B", "C", "mean ± standard deviation"]
     measured = [run.verdict.accuracy for run in runs]
     spread = f"{100 * np.mean(measured):.2f}% ± {100 * np.std(measured, ddof=1):.2f}%"
     assert accuracy == ["accuracy", *(f"{100 * each:.2f}%" for each in measured), spread]
+    assert ["loss (cross entropy, nats)", "0.5871", "nan", "0.5871", "nan ± nan"] in rows
+    assert ["epochs", "18", "18", "18", "18 ± 0"] in rows
     assert table(section(root, "changes")) == [["name", "A", "B", "C"], ["seed", "0", "7", "0"]]
     assert "All runs have the same data." in text(section(root, "changes"))
     curves = table(find(by_id(root, "loss"), "details")[0])
