@@ -35,6 +35,7 @@ COMMANDS = (
     "runs",
     "show",
     "report",
+    "tensorboard",
     "compile",
     "submit",
     "schedule",

@@ -23,7 +23,7 @@ from mnist_tfx.components.infra_validator.report import read_checks
 from mnist_tfx.components.report.content import Lineage, LookAtIt, ReportContent
 from mnist_tfx.components.report.data import collect_data, example_files
 from mnist_tfx.components.report.look import disagreement, look_at
-from mnist_tfx.components.report.model import collect_serving, collect_training
+from mnist_tfx.components.report.model import collect_model, collect_serving, collect_training
 from mnist_tfx.components.report.run import Run
 from mnist_tfx.contract.names import TEST
 
@@ -80,6 +80,7 @@ class _Collector:
         judged = replace(run, quality=quality, checks=checks)
         model_dir = path_utils.serving_model_dir(model.uri) if model else None
         loaded = self._section("Serving", lambda: _load(model_dir) if model_dir else None)
+        layers = self._section("Model", lambda: collect_model(model.uri, loaded)) if model and loaded else None
         look = self._section("Look at it", lambda: self._look(loaded, quality)) if loaded else None
         serving = self._section("Serving", lambda: collect_serving(loaded, str(model_dir), judged)) if loaded else None
         return ReportContent(
@@ -90,17 +91,12 @@ class _Collector:
             made=datetime.now(UTC),
             verdict=replace(judged.verdict(), warnings=tuple(self._warnings)),
             data=data,
+            model=layers,
             training=training,
             quality=quality,
             look=look,
             serving=serving,
-            lineage=Lineage(
-                executions=run.executions,
-                data_fingerprint=run.plan.data_fingerprint,
-                recipe=run.plan.recipe,
-                versions=run.plan.versions,
-                code_version=run.plan.code_version,
-            ),
+            lineage=Lineage(**vars(run.plan), executions=run.executions),
         )
 
     def _section(self, name: str, make: Callable[[], _Section]) -> _Section | None:
@@ -116,7 +112,10 @@ class _Collector:
         if examples is None:
             return None
         files = example_files(examples.uri, TEST)
-        found = look_at(model, tuple(files), tuple(self._run.plan.class_names), tuple(self._run.plan.image_shape))
+        plan = self._run.plan
+        found = look_at(
+            model, tuple(files), tuple(plan.class_names), tuple(plan.image_shape), seed=plan.data_fingerprint
+        )
         differs = disagreement(found, quality.confusion) if quality else None
         if differs:
             self._warnings.append(differs)

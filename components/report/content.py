@@ -19,7 +19,7 @@ import numpy.typing as npt
 from mnist_tfx.components.data_gate.findings import Finding
 from mnist_tfx.components.evaluator.quality import Quality
 from mnist_tfx.components.infra_validator.checks import Check
-from mnist_tfx.components.report.run import Execution
+from mnist_tfx.components.report.run import Execution, Plan
 from mnist_tfx.components.report.verdict import Verdict
 
 Image = npt.NDArray[np.uint8]  # [height, width, channels], channels 1 or 3
@@ -99,7 +99,7 @@ class Calibration:
 
 @dataclass(frozen=True)
 class Training:
-    """Section 3."""
+    """Section 4."""
 
     epochs: tuple[Epoch, ...]
     best_epoch: int  # from 1: whose weights early stopping kept
@@ -119,6 +119,24 @@ class Training:
         """How long training waited for input in all; None: not recorded."""
         waits = [epoch.input_wait_seconds for epoch in self.epochs if epoch.input_wait_seconds is not None]
         return sum(waits) if waits else None
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One row of Keras' `model.summary()`; None is the number of images."""
+
+    name: str
+    type: str
+    output_shape: tuple[int | None, ...]
+    parameters: int
+
+
+@dataclass(frozen=True)
+class Model:
+    """Section 3: what is trained."""
+
+    layers: tuple[Layer, ...]  # from the first on; empty: an older run, which did not note them
+    weights: Mapping[str, npt.NDArray[np.floating[Any]]]  # by layer and name, such as "dense/kernel"
 
 
 @dataclass(frozen=True)
@@ -147,11 +165,12 @@ class Filter:
 
 @dataclass(frozen=True)
 class LookAtIt:
-    """Section 5, from one pass of the exported model over split test."""
+    """Section 6, from one pass of the exported model over split test."""
 
     class_names: tuple[str, ...]
     mistakes: tuple[LookedAt, ...]  # up to 24, the most confident first
     uncertain: tuple[LookedAt, ...]  # up to 24, the least certain first
+    drawn: tuple[LookedAt, ...]  # up to 30, at random: the same of the same data
     filters: tuple[Filter, ...]  # those with the largest weights first; empty: the first layer does not see pixels
     filter_scale: float  # the largest absolute weight shown
     units: int  # in the first layer, of which `filters` shows some
@@ -177,7 +196,7 @@ class Signature:
 
 @dataclass(frozen=True)
 class Serving:
-    """Section 6."""
+    """Section 7."""
 
     signatures: tuple[Signature, ...]
     parameters: int  # numbers in the model's variables
@@ -190,14 +209,10 @@ class Serving:
 
 
 @dataclass(frozen=True)
-class Lineage:
-    """Section 7."""
+class Lineage(Plan):
+    """Section 8: what was decided before the run, and what was executed."""
 
-    executions: tuple[Execution, ...]  # in the order in which they began
-    data_fingerprint: str
-    recipe: Mapping[str, Any]  # by section; empty: unknown
-    versions: Mapping[str, str]  # of packages, by name
-    code_version: str
+    executions: tuple[Execution, ...] = ()  # in the order in which they began
 
 
 @dataclass(frozen=True)
@@ -211,6 +226,7 @@ class ReportContent:
     made: datetime  # UTC: when this report was made
     verdict: Verdict
     data: Data | None = None
+    model: Model | None = None
     training: Training | None = None
     quality: Quality | None = None
     look: LookAtIt | None = None

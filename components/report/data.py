@@ -26,7 +26,7 @@ from mnist_tfx.contract.names import IMAGE, LABEL, SPLITS, TRAIN
 _SAMPLES = 25
 _SAMPLED_FROM = 500  # the first examples of split train
 _BATCH = 256
-_FEATURES = {IMAGE: tf.io.FixedLenFeature([], tf.string), LABEL: tf.io.FixedLenFeature([], tf.int64)}
+FEATURES = {IMAGE: tf.io.FixedLenFeature([], tf.string), LABEL: tf.io.FixedLenFeature([], tf.int64)}
 
 
 def collect_data(run: Run) -> Data | None:
@@ -111,7 +111,7 @@ def _intensity(files: tuple[str, ...], image_shape: tuple[int, int, int]) -> tup
 
     @tf.autograph.experimental.do_not_convert
     def count(records: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        images = decode_images(tf.io.parse_example(records, {IMAGE: _FEATURES[IMAGE]})[IMAGE], image_shape)
+        images = decode_images(tf.io.parse_example(records, {IMAGE: FEATURES[IMAGE]})[IMAGE], image_shape)
         values = tf.cast(tf.reshape(images, [-1]), tf.int32)
         return tf.math.bincount(values, minlength=256, maxlength=256, dtype=tf.int64), tf.shape(images)[0]
 
@@ -128,7 +128,7 @@ def _samples(files: Sequence[str], image_shape: tuple[int, int, int]) -> tuple[S
     """Some of the first examples, of every class in turn."""
     waiting: dict[int, list[Sample]] = {}
     records = tf.data.TFRecordDataset(files, compression_type="GZIP").take(_SAMPLED_FROM)
-    parsed = records.map(lambda record: tf.io.parse_single_example(record, _FEATURES)).ignore_errors()
+    parsed = records.map(lambda record: tf.io.parse_single_example(record, FEATURES)).ignore_errors()
     for example in parsed.as_numpy_iterator():
         label = int(example[LABEL])
         if len(waiting.setdefault(label, [])) < _SAMPLES:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,14 +13,22 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from mnist_tfx.components.report.content import Filter, LookAtIt, LookedAt
+from mnist_tfx.components.report.data import FEATURES
 from mnist_tfx.components.trainer.export import read_weights
 from mnist_tfx.components.transform.preprocessing import decode_images
 from mnist_tfx.contract.names import EXAMPLES, IMAGE, LABEL, PROBABILITIES, SERVING_DEFAULT
 
-_SHOWN = 24
+# Examples with the model's answers, in the order of their positions: fields position, draw (a random number), record
+# (serialized), label, predicted and probabilities.
+_Examples = npt.NDArray[np.void]
+# What is shown: how many at most, and by which rank, the smallest first, of equal ones the first example.
+_SHOWN: Mapping[str, tuple[int, Callable[[_Examples], npt.NDArray[Any]]]] = {
+    "mistakes": (24, lambda examples: -examples["probabilities"].max(axis=1)),
+    "uncertain": (24, lambda examples: examples["probabilities"].max(axis=1)),
+    "drawn": (30, lambda examples: examples["draw"]),
+}
 _FILTERS = 64
 _BATCH = 1000
-_FEATURES = {IMAGE: tf.io.FixedLenFeature([], tf.string), LABEL: tf.io.FixedLenFeature([], tf.int64)}
 
 
 @dataclass(frozen=True)
@@ -31,14 +39,14 @@ class ModelPass:
     confusion: npt.NDArray[np.int64]  # [actual, predicted]
 
 
-# Examples with the model's answers, in the order of their positions: fields position, record (serialized), label,
-# predicted and probabilities.
-_Examples = npt.NDArray[np.void]
-
-
 @functools.lru_cache(maxsize=1)
 def look_at(
-    model: Any, examples_files: tuple[str, ...], class_names: tuple[str, ...], image_shape: tuple[int, int, int]
+    model: Any,
+    examples_files: tuple[str, ...],
+    class_names: tuple[str, ...],
+    image_shape: tuple[int, int, int],
+    *,
+    seed: str,
 ) -> ModelPass:
     """Asks the model for every example, a batch at a time; keeps the few that are shown.
 
@@ -49,20 +57,22 @@ def look_at(
         examples_files: gzipped TFRecord files of split test, in their order.
         class_names: by class number.
         image_shape: height, width, channels.
+        seed: decides, with the number of examples, which are drawn at random.
     """
+    rng = np.random.default_rng([*seed.encode()])
     confusion = np.zeros((len(class_names), len(class_names)), np.int64)
-    mistakes = uncertain = np.empty(0, _fields(len(class_names)))
+    shown = dict.fromkeys(_SHOWN, np.empty(0, _fields(len(class_names))))
     for batch in _answered(model, examples_files, len(class_names)):
         np.add.at(confusion, (batch["label"], batch["predicted"]), 1)
-        mistakes = np.concatenate([mistakes, batch[batch["predicted"] != batch["label"]]])
-        mistakes = _first(mistakes, -mistakes["probabilities"].max(axis=1))
-        uncertain = np.concatenate([uncertain, batch])
-        uncertain = _first(uncertain, uncertain["probabilities"].max(axis=1))
+        batch["draw"] = rng.random(len(batch))
+        for kind, (most, rank) in _SHOWN.items():
+            candidates = batch[batch["predicted"] != batch["label"]] if kind == "mistakes" else batch
+            candidates = np.concatenate([shown[kind], candidates])
+            shown[kind] = candidates[np.argsort(rank(candidates), kind="stable")[:most]]
     filters, scale, units = _filters(read_weights(model), image_shape)
     look = LookAtIt(
         class_names=tuple(class_names),
-        mistakes=_shown(mistakes, image_shape),
-        uncertain=_shown(uncertain, image_shape),
+        **{kind: _decoded(examples, image_shape) for kind, examples in shown.items()},
         filters=filters,
         filter_scale=scale,
         units=units,
@@ -84,7 +94,13 @@ def disagreement(found: ModelPass, confusion: npt.NDArray[np.int64]) -> str | No
 
 
 def _fields(classes: int) -> np.dtype[np.void]:
-    scalars = [("position", np.int64), ("record", object), ("label", np.int64), ("predicted", np.int64)]
+    scalars = [
+        ("position", np.int64),
+        ("draw", np.float64),
+        ("record", object),
+        ("label", np.int64),
+        ("predicted", np.int64),
+    ]
     return np.dtype([*scalars, ("probabilities", np.float32, (classes,))])
 
 
@@ -95,22 +111,17 @@ def _answered(model: Any, files: Sequence[str], classes: int) -> Iterator[_Examp
         batch = np.empty(len(records), _fields(classes))
         batch["position"] = np.arange(position, position + len(batch))
         batch["record"] = records.numpy()
-        batch["label"] = tf.io.parse_example(records, {LABEL: _FEATURES[LABEL]})[LABEL].numpy()
+        batch["label"] = tf.io.parse_example(records, {LABEL: FEATURES[LABEL]})[LABEL].numpy()
         batch["probabilities"] = answer(**{EXAMPLES: records})[PROBABILITIES].numpy()
         batch["predicted"] = batch["probabilities"].argmax(axis=1)
         yield batch
         position += len(batch)
 
 
-def _first(examples: _Examples, rank: npt.NDArray[Any]) -> _Examples:
-    """The few with the smallest ranks, of equal ones the first."""
-    return examples[np.argsort(rank, kind="stable")[:_SHOWN]]
-
-
-def _shown(examples: _Examples, image_shape: tuple[int, int, int]) -> tuple[LookedAt, ...]:
+def _decoded(examples: _Examples, image_shape: tuple[int, int, int]) -> tuple[LookedAt, ...]:
     if not len(examples):
         return ()
-    images = decode_images(tf.io.parse_example(examples["record"], _FEATURES)[IMAGE], image_shape).numpy()
+    images = decode_images(tf.io.parse_example(examples["record"], FEATURES)[IMAGE], image_shape).numpy()
     return tuple(
         LookedAt(
             image=image,

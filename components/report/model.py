@@ -1,4 +1,4 @@
-"""Sections "training" and "serving": what is known of the model, from the Trainer to where it was pushed."""
+"""Sections "model", "training" and "serving": what is known of the model, from the Trainer to where it was pushed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tensorflow_serving.apis import prediction_log_pb2
 from tfx.utils import path_utils
 
 from mnist_tfx.components.infra_validator.report import read_report
-from mnist_tfx.components.report.content import Calibration, Epoch, Serving, Signature, Tensor, Training
+from mnist_tfx.components.report.content import Calibration, Epoch, Layer, Model, Serving, Signature, Tensor, Training
 from mnist_tfx.components.report.run import Run
 from mnist_tfx.components.trainer.export import read_weights
 
@@ -23,8 +23,7 @@ _EPOCH_FIELDS = tuple(field.name for field in dataclasses.fields(Epoch))
 
 def collect_training(model_uri: str, recipe: Mapping[str, Any]) -> Training:
     """Reads `training.json` (see `components.trainer.run_fn`) from the root of the Model artifact."""
-    with tf.io.gfile.GFile(os.path.join(model_uri, "training.json")) as file:
-        log = json.load(file)
+    log = _training_log(model_uri)
     return Training(
         epochs=tuple(Epoch(**{key: row[key] for key in _EPOCH_FIELDS if key in row}) for row in log["history"]),
         best_epoch=log["best_epoch"],
@@ -39,6 +38,20 @@ def collect_training(model_uri: str, recipe: Mapping[str, Any]) -> Training:
         teachers=tuple(teacher["val_accuracy"] for teacher in log.get("teachers", ())),
         calibration=Calibration(**log["calibration"]) if log.get("calibration") else None,
     )
+
+
+def collect_model(model_uri: str, model: Any) -> Model:
+    """The layers that the Trainer wrote down, and the weights of the loaded SavedModel."""
+    rows = _training_log(model_uri).get("layers", ())
+    return Model(
+        layers=tuple(Layer(**row | {"output_shape": tuple(row["output_shape"])}) for row in rows),
+        weights={"/".join(each.name.partition(":")[0].split("/")[-2:]): each.numpy() for each in read_weights(model)},
+    )
+
+
+def _training_log(model_uri: str) -> dict[str, Any]:
+    with tf.io.gfile.GFile(os.path.join(model_uri, "training.json")) as file:
+        return dict(json.load(file))
 
 
 def collect_serving(model: Any, model_dir: str, run: Run) -> Serving:

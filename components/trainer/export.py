@@ -126,7 +126,8 @@ def export_model(module: ServingModule, folder: str, metadata: dict[str, Any]) -
 
 def read_weights(model: Any) -> list[tf.Variable]:
     """The weights of a loaded model, from the first layer on; none if it was not exported here."""
-    return list(getattr(model, "_weights", ()))  # as `ServingModule` keeps them
+    kept = getattr(model, "_weights", ())  # as `ServingModule` keeps them, with the state of Dropout's seeds
+    return [weight for weight in kept if weight.dtype.is_floating]
 
 
 def read_metadata(folder: str) -> dict[str, Any]:

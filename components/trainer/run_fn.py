@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+from typing import Any
 
+import keras
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
@@ -30,8 +32,8 @@ def run_fn(fn_args: FnArgs) -> None:
 
     Settings that the Tuner or the range test found take the place of the recipe's, in the model's metadata too.
 
-    Writes the SavedModel to `fn_args.serving_model_dir`, what training was like to `training.json` in the Model
-    artifact's root, and TensorBoard logs to `fn_args.model_run_dir`.
+    Writes the SavedModel to `fn_args.serving_model_dir`, what training was like and the model's layers to
+    `training.json` in the Model artifact's root, and TensorBoard logs to `fn_args.model_run_dir`.
     """
     config = trainer_config(fn_args)
     found = settings_found(fn_args.hyperparameters["values"]) if fn_args.hyperparameters else {}
@@ -58,7 +60,9 @@ def run_fn(fn_args: FnArgs) -> None:
     calibration = _calibrate(module, eval_examples, normalization) if config.training.calibrate else None
     export_model(module, fn_args.serving_model_dir, config.identity() | {"temperature": module.temperature})
     with tf.io.gfile.GFile(os.path.join(os.path.dirname(fn_args.serving_model_dir), TRAINING_LOG), "w") as file:
-        json.dump(log | {"settings_found": found, "calibration": calibration}, file, indent=2)
+        json.dump(
+            log | {"settings_found": found, "layers": layer_table(model), "calibration": calibration}, file, indent=2
+        )
 
 
 def _calibrate(module: ServingModule, examples: DecodedExamples, normalization: Normalization) -> dict[str, float]:
@@ -77,3 +81,16 @@ def _calibrate(module: ServingModule, examples: DecodedExamples, normalization: 
         "error_before": expected_calibration_error(before, examples.labels),
         "error_after": expected_calibration_error(measure(), examples.labels),
     }
+
+
+def layer_table(model: keras.Model) -> list[dict[str, Any]]:
+    """The rows of `model.summary()`: `name`, `type`, `output_shape` (None is the number of images), `parameters`."""
+    return [
+        {
+            "name": layer.name,
+            "type": type(layer).__name__,
+            "output_shape": list(layer.output.shape),
+            "parameters": layer.count_params(),
+        }
+        for layer in model.layers
+    ]

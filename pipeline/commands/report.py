@@ -1,4 +1,4 @@
-"""`mnist-tfx report`: what a run did, as one HTML file."""
+"""`mnist-tfx report`: what a run did, as one HTML file or as a model card."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from mnist_tfx.contract.errors import PipelineError, UsageError
 from mnist_tfx.pipeline.home import Home
 
-SUMMARY = "Make the HTML report of a run, or of two runs beside each other."
+SUMMARY = "Make the HTML report of a run, or of several runs beside each other; or the model card of a run."
 EXAMPLE = "mnist-tfx report latest"
 
 
@@ -21,20 +21,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         help="a run id as `mnist-tfx runs` lists it, its beginning, or 'latest'",
     )
-    parser.add_argument("--compare", nargs=2, metavar="RUN", help="two runs of one dataset")
-    parser.add_argument("-o", "--output", metavar="FILE", type=Path, help="write it there (default: HOME/reports/...)")
+    parser.add_argument("--compare", nargs="+", metavar="RUN", help="two or more runs of one dataset")
+    parser.add_argument("--card", action="store_true", help="print the model card of the run, in Markdown, instead")
+    parser.add_argument(
+        "-o", "--output", metavar="FILE", type=Path, help="write it there (default: HOME/reports/...; a card: stdout)"
+    )
     parser.add_argument("--home", metavar="DIR", help="where all state lives (default: MNIST_TFX_HOME, else var/)")
     parser.add_argument("--json", action="store_true", help="print the answer as JSON")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Prints the path of the file, or a JSON object, to standard output."""
+    """Prints the path of the file, a JSON object, or the card, to standard output."""
     from mnist_tfx.pipeline.log_capture import output_to
     from mnist_tfx.pipeline.running.loading import collector_paused
-    from mnist_tfx.pipeline.runs.store import load_run
+    from mnist_tfx.pipeline.runs.store import LATEST, load_run
 
-    if (args.run_id is None) == (args.compare is None):
-        raise UsageError("name one run, or two with --compare. `mnist-tfx runs` lists them.")
+    if args.card and args.compare is None:
+        args.run_id = args.run_id or LATEST
+    if (args.run_id is None) == (args.compare is None) or len(args.compare or "of one") < 2:
+        raise UsageError("name one run, or two with --compare, or more. `mnist-tfx runs` lists them.")
+    if args.card and (args.compare or args.json):
+        raise UsageError("--card is the card of one run, in Markdown: leave out --compare and --json.")
     home = Home.resolve(args.home)
     output = args.output.resolve() if args.output else None
     if output is not None and output.is_dir():
@@ -45,10 +52,13 @@ def run(args: argparse.Namespace) -> int:
     try:
         with output_to(log):
             with collector_paused():
-                from mnist_tfx.pipeline.runs.report import write_comparison, write_report
+                from mnist_tfx.pipeline.runs.report import write_card, write_comparison, write_report
 
-            if args.compare:
-                told = write_comparison(home, runs[0], runs[1], output)
+            if args.card:
+                card = write_card(runs[0], output)
+                told = {"report": output or card.rstrip("\n")}
+            elif args.compare:
+                told = write_comparison(home, runs, output)
             else:
                 told = write_report(home, runs[0], output)
     except OSError as error:

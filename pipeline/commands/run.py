@@ -27,20 +27,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="push the model if it is good enough and not worse than the live one, also where the recipe is a study; "
         "or push nothing (default: as the recipe says)",
     )
+    parser.add_argument(
+        "--seeds",
+        metavar="N",
+        type=int,
+        help="run it N times, with training.seed 0 to N-1, and compare; each is judged, and pushed, like any run",
+    )
     parser.add_argument("--no-cache", action="store_true", help="run every component, even where its answer is known")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Runs each dataset in turn; a rejected one does not keep the others from running."""
+    """Runs each dataset, with each seed, in turn; a rejected run does not keep the others from running."""
     from mnist_tfx.components.datasets.sources import require_sources
     from mnist_tfx.pipeline.projects import MAIN_DATASETS, shipped
     from mnist_tfx.pipeline.recipes import load_recipe
     from mnist_tfx.pipeline.run_recipe import run_whole
+    from mnist_tfx.pipeline.runs.seeds import compare_seeds, each_seed
     from mnist_tfx.pipeline.runs.views import tell_runs
 
+    seeds = each_seed(args.seeds, args.set)
     projects = [shipped(dataset) for dataset in MAIN_DATASETS] if args.dataset == "all" else [project_of(args)]
-    recipes = [load_recipe(project, args.recipe, [*_PUSH.get(args.push, ()), *args.set]) for project in projects]
+    settings = [*_PUSH.get(args.push, ()), *args.set]
+    recipes = [load_recipe(project, args.recipe, [*settings, *seed]) for project in projects for seed in seeds]
     home = Home.resolve(args.home)
     home.prepare()
     require_sources(
@@ -48,4 +57,4 @@ def run(args: argparse.Namespace) -> int:
     )
     with home.lock():
         runs = run_whole(recipes, home, enable_cache=not args.no_cache)
-    return tell_runs(runs, as_json=args.json)
+    return tell_runs(runs, as_json=args.json, seeds=compare_seeds(home, runs) if args.seeds else ())

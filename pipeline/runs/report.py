@@ -1,11 +1,13 @@
-"""Reports of local runs: the page of one, that of two beside each other, and the index of all."""
+"""Reports of local runs: page and model card of one, the page of several beside each other, and the index of all."""
 
 from __future__ import annotations
 
 import json
 import logging
 import os
+from collections.abc import Sequence
 from dataclasses import asdict
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ from mnist_tfx.pipeline.home import Home
 from mnist_tfx.pipeline.runs.store import list_runs
 
 _LOGGER = logging.getLogger(__name__)
-INDEX = "index.html"
+INDEX, CARD = "index.html", "MODEL_CARD.md"
 
 
 def leave_report(home: Home, run: Run) -> Path | None:
@@ -30,8 +32,17 @@ def leave_report(home: Home, run: Run) -> Path | None:
         return None
 
 
+def leave_comparison(home: Home, runs: Sequence[Run]) -> str | None:
+    """`write_comparison` likewise."""
+    try:
+        return str(write_comparison(home, runs)["report"])
+    except Exception:
+        _LOGGER.exception("no comparison of %s", ", ".join(run.run_id for run in runs))
+        return None
+
+
 def write_report(home: Home, run: Run, output: Path | None = None) -> dict[str, Any]:
-    """Makes the report of a run anew, at its place or at `output`, and the index of all runs.
+    """Makes the report of a run anew, at `output`, or at its place with its card and the index of all runs.
 
     Args:
         home: where the run was made.
@@ -52,12 +63,26 @@ def write_report(home: Home, run: Run, output: Path | None = None) -> dict[str, 
     if output is None:
         # The index is made from these: reading every run's evaluation again would take longer with every run.
         _summary_file(path).write_text(json.dumps(told, indent=2))
+        if content:
+            _put(home.runs(run.dataset) / run.run_id / CARD, _card(content))
         write_index(home)
     return told
 
 
-def write_comparison(home: Home, first: Run, second: Run, output: Path | None = None) -> dict[str, Any]:
-    """Makes a page of two runs beside each other.
+def write_card(run: Run, output: Path | None) -> str:
+    """The model card of a run, in Markdown; it is also written to `output`, where one is named.
+
+    Raises:
+        PipelineError: the file cannot be written.
+    """
+    card = _card(collect(run))
+    if output:
+        _put(output, card)
+    return card
+
+
+def write_comparison(home: Home, runs: Sequence[Run], output: Path | None = None) -> dict[str, Any]:
+    """Makes a page of two or more runs beside each other.
 
     Returns:
         `runs`, `dataset` and `report`, the path.
@@ -68,15 +93,17 @@ def write_comparison(home: Home, first: Run, second: Run, output: Path | None = 
     """
     from mnist_tfx.components.report.page.render import render_comparison
 
-    if first.dataset != second.dataset:
+    first = runs[0]
+    if second := next((run for run in runs if run.dataset != first.dataset), None):
         raise UsageError(
             f"{first.run_id} is a run of {first.dataset} and {second.run_id} one of {second.dataset}: "
             "only runs of one dataset can be compared."
         )
-    name = f"{first.run_id}-and-{second.run_id}.html"
-    path = output or home.reports / first.dataset / "comparisons" / name
-    _put(path, render_comparison(collect(first), collect(second)))
-    return {"runs": [first.run_id, second.run_id], "dataset": first.dataset, "report": str(path)}
+    names = [run.run_id for run in runs]
+    others = names[1] if len(runs) == 2 else f"{len(runs) - 1}-more-{sha256(' '.join(names).encode()).hexdigest()[:8]}"
+    path = output or home.reports / first.dataset / "comparisons" / f"{first.run_id}-and-{others}.html"
+    _put(path, render_comparison(*map(collect, runs)))
+    return {"runs": names, "dataset": first.dataset, "report": str(path)}
 
 
 def write_index(home: Home) -> Path:
@@ -114,6 +141,12 @@ def _put(path: Path, text: str) -> None:
         raise PipelineError(
             f"cannot write {path}: {error.strerror}. Name another file with -o FILE, or free space."
         ) from error
+
+
+def _card(content: ReportContent) -> str:
+    from mnist_tfx.components.report.page.render import render_card
+
+    return render_card(content)
 
 
 def _told(run: Run, content: ReportContent | None) -> dict[str, Any]:

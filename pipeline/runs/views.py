@@ -29,12 +29,15 @@ _MAX_PARAMETER = 100  # characters shown of one parameter; the JSON has all
 _STYLES = {"COMPLETE": "green", "CACHED": "cyan", "FAILED": "bold red", "CANCELED": "yellow", "RUNNING": "bold"}
 
 
-def tell_runs(runs: Sequence[Run], *, as_json: bool) -> int:
+def tell_runs(runs: Sequence[Run], *, as_json: bool, seeds: Sequence[Mapping[str, Any]] = ()) -> int:
     """Prints how runs ended, as a table or JSON on stdout, and what went wrong on stderr; returns the exit code."""
     if as_json:
-        print(json.dumps([closing_json(run) for run in runs], indent=2))
+        told = [closing_json(run) for run in runs]
+        print(json.dumps({"runs": told, "seeds": seeds} if seeds else told, indent=2))
     else:
         stdout_console(_CLOSING_WIDTH).print(closing_table(runs))
+        for study in seeds:
+            print(_seeds_words(study))
     errors = [error for run in runs if (error := _error(run))]
     for error in errors:
         print(f"error: {error}", file=sys.stderr)
@@ -45,6 +48,9 @@ def tell_runs(runs: Sequence[Run], *, as_json: bool) -> int:
     for run in runs:
         if run.report:
             print(f"report of {run.dataset}: {run.report}", file=sys.stderr)
+    for study in seeds:
+        if study["report"]:
+            print(f"comparison of {study['dataset']}: {study['report']}", file=sys.stderr)
     codes = {code for run in runs if (code := run.verdict().exit_code)}
     return codes.pop() if len(codes) == 1 else int(bool(codes))
 
@@ -162,6 +168,11 @@ def run_page_json(run: Run) -> dict[str, Any]:
 def stdout_console(piped_width: int = _PIPED_WIDTH) -> Console:
     """A console on standard output. A file has no width: rich would fold tables to 80 columns there."""
     return Console(width=None if sys.stdout.isatty() else piped_width)
+
+
+def _seeds_words(study: Mapping[str, Any]) -> str:
+    mean, deviation = ("unknown" if study[key] is None else f"{study[key]:.4f}" for key in ("mean", "deviation"))
+    return f"{study['dataset']}: accuracy {mean} ± {deviation} over {len(study['accuracies'])} seeds"
 
 
 def _error(run: Run) -> str | None:

@@ -9,7 +9,7 @@ import pytest
 
 from mnist_tfx.components.report.page.render import render_comparison, render_index, render_report
 from tests.fixtures.pages import parse
-from tests.fixtures.report_content import sample_content, sample_index
+from tests.fixtures.report_content import content_of_classes, sample_content, sample_index
 from tests.fixtures.report_variants import data_rejected_content, empty_content, hostile_content, not_blessed_content
 from tests.fixtures.tiny_run import TinyRun
 from tests.fixtures.watched_page import Pages, WatchedPage
@@ -20,7 +20,9 @@ MAKERS: dict[str, Callable[[], str]] = {
     "data-rejected": lambda: render_report(data_rejected_content()),
     "empty": lambda: render_report(empty_content()),
     "hostile": lambda: render_report(hostile_content()),
+    "very-many-classes": lambda: render_report(content_of_classes(1000)),
     "comparison": lambda: render_comparison(sample_content(0), sample_content(1)),
+    "comparison-of-seven": lambda: render_comparison(*map(sample_content, range(7))),
     "index": lambda: render_index(sample_index()),
 }
 LOOKS = [("light", False), ("dark", True)]  # each scheme and each width once
@@ -44,7 +46,7 @@ def check(pages: Pages, file: Path) -> WatchedPage:
 
 def test_the_report_of_a_real_run(pages: Pages, tiny_run: TinyRun) -> None:
     page = check(pages, tiny_run.home.report("kmnist", tiny_run.run_id)).page
-    for key in ("verdict", "data", "training", "quality", "look", "serving", "lineage"):
+    for key in ("verdict", "data", "model", "training", "quality", "look", "serving", "lineage"):
         assert page.locator(f"section#{key}").is_visible(), key
     charts = page.locator("figure svg[role=img]")
     assert charts.count() >= 10

@@ -5,21 +5,24 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
+from itertools import cycle
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, MaxNLocator
 
 from mnist_tfx.components.report.content import Epoch, SplitData, Training
 from mnist_tfx.components.report.page.drawing import PERCENT, Chart, Colour, Table, chart
-from mnist_tfx.components.report.page.words import count, general, number, percent, seconds
+from mnist_tfx.components.report.page.words import count, general, number, percent, seconds, shape
 
 _BIN = 5  # pixel values per bar: 1..255 makes 51 bars
+_WEIGHT_BINS = 31
 _DOTS = 30  # points of a line beyond which it is drawn without dots
-LINES = (
-    (Colour.SERIES_1, "-"),
-    (Colour.SERIES_2, (0, (3, 1.5))),
-)  # colour and dashes of the first line of a chart, and the second
+_DASHES = ("-", (0, (3, 1.5)), (0, (1, 1)), (0, (5, 1, 1, 1)))
+# Colour and dashes of a chart's lines, from the first on: two that have one colour differ in their dashes.
+LINES = tuple(((Colour.SERIES_1, Colour.SERIES_2, Colour.SERIES_3)[i % 3], _DASHES[i % 4]) for i in range(12))
 DASHED = (0, (3, 3))
 
 
@@ -33,31 +36,50 @@ def intensity_charts(splits: Sequence[SplitData]) -> tuple[Chart, ...]:
     highest = max((float(values.max()) for values in bins.values()), default=0.0) or 1.0
     firsts = range(1, 256, _BIN)
 
-    def histogram(index: int, split: SplitData) -> Chart:
+    def of_split(index: int, split: SplitData) -> Chart:
         share, values = counted[split.name], bins[split.name]
 
-        def plot(axes: Axes) -> None:
-            axes.stairs(values, [*firsts, 256], fill=True, color=Colour.BAR, gid="bars")
-            axes.set(
-                xlabel="pixel value (0 is left out)", ylabel="share of pixels", xlim=(1, 256), ylim=(0, 1.05 * highest)
-            )
+        def finish(axes: Axes) -> None:
+            axes.set_ylim(0, 1.05 * highest)
             axes.xaxis.set_major_locator(FixedLocator([1, 64, 128, 192, 255]))
             axes.yaxis.set_major_formatter(PERCENT)
 
         told = f"{percent(float(share[0]), 1)} of the pixels are 0; the mean value is {share @ np.arange(256):.1f}."
         rows = ((f"{first} to {first + _BIN - 1}", percent(float(v))) for first, v in zip(firsts, values, strict=True))
-        return chart(
+        return _histogram(
             f"intensity-{index}",
             f"Pixels of split {split.name}",
-            plot,
+            (values, [*firsts, 256]),
+            ("pixel value (0 is left out)", "share of pixels"),
             Table(("pixel values", "share of pixels"), (("0", percent(float(share[0]))), *rows)),
             description=f"Histogram of pixel values of split {split.name}, in bars of {_BIN} values. {told} The "
             f"fullest bar begins at value {firsts[int(values.argmax())]}, with {percent(float(values.max()), 1)}.",
             note=f"{told} Counted over {count(split.intensity_images)} images.",
-            height=190,
+            finish=finish,
         )
 
-    return tuple(histogram(index, split) for index, split in enumerate(splits) if split.name in counted)
+    return tuple(of_split(index, split) for index, split in enumerate(splits) if split.name in counted)
+
+
+def weight_charts(weights: Mapping[str, npt.NDArray[np.floating[Any]]]) -> tuple[Chart, ...]:
+    """One histogram per weight of every layer."""
+
+    def of_weight(index: int, name: str, values: npt.NDArray[np.floating[Any]]) -> Chart:
+        finite = values[np.isfinite(values)]
+        counts, edges = np.histogram(finite, _WEIGHT_BINS)
+        low, high, mean, deviation = (general(float(of(finite))) for of in (np.min, np.max, np.mean, np.std))
+        rows = zip(edges, edges[1:], counts, strict=False)
+        return _histogram(
+            f"weight-{index}",
+            name,
+            (counts, edges),
+            ("weight", "weights"),
+            Table(("from", "to", "weights"), tuple((general(a), general(b), count(n)) for a, b, n in rows)),
+            note=f"{shape(values.shape)}, from {low} to {high}; mean {mean}, standard deviation {deviation}.",
+            height=150,
+        )
+
+    return tuple(of_weight(index, *item) for index, item in enumerate(weights.items()) if np.isfinite(item[1]).any())
 
 
 def training_charts(training: Training) -> tuple[Chart, ...]:
@@ -91,7 +113,7 @@ def curve_chart(
     curves = {name: [*values, *[None] * (len(xs) - len(values))] for name, values in curves.items()}
 
     def plot(axes: Axes) -> None:
-        for (name, values), (colour, dashes) in zip(curves.items(), LINES, strict=False):
+        for (name, values), (colour, dashes) in zip(curves.items(), cycle(LINES), strict=False):
             # A training that diverged has losses that are not numbers: the line has a gap there.
             ys = [value if value is not None and math.isfinite(value) else math.nan for value in values]
             dots = "o" if len(xs) <= _DOTS else ""
@@ -123,21 +145,16 @@ def latency_chart(latencies_ms: Sequence[float]) -> Chart:
     """How long each request of one image took, in the order in which they were made."""
     requests = range(1, len(latencies_ms) + 1)
 
-    def plot(axes: Axes) -> None:
-        axes.stairs(latencies_ms, np.arange(len(latencies_ms) + 1) + 0.5, fill=True, color=Colour.BAR, gid="bars")
-        axes.set(xlabel="request", ylabel="milliseconds", xlim=(0.5, len(requests) + 0.5))
-        axes.xaxis.set_major_locator(FixedLocator(whole_ticks(len(requests))))
-
     fastest, median, slowest = min(latencies_ms), statistics.median(latencies_ms), max(latencies_ms)
     told = f"Fastest {fastest:.2f} ms, median {median:.2f} ms, slowest {slowest:.2f} ms."
-    return chart(
+    return _histogram(
         "latency",
         f"Latency of {len(requests)} requests of one image",
-        plot,
+        (latencies_ms, np.arange(len(requests) + 1) + 0.5),
+        ("request", "milliseconds"),
         Table(("request", "milliseconds"), tuple((str(i), f"{v:.3f}") for i, v in enumerate(latencies_ms, start=1))),
-        description=f"Milliseconds of each of {len(requests)} requests, in their order. {told}",
         note=told,
-        height=190,
+        finish=lambda axes: axes.xaxis.set_major_locator(FixedLocator(whole_ticks(len(requests)))),
     )
 
 
@@ -148,6 +165,29 @@ def whole_ticks(last: int) -> list[int]:
     inner = [int(tick) for tick in MaxNLocator(7, steps=[1, 2, 5, 10], integer=True).tick_values(1, last)]
     near = (inner[1] - inner[0]) / 2
     return [1, *(tick for tick in inner if 1 + near <= tick <= last - near), last]
+
+
+def _histogram(
+    key: str,
+    title: str,
+    bars: tuple[Sequence[float] | npt.NDArray[Any], Sequence[float] | npt.NDArray[Any]],
+    labels: tuple[str, str],
+    table: Table,
+    *,
+    note: str,
+    description: str = "",
+    height: int = 190,
+    finish: Callable[[Axes], object] = lambda _: None,
+) -> Chart:
+    """Bars beside each other: `bars` are their heights, and their edges, one more; `finish` sets the axes."""
+
+    def plot(axes: Axes) -> None:
+        heights, edges = bars
+        axes.stairs(heights, edges, fill=True, color=Colour.BAR, gid="bars")
+        axes.set(xlabel=labels[0], ylabel=labels[1], xlim=(edges[0], edges[-1]))
+        finish(axes)
+
+    return chart(key, title, plot, table, description=description, note=note, height=height)
 
 
 def _time_chart(epochs: Sequence[Epoch]) -> Chart:

@@ -1,9 +1,11 @@
-"""What two runs have in common and where they differ, for the page that shows them beside each other."""
+"""What runs have in common and where they differ, for the page that shows them beside each other."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from string import ascii_uppercase
 
 import numpy as np
 import numpy.typing as npt
@@ -11,73 +13,84 @@ import numpy.typing as npt
 from mnist_tfx.components.evaluator.quality import ClassQuality, Quality
 from mnist_tfx.components.report.content import ReportContent
 from mnist_tfx.components.report.page.charts import curve_chart
-from mnist_tfx.components.report.page.drawing import Chart
+from mnist_tfx.components.report.page.drawing import Chart, Table
 from mnist_tfx.components.report.page.quality_charts import change_chart
-from mnist_tfx.components.report.page.views import MEASURES, MeasureRow, change_style
-from mnist_tfx.components.report.page.words import UNKNOWN, count, flat, number, percent, points, seconds
+from mnist_tfx.components.report.page.views import MEASURES, Measure, MeasureRow
+from mnist_tfx.components.report.page.words import UNKNOWN, change, count, flat, number, percent, points, seconds
 from mnist_tfx.components.report.run import Execution
 
 _CONFUSIONS = 8
-Difference = tuple[str, str, str]  # name, in A, in B
+_WORST = Measure[ReportContent]("worst class", lambda run: run.verdict.worst_class_accuracy, percent, points, True)
+_tenths, _tenths_more, _more = partial(number, digits=1), partial(change, digits=1), partial(change, digits=0)
+_AMOUNTS: tuple[Measure[ReportContent], ...] = (
+    Measure("seconds of training", lambda run: run.training.seconds if run.training else None, _tenths, _tenths_more),
+    Measure("epochs", lambda run: len(run.training.epochs) if run.training else None, count, _more),
+    Measure("parameters", lambda run: run.serving.parameters if run.serving else None, count, _more),
+)
 
 
-def headline(a: ReportContent, b: ReportContent) -> str:
-    """One sentence on how B compares with A."""
-    before, after = a.verdict.accuracy, b.verdict.accuracy
-    if before is None or after is None:
+def run_names(runs: Sequence[ReportContent]) -> tuple[str, ...]:
+    """What the page calls them: A to Z, then AA to ZZ."""
+    return tuple(ascii_uppercase[i % 26] * (i // 26 + 1) for i in range(len(runs)))
+
+
+def headline(runs: Sequence[ReportContent]) -> str:
+    """One sentence on how the runs compare."""
+    measured = [run.verdict.accuracy for run in runs]
+    known = [accuracy for accuracy in measured if accuracy is not None]
+    if len(known) < len(runs):
         return "The runs cannot be compared by accuracy: one of them was not evaluated"
-    if round(after - before, 4) == 0:
-        return f"Both have the same accuracy, {percent(after)}"
-    better = "better" if after > before else "worse"
-    change = points(abs(after - before)).lstrip("+")
-    return f"B is {better} by {change} points: {percent(after)} against {percent(before)}"
+    if round(max(known) - min(known), 4) == 0:
+        return f"{_all(runs)} have the same accuracy, {percent(known[0])}"
+    if len(runs) > 2:
+        best = run_names(runs)[known.index(max(known))]
+        spread = f"{percent(float(np.mean(known)))} ± {points(float(np.std(known, ddof=1))).lstrip('+')} points"
+        return f"{len(runs)} runs, accuracy {spread}; the best is {best}, {percent(max(known))}"
+    before, after = known
+    better, difference = "better" if after > before else "worse", points(abs(after - before)).lstrip("+")
+    return f"B is {better} by {difference} points: {percent(after)} against {percent(before)}"
 
 
-def warnings(a: ReportContent, b: ReportContent) -> tuple[str, ...]:
+def warnings(runs: Sequence[ReportContent]) -> tuple[str, ...]:
     """What forbids to compare the runs at face value."""
-    found = []
-    if a.dataset != b.dataset:
-        found.append(f"The runs are of different datasets: {a.dataset} and {b.dataset}.")
-    elif a.lineage and b.lineage and a.lineage.data_fingerprint != b.lineage.data_fingerprint:
-        found.append("The runs were made of different data, so a difference in accuracy may come from them.")
-    return tuple(found)
+    datasets = sorted({run.dataset for run in runs})
+    if len(datasets) > 1:
+        return (f"The runs are of different datasets: {' and '.join(datasets)}.",)
+    if len({run.lineage.data_fingerprint for run in runs if run.lineage}) > 1:
+        return ("The runs were made of different data, so a difference in accuracy may come from them.",)
+    return ()
 
 
-def measure_changes(a: ReportContent, b: ReportContent) -> tuple[MeasureRow, ...]:
-    """Quality, then time and size; a measure that neither run has is left out."""
-    overall = [run.quality.overall if run.quality else None for run in (a, b)]
-    measures = (measure.row(*overall) for measure in MEASURES)
-    (worst_a, share_a), (worst_b, share_b) = _worst(a), _worst(b)
-    change = None if share_a is None or share_b is None else share_b - share_a
-    worst = MeasureRow("worst class", worst_a, worst_b, points(change), change_style(change, more_is_better=True))
-    amounts: tuple[tuple[str, Callable[[ReportContent], float | None], Callable[[Any], str]], ...] = (
-        ("time of training", lambda run: run.training.seconds if run.training else None, seconds),
-        ("epochs", lambda run: len(run.training.epochs) if run.training else None, _count),
-        ("parameters", lambda run: run.serving.parameters if run.serving else None, _count),
+def measure_rows(runs: Sequence[ReportContent]) -> tuple[MeasureRow, ...]:
+    """Quality, then time and size; a measure that no run has is left out."""
+    overall = [run.quality.overall if run.quality else None for run in runs]
+    worst = _WORST.row(*runs)
+    named = tuple(
+        f"{run.verdict.worst_class or ''} {value}".lstrip() for run, value in zip(runs, worst.values, strict=True)
     )
-    return (
-        *(row for row in measures if (row.before, row.after) != (UNKNOWN, UNKNOWN)),
-        worst,
-        *(MeasureRow(name, words(of(a)), words(of(b)), _ratio(of(a), of(b)), "") for name, of, words in amounts),
-    )
+    rows = (*(measure.row(*overall) for measure in MEASURES), worst, *(measure.row(*runs) for measure in _AMOUNTS))
+    return tuple(replace(row, values=named) if row is worst else row for row in rows if set(row.values) != {UNKNOWN})
 
 
-def input_changes(a: ReportContent, b: ReportContent) -> tuple[tuple[str, str, tuple[Difference, ...]], ...]:
-    """What went into the runs, where it differs: a heading, what it is, and each difference."""
+def input_differences(runs: Sequence[ReportContent]) -> tuple[tuple[str, str, Table], ...]:
+    """What went into the runs, where it differs: a heading, words for it, and each difference."""
     kinds: tuple[tuple[str, str, Callable[[ReportContent], Mapping[str, str]]], ...] = (
         ("Recipe", "settings", lambda run: dict(flat(run.lineage.recipe)) if run.lineage else {}),
         ("Data", "data", _data),
         ("Code and versions", "code and versions", _versions),
     )
-    return tuple((heading, what, _differences(of(a), of(b))) for heading, what, of in kinds)
+    return tuple(
+        (heading, f"{_all(runs)} runs have the same {what}.", _differences(runs, [of(run) for run in runs]))
+        for heading, what, of in kinds
+    )
 
 
-def time_changes(a: ReportContent, b: ReportContent) -> tuple[Difference, ...]:
-    """How long every component took in both runs, in the order of the longer one."""
-    of_a, of_b = ({e.component: e for e in run.lineage.executions} if run.lineage else {} for run in (a, b))
-    order = of_a if len(of_a) >= len(of_b) else of_b
-    names = [*order, *(name for name in {**of_a, **of_b} if name not in order)]
-    return tuple((name, _time(of_a.get(name)), _time(of_b.get(name))) for name in names)
+def times_table(runs: Sequence[ReportContent]) -> Table:
+    """How long every component took in each run, in the order of the longest one."""
+    found = [{e.component: e for e in run.lineage.executions} if run.lineage else {} for run in runs]
+    names = dict.fromkeys(name for of_run in sorted(found, key=len, reverse=True) for name in of_run)
+    rows = tuple((name, *(_time(of_run.get(name)) for of_run in found)) for name in names)
+    return Table(("component", *run_names(runs)), rows)
 
 
 def class_chart(a: ReportContent, b: ReportContent) -> Chart | None:
@@ -100,17 +113,18 @@ def confusion_changes(a: ReportContent, b: ReportContent) -> list[tuple[str, str
     return sorted(changes, key=lambda change: -abs(change[3] - change[2]))[:_CONFUSIONS]
 
 
-def history_charts(a: ReportContent, b: ReportContent) -> tuple[Chart, ...]:
-    """Loss and accuracy on split eval, of both runs; none where one of them did not train."""
-    if a.training is None or b.training is None or not a.training.epochs or not b.training.epochs:
+def history_charts(runs: Sequence[ReportContent]) -> tuple[Chart, ...]:
+    """Loss and accuracy on split eval, of every run that trained."""
+    named = zip(run_names(runs), runs, strict=True)
+    epochs = {name: run.training.epochs for name, run in named if run.training and run.training.epochs}
+    if not epochs:
         return ()
-    of_a, of_b = a.training.epochs, b.training.epochs
-    longer = of_a if len(of_a) >= len(of_b) else of_b
-    losses = {"A": [e.val_loss for e in of_a], "B": [e.val_loss for e in of_b]}
-    accuracies = {"A": [e.val_accuracy for e in of_a], "B": [e.val_accuracy for e in of_b]}
+    longest = max(epochs.values(), key=len)
+    losses = {name: [e.val_loss for e in of_run] for name, of_run in epochs.items()}
+    accuracies = {name: [e.val_accuracy for e in of_run] for name, of_run in epochs.items()}
     return (
-        curve_chart("loss", "Loss on split eval", longer, losses, number),
-        curve_chart("accuracy", "Accuracy on split eval", longer, accuracies, percent),
+        curve_chart("loss", "Loss on split eval", longest, losses, number),
+        curve_chart("accuracy", "Accuracy on split eval", longest, accuracies, percent),
     )
 
 
@@ -126,9 +140,14 @@ def _shares(quality: Quality) -> npt.NDArray[np.float64]:
     return quality.confusion / np.maximum(quality.confusion.sum(axis=1, keepdims=True), 1)
 
 
-def _differences(a: Mapping[str, str], b: Mapping[str, str]) -> tuple[Difference, ...]:
-    names: Iterable[str] = {**a, **b}
-    return tuple((name, a.get(name, UNKNOWN), b.get(name, UNKNOWN)) for name in names if a.get(name) != b.get(name))
+def _differences(runs: Sequence[ReportContent], found: Sequence[Mapping[str, str]]) -> Table:
+    names = dict.fromkeys(name for of_run in found for name in of_run)
+    rows = ((name, *(of_run.get(name, UNKNOWN) for of_run in found)) for name in names)
+    return Table(("name", *run_names(runs)), tuple(row for row in rows if len(set(row[1:])) > 1))
+
+
+def _all(runs: Sequence[ReportContent]) -> str:
+    return "Both" if len(runs) == 2 else "All"
 
 
 def _data(run: ReportContent) -> dict[str, str]:
@@ -140,23 +159,6 @@ def _data(run: ReportContent) -> dict[str, str]:
 
 def _versions(run: ReportContent) -> dict[str, str]:
     return {"code": run.lineage.code_version, **run.lineage.versions} if run.lineage else {}
-
-
-def _worst(run: ReportContent) -> tuple[str, float | None]:
-    verdict = run.verdict
-    if verdict.worst_class is None:
-        return UNKNOWN, None
-    return f"{verdict.worst_class} {percent(verdict.worst_class_accuracy)}", verdict.worst_class_accuracy
-
-
-def _ratio(before: float | None, after: float | None) -> str:
-    if before == after and before is not None:
-        return "the same"
-    return f"{after / before:.2f} times" if before and after is not None else UNKNOWN
-
-
-def _count(value: Any) -> str:
-    return UNKNOWN if value is None else count(value)
 
 
 def _time(execution: Execution | None) -> str:

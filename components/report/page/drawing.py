@@ -52,6 +52,7 @@ WIDTH = 340  # units of a drawing: CSS pixels on a phone, at most a quarter larg
 PERCENT = FuncFormatter(lambda share, _: bound(share))  # for the ticks of an axis
 COUNT = FuncFormatter(lambda number, _: count(number))
 _TOP, _RIGHT, _BOTTOM = 28, 12, 40  # margins around the plot
+_NAMES, _NAMES_HEIGHT = 5, 16  # in a row of the legend, and how high each further row is
 _SETTINGS: dict[str, Any] = {
     "svg.fonttype": "none",
     "text.parse_math": False,  # a dollar in the name of a class is a dollar
@@ -132,7 +133,7 @@ def chart(
     plot: Callable[[Axes], None],
     table: Table,
     *,
-    description: str,
+    description: str = "",
     note: str = "",
     height: int = 224,
     left: int = 58,
@@ -145,7 +146,7 @@ def chart(
         plot: draws into the axes. What it labels is named in the legend, where there are two or more; the gid of an
             artist becomes the class of its group in the SVG.
         table: the same in numbers.
-        description: in words, with numbers, what a reader would see.
+        description: in words, with numbers, what a reader would see; by default title and note say that.
         note: what is said under the title.
         height: of the drawing, in its own units.
         left: how far to the right its plot begins.
@@ -163,12 +164,19 @@ def chart(
         axes = figure.add_axes((left / WIDTH, _BOTTOM / height, across, up))
         plot(axes)
         _, names = axes.get_legend_handles_labels()
+        if len(names) > _NAMES:  # room for the further rows
+            plotted = height - _TOP - _BOTTOM
+            height += (len(names) - 1) // _NAMES * _NAMES_HEIGHT
+            figure.set_size_inches(WIDTH / 72, height / 72)
+            axes.set_position((left / WIDTH, _BOTTOM / height, across, plotted / height))
         if len(names) > 1:
-            axes.legend(loc="upper left", bbox_to_anchor=(0, 1), bbox_transform=figure.transFigure, ncols=len(names))
+            columns = min(len(names), _NAMES)
+            axes.legend(loc="upper left", bbox_to_anchor=(0, 1), bbox_transform=figure.transFigure, ncols=columns)
         FigureCanvasSVG(figure).print_svg(file, metadata={"Date": None})
     root = ElementTree.fromstring(file.getvalue())
     _belong_to_the_page(root)
-    root.attrib = {"class": "chart", "viewBox": f"0 0 {WIDTH} {height}", "role": "img", "aria-label": description}
+    words = description or f"{title}. {note}"
+    root.attrib = {"class": "chart", "viewBox": f"0 0 {WIDTH} {height}", "role": "img", "aria-label": words}
     svg = Markup(ElementTree.tostring(root, encoding="unicode"))  # which has escaped it
     return Chart(key, title, note, svg, table)
 

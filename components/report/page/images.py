@@ -41,6 +41,15 @@ def weights_scale_uri() -> str:
     return data_uri(_diverging(np.arange(1, 256, 2).astype(np.uint8)[None, :]))
 
 
+def matrix_uri(confusion: npt.NDArray[np.int64]) -> str:
+    """A confusion matrix, a pixel per pair: blue where right, vermilion where wrong, by the share of the true class."""
+    shares = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
+    right = np.eye(len(shares), dtype=bool)
+    wrong = np.sqrt(shares / max(shares[~right].max(), 1e-9))  # single mistakes are seen, too
+    signed = np.where(right, shares, -wrong)
+    return data_uri(_diverging((_MIDDLE + (_MIDDLE - 1) * signed).round().astype(np.uint8)))
+
+
 def _diverging(values: npt.NDArray[np.uint8]) -> Image:
     signed = np.clip((values.astype(float) - _MIDDLE) / (_MIDDLE - 1), -1, 1)[:, :, None]
     ends = np.where(signed < 0, _NEGATIVE, _POSITIVE)

@@ -14,56 +14,62 @@ from matplotlib.ticker import FixedLocator, MaxNLocator
 from mnist_tfx.components.evaluator.quality import ClassQuality, ConfidenceBin, Quality
 from mnist_tfx.components.report.page.charts import DASHED, LINES
 from mnist_tfx.components.report.page.drawing import COUNT, PERCENT, Chart, Colour, Table, chart
-from mnist_tfx.components.report.page.words import bound, count, percent, points, shorten
+from mnist_tfx.components.report.page.words import MANY_CLASSES, bound, count, percent, points, shorten
 
-_ROW, _AROUND, _NAMES = (
-    24,
-    68,
-    100,
-)  # height of a class's row, and of all else; where the plot begins, right of the names
+# Height of a class's row, and of all else; where the plot begins, right of the names.
+_ROW, _AROUND, _NAMES = 24, 68, 100
 _NAME_CHARACTERS = 13
+_DRAWN = 20  # classes of a chart, where there are more than a page has room for
 # Precision, recall, F1: each has a shape of its own, not only a colour.
 _SCORES = (("precision", "D", Colour.SERIES_1), ("recall", "o", Colour.SERIES_2), ("F1", "^", Colour.SERIES_3))
 
 
 def scores_chart(quality: Quality) -> Chart:
-    """Precision, recall and F1 of every class, and the bound that recall must keep."""
+    """Precision, recall and F1 by class, and the bound that recall must keep; of many classes the worst are drawn."""
     classes, limit = quality.classes, quality.min_class_accuracy
+    few = len(classes) <= MANY_CLASSES
+    if not few:  # a class without examples has no recall
+        classes = tuple(sorted(classes, key=lambda c: c.scores.recall if c.examples else math.inf))
     scores = np.array([(c.scores.precision, c.scores.recall, c.scores.f1) for c in classes])
+    averages = np.nanmean(scores, axis=0)
     worst, best = (pick(classes, key=lambda c: c.scores.recall) for pick in (min, max))
     must = f" Recall must be at least {bound(limit)}." if limit else ""
     told = (
         f"Recall is lowest for {worst.name}, {percent(worst.scores.recall)}, "
-        f"and highest for {best.name}, {percent(best.scores.recall)}.{must}"
+        f"and highest for {best.name}, {percent(best.scores.recall)}.{must} Macro averages: "
+        f"{', '.join(f'{name} {percent(mean)}' for (name, *_), mean in zip(_SCORES, averages, strict=True))}."
     )
+    drawn = classes if few else classes[:_DRAWN]
+    if not few:
+        told += f" The {_DRAWN} worst are drawn; the table has {count(len(classes) - _DRAWN)} more."
 
     def plot(axes: Axes) -> None:
-        rows = range(len(classes))
-        axes.hlines(rows, scores.min(axis=1), scores.max(axis=1), color=Colour.RULE, linewidth=1)
-        for (name, marker, colour), values in zip(_SCORES, scores.T, strict=True):
+        rows, shown = range(len(drawn)), scores[: len(drawn)]
+        axes.hlines(rows, shown.min(axis=1), shown.max(axis=1), color=Colour.RULE, linewidth=1)
+        for (name, marker, colour), values in zip(_SCORES, shown.T, strict=True):
             axes.plot(values, rows, marker, color=colour, markersize=7, label=name, gid=f"scores {name}")
         if limit:
             axes.axvline(
                 limit, color=Colour.RED, linestyle=DASHED, linewidth=1.5, label=f"recall ≥ {bound(limit)}", gid="limit"
             )
-        lowest = scores[np.isfinite(scores)].min(initial=min(limit or 1.0, 0.99))
+        lowest = shown[np.isfinite(shown)].min(initial=min(limit or 1.0, 0.99))
         marks = MaxNLocator(4, steps=[1, 2, 5, 10]).tick_values(lowest, 1.0)
         axes.set_xlim(float(marks[0]), 1.0)
         axes.xaxis.set_major_locator(FixedLocator([mark for mark in marks if mark <= 1]))
         axes.xaxis.set_major_formatter(PERCENT)
-        _name_rows(axes, [c.name for c in classes])
+        _name_rows(axes, [c.name for c in drawn])
 
+    of_all = (("macro average", count(quality.examples), *map(percent, averages)),)
     return chart(
         "scores",
         "Precision, recall and F1 by class",
         plot,
         Table(
             ("class", "examples", *(name for name, _, _ in _SCORES)),
-            tuple((c.name, count(c.examples), *map(percent, row)) for c, row in zip(classes, scores, strict=True)),
+            of_all + tuple((c.name, count(c.examples), *map(percent, r)) for c, r in zip(classes, scores, strict=True)),
         ),
-        description=f"Precision, recall and F1 of {len(classes)} classes. {told}",
         note=told,
-        height=_ROW * len(classes) + _AROUND,
+        height=_ROW * len(drawn) + _AROUND,
         left=_NAMES,
     )
 
@@ -71,7 +77,8 @@ def scores_chart(quality: Quality) -> Chart:
 def change_chart(key: str, title: str, note: str, recalls: Sequence[tuple[str, float, float]]) -> Chart | None:
     """How much the recall of every class rose or fell, the greatest gain first; `recalls`: name, before and after.
 
-    A class without examples has no recall, and is left out; None where no class is left.
+    A class without examples has no recall, and is left out; None where no class is left. Of many classes the greatest
+    gains and losses are shown.
     """
     changes = [(*recall, recall[2] - recall[1]) for recall in recalls if math.isfinite(recall[2] - recall[1])]
     if not changes:
@@ -83,6 +90,9 @@ def change_chart(key: str, title: str, note: str, recalls: Sequence[tuple[str, f
         f"{better} classes got better, {worse} worse. From {points(most, 1)} points ({first}) to {points(least, 1)} "
         f"points ({last})."
     )
+    if len(changes) > MANY_CLASSES:
+        note += f" {count(len(changes) - _DRAWN)} classes that changed less are left out."
+        changes = changes[: _DRAWN // 2] + changes[-_DRAWN // 2 :]
 
     def plot(axes: Axes) -> None:
         end = max(abs(most), abs(least)) or 0.01
@@ -129,13 +139,10 @@ def confidence_charts(bins: Sequence[ConfidenceBin], error: float | None) -> tup
 def _reliability_chart(bins: Sequence[ConfidenceBin], error: float | None) -> Chart:
     """Accuracy within each bin of confidence. Guo et al., "On Calibration of Modern Neural Networks", figure 1."""
     filled = [a_bin for a_bin in bins if a_bin.examples]
-    told = measured = f"Expected calibration error {error:.4f}. " if error is not None else ""
+    told = f"Expected calibration error {error:.4f}. " if error is not None else ""
     gap = max(filled, key=lambda b: abs(b.accuracy - b.mean_confidence), default=None)
     if gap is not None:
-        told += (
-            f"Widest gap: answers with a mean confidence of {percent(gap.mean_confidence, 1)} "
-            f"are right in {percent(gap.accuracy, 1)}."
-        )
+        told += f"Widest gap: a mean confidence of {percent(gap.mean_confidence, 1)}, {percent(gap.accuracy, 1)} right."
 
     def plot(axes: Axes) -> None:
         _bars(axes, filled, [b.accuracy for b in filled], color=Colour.BAR, gid="bars")
@@ -148,8 +155,7 @@ def _reliability_chart(bins: Sequence[ConfidenceBin], error: float | None) -> Ch
         "Reliability",
         plot,
         _bins_table(bins),
-        description=f"Reliability diagram: accuracy by confidence in {len(bins)} bins. {told}",
-        note=f"Bars below the diagonal: too sure; above it: too modest. {measured}",
+        note=f"Bars below the diagonal: too sure; above it: too modest. {told}",
         height=270,
     )
 
@@ -178,7 +184,6 @@ def _confidence_chart(bins: Sequence[ConfidenceBin]) -> Chart:
         "Accuracy by confidence",
         plot,
         _bins_table(bins),
-        description=f"Examples by confidence, right and wrong. {told}",
         note=told,
         height=270,
     )
@@ -201,7 +206,7 @@ def _selective_chart(bins: Sequence[ConfidenceBin]) -> Chart:
 
     def plot(axes: Axes) -> None:
         named = {"accuracy of those": np.array(accuracy, float), "share answered": np.array(coverage)}
-        for (name, ys), (colour, dashes) in zip(named.items(), LINES, strict=True):
+        for (name, ys), (colour, dashes) in zip(named.items(), LINES, strict=False):
             axes.plot(xs, ys, color=colour, linestyle=dashes, marker="o", label=name, gid=f"curve {name}")
         _shares(axes.xaxis, "least confidence that is accepted")
         _shares(axes.yaxis, "share")
@@ -214,7 +219,6 @@ def _selective_chart(bins: Sequence[ConfidenceBin]) -> Chart:
             ("confidence at least", "share answered", "accuracy of those"),
             tuple((percent(x, 1), percent(c), percent(a)) for x, c, a in zip(xs, coverage, accuracy, strict=True)),
         ),
-        description=f"Accuracy and share of examples answered, by the least confidence that is accepted. {told}",
         note=told,
         height=270,
     )

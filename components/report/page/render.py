@@ -1,4 +1,4 @@
-"""Renders the pages. Each is one file: no script, no address outside of it, and a policy that forbids both.
+"""Renders the pages, each one file: no script, no address outside of it, a policy that forbids both; and the card.
 
 The templates ask the functions of this package for charts and tables, each in the section that shows it.
 """
@@ -8,7 +8,8 @@ from __future__ import annotations
 import base64
 import functools
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from types import FunctionType, ModuleType
 from typing import Any
 from urllib.parse import quote
 
@@ -21,7 +22,7 @@ from mnist_tfx.components.report.page import charts, comparison, images, quality
 
 _COMPARISON_SECTIONS = (
     ("verdict", "Verdict"),
-    ("changes", "What was changed"),
+    ("changes", "What differs"),
     ("quality", "Quality by class"),
     ("training", "Training"),
     ("time", "Time"),
@@ -35,10 +36,15 @@ def render_report(content: ReportContent) -> str:
     )
 
 
-def render_comparison(a: ReportContent, b: ReportContent) -> str:
-    """Two runs beside each other: what was changed from `a` to `b`, and what came of it."""
-    runs = tuple((name, run, views.OUTCOMES[run.verdict.outcome]) for name, run in (("A", a), ("B", b)))
-    return _render("comparison.html", a=a, b=b, runs=runs, sections=_COMPARISON_SECTIONS)
+def render_comparison(*runs: ReportContent) -> str:
+    """Two or more runs beside each other: where they differ, and what came of it; of two, what the second changed."""
+    sections = [each for each in _COMPARISON_SECTIONS if each[0] != "quality" or len(runs) == 2]
+    return _render("comparison.html", runs=runs, outcomes=views.OUTCOMES, sections=sections)
+
+
+def render_card(content: ReportContent) -> str:
+    """The model card of one run, in Markdown."""
+    return _environment().get_template("card.md").render(content=content)
 
 
 def render_index(rows: Iterable[IndexRow]) -> str:
@@ -63,33 +69,24 @@ def relative_url(path: str) -> str:
     return quote(path.lstrip("/"), safe="/%#?=&~")
 
 
-_FILTERS = (
-    *(words.percent, words.number, words.general, words.points, words.count, words.seconds, words.size),
-    *(words.moment, words.flat, words.shorten, images.data_uri, images.weights_uri),
-    relative_url,
-)
-_FUNCTIONS = (
-    *(views.tiles, views.missing_reasons, views.accuracy_bounds, views.matrix_rows, views.frequent_mistakes),
-    *(views.gantt, views.gantt_seconds, views.gantt_caption, images.told_classes, images.weights_scale_uri),
-    *(charts.intensity_charts, charts.training_charts, charts.latency_chart),
-    *(quality_charts.scores_chart, quality_charts.baseline_chart, quality_charts.confidence_charts),
-    *(comparison.headline, comparison.warnings, comparison.measure_changes, comparison.input_changes),
-    *(comparison.time_changes, comparison.class_chart, comparison.confusion_changes, comparison.history_charts),
-    sparkline,
-)
+def _functions(*modules: ModuleType) -> dict[str, Callable[..., Any]]:
+    """What templates may call, by name: what is defined there, not what is imported."""
+    found = (each for module in modules for each in vars(module).values() if each.__class__ is FunctionType)
+    return {each.__name__: each for each in found if each.__module__ in {module.__name__ for module in modules}}
 
 
 @functools.cache
 def _environment() -> jinja2.Environment:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("mnist_tfx.components.report.page"),
-        autoescape=True,
+        autoescape=lambda name: name != "card.md",  # which has words of its own for that: `plain`
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {function.__name__: function for function in _FILTERS}
-    environment.globals |= {function.__name__: function for function in _FUNCTIONS} | {"MEASURES": views.MEASURES}
+    environment.filters |= _functions(words, images) | {"relative_url": relative_url}
+    environment.globals |= _functions(charts, comparison, images, quality_charts, views) | {"sparkline": sparkline}
+    environment.globals |= {"MEASURES": views.MEASURES, "MANY_CLASSES": words.MANY_CLASSES}
     return environment
 
 

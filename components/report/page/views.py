@@ -4,15 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from mnist_tfx.components.evaluator.quality import Overall, Quality
-from mnist_tfx.components.report.content import ReportContent
-from mnist_tfx.components.report.page.words import UNKNOWN, bound, change, moment, number, percent, points, seconds
+from mnist_tfx.components.report.content import Data, Layer, ReportContent, SplitData
+from mnist_tfx.components.report.page.drawing import Table
+from mnist_tfx.components.report.page.words import (
+    UNKNOWN,
+    bound,
+    change,
+    count,
+    moment,
+    number,
+    percent,
+    points,
+    seconds,
+    shape,
+)
 from mnist_tfx.components.report.run import Execution
 from mnist_tfx.components.report.verdict import Gate, Outcome, State, Verdict
+
+_Measured = TypeVar("_Measured")
 
 
 @dataclass(frozen=True)
@@ -35,32 +50,35 @@ class Tile:
 
 
 @dataclass(frozen=True)
-class Measure:
-    """One number that TFMA measured over the whole split."""
+class MeasureRow:
+    """A measure of several models and how they differ, in words; `style` is a class of the style sheet."""
 
     name: str
-    of: Callable[[Overall], float | None]
-    words: Callable[[float | None], str]
-    change: Callable[[float | None], str]
-    more_is_better: bool
-
-    def row(self, before: Overall | None, after: Overall | None) -> MeasureRow:
-        """The measure of two models, or of one and nothing."""
-        old, new = (self.of(each) if each is not None else None for each in (before, after))
-        difference = None if old is None or new is None else new - old
-        style = change_style(difference, self.more_is_better)
-        return MeasureRow(self.name, self.words(old), self.words(new), self.change(difference), style)
+    values: tuple[str, ...]
+    difference: str  # of two: how it changed; of more: mean and standard deviation
+    style: str
 
 
 @dataclass(frozen=True)
-class MeasureRow:
-    """A measure of two models and how it changed, in words; `style` is a class of the style sheet."""
+class Measure(Generic[_Measured]):
+    """One number that is known of each model; `more_is_better` is None where that is no matter of good and bad."""
 
     name: str
-    before: str
-    after: str
-    change: str
-    style: str
+    of: Callable[[_Measured], float | None]
+    words: Callable[[float | None], str]
+    change: Callable[[float | None], str]
+    more_is_better: bool | None = None
+
+    def row(self, *models: _Measured | None) -> MeasureRow:
+        """The measure of two or more models, of which some may be missing."""
+        values = [self.of(each) if each is not None else None for each in models]
+        known = [value for value in values if value is not None]
+        words, style = UNKNOWN, ""
+        if len(known) == len(values) == 2:
+            words, style = self.change(known[1] - known[0]), change_style(known[1] - known[0], self.more_is_better)
+        elif len(known) == len(values):
+            words = f"{self.words(float(np.mean(known)))} ± {self.words(float(np.std(known, ddof=1)))}"
+        return MeasureRow(self.name, tuple(map(self.words, values)), words, style)
 
 
 @dataclass(frozen=True)
@@ -111,7 +129,7 @@ _EXECUTION_STATES = {  # in words, style of the bar, tone of the tag
     "CANCELED": ("canceled", "cached", "is-open"),
     "RUNNING": ("running", "run", "is-open"),
 }
-MEASURES = (
+MEASURES: tuple[Measure[Overall], ...] = (
     Measure("accuracy", lambda o: o.accuracy, percent, points, True),
     Measure("balanced accuracy", lambda o: o.balanced_accuracy, percent, points, True),
     Measure("macro F1", lambda o: o.macro_f1, percent, points, True),
@@ -125,6 +143,7 @@ _LEAST = 5.0  # of a bar, so that an execution answered from the cache can be se
 SECTIONS = (
     ("verdict", "Verdict"),
     ("data", "Data"),
+    ("model", "Model"),
     ("training", "Training"),
     ("quality", "Quality"),
     ("look", "Look at it"),
@@ -133,6 +152,7 @@ SECTIONS = (
 )
 _NEEDS = {  # what a section is made from
     "data": "the statistics of its data were there",
+    "model": "a model was exported",
     "training": "a model was trained",
     "quality": "a model was evaluated",
     "look": "there was a model to look at",
@@ -174,9 +194,29 @@ def missing_reasons(content: ReportContent) -> dict[str, str]:
     return {key: f"This section is missing: the run {end.format(needed)}.{warned}" for key, needed in _NEEDS.items()}
 
 
-def change_style(difference: float | None, more_is_better: bool) -> str:
+def layers_table(layers: Sequence[Layer]) -> Table:
+    """What `model.summary()` says."""
+    rows = ((each.name, each.type, shape(each.output_shape), count(each.parameters)) for each in layers)
+    total = ("total", "", "", count(sum(each.parameters for each in layers)))
+    return Table(("layer", "type", "output shape", "parameters"), (*rows, total))
+
+
+def counts_table(data: Data) -> Table:
+    """Examples by split and class, and their share of the split."""
+
+    def cell(split: SplitData, number: int) -> str:
+        if number >= len(split.class_counts):
+            return UNKNOWN
+        return f"{count(split.class_counts[number])} {percent(split.class_counts[number] / max(split.examples, 1), 1)}"
+
+    rows = ((name, *(cell(split, i) for split in data.splits)) for i, name in enumerate(data.class_names))
+    all_classes = ("all", *(count(split.examples) for split in data.splits))
+    return Table(("class", *(split.name for split in data.splits)), (all_classes, *rows))
+
+
+def change_style(difference: float, more_is_better: bool | None) -> str:
     """The class of the style sheet for a change, empty for none worth a colour."""
-    if difference is None or abs(difference) < 5e-5:
+    if more_is_better is None or abs(difference) < 5e-5:
         return ""
     return "is-good" if (difference > 0) == more_is_better else "is-open"
 
@@ -204,15 +244,25 @@ def matrix_rows(confusion: npt.NDArray[np.int64]) -> tuple[tuple[Cell, ...], ...
     return tuple(tuple(cell(a, p) for p in range(len(shares))) for a in range(len(shares)))
 
 
-def frequent_mistakes(quality: Quality, most: int = 5) -> tuple[tuple[str, str, int], ...]:
-    """The pairs (actual, predicted, examples) that are confused most often."""
+def frequent_mistakes(quality: Quality, most: int = 5) -> tuple[tuple[str, str, int, float], ...]:
+    """The pairs that are confused most often: actual, predicted, examples, and their share of the actual class."""
     names = [a_class.name for a_class in quality.classes]
     pairs = [
-        (names[actual], names[predicted], int(examples))
-        for (actual, predicted), examples in np.ndenumerate(quality.confusion)
-        if actual != predicted and examples
+        (names[actual], names[predicted], int(quality.confusion[actual, predicted]), quality.classes[actual].examples)
+        for actual, predicted in np.argwhere(quality.confusion)
+        if actual != predicted
     ]
-    return tuple(sorted(pairs, key=lambda pair: -pair[2])[:most])
+    pairs.sort(key=lambda pair: -pair[2])
+    return tuple((actual, predicted, number, number / of) for actual, predicted, number, of in pairs[:most])
+
+
+def mistakes_table(quality: Quality) -> Table:
+    """`frequent_mistakes`, where there is room for more of them."""
+    rows = (
+        (actual, predicted, count(number), percent(share, 1))
+        for actual, predicted, number, share in frequent_mistakes(quality, 20)
+    )
+    return Table(("true", "taken for", "examples", "of the true class"), tuple(rows))
 
 
 def gantt_seconds(executions: Sequence[Execution]) -> float:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
 UNKNOWN = "\N{EN DASH}"
+MANY_CLASSES = 30  # beyond which a page has no room for a row, or a column, of each
 _MINUS = "\N{MINUS SIGN}"
 
 
@@ -47,9 +49,14 @@ def change(difference: float | None, digits: int = 4) -> str:
     return f"{rounded:+.{digits}f}".replace("-", _MINUS) if rounded else f"±{0:.{digits}f}"
 
 
-def count(value: float) -> str:
+def count(value: float | None) -> str:
     """A whole number, its thousands apart."""
-    return f"{value:,.0f}"
+    return UNKNOWN if value is None else f"{value:,.0f}"
+
+
+def shape(sizes: Sequence[int | None]) -> str:
+    """Of a tensor; N is a size that varies."""
+    return f"[{', '.join('N' if size is None else str(size) for size in sizes)}]"
 
 
 def seconds(duration: float | None) -> str:
@@ -82,6 +89,11 @@ def shorten(text: str, most: int) -> str:
     """At most `most` characters of a name, for where a chart has no more room: one line of what can be printed."""
     text = "".join(character for character in " ".join(text.split()) if character.isprintable())
     return text if len(text) <= most else text[: most - 1].rstrip() + "…"
+
+
+def plain(text: str) -> str:
+    """One line of Markdown that says this and nothing else (CommonMark 0.31, section 2.4)."""
+    return re.sub(r"[\\`*_{}\[\]<>()#|&~]", r"\\\g<0>", " ".join(text.split()))
 
 
 def flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:

@@ -18,7 +18,7 @@ from mnist_tfx.components.report.artifact import HTML, html_file
 from mnist_tfx.components.report.collect import collect
 from mnist_tfx.components.report.content import ReportContent
 from mnist_tfx.components.report.executor import Executor
-from mnist_tfx.components.report.look import ModelPass, disagreement
+from mnist_tfx.components.report.look import ModelPass, disagreement, look_at
 from mnist_tfx.components.report.model import collect_training
 from mnist_tfx.components.report.page.render import render_report
 from mnist_tfx.components.report.run import Run
@@ -155,6 +155,33 @@ def test_the_examples_looked_at_are_the_surest_mistakes_and_the_least_sure(
     for each in (*mistakes, *uncertain):
         assert each.actual == labels[each.position] and each.predicted == predicted[each.position]
         assert np.array_equal(each.image, images[each.position])
+
+
+def test_examples_drawn_at_random_are_the_same_for_the_same_data(run: Run, content: ReportContent) -> None:
+    assert content.look is not None and len({each.position for each in content.look.drawn}) == 30
+    positions = [each.position for each in content.look.drawn]
+    for fingerprint, same in ((run.plan.data_fingerprint, True), ("sha256:0", False)):
+        look_at.cache_clear()
+        again = collect(replace(run, plan=replace(run.plan, data_fingerprint=fingerprint))).look
+        assert again is not None and ([each.position for each in again.drawn] == positions) is same
+
+
+def test_the_model_is_what_keras_trained(content: ReportContent, tiny_run: TinyRun) -> None:
+    assert content.model is not None and content.serving is not None
+    layers = content.model.layers
+    assert [(layer.type, layer.output_shape) for layer in layers] == [
+        ("Flatten", (None, 784)),
+        ("Dense", (None, 16)),
+        ("Activation", (None, 16)),
+        ("Dense", (None, 10)),
+    ]
+    assert sum(layer.parameters for layer in layers) == content.serving.parameters
+    sizes: dict[str, int] = {}
+    for name, values in content.model.weights.items():
+        layer, _, weight = name.partition("/")
+        assert weight in ("kernel", "bias")
+        sizes[layer] = sizes.get(layer, 0) + values.size
+    assert sizes == {layer.name: layer.parameters for layer in layers if layer.parameters}
 
 
 def test_the_filters_are_the_first_layer(content: ReportContent, tiny_run: TinyRun) -> None:

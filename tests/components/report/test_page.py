@@ -17,9 +17,9 @@ from xml.etree.ElementTree import Element
 import pytest
 
 import mnist_tfx.components.report.page.render as render_module
-from mnist_tfx.components.report.page.render import render_comparison, render_index, render_report
+from mnist_tfx.components.report.page.render import render_card, render_comparison, render_index, render_report
 from tests.fixtures.pages import attributes, by_id, find, parse, tag, text
-from tests.fixtures.report_content import sample_content, sample_index
+from tests.fixtures.report_content import content_of_classes, sample_content, sample_index
 from tests.fixtures.report_variants import (
     HOSTILE,
     data_rejected_content,
@@ -34,6 +34,10 @@ PAGES: dict[str, Callable[[], str]] = {
     "data rejected": lambda: render_report(data_rejected_content()),
     "empty": lambda: render_report(empty_content()),
     "hostile": lambda: render_report(hostile_content()),
+    "two classes": lambda: render_report(content_of_classes(2)),
+    "many classes": lambda: render_report(content_of_classes(100)),
+    "very many classes": lambda: render_report(content_of_classes(1000)),
+    "comparison of seven": lambda: render_comparison(*map(sample_content, range(7))),
     "comparison": lambda: render_comparison(sample_content(), not_blessed_content()),
     "comparison with nothing": lambda: render_comparison(empty_content(), data_rejected_content()),
     "hostile comparison": lambda: render_comparison(hostile_content(), hostile_content()),
@@ -154,8 +158,16 @@ def test_hostile_names_are_text_and_nothing_else(page, root):
     }
 
 
-def test_is_small():
-    assert len(rendered("pushed")[0].encode()) < 1_000_000  # of the 3 MB that a report may have
+def test_the_card_tells_hostile_names_as_text():
+    card = render_card(hostile_content())
+    lines = [line for line in card.splitlines() if not line.startswith("    ")]
+    assert any("script" in line for line in lines)
+    assert not any(re.search(r"(?<!\\)[<>]", line) for line in lines)
+    assert render_card(empty_content()).endswith("The recipe of this run is not known.\n")
+
+
+def test_is_small(page):
+    assert len(page.encode()) < 1_000_000  # of the 3 MB that a report may have
 
 
 def test_same_content_makes_the_same_page(name, page):
@@ -169,11 +181,11 @@ def test_several_threads_render_at_once():
     assert all(page == expected[name] for name, page in pages)
 
 
-def test_report_has_seven_sections_in_order():
+def test_report_has_its_sections_in_order():
     for name in REPORTS:
         headings = [text(heading) for heading in find(rendered(name)[1], "h2")]
         assert headings[0].startswith("Verdict: ")
-        assert headings[1:] == ["Data", "Training", "Quality", "Look at it", "Serving", "Lineage and time"]
+        assert headings[1:] == ["Data", "Model", "Training", "Quality", "Look at it", "Serving", "Lineage and time"]
 
 
 def test_index_leads_to_each_report_and_to_no_other_place():

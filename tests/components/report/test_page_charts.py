@@ -197,6 +197,23 @@ def test_the_users_own_settings_of_matplotlib_change_nothing():
         assert losses(1.0, 2.0).svg == expected
 
 
+def test_twelve_lines_differ_and_have_their_names_above_the_plot():
+    epochs = [c.Epoch(number, 0.0, 0.0, 0.0, 0.0, 1.0) for number in (1, 2, 3)]
+    curves = {f"run {number}": (number, number + 1.0, number + 2.0) for number in range(12)}
+    svg = drawn(curve_chart("loss", "Loss", epochs, curves, str))
+    looks = {
+        (path.get("stroke"), path.get("stroke-dasharray", ""))
+        for name in curves
+        for path in find(group(svg, f"curve {name}"), "path")
+        if path.get("stroke-width") == "2"
+    }
+    assert len(looks) == 12
+    names = [each for each in find(svg, "text") if text(each).startswith("run ")]
+    heights = {float(each.get("y", "")) for each in names}
+    assert len(names) == 12 and len(heights) == 3
+    assert max(heights) < min(y for name in curves for _, y in places(group(svg, f"curve {name}"))[-3:])
+
+
 def test_sparkline_of_few_runs():
     assert sparkline([]) == []
     assert len(sparkline([0.5])) == 1

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import base64
+import io
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from mnist_tfx.components.report import content as c
 from mnist_tfx.components.report.page.render import render_comparison, render_report
 from mnist_tfx.components.report.page.words import UNKNOWN
 from tests.fixtures.pages import attributes, by_id, find, parse, table, text
-from tests.fixtures.report_content import FASHION, sample_content
+from tests.fixtures.report_content import FASHION, content_of_classes, sample_content
 from tests.fixtures.report_variants import data_rejected_content, empty_content, not_blessed_content
 
 
@@ -79,6 +82,27 @@ def test_data_are_counted_by_split_and_class(root, content):
     assert samples[1].get("alt") == "sample 2, labeled Trouser"
 
 
+def test_model_is_summed_up_and_drawn(root, content):
+    model = section(root, "model")
+    rows = table(model)
+    assert rows[0] == ["layer", "type", "output shape", "parameters"]
+    assert rows[1:3] == [["flatten", "Flatten", "[N, 784]", "0"], ["dense_0", "Dense", "[N, 512]", "401,920"]]
+    assert rows[-1] == ["total", "", "", f"{content.serving.parameters:,}"]
+    [drawing] = find(model, "svg", "layers")
+    assert [text(each) for each in find(drawing, "text")][:2] == ["Flatten", "[N, 784]"]
+    assert (len(find(drawing, "rect")), len(find(drawing, "path"))) == (4, 3)
+
+
+def test_weights_are_counted_in_full(root, content):
+    figures = find(section(root, "model"), "figure", "card")
+    named = dict(zip((text(find(each, "figcaption")[0]).split(" ")[0] for each in figures), figures, strict=True))
+    assert [name.partition("[")[0] for name in named] == list(content.model.weights)
+    for figure, values in zip(figures, content.model.weights.values(), strict=True):
+        rows = table(find(figure, "details")[0])[1:]
+        assert sum(int(row[2].replace(",", "")) for row in rows) == values.size
+        assert float(rows[0][0].replace("\N{MINUS SIGN}", "-")) <= values.min() + 1e-3
+
+
 def test_histograms_add_up_to_all_pixels(root):
     rows = table(find(by_id(root, "intensity-0"), "details")[0])[1:]
     assert len(rows) == 52 and rows[0][0] == "0" and rows[-1][0] == "251 to 255"
@@ -117,7 +141,12 @@ def test_confusion_matrix_sums_to_the_examples(root, content):
 
 
 def test_scores_are_drawn_with_their_bound(root, content):
-    rows = table(find(by_id(root, "scores"), "details")[0])[1:]
+    averages, *rows = table(find(by_id(root, "scores"), "details")[0])[1:]
+    means = [
+        100 * np.mean([getattr(a_class.scores, name) for a_class in content.quality.classes])
+        for name in ("precision", "recall", "f1")
+    ]
+    assert averages == ["macro average", "10,000", *(f"{mean:.2f}%" for mean in means)]
     assert [float(row[3].rstrip("%")) for row in rows] == [
         round(100 * a_class.scores.recall, 2) for a_class in content.quality.classes
     ]
@@ -152,6 +181,49 @@ def test_examples_show_true_class_and_guess(root, content):
     assert len(find(find(root, "ul", "weights")[0], "img")) == 32
 
 
+def test_examples_drawn_at_random_say_right_or_wrong(root, content):
+    shown = find(find(root, "ul", "drawn")[0], "li")
+    assert len(shown) == 30
+    for item, drawn in zip(content.look.drawn, shown, strict=True):
+        actual, guess = FASHION[item.actual], FASHION[item.predicted]
+        told = f"✓ {guess}" if item.actual == item.predicted else f"✗ {guess}true: {actual}"
+        assert text(drawn) == told
+
+
+@pytest.mark.parametrize("number", [2, 10, 100, 1000])
+def test_quality_is_readable_for_any_number_of_classes(number):
+    content = content_of_classes(number)
+    root = parse(render_report(content))
+    quality, scores = content.quality, by_id(root, "scores")
+    rows = table(find(scores, "details")[0])[2:]
+    assert sorted(row[0] for row in rows) == sorted(a_class.name for a_class in quality.classes)
+    many = number > 30
+    recalls = [float(row[3].rstrip("%")) for row in rows]
+    drawn = [text(label) for label in find(scores, "text") if text(label).startswith("class ")]
+    assert drawn == [row[0] for row in rows[: 20 if many else number]]
+    assert (recalls == sorted(recalls)) or not many
+    assert (f"the table has {number - 20:,} more" in text(scores)) == many
+    assert len(find(root, "table", "matrix")) == (not many) and len(find(root, "img", "matrix-image")) == many
+    assert len(table(find(section(root, "data"), "details")[0] if many else section(root, "data"))) == number + 2
+
+
+def test_pairs_most_often_confused_and_the_matrix_as_an_image():
+    quality = content_of_classes(100).quality
+    confusion = quality.confusion.copy()
+    confusion[7, 93] = 40
+    confused = replace(content_of_classes(100), quality=replace(quality, confusion=confusion))
+    section_of_quality = section(parse(render_report(confused)), "quality")
+    pairs = table(find(section_of_quality, "div", "beside")[0])
+    share = 40 / quality.classes[7].examples
+    assert pairs[1] == ["class 007", "class 093", "40", f"{100 * share:.1f}%"] and len(pairs) == 21
+    uri = find(section_of_quality, "img", "matrix-image")[0].get("src")
+    pixels = np.asarray(Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2])))).astype(int)
+    assert pixels.shape == (100, 100, 3)
+    reddish = pixels[..., 0] - pixels[..., 2]
+    assert np.unravel_index(reddish.argmax(), reddish.shape) == (7, 93)
+    assert (np.diag(reddish) < 0).all()
+
+
 def test_lineage_names_all_executions(root, content):
     rows = table(section(root, "lineage"))[1:]
     assert [row[0] for row in rows] == [execution.component for execution in content.lineage.executions]
@@ -171,7 +243,7 @@ def test_missing_sections_say_why():
     assert reasons["quality"].endswith("before a model was evaluated.")
     assert find(section(root, "data"), "span", "is-bad")  # the drift beyond its bound
     empty = parse(render_report(empty_content()))
-    assert len(find(empty, "p", "missing")) == 6
+    assert len(find(empty, "p", "missing")) == 7
     assert "⚠ the statistics could not be read" in text(section(empty, "verdict"))
 
 
@@ -181,7 +253,7 @@ def test_every_outcome_has_its_words(outcome):
     root = parse(render_report(replace(content, verdict=replace(content.verdict, outcome=outcome))))
     [box] = find(root, "div", "verdict")
     assert box.get("class") in ("verdict bad", "verdict open")
-    assert len(find(root, "p", "missing")) == 6
+    assert len(find(root, "p", "missing")) == 7
 
 
 def test_older_and_odd_runs_are_drawn():
@@ -200,6 +272,7 @@ def test_older_and_odd_runs_are_drawn():
             distances=(),
             compared_with_live=False,
         ),
+        model=replace(content.model, layers=(), weights={"dense/kernel": np.array([np.nan, 1.0])}),
         training=replace(content.training, epochs=tuple(diverged), best_epoch=1, resumed_after_epoch=0, monitor=""),
         quality=replace(
             content.quality,
@@ -230,6 +303,7 @@ def test_older_and_odd_runs_are_drawn():
         "did not record confidences",
         "made no mistake",
         "does not see pixels",
+        "Trainer did not note them",
         "the infra validator did not run",
         "recipe of this run is not known",
         "no model was live whose data",
@@ -261,6 +335,30 @@ def test_comparison_says_what_changed_and_what_came_of_it():
     gains = [float(row[3].replace("\N{MINUS SIGN}", "-").replace("±", "")) for row in rows]
     assert gains == sorted(gains, reverse=True) and len(gains) == 10
     assert table(by_id(root, "time"))[1] == ["TfdsExampleGen", "30 ms (cached)", "30 ms (cached)"]
+
+
+def test_comparison_of_many_has_a_column_for_each_run():
+    runs = [sample_content(seed) for seed in range(3)]
+    lineage = runs[1].lineage
+    overall = replace(runs[1].quality.overall, loss=float("nan"))
+    runs[1] = replace(
+        runs[1],
+        lineage=replace(lineage, recipe={**lineage.recipe, "seed": 7}),
+        quality=replace(runs[1].quality, overall=overall),
+    )
+    root = parse(render_comparison(*runs))
+    head, accuracy, *rows = table(section(root, "verdict"))
+    assert head == ["measure", "A", "B", "C", "mean ± standard deviation"]
+    measured = [run.verdict.accuracy for run in runs]
+    spread = f"{100 * np.mean(measured):.2f}% ± {100 * np.std(measured, ddof=1):.2f}%"
+    assert accuracy == ["accuracy", *(f"{100 * each:.2f}%" for each in measured), spread]
+    assert ["loss (cross entropy, nats)", "0.5871", "nan", "0.5871", "nan ± nan"] in rows
+    assert ["epochs", "18", "18", "18", "18 ± 0"] in rows
+    assert table(section(root, "changes")) == [["name", "A", "B", "C"], ["seed", "0", "7", "0"]]
+    assert "All runs have the same data." in text(section(root, "changes"))
+    curves = table(find(by_id(root, "loss"), "details")[0])
+    assert curves[0] == ["epoch", "A", "B", "C"] and len(curves) == 19
+    assert "quality" not in {link.get("href", "").lstrip("#") for link in find(root, "a")}
 
 
 def test_comparison_warns_where_the_runs_are_not_alike():

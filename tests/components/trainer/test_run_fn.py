@@ -151,7 +151,7 @@ def test_augmentation_changes_training_and_not_what_is_evaluated(
 
 
 def test_a_training_in_bfloat16_ends_as_a_float32_model(tiny_run: TinyRun, tmp_path: Path) -> None:
-    settings = config(tmp_path, {"batch_normalization": True}, precision="mixed_bfloat16", epochs=2)
+    settings = config(tmp_path, {"batch_normalization": True, "dropout": 0.1}, precision="mixed_bfloat16", epochs=2)
     model, log = trained(tiny_run.examples, tmp_path, settings)
     assert log["history"][1]["loss"] < log["history"][0]["loss"]
     best = log["history"][log["best_epoch"] - 1]

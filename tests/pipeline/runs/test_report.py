@@ -3,15 +3,20 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from mnist_tfx.components.report.page.words import UNKNOWN
 from mnist_tfx.contract.errors import PipelineError
 from mnist_tfx.pipeline.home import Home
+from mnist_tfx.pipeline.projects import shipped
+from mnist_tfx.pipeline.recipes import load_recipe
 from mnist_tfx.pipeline.runs.store import load_run
 from tests.fixtures.command import Answer, mnist_tfx
+from tests.fixtures.pages import by_id, parse, table
 from tests.fixtures.tiny_run import TinyRun
 from tests.pipeline.small_pipelines import run_small_pipeline
 
@@ -118,6 +123,38 @@ def test_two_runs_beside_each_other(run: TinyRun, rejected: Answer) -> None:
     assert page.startswith("<!DOCTYPE html>") and run.run_id in page and other in page
 
 
+def test_three_runs_beside_each_other(run: TinyRun, rejected: Answer, tmp_path: Path) -> None:
+    named = (run.run_id, rejected.outcome["run"], run.run_id)
+    answer = mnist_tfx("report", "--compare", *named, "--json", "--home", run.home.root)
+    told = json.loads(answer.out)
+    assert answer.code == 0 and told["runs"] == list(named)
+    root = parse(Path(told["report"]).read_text())
+    [head, accuracy, *_] = table(by_id(root, "verdict"))
+    assert head == ["measure", "A", "B", "C", "mean ± standard deviation"]
+    assert accuracy[1] == accuracy[3] == f"{100 * run.answer.outcome['accuracy']:.2f}%"
+    settings = table(by_id(root, "changes"))[1:]
+    assert ["evaluation.min_accuracy", "0.3", "1.0", "0.3"] in settings
+    assert all(len(set(values)) > 1 for _, *values in settings)
+
+
+def test_the_model_card_has_the_figures_and_the_way_to_them(run: TinyRun, tmp_path: Path) -> None:
+    answer = mnist_tfx("report", "--card", run.run_id, "--home", run.home.root)
+    assert (answer.code, answer.err) == (0, "")
+    outcome, plan = run.answer.outcome, load_run(run.home.metadata_db, run.run_id).plan
+    assert f"| accuracy | {100 * outcome['accuracy']:.2f}% | {UNKNOWN} | ≥ 30%, drop ≤ 100 points |" in answer.out
+    assert f"| {outcome['worst_class']} | " in answer.out and f"Fingerprint: {plan.data_fingerprint}" in answer.out
+    assert "| test | 200 |" in answer.out
+    kept = run.home.runs("kmnist") / run.run_id / "MODEL_CARD.md"
+    assert kept.read_text() == answer.out
+    file = tmp_path / "card.md"
+    answer = mnist_tfx("report", "--card", run.run_id, "-o", file, "--home", run.home.root)
+    assert (answer.out, file.read_text()) == (f"{file}\n", kept.read_text())
+
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text(textwrap.dedent(kept.read_text().partition("recipe.toml holds:\n")[2]))
+    assert load_recipe(shipped("kmnist"), str(recipe), []).model_dump(mode="json") == plan.recipe
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -125,6 +162,8 @@ def test_two_runs_beside_each_other(run: TinyRun, rejected: Answer) -> None:
         ((), "name one run, or two with --compare"),
         (("latest", "--compare", "latest", "latest"), "name one run, or two with --compare"),
         (("--compare", "latest", "latst"), "Did you mean 'latest'?"),
+        (("--compare", "latest"), "name one run, or two with --compare"),
+        (("--card", "--compare", "latest", "latest"), "--card is the card of one run"),
     ],
 )
 def test_wrong_names_are_wrong_usage(run: TinyRun, arguments: tuple[str, ...], message: str) -> None:
