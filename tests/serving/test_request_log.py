@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import subprocess
+import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -25,6 +27,7 @@ from mnist_tfx.serving.client import AsyncClient, Client, InvalidOption, Request
 from mnist_tfx.serving.client.record_files import RecordFiles
 from mnist_tfx.serving.server.config import MonitoringConfig, ServerOptions
 from tests.fixtures.image_model import noise, write_image_model
+from tests.fixtures.server_process import CHECKOUT
 from tests.fixtures.small_disk import small_disk
 from tests.serving.conftest import Running, refused, running, scale_request, wait_until
 from tests.serving.server.test_metrics import read, value
@@ -298,6 +301,24 @@ def test_a_full_queue_and_a_record_that_is_too_large_are_dropped(
     one.close()
     one.add("m", b"too late")
     assert written.counts == {"OK": 10, "RESOURCE_EXHAUSTED": 7}
+
+
+def test_what_was_written_survives_a_kill(tmp_path: Path) -> None:
+    code = (
+        "import os, sys; from mnist_tfx.serving.client.record_files import RecordFiles\n"
+        "def count(model, code, many):\n    print(code, many, flush=True)\n"
+        "files = RecordFiles(sys.argv[1], max_bytes=10**6, keep_seconds=1e6, count=count)\n"
+        "for number in range(1000): files.add('m', os.urandom(300))\n"
+        "sys.stdin.read()"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "log")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=CHECKOUT) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline().startswith("OK")
+        process.kill()
+    paths = sorted(map(str, tmp_path.glob("log-*")))
+    records = list(tf.data.TFRecordDataset(paths, compression_type="GZIP").as_numpy_iterator())
+    assert records and {len(record) for record in records} == {300}
 
 
 @pytest.fixture(scope="module")
