@@ -6,6 +6,7 @@ import atexit
 import logging
 import os
 import random
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -111,6 +112,7 @@ class RequestLog(SampledLog):
             raise InvalidOption(f"sampling is a share from 0 to 1, got {sampling}.")
         if max_bytes < 1 or keep_days <= 0:
             raise InvalidOption(f"max_bytes ({max_bytes}) and keep_days ({keep_days}) must be above 0.")
+        self._counting = threading.Lock()
         self._counts: Counter[str] = Counter()
         files = RecordFiles(
             os.path.join(folder, "requests"),
@@ -137,4 +139,5 @@ class RequestLog(SampledLog):
         atexit.unregister(self.close)
 
     def _on_counted(self, _model: str, code: str, count: int) -> None:
-        self._counts[code] += count
+        with self._counting:
+            self._counts[code] += count
