@@ -1,6 +1,6 @@
 """Our model server beside an unbatched one and MLServer; its client; a rollover under load. Same machine, one run.
 
-    .venv/bin/python -m benchmarks.serving [--hostile] [--home DIR] [--quick] [--json]
+    .venv/bin/python -m benchmarks.serving [--hostile | --logging] [--home DIR] [--quick] [--json]
 
 The model is 784-512-512-10, the newest that was pushed for mnist. Each server is a process of its own; they and the
 load generator share the cores and take turns in rounds, so that noise hits all alike. Every figure is the median of the
@@ -11,6 +11,7 @@ unbatched  grpcio's server with a thread pool around our engine (benchmarks/serv
 MLServer   the same weights in NumPy, over the V2 protocol, with its fastest settings (benchmarks/serving_servers.py)
 
 With --hostile instead: what innocent callers meet beside each kind of attack (benchmarks/serving_hostile.py).
+With --logging instead: ours with a request log beside ours without (benchmarks/serving_logging.py).
 
 MLServer lives in .tools/mlserver, which the first run makes. Exits with 1 where an aim is missed.
 """
@@ -32,7 +33,14 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import serving_codec, serving_hostile, serving_report, serving_rollover, serving_servers
+from benchmarks import (
+    serving_codec,
+    serving_hostile,
+    serving_logging,
+    serving_report,
+    serving_rollover,
+    serving_servers,
+)
 from benchmarks.serving_load import Answers, Generator
 from benchmarks.serving_report import BATCH, CONCURRENCY, figures
 from benchmarks.serving_servers import CannotRun, EngineAlone, Server
@@ -144,6 +152,21 @@ def attacked(version: Path, work: Path, plan: Plan) -> dict[str, Any]:
     return {"hostile": [asdict(one) for one in found], "aims": serving_hostile.aims(found)}
 
 
+def logging(version: Path, work: Path, plan: Plan) -> dict[str, Any]:
+    """Measures what a request log costs. Raises CannotRun."""
+    with ExitStack() as stack:
+        say("starting the servers")
+        servers = {"ours": stack.enter_context(serving_servers.ours(version.parent, work / "ours.log"))}
+        for name, rate in serving_logging.RATES.items():
+            config = work / f"{rate}.config"
+            config.write_text(serving_logging.config(version.parent, work / f"requests-{rate}", rate))
+            servers[name] = stack.enter_context(serving_servers.ours(version.parent, work / f"{rate}.log", config))
+        loads = side_by_side(servers, plan)
+        dropped = sum(map(serving_logging.dropped, servers.values()))
+    shown = {name: {c: asdict(figures(rounds)) for c, rounds in by.items()} for name, by in loads.items()}
+    return {"one_image_a_request": shown, "aims": serving_logging.aims(loads, dropped)}
+
+
 def say(words: str) -> None:
     """Progress, on stderr."""
     print(f"{words} ...", file=sys.stderr, flush=True)
@@ -153,7 +176,9 @@ def main() -> int:
     """Measures and prints; 0 where all aims are met."""
     parser = argparse.ArgumentParser(description="Compare our model server with an unbatched one and with MLServer.")
     parser.add_argument("--home", metavar="DIR", help="a home with a model of mnist (default: as for mnist-tfx)")
-    parser.add_argument("--hostile", action="store_true", help="attack our server instead")
+    instead = parser.add_mutually_exclusive_group()
+    instead.add_argument("--hostile", action="store_true", help="attack our server instead")
+    instead.add_argument("--logging", action="store_true", help="compare our server with a request log and without")
     parser.add_argument("--quick", action="store_true", help="two short rounds instead of eight")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of tables")
     args = parser.parse_args()
@@ -161,7 +186,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="mnist-tfx-benchmark-") as work:
         try:
             plan = QUICK if args.quick else FULL
-            result = (attacked if args.hostile else run)(version, Path(work), plan)
+            measure = attacked if args.hostile else logging if args.logging else run
+            result = measure(version, Path(work), plan)
         except CannotRun as error:
             print(error, file=sys.stderr)
             return 1
@@ -170,6 +196,9 @@ def main() -> int:
         print(json.dumps(result | {"aims": told}, indent=2))
     elif args.hostile:
         serving_hostile.show([serving_hostile.Suffered(**one) for one in result["hostile"]])
+        serving_report.show_aims(result["aims"])
+    elif args.logging:
+        serving_report.show_loads(result["one_image_a_request"])
         serving_report.show_aims(result["aims"])
     else:
         serving_report.show(result)

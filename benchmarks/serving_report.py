@@ -90,16 +90,7 @@ def aims(
 
 def show(result: Mapping[str, Any]) -> None:
     """Prints the result as text."""
-    print("one image a request" + f"{'requests/s':>25} {'of ours':>8} {'p50 ms':>8} {'p99 ms':>8} {'errors':>7}")
-    tables = result["one_image_a_request"]
-    for concurrency in CONCURRENCY:
-        for name, by in tables.items():
-            one, ours = by[concurrency], tables["ours"][concurrency]
-            rate = one["requests_per_second"]
-            print(
-                f"  concurrency {concurrency:<3} {name:12} {rate:14,.0f} {rate / ours['requests_per_second']:8.2f} "
-                f"{one['p50_ms']:8.2f} {one['p99_ms']:8.2f} {one['errors']:7}"
-            )
+    show_loads(result["one_image_a_request"])
     for name, why in result["left_out"].items():
         print(f"  {name} is left out: {why}")
     print(f"\n{BATCH} images a request{'images/s':>26}")
@@ -116,6 +107,19 @@ def show(result: Mapping[str, Any]) -> None:
         f"in the second around the swap {rollover['swap_p99'] * 1e3:.1f}"
     )
     show_aims(result["aims"])
+
+
+def show_loads(tables: Mapping[str, Any]) -> None:
+    """Prints each server's figures, and of ours."""
+    print("one image a request" + f"{'requests/s':>25} {'of ours':>8} {'p50 ms':>8} {'p99 ms':>8} {'errors':>7}")
+    for concurrency in CONCURRENCY:
+        for name, by in tables.items():
+            one, ours = by[concurrency], tables["ours"][concurrency]
+            rate = one["requests_per_second"]
+            print(
+                f"  concurrency {concurrency:<3} {name:12} {rate:14,.0f} {rate / ours['requests_per_second']:8.2f} "
+                f"{one['p50_ms']:8.2f} {one['p99_ms']:8.2f} {one['errors']:7}"
+            )
 
 
 def show_aims(found: Iterable[Aim]) -> None:

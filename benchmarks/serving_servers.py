@@ -95,10 +95,11 @@ def write_weights(version: Path, path: Path) -> None:
 
 
 @contextmanager
-def ours(base_path: Path, log: Path) -> Iterator[Server]:
-    """`mnist-tfx serve` with its defaults, which batch, on a folder of versions."""
+def ours(base_path: Path, log: Path, config: Path | None = None) -> Iterator[Server]:
+    """`mnist-tfx serve` with its defaults, which batch, on a folder of versions or as a `models.config` says."""
     command = [str(COMMAND), "serve", "--engine=python", "--port=0", "--rest_api_port=-1"]
-    command += [f"--model_name={MODEL}", f"--model_base_path={base_path}"]
+    models = [f"--model_name={MODEL}", f"--model_base_path={base_path}"]
+    command += models if config is None else [f"--model_config_file={config}"]
     with open(log, "w") as lines, _process(command, stderr=subprocess.PIPE) as process:
         assert process.stderr is not None
         for line in process.stderr:

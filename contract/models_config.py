@@ -141,6 +141,7 @@ class ModelsConfig:
         in_container = pb.ModelServerConfig()
         in_container.CopyFrom(self.message)
         for entry in in_container.model_config_list.config:
+            entry.ClearField("logging_config")  # TF Serving's own build has no log collector, and would not start
             base_path = Path(entry.base_path)
             if base_path.is_relative_to(self.path.parent):
                 entry.base_path = str(CONTAINER_FOLDER / base_path.relative_to(self.path.parent))

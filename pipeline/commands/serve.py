@@ -148,8 +148,8 @@ def _become(binary: str, args: argparse.Namespace, given: dict[str, Any], own: l
     """Replaces this process by TF Serving's server, with the same flags."""
     for flag in own:
         raise UsageError(
-            f"--{flag} is for our own server: {BINARY} listens on all addresses, and takes each list of models that a "
-            "client sends it. Add --engine python."
+            f"--{flag} is for our own server: {BINARY} listens on all addresses, takes each list of models that a "
+            "client sends it, and has no request log. Add --engine python."
         )
     if given.get("version"):
         given = {"version": True}

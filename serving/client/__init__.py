@@ -14,6 +14,7 @@ from mnist_tfx.serving.client.errors import (
     SignatureNotFound,
     Unavailable,
 )
+from mnist_tfx.serving.client.request_log import RequestLog
 from mnist_tfx.serving.client.results import (
     Classification,
     ClassScore,
@@ -36,6 +37,7 @@ __all__ = [
     "ModelMetadata",
     "ModelNotFound",
     "Predictions",
+    "RequestLog",
     "ResourceExhausted",
     "Retry",
     "ServingClientError",

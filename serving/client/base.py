@@ -12,6 +12,7 @@ import numpy.typing as npt
 from mnist_tfx.serving.client.channel import Retry, Tls, resolve_target
 from mnist_tfx.serving.client.errors import InvalidInput, InvalidOption, ServingClientError, checked_seconds
 from mnist_tfx.serving.client.operations import METHODS, Operations, Settings
+from mnist_tfx.serving.client.request_log import RequestLog
 
 DEFAULT_TIMEOUT = 10.0
 DEFAULT_BATCH_SIZE = 128
@@ -34,6 +35,7 @@ class BaseClient:
         batch_size: int = DEFAULT_BATCH_SIZE,
         in_flight: int = DEFAULT_IN_FLIGHT,
         class_names: Sequence[str] | None = None,
+        log: RequestLog | None = None,
     ) -> None:
         """Checks the options; connects at the first call.
 
@@ -50,6 +52,7 @@ class BaseClient:
             in_flight: the most batches of one large input that are under way at once.
             class_names: the names of all classes in order, for the labels in `top`; a model tells only the likeliest
                 one's.
+            log: takes a sample of the predictions with their answers.
 
         Raises:
             InvalidOption: an option that cannot be used; nothing was sent.
@@ -70,6 +73,7 @@ class BaseClient:
             retry=retry,
             batch_size=batch_size,
             class_names=None if class_names is None else tuple(class_names),
+            log=log,
         )
         self.model = model
         self._tls = tls

@@ -27,6 +27,7 @@ from mnist_tfx.serving.client.errors import (
     checked_seconds,
     from_rpc_error,
 )
+from mnist_tfx.serving.client.request_log import RequestLog
 from mnist_tfx.serving.client.results import Classification, ModelMetadata, Predictions, Signature, VersionStatus
 from mnist_tfx.serving.client.signatures import as_tensor, check_inputs, image_input
 
@@ -87,6 +88,7 @@ class Settings:
     retry: Retry
     batch_size: int
     class_names: tuple[str, ...] | None
+    log: RequestLog | None = None
 
 
 class Operations:
@@ -229,6 +231,9 @@ class Operations:
         except (InvalidInput, SignatureNotFound):
             self._current = None  # perhaps a version with other signatures has come
             raise
+        log = self._settings.log
+        if log is not None and log.is_sampled():
+            log.add("predict_log", self._settings.model, lambda: (response.model_spec, request, response))
         version = response.model_spec.version.value
         if self._current is None or self._current.version != version:
             self._current = self._known.get(version)

@@ -18,6 +18,7 @@ from mnist_tfx.serving.server.batching import Outputs
 from mnist_tfx.serving.server.errors import ServingError, as_serving_error, check_deadline, invalid
 from mnist_tfx.serving.server.inference import Form
 from mnist_tfx.serving.server.metrics import Metrics
+from mnist_tfx.serving.server.request_logs import RequestLogs
 from mnist_tfx.serving.server.rows import Arrays
 from mnist_tfx.serving.server.servable import Servable
 
@@ -74,10 +75,16 @@ class Calls:
     """The methods. A `deadline` is in `time.monotonic()` seconds; all steps raise ServingError."""
 
     def __init__(
-        self, acquire: Callable[..., AbstractContextManager[Servable]], metrics: Metrics, *, as_content: bool = False
+        self,
+        acquire: Callable[..., AbstractContextManager[Servable]],
+        metrics: Metrics,
+        *,
+        logs: RequestLogs | None = None,
+        as_content: bool = False,
     ) -> None:
         """`acquire`: `ModelManager.acquire`; `as_content`: write Predict's outputs as bytes."""
         self._acquire = acquire
+        self._logs = logs
         self._as_content = as_content
         self.metrics = metrics
 
@@ -114,7 +121,24 @@ class Calls:
         with self.acquire(spec_of(request), deadline) as servable:
             asked = predict.read(servable, request)
             arrays = yield from self.run("Predict", servable, *asked, deadline)
-        return predict.response(servable, asked[0], arrays, self._as_content)
+        answer = predict.response(servable, asked[0], arrays, self._as_content)
+        self._log("predict_log", servable.name, lambda: (answer.model_spec, request, answer))
+        return answer
+
+    def log_arrays(
+        self, spec: model_pb2.ModelSpec, servable: Servable, signature_name: str, inputs: Arrays, outputs: Outputs
+    ) -> None:
+        """Logs a prediction that was asked for in JSON, as the Predict that it stands for."""
+
+        def call() -> tuple[model_pb2.ModelSpec, predict_pb2.PredictRequest, predict_pb2.PredictResponse]:
+            answer = predict.response(servable, signature_name, outputs, self._as_content)
+            return answer.model_spec, predict.request_of(spec, signature_name, inputs), answer
+
+        self._log("predict_log", servable.name, call)
+
+    def _log(self, kind: str, model: str, call: Callable[[], tuple[Any, Any, Any]]) -> None:
+        if self._logs is not None and (log := self._logs.sampled(model)) is not None:
+            log.add(kind, model, call)
 
     def infer(self, form: Form, request: Any, deadline: float | None) -> Steps[Any]:
         """Classify or Regress: a result for each example."""
@@ -127,6 +151,7 @@ class Calls:
         form.fill(answer.result, arrays, len(given))
         predict.fill_spec(answer.model_spec, servable, name)
         self.metrics.examples(servable.name, len(given))
+        self._log(f"{form.api.lower()}_log", servable.name, lambda: (answer.model_spec, request, answer))
         return answer
 
     def multi_inference(
@@ -145,6 +170,7 @@ class Calls:
                 predict.fill_spec(result.model_spec, servable, name)
                 form.fill(getattr(result, form.result), arrays, len(given))
         self.metrics.examples(servable.name, len(given))
+        self._log("multi_inference_log", servable.name, lambda: (answer.results[0].model_spec, request, answer))
         return answer
 
 

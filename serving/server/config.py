@@ -144,6 +144,13 @@ class ServerOptions(Flags):
             warm_up_iterations=max(1, self.num_request_iterations_for_warmup),
         )
 
+    def request_log_limits(self) -> dict[str, Any]:
+        """What bounds a request log, as `RequestLogs` takes it. Raises UsageError."""
+        for name in ("request_log_max_megabytes", "request_log_keep_days"):
+            if not getattr(self, name) > 0:
+                raise UsageError(f"--{name} is {getattr(self, name)}; it must be above 0.")
+        return {"max_bytes": self.request_log_max_megabytes * 2**20, "keep_days": self.request_log_keep_days}
+
     def channel_arguments(self) -> list[tuple[str, str | int]]:
         """`grpc_channel_arguments` ("key=value,key=value") as gRPC takes them, integers as such. Raises UsageError."""
         arguments: list[tuple[str, str | int]] = []

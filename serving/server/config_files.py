@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from google.protobuf import text_format
+from tensorflow_serving.config.logging_config_pb2 import LoggingConfig
 from tensorflow_serving.config.model_server_config_pb2 import TENSORFLOW, ModelServerConfig
 
 from mnist_tfx.contract.cpus import cpu_count
@@ -16,6 +17,7 @@ from mnist_tfx.contract.errors import UsageError
 
 PLATFORM = "tensorflow"
 PROMETHEUS_PATH = "/monitoring/prometheus/metrics"
+LOG_COLLECTOR = "tfrecord"
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,7 @@ class MonitoringConfig:
 
 
 def check_models(config: ModelServerConfig) -> None:
-    """Raises ValueError for a list of models that TF Serving refuses.
+    """Raises ValueError for a list of models that TF Serving refuses, LookupError for an unknown log collector.
 
     Base paths must be absolute (or a URI): the server's working directory is nobody's contract.
     """
@@ -107,13 +109,31 @@ def check_models(config: ModelServerConfig) -> None:
             raise ValueError(
                 f"model {model.name} has model_platform {model.model_platform!r}; only {PLATFORM!r} is served"
             )
+        if model.HasField("logging_config"):
+            _check_logging(model.name, model.logging_config)
+
+
+def _check_logging(model: str, config: LoggingConfig) -> None:
+    collector, rate = config.log_collector_config, config.sampling_config.sampling_rate
+    if collector.type != LOG_COLLECTOR:  # TF Serving's words and code (core/log_collector.cc)
+        raise LookupError(
+            f"Cannot find LogCollector::Factory for type: {collector.type} (model {model}; this server has one of "
+            f"type {LOG_COLLECTOR!r})"
+        )
+    if not os.path.isabs(collector.filename_prefix):
+        raise ValueError(
+            f"Expected the log of model {model} to have an absolute path; got "
+            f"filename_prefix()={collector.filename_prefix}"
+        )
+    if not 0 <= rate <= 1:
+        raise ValueError(f"model {model} has the sampling_rate {rate}; it must be from 0 to 1")
 
 
 def checked(config: ModelServerConfig, where: str) -> ModelServerConfig:
     """The list, if it can be served. Raises UsageError, which tells `where` it was given."""
     try:
         check_models(config)
-    except ValueError as error:
+    except (LookupError, ValueError) as error:
         raise UsageError(f"{where}: {error}.") from None
     return config
 

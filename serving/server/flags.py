@@ -35,6 +35,10 @@ class Flags:
         "whether clients of our own server may replace its list of models by HandleReloadConfigRequest (default: they "
         "may where it listens on loopback only, or with mutual TLS)",
     )
+    request_log_max_megabytes: int = _flag(
+        1024, "MB", "of a request log's files (logging_config) in our own server; the oldest are removed"
+    )
+    request_log_keep_days: float = _flag(30, "DAYS", "files of a request log that are older are removed")
     port: int = _flag(8500, "PORT", "gRPC port (0: none beside --grpc_socket_path, else any; -1: any free one)")
     rest_api_port: int = _flag(0, "PORT", "REST port (0: none; -1: any free one)")
     grpc_socket_path: str = _flag("", "FILE", "also answer gRPC on this UNIX socket")
@@ -69,7 +73,7 @@ class Flags:
 
 
 _KINDS = {"int": int, "float": float, "str": str, "bool": _boolean, "bool | None": _boolean}
-OWN = ("host", "enable_reload_config")
+OWN = ("host", "enable_reload_config", "request_log_max_megabytes", "request_log_keep_days")
 """The flags that TF Serving does not have."""
 
 # Name: (type, metavar, help).

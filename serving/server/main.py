@@ -19,6 +19,7 @@ from mnist_tfx.serving.server.listening import addresses_of, bracketed, listenin
 from mnist_tfx.serving.server.manager import ModelManager
 from mnist_tfx.serving.server.metrics import Metrics
 from mnist_tfx.serving.server.repeating import repeat, say
+from mnist_tfx.serving.server.request_logs import RequestLogs
 from mnist_tfx.serving.server.rest import DEMO_PATH, RestServer
 from mnist_tfx.serving.server.rest_thread import RestThread
 from mnist_tfx.serving.server.service import MODEL_SERVICE, PREDICTION_SERVICE, GrpcServer
@@ -32,6 +33,7 @@ SERVICES = ("", PREDICTION_SERVICE, MODEL_SERVICE, "PredictionService", "ModelSe
 _HEALTH_SECONDS = 0.1
 _STALLED_SECONDS = 0.1  # how late a slow client is given up that others wait for
 _TELL_SECONDS = 30.0  # after which a start that still waits for loads says so
+_LOG_SECONDS = 0.5  # for the last records of the request log
 _UNLOAD_SECONDS = 1.0  # for requests that were computed to the end of the drain
 _ANY_PORT = -1
 
@@ -64,8 +66,10 @@ class ModelServer:
         self._listed = self._source()
         self._addresses = addresses_of(options.host)
         metrics = Metrics()
+        self._logs = RequestLogs(metrics, **options.request_log_limits())
         self.manager = ModelManager(
             metrics=metrics,
+            logs=self._logs,
             batching=options.batching(),
             loading=options.loading(),
             poll_seconds=options.file_system_poll_wait_seconds,
@@ -74,7 +78,8 @@ class ModelServer:
             allow_labels_for_unavailable=options.allow_version_labels_for_unavailable_models,
             reload_refused=options.reload_refused(self._addresses),
         )
-        calls = Calls(self.manager.acquire, metrics, as_content=options.enable_serialization_as_tensor_content)
+        as_content = options.enable_serialization_as_tensor_content
+        calls = Calls(self.manager.acquire, metrics, logs=self._logs, as_content=as_content)
         self._grpc = GrpcServer(self.manager, calls, options.channel_arguments())
         monitoring = monitoring or options.monitoring()
         self._rest = RestThread(
@@ -129,6 +134,7 @@ class ModelServer:
             rest.start()
             self._grpc.stop(grace_seconds)
             rest.join()
+        self._logs.close(_LOG_SECONDS)
         self.manager.stop(max(0.0, end - time.monotonic()) + _UNLOAD_SECONDS)
 
     @property

@@ -18,6 +18,7 @@ from mnist_tfx.serving.server.errors import ServingError, invalid
 from mnist_tfx.serving.server.lifecycle import Model, Version
 from mnist_tfx.serving.server.loader import Loader, ServableFactory
 from mnist_tfx.serving.server.metrics import Metrics
+from mnist_tfx.serving.server.request_logs import RequestLogs
 from mnist_tfx.serving.server.servable import Servable
 from mnist_tfx.serving.server.versions import scan
 
@@ -32,6 +33,7 @@ class ModelManager:
         *,
         metrics: Metrics,
         batching: BatchingParameters | None,
+        logs: RequestLogs | None = None,
         loading: LoadOptions | None = None,
         poll_seconds: float = 1.0,
         max_load_retries: int = 5,
@@ -44,6 +46,7 @@ class ModelManager:
         Args:
             metrics: hears of loads, warm-ups and batches.
             batching: how requests are joined; None computes each by itself.
+            logs: hears of the models that are listed.
             loading: how versions are loaded.
             poll_seconds: how often the files are looked at; 0: only at the start and at a reload.
             max_load_retries: attempts after the first for a version that fails to load.
@@ -52,6 +55,7 @@ class ModelManager:
             reload_refused: why clients may not replace the list; empty where they may.
         """
         self._metrics = metrics
+        self._logs = logs
         self._poll_seconds = poll_seconds
         self._allow_labels = allow_labels_for_unavailable
         self._reload_refused = reload_refused
@@ -92,12 +96,15 @@ class ModelManager:
         What is new is loaded from now on, what is not listed any more is unloaded.
 
         Raises:
-            ServingError: INVALID_ARGUMENT or FAILED_PRECONDITION for a list that cannot be served; the old one stays.
+            ServingError: INVALID_ARGUMENT, FAILED_PRECONDITION or, for an unknown log collector, NOT_FOUND: the list
+                cannot be served; the old one stays.
         """
         try:
             check_models(config)
         except ValueError as error:
             raise invalid(str(error)) from None
+        except LookupError as error:
+            raise _not_found(str(error)) from None
         with self._lock:
             if config.WhichOneof("config") is None:  # an empty file, as a full disk leaves it, is no order to unload
                 if self._configs:
@@ -127,6 +134,8 @@ class ModelManager:
                 if one is not before.get(name):
                     threading.Thread(target=self._follow, args=(one,), name=f"poll {name}", daemon=True).start()
             self._metrics.served = frozenset(self._configs)
+            if self._logs is not None:
+                self._logs.update(listed)
             self._changed.notify_all()
             return [name for name in self._configs if name not in before]
 

@@ -1,10 +1,10 @@
 """What the server counts and times, under TF Serving's metric names.
 
 Names, labels, units and buckets are those of tensorflow/serving's servables/tensorflow/util.cc,
-batching/batching_session.cc, batching/batching_util.h and servables/tensorflow/saved_model_warmup_util.cc, and of
-tensorflow/tensorflow's cc/saved_model/loader.cc; slashes become colons on the way to Prometheus. Time is in
-microseconds, sizes are in rows. `prometheus_client` cannot write them so: it adds `_total` to every
-counter's name.
+batching/batching_session.cc, batching/batching_util.h, core/request_logger.cc and
+servables/tensorflow/saved_model_warmup_util.cc, and of tensorflow/tensorflow's cc/saved_model/loader.cc; slashes become
+colons on the way to Prometheus. Time is in microseconds, sizes are in rows. `prometheus_client` cannot write them so:
+it adds `_total` to every counter's name.
 """
 
 from __future__ import annotations
@@ -48,6 +48,7 @@ class Metrics:
         """The models' names: what else a client makes up must not become a series."""
         latency = ("model_name", "API")
         self._request_count = Counter(f"{_SERVING}request_count", ("model_name", "status"))
+        self._request_log_count = Counter(f"{_SERVING}request_log_count", ("model_name", "status_code"))
         self._request_latency = Histogram(f"{_SERVING}request_latency", (*latency, "entrypoint"), LATENCY_BUCKETS)
         self._runtime_latency = Histogram(f"{_SERVING}runtime_latency", (*latency, "runtime"), LATENCY_BUCKETS)
         self._example_counts = Histogram(f"{_SERVING}request_example_counts", ("model",), EXAMPLE_BUCKETS)
@@ -119,6 +120,10 @@ class Metrics:
             raise
         finally:
             self._warmup_latency.observe((path, status), (time.perf_counter() - start) * 1e6)
+
+    def request_logged(self, model: str, code: str, count: int) -> None:
+        """So many sampled requests were written to the request log ("OK"), or dropped."""
+        self._request_log_count.add((model, code), count)
 
     def text(self) -> str:
         """All metrics, as Prometheus reads them."""

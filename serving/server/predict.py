@@ -49,6 +49,17 @@ def response(
     return answer
 
 
+def request_of(
+    spec: model_pb2.ModelSpec, signature_name: str, inputs: Mapping[str, np.ndarray]
+) -> predict_pb2.PredictRequest:
+    """The request that asks a model for all outputs of a signature. Raises ValueError."""
+    request = predict_pb2.PredictRequest(model_spec=spec)
+    request.model_spec.signature_name = signature_name
+    for name, array in inputs.items():
+        encode_tensor(array, True, request.inputs[name])
+    return request
+
+
 def fill_spec(spec: model_pb2.ModelSpec, servable: Servable, signature_name: str = "") -> None:
     """Writes which servable answered, and with which signature."""
     spec.name = servable.name

@@ -197,7 +197,9 @@ class RestServer:
                 read = self._reader.call if large else _read_small
                 name, inputs, in_rows = read(deadline, "read_predict", body, encoding, signatures)
                 outputs = tuple(servable.signatures[name].outputs)
-                return (yield from self._calls.run("Predict", servable, name, inputs, outputs, deadline)), in_rows
+                arrays = yield from self._calls.run("Predict", servable, name, inputs, outputs, deadline)
+                self._calls.log_arrays(asked.spec, servable, name, inputs, arrays)
+                return arrays, in_rows
 
         arrays, in_rows = await self._answer_of(large, steps())
         large = sum(array.size for array in arrays.values()) > limits.LARGE_ANSWER_VALUES
