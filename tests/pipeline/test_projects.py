@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 import tensorflow as tf
+from PIL import Image
+from sklearn.datasets import load_sample_images
 
 from mnist_tfx.components.datasets.images.index import splits_before
 from mnist_tfx.components.datasets.images.prepare import FILES
@@ -85,17 +87,22 @@ def test_the_recipe_and_the_schema_say_what_was_found(project: Path) -> None:
     assert 'tag: "緑"' in schema and "unique_constraints { min: 3 max: 3 }" in schema
 
 
-def test_a_pushed_model_says_of_the_files_what_the_evaluator_measured(project: Path, ran: Answer) -> None:
-    [version] = (project / "var" / "serving" / "colours").iterdir()
+def assert_files_answered_as_measured(project: Path, images: Path, ran: Answer) -> None:
+    """The pushed model's answers to the original files of split test are right as often as the Evaluator says."""
+    [version] = (project / "var" / "serving" / project.name).iterdir()
     assert ran.outcome["pushed_version"] == version.name
     classify = tf.saved_model.load(str(version)).signatures[ENCODED_IMAGES]
-    prepared = project / "var" / "datasets" / "colours" / "1.0.0"
+    prepared = project / "var" / "datasets" / project.name / "1.0.0"
     rows = [line.split(",") for line in (prepared / FILES).read_text(encoding="utf-8").splitlines()[1:]]
     tested = [(file, name) for file, name, split, *_ in rows if split == "test"]
-    contents = [(project.parent / "images" / file).read_bytes() for file, _ in tested]
+    contents = [(images / file).read_bytes() for file, _ in tested]
     labels = classify(**{ENCODED_IMAGES: tf.constant(contents)})[LABELS].numpy()
     right = np.mean([label.decode() == name for label, (_, name) in zip(labels, tested, strict=True)])
     assert right == pytest.approx(ran.outcome["accuracy"], abs=1e-6)
+
+
+def test_a_pushed_model_says_of_the_files_what_the_evaluator_measured(project: Path, ran: Answer) -> None:
+    assert_files_answered_as_measured(project, project.parent / "images", ran)
 
 
 def test_new_images_come_in_with_the_next_run_and_split_test_stays(project: Path, ran: Answer, tmp_path: Path) -> None:
@@ -222,3 +229,49 @@ def test_a_class_that_is_too_small_leaves_no_project_behind(tmp_path: Path) -> N
     answer = mnist_tfx("init", tmp_path / "colours", "--images", tmp_path / "images")
     assert answer.code == 3 and "'rare' (1)" in answer.err
     assert not (tmp_path / "colours" / "recipe.toml").exists()
+
+
+@pytest.mark.slow
+def test_digits_even_and_odd_with_one_sigmoid_unit(tmp_path: Path) -> None:
+    """Classes that stand for several, from the recipe alone: the schema follows, and so do the model's labels."""
+    folder = tmp_path / "parity"
+    answer = mnist_tfx("init", folder, "--tfds", "mnist_tfx.components.datasets.digits:Digits")
+    assert answer.code == 0, answer.err
+    recipe = folder / "recipe.toml"
+    groups = 'classes = { even = ["0", "2", "4", "6", "8"], odd = ["1", "3", "5", "7", "9"] }\n'
+    text = recipe.read_text().replace("[data]\n", f"[data]\n{groups}")
+    recipe.write_text(text.replace("[model]\n", '[model]\noutput = "sigmoid"\n'))
+    answer = mnist_tfx("schema", "update", "--project", folder)
+    assert "label.int_domain.max: 9 -> 1" in answer.out, answer.err
+    answer = mnist_tfx("run", "--project", folder, "--json", "--set", "epochs=10")
+    assert answer.code == 0, answer.err
+    assert answer.outcome["accuracy"] > 0.9
+    model = tf.saved_model.load(str(folder / "var" / "serving" / "digits" / answer.outcome["pushed_version"]))
+    classify = model.signatures[ENCODED_IMAGES]
+    [image] = [tf.io.encode_png(np.zeros((8, 8, 1), np.uint8))]
+    answered = classify(**{ENCODED_IMAGES: tf.stack([image])})
+    assert answered[LABELS].numpy()[0] in (b"even", b"odd") and answered["probabilities"].shape == (1, 2)
+
+
+@pytest.mark.slow
+def test_a_hundred_classes_of_photographs(tmp_path: Path) -> None:
+    """Cells of scikit-learn's two photographs, each a class: to a pushed model whose answers are the Evaluator's."""
+    random = np.random.default_rng(0)
+    photographs = load_sample_images().images
+    for number in range(100):
+        image, (y, x) = photographs[number % 2], (number // 20 * 70, number // 2 % 10 * 55)
+        place = tmp_path / "images" / f"{number:03d}"
+        place.mkdir(parents=True)
+        for copy in range(30):
+            dy, dx, size = *random.integers(0, 20, 2), int(random.integers(48, 64))
+            cut = image[y + dy : y + dy + size, x + dx : x + dx + size]
+            Image.fromarray(cut).save(place / f"{copy}.jpg", quality=90)
+    folder = tmp_path / "cells"
+    answer = mnist_tfx("init", folder, "--images", tmp_path / "images", "--size", "24", "24")
+    assert answer.code == 0, answer.err
+    assert "3,000 images of 3,000 files, 100 classes" in answer.out
+    answer = mnist_tfx("run", "--project", folder, "--json", "--set", "epochs=15", "--set", "batch_size=64")
+    assert answer.code == 0, answer.err
+    assert answer.outcome["pushed_version"] and answer.outcome["accuracy"] > 0.5
+    assert Path(answer.outcome["report"]).stat().st_size < 2**20
+    assert_files_answered_as_measured(folder, tmp_path / "images", answer)
