@@ -160,7 +160,7 @@ def _run_one(planned: _Planned, home: Home) -> Run:
         else:
             run = _failed(planned, home, error, time.monotonic() - started)
         report = leave_report(home, run) if run.executions else None
-    return replace(run, report=str(report) if report else None)
+    return replace(run, report=report)
 
 
 def _failed(planned: _Planned, home: Home, error: PipelineError, seconds: float) -> Run:

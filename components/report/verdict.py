@@ -31,6 +31,7 @@ State = Literal["passed", "failed", "withheld", "not reached", "unknown"]
 
 _STOPPED_EXIT_CODE = 130
 _SHOWN = 5  # classes named in one sentence
+_BOUNDS = 20  # told one by one
 # Where a component's error has one of these, the run did not fail: it was refused.
 _REFUSALS: dict[int, Outcome] = {DataRejected.exit_code: "data rejected", ModelRejected.exit_code: "not blessed"}
 # Component: name of the gate, the output that tells of it, and the property that says yes; None: to be there says it.
@@ -178,7 +179,7 @@ def _gates(run: Run, broken_off: Container[str]) -> tuple[Gate, ...]:
     details = {
         ("DataGate", "passed"): "No anomaly, no drift or skew beyond the schema's bounds, every image decoded.",
         ("Evaluator", "passed"): "Every bound on accuracy was kept.",
-        ("Evaluator", "failed"): "; ".join(run.quality.broken_bounds) if run.quality else "",
+        ("Evaluator", "failed"): "; ".join(_first(run.quality.broken_bounds)) if run.quality else "",
         ("InfraValidator", "passed"): f"{len(run.checks)} checks of the served model passed." if run.checks else "",
         ("InfraValidator", "failed"): f"{len(failed_checks)} checks of the served model failed."
         if failed_checks
@@ -225,10 +226,15 @@ def _unbounded_failures(run: Run) -> Iterable[str]:
         yield remedies.never_recognized(shown)
 
 
+def _first(bounds: Sequence[str]) -> Sequence[str]:
+    """Of many classes, not each one that is not good enough."""
+    return bounds if len(bounds) <= _BOUNDS else (*bounds[:_BOUNDS], f"and {len(bounds) - _BOUNDS} more")
+
+
 def _rejections(run: Run) -> Iterable[Failure]:
     """Of a model that is not good enough."""
     if run.quality and run.quality.broken_bounds:
-        yield Failure("Evaluator", "\n".join(run.quality.broken_bounds), remedies.BROKEN_BOUNDS)
+        yield Failure("Evaluator", "\n".join(_first(run.quality.broken_bounds)), remedies.BROKEN_BOUNDS)
     failed_checks = [str(check) for check in run.checks if not check.passed]
     if failed_checks:
         yield Failure("InfraValidator", "\n".join(failed_checks), remedies.FAILED_CHECKS)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from hashlib import sha256
 from pathlib import Path
@@ -23,21 +23,21 @@ _LOGGER = logging.getLogger(__name__)
 INDEX, CARD = "index.html", "MODEL_CARD.md"
 
 
-def leave_report(home: Home, run: Run) -> Path | None:
+def leave_report(home: Home, run: Run) -> str | None:
     """`write_report` at the end of a run, which no failure here may fail: None then, and the log says why."""
-    try:
-        return Path(write_report(home, run)["report"])
-    except Exception:
-        _LOGGER.exception("no report of run %s", run.run_id)
-        return None
+    return _left(lambda: write_report(home, run))
 
 
 def leave_comparison(home: Home, runs: Sequence[Run]) -> str | None:
     """`write_comparison` likewise."""
+    return _left(lambda: write_comparison(home, runs))
+
+
+def _left(write: Callable[[], dict[str, Any]]) -> str | None:
     try:
-        return str(write_comparison(home, runs)["report"])
+        return str(write()["report"])
     except Exception:
-        _LOGGER.exception("no comparison of %s", ", ".join(run.run_id for run in runs))
+        _LOGGER.exception("no report was left")
         return None
 
 

@@ -99,18 +99,22 @@ def class_chart(a: ReportContent, b: ReportContent) -> Chart | None:
     return change_chart("classes", "Recall by class, B against A in points", "B is better to the right.", recalls)
 
 
-def confusion_changes(a: ReportContent, b: ReportContent) -> list[tuple[str, str, float, float]]:
-    """The confusions whose share of the true class changed most: true class, guess, share in A and in B."""
+def confusion_changes(a: ReportContent, b: ReportContent) -> Table:
+    """The confusions whose share of the true class changed most; empty where the classes are not the same."""
+    head = ("true", "taken for", "A", "B", "points")
     if a.quality is None or b.quality is None or not _same_classes(a.quality, b.quality):
-        return []
-    names = [c.name for c in a.quality.classes]
+        return Table(head, ())
     before, after = _shares(a.quality), _shares(b.quality)
-    changes = [
-        (names[true], names[guess], float(before[true, guess]), float(after[true, guess]))
-        for true, guess in zip(*np.nonzero(before != after), strict=True)
-        if true != guess
-    ]
-    return sorted(changes, key=lambda change: -abs(change[3] - change[2]))[:_CONFUSIONS]
+    more = after - before
+    pairs = [(true, guess) for true, guess in np.argwhere(more) if true != guess]
+    pairs.sort(key=lambda pair: -abs(more[pair]))
+    names = [c.name for c in a.quality.classes]
+    rows = (
+        (names[true], names[guess], percent(before[true, guess], 1), percent(after[true, guess], 1), words)
+        for true, guess in pairs[:_CONFUSIONS]
+        for words in [f"{points(more[true, guess], 1)} {'worse' if more[true, guess] > 0 else 'better'}"]
+    )
+    return Table(head, tuple(rows))
 
 
 def history_charts(runs: Sequence[ReportContent]) -> tuple[Chart, ...]:

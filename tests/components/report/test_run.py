@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from tfx.types.artifact import Artifact
 from tfx.types.standard_artifacts import ExampleAnomalies, InfraBlessing, ModelBlessing, PushedModel
 
 from mnist_tfx.components.report.run import Run, made_by
+from tests.fixtures.report_content import content_of_classes
 
 
 def made(kind: type[Artifact], properties: Mapping[str, Any], *, as_json: bool) -> Artifact:
@@ -44,6 +46,17 @@ def test_the_verdict_is_the_same_on_a_cluster(
         made_by("Pusher", {"pushed_model": [made(PushedModel, pushed, as_json=as_json)]}),
     )
     assert str(Run("a-run", "mnist", executions).verdict()) == words
+
+
+def test_of_many_classes_that_are_not_good_enough_the_first_are_told() -> None:
+    quality = content_of_classes(100).quality
+    assert quality is not None
+    broken = tuple(f"accuracy class {each.name!r}: 0.1, required at least 0.5" for each in quality.classes)
+    evaluator = made_by("Evaluator", {"blessing": [made(ModelBlessing, {"blessed": 0}, as_json=False)]})
+    run = Run("a-run", "mnist", (evaluator,), quality=replace(quality, broken_bounds=broken))
+    [failure] = run.verdict().failures
+    assert failure.message.splitlines() == [*broken[:20], "and 80 more"]
+    assert run.verdict().gates[1].detail.endswith("; and 80 more")
 
 
 def test_what_is_no_single_value_and_what_tfx_keeps_for_itself_is_left_out() -> None:

@@ -9,6 +9,7 @@ import pytest
 from mnist_tfx.contract.errors import UsageError
 from mnist_tfx.pipeline.runs.seeds import each_seed, spread
 from mnist_tfx.pipeline.runs.store import load_run
+from mnist_tfx.pipeline.runs.views import tell_runs
 from tests.fixtures.pages import by_id, parse, table
 from tests.fixtures.tiny_run import TinyRun
 
@@ -42,6 +43,22 @@ def test_each_seed_is_pushed_by_the_ordinary_rules(tiny_run: TinyRun) -> None:
     finally:
         for version in set(tiny_run.versions()) - set(before):
             shutil.rmtree(tiny_run.home.serving("kmnist") / version)
+
+
+def test_runs_that_all_fail_are_told_and_compared_nevertheless(tiny_run: TinyRun) -> None:
+    answer = tiny_run.again("--seeds", "2", "--set", "training.learning_rate=1e30")
+    [study] = json.loads(answer.out)["seeds"]
+    assert (answer.code, study["accuracies"], study["mean"], study["deviation"]) == (1, [], None, None)
+    page = Path(study["report"]).read_text()
+    assert page.count("Failed") == 2 and "cannot be compared by accuracy" in page
+
+
+def test_people_are_told_mean_and_deviation(capsys: pytest.CaptureFixture[str]) -> None:
+    study = {"dataset": "mnist", "report": "/reports/mnist.html", **spread((0.91, 0.93, 0.92))}
+    assert tell_runs([], as_json=False, seeds=[study]) == 0
+    out, err = capsys.readouterr()
+    assert out.splitlines()[-1] == "mnist: accuracy 0.9200 ± 0.0100 over 3 seeds"
+    assert err == "comparison of mnist: /reports/mnist.html\n"
 
 
 def test_a_deviation_takes_two_and_a_mean_one() -> None:
