@@ -80,7 +80,7 @@ def test_refers_to_nothing_outside(root):
         assert not name.startswith("on"), (element, name)
         assert name not in ("style", "action", "srcset", "poster", "background"), (element, name)
         if name in ("src", "xlink:href"):
-            assert value.startswith("data:image/png;base64,")
+            assert value.startswith(("data:image/png;base64,", "data:image/webp;base64,"))
         if name == "href":
             assert value == "data:," or not re.match(r"[a-zA-Z][a-zA-Z0-9+.-]*:|//|/", value), value
     style = text(find(root, "style")[0])
