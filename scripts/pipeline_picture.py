@@ -18,8 +18,8 @@ from mnist_tfx.pipeline.recipes import load_recipe
 from scripts.architecture import CHECKOUT, STYLE, without_detours, wrapped
 
 PICTURE = CHECKOUT / "docs" / "pipeline.svg"
-_WIDTH, _HEIGHT, _GAP_X, _GAP_Y = 210, 58, 34, 34  # pixels
-_COLUMNS = 28  # of text in a box
+_WIDTH, _HEIGHT, _GAP_X, _GAP_Y = 210, 42, 34, 22  # pixels
+_COLUMNS = 34  # of text in a box
 
 
 def draw() -> str:
@@ -68,11 +68,11 @@ def _arrow(start: tuple[float, float], end: tuple[float, float]) -> str:
 
 def _box(one: BaseComponent, place: tuple[float, float]) -> str:
     left, top = place
-    lines = wrapped(list(one.outputs), _COLUMNS)[:2]
-    words = [f'<text class="name" x="{left + 10:.0f}" y="{top + 20:.0f}">{escape(one.id)}</text>']
-    for number, line in enumerate(lines):
-        y = top + 36 + number * 14
-        words.append(f'<text class="small" x="{left + 10:.0f}" y="{y:.0f}">{escape(line)}</text>')
+    [outputs, *_] = wrapped(list(one.outputs), _COLUMNS)
+    words = [
+        f'<text class="name" x="{left + 10:.0f}" y="{top + 18:.0f}">{escape(one.id)}</text>',
+        f'<text class="small" x="{left + 10:.0f}" y="{top + 34:.0f}">{escape(outputs)}</text>',
+    ]
     return f'<rect x="{left:.0f}" y="{top:.0f}" width="{_WIDTH}" height="{_HEIGHT}" rx="6"/>' + "".join(words)
 
 
