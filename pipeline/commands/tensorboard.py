@@ -8,7 +8,6 @@ from pathlib import Path
 
 from mnist_tfx.contract.errors import PipelineError, UsageError
 from mnist_tfx.pipeline.home import Home
-from mnist_tfx.pipeline.runs.store import load_run
 
 SUMMARY = "Open TensorBoard on the training logs of a run, or of all runs, also of one that is going on."
 EXAMPLE = "mnist-tfx tensorboard latest"
@@ -49,6 +48,8 @@ def _logs(home: Home, run_id: str | None) -> Path:
         if not home.root.joinpath("runs").is_dir():
             raise UsageError(f"there is no run in {home.root} yet. Make one: mnist-tfx run --dataset mnist")
         return home.root / "runs"
+    from mnist_tfx.pipeline.runs.store import load_run
+
     run = load_run(home.metadata_db, run_id)
     logs = run.artifact("Trainer", "model_run")
     return Path(logs.uri) if logs else home.runs(run.dataset) / run.run_id
