@@ -34,15 +34,16 @@ def run(args: argparse.Namespace) -> int:
     """Prints the path of the file, a JSON object, or the card, to standard output."""
     from mnist_tfx.pipeline.log_capture import output_to
     from mnist_tfx.pipeline.running.loading import collector_paused
-    from mnist_tfx.pipeline.runs.store import LATEST, load_run
+    from mnist_tfx.pipeline.runs.store import LATEST, list_runs, load_run
 
-    if args.card and args.compare is None:
-        args.run_id = args.run_id or LATEST
+    home = Home.resolve(args.home)
+    if args.card and args.compare is None and args.run_id is None:  # the newest with a model that was judged
+        judged = (run.run_id for run in list_runs(home.metadata_db) if run.artifact("Evaluator", "evaluation"))
+        args.run_id = next(judged, LATEST)
     if (args.run_id is None) == (args.compare is None) or len(args.compare or "of one") < 2:
         raise UsageError("name one run, or two with --compare, or more. `mnist-tfx runs` lists them.")
     if args.card and (args.compare or args.json):
         raise UsageError("--card is the card of one run, in Markdown: leave out --compare and --json.")
-    home = Home.resolve(args.home)
     output = args.output.resolve() if args.output else None
     if output is not None and output.is_dir():
         raise UsageError(f"{output} is a folder: name a file to write the report to.")

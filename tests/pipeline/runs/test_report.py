@@ -14,7 +14,8 @@ from mnist_tfx.contract.errors import PipelineError
 from mnist_tfx.pipeline.home import Home
 from mnist_tfx.pipeline.projects import shipped
 from mnist_tfx.pipeline.recipes import load_recipe
-from mnist_tfx.pipeline.runs.store import load_run
+from mnist_tfx.pipeline.run_recipe import run_until
+from mnist_tfx.pipeline.runs.store import list_runs, load_run
 from tests.fixtures.command import Answer, mnist_tfx
 from tests.fixtures.pages import by_id, parse, table
 from tests.fixtures.tiny_run import TinyRun
@@ -135,6 +136,18 @@ def test_three_runs_beside_each_other(run: TinyRun, rejected: Answer, tmp_path: 
     settings = table(by_id(root, "changes"))[1:]
     assert ["evaluation.min_accuracy", "0.3", "1.0", "0.3"] in settings
     assert all(len(set(values)) > 1 for _, *values in settings)
+
+
+def test_a_card_without_a_name_is_of_the_newest_model_that_was_judged(run: TinyRun, tmp_path: Path) -> None:
+    home = Home(tmp_path / "home")
+    shutil.copytree(run.home.root, home.root)
+    with home.lock():
+        run_until("ImportSchemaGen", load_recipe("kmnist", str(run.recipe_file)), home)
+    partial, *others = list_runs(home.metadata_db)
+    assert not partial.maker("Evaluator")
+    judged = next(other.run_id for other in others if other.maker("Evaluator"))
+    answer = mnist_tfx("report", "--card", "--home", home.root)
+    assert answer.code == 0 and judged in answer.out.splitlines()[0]
 
 
 def test_the_model_card_has_the_figures_and_the_way_to_them(run: TinyRun, tmp_path: Path) -> None:
