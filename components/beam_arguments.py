@@ -20,7 +20,7 @@ def beam_arguments(beam: BeamSettings, component: str = "") -> list[str]:
     """
     if beam.runner == "direct" or (beam.components and component and component not in beam.components):
         # A runner's own arguments would mean nothing, or the wrong thing, to the direct runner.
-        return [*_direct(beam.workers), *beam.args] if beam.runner == "direct" else _direct(1)
+        return [*direct_arguments(beam.workers), *beam.args] if beam.runner == "direct" else direct_arguments(1)
     return [*(_dataflow(beam) if beam.runner == "dataflow" else _portable(beam)), *beam.args]
 
 
@@ -30,12 +30,14 @@ def workers_elsewhere(arguments: Sequence[str]) -> bool:
     return bool(runners) and not runners[-1].endswith(("FnApiRunner", "DirectRunner"))
 
 
-def _direct(processes: int) -> list[str]:
+def direct_arguments(workers: int, *, threads: bool = False) -> list[str]:
+    """Those of a pipeline on this machine alone, in so many processes, or threads of this one."""
+    several = "multi_threading" if threads else "multi_processing"
     return [
         # What `--runner=DirectRunner` runs in this process. By that name, Beam 2.77 first tries to download Prism.
         "--runner=apache_beam.runners.portability.fn_api_runner.FnApiRunner",
-        f"--direct_running_mode={'in_memory' if processes == 1 else 'multi_processing'}",
-        f"--direct_num_workers={processes}",
+        f"--direct_running_mode={'in_memory' if workers == 1 else several}",
+        f"--direct_num_workers={workers}",
         # Not used on one machine. Without it, TFX packs itself into an archive for the workers before every component.
         "--sdk_container_image=unused",
     ]

@@ -34,7 +34,6 @@ def find_builder(name: str, own: str = "") -> tuple[BuilderClass, str | None]:
     Raises:
         UsageError: there is no such builder or configuration, or it has configurations and none is named.
     """
-
     check_name(name)
     base, _, config = name.partition("/")
     cls = import_builder(own) if own else _builder_of_tfds(base)

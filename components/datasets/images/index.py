@@ -21,6 +21,7 @@ _ENOUGH_FOR = {TEST: 2, EVAL: 3}
 _HIGHEST = 0xFFFFFFFF  # of a digest's first eight hexadecimal digits, by which the split is drawn
 # Of 64 bits of a perceptual hash. Hashes that differ in no more have one of four quarters in common.
 _NEAR_BITS = 3
+_COUNT_PROBLEMS = "SELECT COUNT(*) FROM images WHERE problem != ''"
 _COLUMNS = ("file", "class", "split", "problem", "digest", "looks")
 
 
@@ -105,7 +106,7 @@ class Index:
         """
         with self._open() as base:
             [files] = base.execute("SELECT COUNT(*) FROM images").fetchone()
-            [unreadable] = base.execute("SELECT COUNT(*) FROM images WHERE problem != ''").fetchone()
+            [unreadable] = base.execute(_COUNT_PROBLEMS).fetchone()
             contradictory = self._leave_out_contradictions(base)
             base.execute("CREATE INDEX content ON images (digest)")
             self._draw(base, before)
@@ -230,8 +231,13 @@ class Index:
                 "SELECT file, class FROM images WHERE split = ? ORDER BY digest LIMIT ? OFFSET ?", (split, count, first)
             ).fetchall()
 
-    def problems(self, most: int = -1) -> list[tuple[str, str]]:
-        """The files that cannot be used, or not again, and why."""
+    def count_problems(self) -> int:
+        """How many files cannot be used, or not again."""
+        with self._open() as base:
+            return int(base.execute(_COUNT_PROBLEMS).fetchone()[0])
+
+    def problems(self, most: int) -> list[tuple[str, str]]:
+        """The first of these files, and why."""
         with self._open() as base:
             return base.execute(
                 "SELECT file, problem FROM images WHERE problem != '' ORDER BY file LIMIT ?", (most,)

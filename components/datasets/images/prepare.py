@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from mnist_tfx.components.beam_arguments import direct_arguments
 from mnist_tfx.components.datasets.errors import NotPrepared
 from mnist_tfx.components.datasets.images.index import Decided, Finding, Index, splits_before
 from mnist_tfx.components.datasets.images.listing import ImageSource, list_images, listing_digest
@@ -33,6 +34,7 @@ class Imported:
     dataset: PreparedDataset
     decided: Decided
     problems: tuple[tuple[str, str], ...]  # the first of the files that are not in it, and why
+    listing: str  # digest of the files that it was made of
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -76,11 +78,11 @@ def prepare_images(
     progress("listing the files")
     listing = listing_digest(source)
     last = _last(name, data_dir)
-    if last is None or not _is_of(last, listing, image_shape):
-        with incoming_folder(data_dir, progress) as incoming:
-            last = _import(name, source, listing, last, image_shape, max_unreadable, data_dir, incoming, progress)
-    _check_share(last.decided.unreadable, last.decided.files, max_unreadable, last.problems)
-    return last
+    if last and last.listing == listing and last.shape == _completed(image_shape, last.shape):
+        _check_share(last.decided.unreadable, last.decided.files, max_unreadable, last.problems)
+        return last
+    with incoming_folder(data_dir, progress) as incoming:
+        return _import(name, source, listing, last, image_shape, max_unreadable, data_dir, incoming, progress)
 
 
 def _last(name: str, data_dir: Path) -> Imported | None:
@@ -90,12 +92,7 @@ def _last(name: str, data_dir: Path) -> Imported | None:
     except (NotPrepared, OSError, ValueError):
         return None
     problems = tuple((file, problem) for file, problem in record["problems"])
-    return Imported(dataset, Decided(**record["decided"]), problems)
-
-
-def _is_of(imported: Imported, listing: str, image_shape: Shape) -> bool:
-    record = json.loads((imported.files.parent / _RECORD).read_text())
-    return record["listing"] == listing and imported.shape == _completed(image_shape, imported.shape)
+    return Imported(dataset, Decided(**record["decided"]), problems, record["listing"])
 
 
 def _completed(shape: Shape, others: tuple[int, int, int]) -> tuple[int, int, int]:
@@ -114,8 +111,6 @@ def _import(
     incoming: Path,
     progress: Progress,
 ) -> Imported:
-    import apache_beam as beam
-
     from mnist_tfx.components.datasets.images.inspect import Inspect
     from mnist_tfx.components.datasets.images.write import WriteShard, plan_shards, write_metadata
 
@@ -124,11 +119,9 @@ def _import(
     findings.mkdir()
     chunks = [(first, min(first + _CHUNK, count + 1)) for first in range(1, count + 1, _CHUNK)]
     with _told("looking at the images", findings, "*.json", len(chunks), progress):
-        _run(chunks, beam.ParDo(Inspect(str(index.path), str(source.folder), str(findings))))
+        _run(chunks, Inspect(str(index.path), str(source.folder), str(findings)))
     index.take(Finding(**row) for path in findings.iterdir() for row in json.loads(path.read_text()))
-    problems = tuple(index.problems(_SHOWN))
-    unreadable = len(index.problems())
-    _check_share(unreadable, count, max_unreadable, problems)
+    _check_share(index.count_problems(), count, max_unreadable, index.problems(_SHOWN))
     decided = index.decide(splits_before(last.files) if last else {})
     number = int(last.dataset.version.rpartition(".")[2]) + 1 if last else 0
     folder = incoming / f"1.0.{number}"
@@ -136,14 +129,14 @@ def _import(
     shape = _completed(image_shape, last.shape if last else index.natural_shape())
     shards = plan_shards(name, folder, decided)
     with _told("fitting and writing the images", folder, "*.tfrecord-*", len(shards), progress):
-        _run(shards, beam.ParDo(WriteShard(str(index.path), str(source.folder), decided.classes, shape)))
+        _run(shards, WriteShard(str(index.path), str(source.folder), decided.classes, shape))
     write_metadata(name, folder, decided, shape, shards)
     index.write_csv(folder / FILES)
     problems = tuple(index.problems(_SHOWN))
     record: dict[str, Any] = {"listing": listing, "decided": asdict(decided), "problems": problems}
     (folder / _RECORD).write_text(json.dumps(record, indent=2))
     publish(folder, data_dir / name / folder.name, incoming)
-    return Imported(load_prepared(name, folder.name, data_dir), decided, problems)
+    return Imported(load_prepared(name, folder.name, data_dir), decided, problems, listing)
 
 
 def _check_share(unreadable: int, files: int, limit: float, problems: Sequence[tuple[str, str]]) -> None:
@@ -157,17 +150,12 @@ def _check_share(unreadable: int, files: int, limit: float, problems: Sequence[t
 
 
 def _run(items: Sequence[Any], work: Any) -> None:
-    """On all cores of this machine, where the files are."""
+    """Has a DoFn work on each item, on all cores of this machine, where the files are."""
     import apache_beam as beam
     from apache_beam.options.pipeline_options import PipelineOptions
 
-    arguments = [
-        "--runner=apache_beam.runners.portability.fn_api_runner.FnApiRunner",
-        "--direct_running_mode=multi_threading",
-        f"--direct_num_workers={cpu_count()}",
-    ]
-    with beam.Pipeline(options=PipelineOptions(arguments)) as pipeline:
-        _ = pipeline | beam.Create(items) | beam.Reshuffle() | work
+    with beam.Pipeline(options=PipelineOptions(direct_arguments(cpu_count(), threads=True))) as pipeline:
+        _ = pipeline | beam.Create(items) | beam.Reshuffle() | beam.ParDo(work)
 
 
 @contextmanager
