@@ -17,10 +17,9 @@ from tensorflow_model_analysis.metrics import metric_types, metric_util
 from tensorflow_model_analysis.metrics.multi_class_confusion_matrix_metrics import Matrices, MatrixEntryKey
 from tensorflow_model_analysis.proto import metrics_for_slice_pb2
 
+from mnist_tfx.components.evaluator.quality import CALIBRATION_BINS
 from mnist_tfx.contract.names import PROBABILITIES
 
-# Guo et al., "On Calibration of Modern Neural Networks" (2017), section 3: 15 bins.
-CALIBRATION_BINS = 15
 _MIN_PROBABILITY = 1e-7  # as Keras clips, so that the loss stays finite
 _ANY_CONFIDENCE = 0.0  # the threshold of TFMA's confusion matrix that counts every example
 _Key: TypeAlias = metric_types.MetricKey | metric_types.PlotKey

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+# Guo et al., "On Calibration of Modern Neural Networks" (2017), section 3: 15 bins.
+CALIBRATION_BINS = 15
+
 
 @dataclass(frozen=True)
 class Scores:

@@ -9,14 +9,13 @@ from typing import Any
 
 import keras
 import numpy as np
-import numpy.typing as npt
 import tensorflow as tf
 import tensorflow_transform as tft
 from tfx.components.trainer.fn_args_utils import FnArgs
 
 from mnist_tfx.components.range_test.curve import suggest
 from mnist_tfx.components.range_test.run import measure_curve
-from mnist_tfx.components.trainer.calibration import expected_calibration_error, fit_temperature
+from mnist_tfx.components.trainer.calibration import expected_calibration_error, fit_temperature, tempered
 from mnist_tfx.components.trainer.export import LEAST_PROBABILITY, ServingModule, export_model
 from mnist_tfx.components.trainer.fn_args import trainer_config
 from mnist_tfx.components.trainer.training import EVALUATION_BATCH, train
@@ -71,15 +70,14 @@ def _calibrate(module: ServingModule, examples: DecodedExamples, normalization: 
         examples, normalization, num_classes=len(module.class_names), batch_size=EVALUATION_BATCH
     )
 
-    def measure() -> npt.NDArray[np.float64]:
-        return np.concatenate([module.probabilities(pixels).numpy() for pixels, _ in batches]).astype(np.float64)
-
-    before = measure()
-    module.temperature = fit_temperature(np.log(np.maximum(before, LEAST_PROBABILITY)), examples.labels)
+    before = np.concatenate([module.probabilities(pixels).numpy() for pixels, _ in batches]).astype(np.float64)
+    logarithms = np.log(np.maximum(before, LEAST_PROBABILITY))
+    module.temperature = fit_temperature(logarithms, examples.labels)
+    after = np.exp(tempered(logarithms, module.temperature))
     return {
         "temperature": module.temperature,
         "error_before": expected_calibration_error(before, examples.labels),
-        "error_after": expected_calibration_error(measure(), examples.labels),
+        "error_after": expected_calibration_error(after, examples.labels),
     }
 
 

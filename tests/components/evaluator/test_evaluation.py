@@ -22,8 +22,7 @@ from tfx.utils import proto_utils
 
 from mnist_tfx.components.datasets.prepared import PreparedDataset
 from mnist_tfx.components.evaluator.config import evaluation_config
-from mnist_tfx.components.evaluator.metrics import CALIBRATION_BINS
-from mnist_tfx.components.evaluator.quality import Quality
+from mnist_tfx.components.evaluator.quality import CALIBRATION_BINS, Quality
 from mnist_tfx.components.evaluator.result import read_quality
 from mnist_tfx.components.settings import EvaluationSettings, ModelSettings
 from mnist_tfx.components.trainer.dense import build_model
