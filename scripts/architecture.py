@@ -20,7 +20,7 @@ NAMESPACE = "mnist_tfx."
 PACKAGES = ("pipeline", "kubeflow", "components", "serving", "contract")
 
 _WIDTH, _ROW, _GAP, _LINE = 960, 96, 56, 17  # pixels
-STYLE = """
+_STYLE = """
 text { font: 13px system-ui, sans-serif; fill: #1d2733 }
 .name { font-weight: 600 }
 .small { font-size: 11px; fill: #5a6775 }
@@ -84,16 +84,24 @@ def draw() -> str:
     shown = [arrow for arrow in sorted(without_detours(arrows)) if arrow[0] in places and arrow[1] in places]
     height = len(ROWS) * (_ROW + _GAP)
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height}" role="img" aria-labelledby="title">',
-        '<title id="title">The packages of the project, and which imports which</title>',
-        f"<style>{STYLE}</style>",
-        '<defs><marker id="head" viewBox="0 0 8 8" refX="8" refY="4" markerWidth="8" markerHeight="8" orient="auto">'
-        '<path d="M0 0 8 4 0 8z"/></marker></defs>',
         *(_arrow(places[one], places[other]) for one, other in shown),
         *(_box(box, places[box.title], modules[box.title]) for box in boxes),
+    ]
+    return picture(_WIDTH, height, "The packages of the project, and which imports which", parts)
+
+
+def picture(width: int, height: int, title: str, parts: Iterable[str]) -> str:
+    """An SVG with the colours, and the arrows' heads, of these pictures."""
+    lines = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" role="img" aria-labelledby="title">',
+        f'<title id="title">{title}</title>',
+        f"<style>{_STYLE}</style>",
+        '<defs><marker id="head" viewBox="0 0 8 8" refX="8" refY="4" markerWidth="8" markerHeight="8" orient="auto">'
+        '<path d="M0 0 8 4 0 8z"/></marker></defs>',
+        *parts,
         "</svg>",
     ]
-    return "\n".join(parts) + "\n"
+    return "\n".join(lines) + "\n"
 
 
 def main() -> None:

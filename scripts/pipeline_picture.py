@@ -15,7 +15,7 @@ from tfx.dsl.components.base.base_component import BaseComponent
 from mnist_tfx.components.datasets.prepared import PreparedDataset
 from mnist_tfx.pipeline.dag import Paths, create_pipeline
 from mnist_tfx.pipeline.recipes import load_recipe
-from scripts.architecture import CHECKOUT, STYLE, without_detours, wrapped
+from scripts.architecture import CHECKOUT, picture, without_detours, wrapped
 
 PICTURE = CHECKOUT / "docs" / "pipeline.svg"
 _WIDTH, _HEIGHT, _GAP_X, _GAP_Y = 210, 42, 34, 22  # pixels
@@ -40,16 +40,10 @@ def draw() -> str:
         for column, one in enumerate(row):
             places[one.id] = (first + column * (_WIDTH + _GAP_X), level * (_HEIGHT + _GAP_Y) + 8)
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" role="img" aria-labelledby="title">',
-        '<title id="title">The components of the pipeline, and which waits for which</title>',
-        f"<style>{STYLE}</style>",
-        '<defs><marker id="head" viewBox="0 0 8 8" refX="8" refY="4" markerWidth="8" markerHeight="8" orient="auto">'
-        '<path d="M0 0 8 4 0 8z"/></marker></defs>',
         *(_arrow(places[start], places[end]) for start, end in sorted(arrows)),
         *(_box(one, places[one.id]) for one in components),
-        "</svg>",
     ]
-    return "\n".join(parts) + "\n"
+    return picture(width, height, "The components of the pipeline, and which waits for which", parts)
 
 
 def _components() -> list[BaseComponent]:
