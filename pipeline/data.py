@@ -23,7 +23,7 @@ def find_dataset(recipe: Recipe, home: Home) -> PreparedDataset:
 
     Raises:
         NotPrepared: a PipelineError; it lies in none of them.
-        UsageError: it is not one of labeled images, or not of the size that the recipe says.
+        UsageError: it is not one of labeled images, or data.classes does not fit it.
     """
     from mnist_tfx.components.datasets.errors import NotPrepared
     from mnist_tfx.components.datasets.prepared import load_prepared

@@ -15,7 +15,7 @@ import urllib3
 from mnist_tfx.contract.errors import PipelineError
 from mnist_tfx.kubeflow.profiles import KubeflowProfile
 from mnist_tfx.kubeflow.remote.attempts import make_once, read
-from mnist_tfx.kubeflow.remote.platform import Unreachable, in_words, read_setting
+from mnist_tfx.kubeflow.remote.platform import OTHER_REMEDY, Unreachable, in_words, read_setting
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # kfp tells of its Python versions
@@ -30,7 +30,6 @@ _REMEDIES = {
     "this one edit pipelines.",
     404: "check the endpoint in the profile: Kubeflow Pipelines 2, with its API under /apis/v2beta1.",
 }
-_OTHER = "correct the profile or the recipe; `mnist-tfx compile` checks what can be checked here."
 
 
 class _Client(kfp_client.Client):
@@ -93,7 +92,7 @@ class KubeflowAccess:
                     f"{where} could not {what}: {answered}.\n  remedy: try again in a few minutes; "
                     "kubectl logs -n kubeflow deploy/ml-pipeline tells why."
                 ) from error
-            remedy = _REMEDIES.get(status, _OTHER)
+            remedy = _REMEDIES.get(status, OTHER_REMEDY)
             raise PipelineError(f"{where} refused to {what}: {answered}.\n  remedy: {remedy}") from error
         except urllib3.exceptions.HTTPError as error:
             reason = in_words(getattr(error, "reason", None) or error, 300)

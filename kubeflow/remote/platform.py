@@ -18,6 +18,7 @@ from mnist_tfx.kubeflow.remote.cron import Cron
 from mnist_tfx.kubeflow.verdict import TaskVerdict
 
 MANAGED_BY = "mnist-tfx"  # marks what this program made, where a platform keeps marks
+OTHER_REMEDY = "correct the profile or the recipe; `mnist-tfx compile` checks what can be checked here."
 
 TaskPhase: TypeAlias = Literal["waiting", "running", "done", "cached", "failed", "stopped", "skipped"]
 RunPhase: TypeAlias = Literal["waiting", "running", "succeeded", "failed", "stopped"]

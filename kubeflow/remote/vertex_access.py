@@ -19,7 +19,15 @@ from google.protobuf import json_format
 from mnist_tfx.contract.errors import PipelineError
 from mnist_tfx.kubeflow.profiles import VertexProfile
 from mnist_tfx.kubeflow.remote.attempts import read
-from mnist_tfx.kubeflow.remote.platform import MANAGED_BY, Exists, Job, Unreachable, in_words, read_setting
+from mnist_tfx.kubeflow.remote.platform import (
+    MANAGED_BY,
+    OTHER_REMEDY,
+    Exists,
+    Job,
+    Unreachable,
+    in_words,
+    read_setting,
+)
 
 _SCOPE = "https://www.googleapis.com/auth/cloud-platform"
 # With these, a request may have done its work, or not; or somebody else did (Conflict: Aborted is one, too).
@@ -39,7 +47,6 @@ _REMEDIES = {
     grpc.StatusCode.RESOURCE_EXHAUSTED: "wait, or ask for more quota for project {0.project} (machines, accelerators, "
     "pipeline jobs).",
 }
-_OTHER = "correct the profile or the recipe; `mnist-tfx compile` checks what can be checked here."
 
 
 class VertexAccess:
@@ -88,7 +95,7 @@ class VertexAccess:
                     "  remedy: check the network and the profile's region; if they are right, try again later."
                 ) from error
             account = self.profile.service_account or "Compute Engine's default account"
-            remedy = _REMEDIES.get(status, _OTHER).format(self.profile, account=account)
+            remedy = _REMEDIES.get(status, OTHER_REMEDY).format(self.profile, account=account)
             raise PipelineError(f"Vertex AI refused to {what}: {words}.\n  remedy: {remedy}") from error
 
     def read(self, what: str, call: Callable[..., Any], **request: Any) -> Any:
