@@ -1,6 +1,6 @@
 """The program of main.go: Kubeflow Pipelines' own compiler, driver and launcher.
 
-Go builds it from a checkout of github.com/kubeflow/pipelines at `COMMIT`: the one that KFP_SOURCE names, or one that
+Go builds it from a checkout of `REPOSITORY` at `COMMIT`: the one that KFP_SOURCE names, or one that
 git gets into .tools/kfp. ARGO_SOURCE may name a checkout of github.com/argoproj/argo-workflows for it.
 """
 
@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+REPOSITORY = "github.com/kubeflow/pipelines"
 COMMIT = "7b70c7b95f6832772efd6fd0029a4024491a0f44"  # of August 2026, after version 2.16
 CHECKOUT = Path(__file__).resolve().parents[3]
 MAIN = Path(__file__).with_name("main.go")
@@ -45,9 +46,9 @@ def _source(folder: Path) -> Path:
         return Path(named).resolve()
     if not (folder / "go.mod").exists():
         subprocess.run(["git", "init", "--quiet", folder], check=True)
-        url = "https://github.com/kubeflow/pipelines"
-        if subprocess.run(["git", "-C", folder, "fetch", "--quiet", "--depth=1", url, COMMIT]).returncode:
-            pytest.skip(f"{url} cannot be reached: name a checkout of commit {COMMIT} in KFP_SOURCE")
+        fetch = ["git", "-C", folder, "fetch", "--quiet", "--depth=1", f"https://{REPOSITORY}", COMMIT]
+        if subprocess.run(fetch).returncode:
+            pytest.skip(f"{REPOSITORY} cannot be reached: name a checkout of commit {COMMIT} in KFP_SOURCE")
         subprocess.run(["git", "-C", folder, "checkout", "--quiet", "FETCH_HEAD"], check=True)
     return folder
 
