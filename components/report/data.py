@@ -127,16 +127,17 @@ def _intensity(files: tuple[str, ...], image_shape: tuple[int, int, int]) -> tup
 def _samples(files: Sequence[str], image_shape: tuple[int, int, int]) -> tuple[Sample, ...]:
     """Some of the first examples, of every class in turn."""
     waiting: dict[int, list[Sample]] = {}
+
+    @tf.autograph.experimental.do_not_convert
+    def decode(record: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        example = tf.io.parse_single_example(record, FEATURES)
+        return decode_images(example[IMAGE][tf.newaxis], image_shape)[0], example[LABEL]
+
     records = tf.data.TFRecordDataset(files, compression_type="GZIP").take(_SAMPLED_FROM)
-    parsed = records.map(lambda record: tf.io.parse_single_example(record, FEATURES)).ignore_errors()
-    for example in parsed.as_numpy_iterator():
-        label = int(example[LABEL])
-        if len(waiting.setdefault(label, [])) < _SAMPLES:
-            try:
-                image = decode_images(tf.constant([example[IMAGE]]), image_shape)[0].numpy()
-            except tf.errors.InvalidArgumentError:
-                continue  # that is the data gate's to report
-            waiting[label].append(Sample(image, label))
+    # What cannot be decoded is the data gate's to report.
+    for image, label in records.map(decode, num_parallel_calls=cpu_count()).ignore_errors().as_numpy_iterator():
+        if len(of_class := waiting.setdefault(int(label), [])) < _SAMPLES:
+            of_class.append(Sample(image, int(label)))
     samples: list[Sample] = []
     while any(waiting.values()) and len(samples) < _SAMPLES:
         samples += [waiting[label].pop(0) for label in sorted(waiting) if waiting[label]]
