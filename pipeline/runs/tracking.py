@@ -102,7 +102,9 @@ class Tracking:
     def _experiment(self, dataset: str) -> str:
         if found := self._client.get_experiment_by_name(dataset):
             return str(found.experiment_id)
-        here = (self._home.root / "mlflow").as_uri() if self.uri.startswith("sqlite:") else None  # not where one stands
+        here = (
+            (self._home.root / "mlflow").as_uri() if self._uri.startswith("sqlite:") else None
+        )  # not where one stands
         return str(self._client.create_experiment(dataset, artifact_location=here))
 
 
