@@ -9,6 +9,7 @@ c  a plain Keras script, 5 epochs of 2 x 512: no statistics, no checks, no expor
 
 Each is a process of its own, one after the other, timed from outside with its imports. Before the clock starts,
 the data lies prepared on the disk in the form that each reads. Memory is the largest sum over the process tree.
+`benchmarks.image_import` tells how the import of a folder of images grows, which comes before.
 """
 
 from __future__ import annotations

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import tensorflow as tf
 
+PARTIAL = ".partial"  # what a kill may leave beside the file: its name and this
+
 
 def write_whole(path: str, content: bytes) -> None:
     """Writes beside the file, which is then replaced; local or in a bucket."""
-    partial = path + ".partial"
+    partial = path + PARTIAL
     with tf.io.gfile.GFile(partial, "wb") as file:
         file.write(content)
     tf.io.gfile.rename(partial, path, overwrite=True)

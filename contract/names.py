@@ -25,3 +25,5 @@ METADATA_PATH = "assets.extra/model_metadata.json"
 # What the Pusher adds: how the model came to be pushed, and the statistics of the data it was trained and judged on.
 PUSH_RECORD_PATH = "assets.extra/push.json"
 DATA_STATISTICS_PATH = "assets.extra/data_statistics"
+# What the Report adds after the push: the model card, in Markdown.
+MODEL_CARD_PATH = "assets.extra/MODEL_CARD.md"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mnist_tfx.contract.errors import PipelineError, unknown_name
-from mnist_tfx.contract.names import PUSH_RECORD_PATH
+from mnist_tfx.contract.names import MODEL_CARD_PATH, PUSH_RECORD_PATH
 from mnist_tfx.contract.remedies import cautions
 
 ROLLED_BACK = ".rolled_back"  # no integer: a server does not take it for a version
@@ -33,6 +33,12 @@ class StoredVersion:
             return cautions(json.loads((self.path / PUSH_RECORD_PATH).read_text()))
         except (OSError, ValueError):
             return ()
+
+    @property
+    def card(self) -> Path | None:
+        """The model card; None where there is none."""
+        path = self.path / MODEL_CARD_PATH
+        return path if path.is_file() else None
 
     @property
     def is_rolled_back(self) -> bool:

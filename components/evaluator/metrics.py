@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 
 import apache_beam as beam
 import numpy as np
+from sklearn.metrics import average_precision_score, roc_auc_score
 from tensorflow_model_analysis.metrics import metric_types, metric_util
 from tensorflow_model_analysis.metrics.multi_class_confusion_matrix_metrics import Matrices, MatrixEntryKey
 from tensorflow_model_analysis.proto import metrics_for_slice_pb2
@@ -21,6 +22,8 @@ from mnist_tfx.components.evaluator.quality import CALIBRATION_BINS
 from mnist_tfx.contract.names import PROBABILITIES
 
 _MIN_PROBABILITY = 1e-7  # as Keras clips, so that the loss stays finite
+_SCORE_BINS = 2000  # Keras' AUC has 200 thresholds of the probability, where most scores of a sure model are tied
+_MAX_LOG_ODDS = -np.log(_MIN_PROBABILITY)
 _ANY_CONFIDENCE = 0.0  # the threshold of TFMA's confusion matrix that counts every example
 _Key: TypeAlias = metric_types.MetricKey | metric_types.PlotKey
 
@@ -42,7 +45,8 @@ class Figures(metric_types.Metric):
     Of every class (sub_key `class_id`) `precision`, `recall` and `f1`, 0 where they are undefined; `loss` (cross
     entropy, nats), `top_2_accuracy` and `expected_calibration_error`; `confusion_matrix`, as TFMA's
     `MultiClassConfusionMatrixPlot` writes it; `reliability`, as its calibration plot: examples, their summed confidence
-    and the right ones by bin of confidence.
+    and the right ones by bin of confidence. Of two classes also `auc` (area under the ROC curve) and `pr_auc` (average
+    precision, of class 1), by the probability of class 1; not of a slice that has one class alone.
     """
 
     def __init__(self, num_classes: int, name: str = "figures") -> None:
@@ -53,18 +57,22 @@ class Tally:
     """What a slice's examples add up to, as views of one float64 vector.
 
     `loss` [1]: summed cross entropy; `top_2` [1]: labels within the two most probable classes; `bins` [bins, 3]: by bin
-    of confidence the examples, their summed confidence, and how many were right; `matrix` [actual, predicted].
+    of confidence the examples, their summed confidence, and how many were right; `matrix` [actual, predicted];
+    `scores` [label, bin]: of two classes the examples by bin of class 1's log odds, of others of size 0.
     """
 
     def __init__(self, vector: np.ndarray, num_classes: int) -> None:
         self.loss, self.top_2 = vector[0:1], vector[1:2]
         self.bins = vector[2 : 2 + 3 * CALIBRATION_BINS].reshape(CALIBRATION_BINS, 3)
-        self.matrix = vector[2 + 3 * CALIBRATION_BINS :].reshape(num_classes, num_classes)
+        after = 2 + 3 * CALIBRATION_BINS + num_classes**2
+        self.matrix = vector[2 + 3 * CALIBRATION_BINS : after].reshape(num_classes, num_classes)
+        self.scores = vector[after:].reshape(num_classes, -1)
 
     @staticmethod
     def empty(num_classes: int) -> np.ndarray:
         """The vector of no examples."""
-        return np.zeros(2 + 3 * CALIBRATION_BINS + num_classes**2)
+        scores = 2 * _SCORE_BINS if num_classes == 2 else 0
+        return np.zeros(2 + 3 * CALIBRATION_BINS + num_classes**2 + scores)
 
 
 def _figure(name: str, num_classes: int, model_name: str = "") -> metric_types.MetricComputations:
@@ -100,11 +108,26 @@ def _figures(name: str, num_classes: int, model_name: str = "") -> metric_types.
 def _whole(tally: Tally) -> dict[str, float]:
     counts, confidences, right = tally.bins.T
     total = counts.sum()
-    return {
+    return _areas(tally.scores) | {
         "loss": tally.loss[0] / total,
         "top_2_accuracy": tally.top_2[0] / total,
         "expected_calibration_error": np.abs(confidences - right).sum() / total,
     }
+
+
+def _areas(scores: np.ndarray) -> dict[str, float]:
+    """Areas under curves, of examples by label and bin of score: within a bin they are tied."""
+    if not scores.size or not scores.sum(axis=1).all():
+        return {}
+    labels, bins = (each.ravel() for each in np.indices(scores.shape))
+    of_examples = {"y_true": labels, "y_score": bins, "sample_weight": scores.ravel()}
+    return {"auc": roc_auc_score(**of_examples), "pr_auc": average_precision_score(**of_examples)}
+
+
+def _score_bin(first: float, second: float) -> int:
+    """The bin of two classes' probabilities: evenly by log odds, so that those near 0 and 1 are told apart."""
+    log_odds = np.log(max(second, _MIN_PROBABILITY)) - np.log(max(first, _MIN_PROBABILITY))
+    return min(int((log_odds / _MAX_LOG_ODDS + 1) / 2 * _SCORE_BINS), _SCORE_BINS - 1)
 
 
 def _by_class(tally: Tally) -> dict[str, np.ndarray]:
@@ -175,6 +198,8 @@ class _TallyCombiner(beam.CombineFn):
             predicted == actual,
         )
         tally.matrix[actual, predicted] += 1
+        if tally.scores.size:
+            tally.scores[actual, _score_bin(*map(float, probabilities))] += 1
         return accumulator
 
     def merge_accumulators(self, accumulators: Iterable[np.ndarray]) -> np.ndarray:

@@ -51,6 +51,8 @@ class Overall:
     loss: float | None  # cross entropy, nats
     top_2_accuracy: float | None
     expected_calibration_error: float | None
+    auc: float | None = None  # of two classes: area under the ROC curve
+    pr_auc: float | None = None  # of two classes: average precision of class 1
 
 
 @dataclass(frozen=True)

@@ -89,6 +89,8 @@ def _overall(metrics: _Metrics, model: str) -> Overall:
         loss=metrics.get((model, "loss", None)),
         top_2_accuracy=metrics.get((model, "top_2_accuracy", None)),
         expected_calibration_error=metrics.get((model, "expected_calibration_error", None)),
+        auc=metrics.get((model, "auc", None)),
+        pr_auc=metrics.get((model, "pr_auc", None)),
     )
 
 

@@ -9,8 +9,9 @@ from typing import NamedTuple
 import tensorflow as tf
 from tfx.utils import path_utils
 
+from mnist_tfx.components.whole_files import PARTIAL
 from mnist_tfx.contract.models_config import FILE_NAME, parse, pin_of
-from mnist_tfx.contract.names import DATA_STATISTICS_PATH, PUSH_RECORD_PATH
+from mnist_tfx.contract.names import DATA_STATISTICS_PATH, MODEL_CARD_PATH, PUSH_RECORD_PATH
 from mnist_tfx.contract.versions import ROLLED_BACK, version_number
 
 
@@ -55,7 +56,7 @@ def baseline_version(serving_dir: str, model_dir: str) -> Version | None:
 
 
 def is_same_model(one: str, other: str) -> bool:
-    """Whether two SavedModels are the same file by file, whatever a push added to either."""
+    """Whether two SavedModels are the same file by file, whatever a push, or the Report after it, added to either."""
     files = _files(one)
     return files == _files(other) and all(
         _content(os.path.join(one, name)) == _content(os.path.join(other, name)) for name in files
@@ -98,7 +99,7 @@ def _files(folder: str) -> set[str]:
         for name in names
     }
     warmup = os.path.relpath(path_utils.warmup_file_path(folder), folder)
-    added = (warmup, PUSH_RECORD_PATH)
+    added = (warmup, PUSH_RECORD_PATH, MODEL_CARD_PATH, MODEL_CARD_PATH + PARTIAL)
     return {name for name in names if name not in added and not name.startswith(f"{DATA_STATISTICS_PATH}/")}
 
 

@@ -16,6 +16,8 @@ import tensorflow as tf
 from tfx.utils import io_utils
 
 from mnist_tfx.components.live.model import Version, rolled_back_versions, stored_versions
+from mnist_tfx.components.whole_files import write_whole
+from mnist_tfx.contract.names import MODEL_CARD_PATH
 
 _INCOMING = ".incoming-"  # no integer: TF Serving does not take it for a version
 _LEFTOVER_SECONDS = 24 * 3600  # no copy takes so long: what is older is a killed run's
@@ -29,6 +31,17 @@ def publish(model: str, serving_dir: str) -> Version:
     """
     tf.io.gfile.makedirs(serving_dir)
     return _into_bucket(model, serving_dir) if "://" in serving_dir else _onto_disk(model, serving_dir)
+
+
+def add_card(version: str, card: str) -> None:
+    """Puts the model card into the folder of a version, whole or not at all.
+
+    One that is there stays: it tells of the run that pushed the version. A version that is no longer there, since it
+    was rolled back or removed, gets none.
+    """
+    path = os.path.join(version, MODEL_CARD_PATH)
+    if tf.io.gfile.exists(os.path.join(version, _GRAPH)) and not tf.io.gfile.exists(path):
+        write_whole(path, card.encode())
 
 
 def _onto_disk(model: str, serving_dir: str) -> Version:

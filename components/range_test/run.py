@@ -11,7 +11,7 @@ import tensorflow as tf
 from mnist_tfx.components.range_test import MAX_RATE, MIN_RATE, STEPS
 from mnist_tfx.components.range_test.curve import Curve, measure
 from mnist_tfx.components.trainer.config import TrainerConfig
-from mnist_tfx.components.trainer.optimization import make_optimizer
+from mnist_tfx.components.trainer.optimization import class_weights, make_optimizer
 from mnist_tfx.components.trainer.training import compiled_model, training_input
 from mnist_tfx.components.trainer.training_data import DecodedExamples, TrainingInput
 from mnist_tfx.components.transform.preprocessing import Normalization
@@ -38,7 +38,8 @@ def measure_curve(
         update={"schedule": "constant", "warmup": 0.0, "weight_average": 0.0, "learning_rate": min_rate}
     )
     optimizer = make_optimizer(plain, data.steps)
-    model, _ = compiled_model(config, optimizer)
+    weights = class_weights(train_examples.labels, len(config.class_names), settings.class_weight)
+    model, _ = compiled_model(config, optimizer, class_weights=weights)
     batches = _endless(data)
 
     def train_step(rate: float) -> float:

@@ -23,7 +23,7 @@ from mnist_tfx.components.infra_validator.report import read_checks
 from mnist_tfx.components.report.content import Lineage, LookAtIt, ReportContent
 from mnist_tfx.components.report.data import collect_data, example_files
 from mnist_tfx.components.report.look import disagreement, look_at
-from mnist_tfx.components.report.model import collect_model, collect_serving, collect_training
+from mnist_tfx.components.report.model import collect_model, collect_serving, collect_training, read_training_log
 from mnist_tfx.components.report.run import Run
 from mnist_tfx.contract.names import TEST
 
@@ -73,14 +73,15 @@ class _Collector:
         run = self._run
         model = run.artifact("Trainer", "model")
         data = self._section("Data", lambda: collect_data(run))
-        training = self._section("Training", lambda: collect_training(model.uri, run.plan.recipe) if model else None)
+        log = self._section("Training", lambda: read_training_log(model.uri) if model else None)
+        training = self._section("Training", lambda: collect_training(log, run.plan.recipe)) if log else None
         quality = self._section("Quality", lambda: run.quality or _quality(run))
         self._warnings += disagreements(quality) if quality else []
         checks = self._section("Serving", lambda: run.checks or _checks(run)) or ()
         judged = replace(run, quality=quality, checks=checks)
         model_dir = path_utils.serving_model_dir(model.uri) if model else None
         loaded = self._section("Serving", lambda: _load(model_dir) if model_dir else None)
-        layers = self._section("Model", lambda: collect_model(model.uri, loaded)) if model and loaded else None
+        layers = self._section("Model", lambda: collect_model(log, loaded)) if log and loaded else None
         look = self._section("Look at it", lambda: self._look(loaded, quality)) if loaded else None
         serving = self._section("Serving", lambda: collect_serving(loaded, str(model_dir), judged)) if loaded else None
         return ReportContent(

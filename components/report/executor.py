@@ -10,7 +10,9 @@ from typing import Any
 from tfx.types import Artifact
 
 from mnist_tfx.components.code_version import code_version, package_versions
+from mnist_tfx.components.pusher.publish import add_card
 from mnist_tfx.components.report.artifact import html_file
+from mnist_tfx.components.report.content import ReportContent
 from mnist_tfx.components.report.make import make_page, minimal_page
 from mnist_tfx.components.report.run import Plan, Run, made_by
 from mnist_tfx.components.step import Artifacts, Step
@@ -34,7 +36,7 @@ _MADE_BY = {
 
 
 class Executor(Step):
-    """Writes the page, or one that says why there is none."""
+    """Writes the page, or one that says why there is none; and the model card beside the model that the run pushed."""
 
     def work(self, inputs: Artifacts, outputs: Artifacts, parameters: Mapping[str, Any]) -> None:
         """Makes the report of what the artifacts tell; whatever goes wrong is logged, and fails nobody's run."""
@@ -42,13 +44,28 @@ class Executor(Step):
         run_id = getattr(self._context, "pipeline_run_id", None) or ""
         try:
             try:
-                page, _ = make_page(_run(inputs, parameters, run_id))
+                run = _run(inputs, parameters, run_id)
+                page, content = make_page(run)
+                if content:
+                    _leave_card(run, content)
             except Exception as error:
                 _LOGGER.exception("the report could not be made")
                 page = minimal_page(parameters.get("dataset", ""), run_id, error)
             write_whole(path, page.encode())
         except Exception:
             _LOGGER.exception("the report could not be written")
+
+
+def _leave_card(run: Run, content: ReportContent) -> None:
+    pushed = run.artifact("Pusher", "pushed_model")
+    if pushed is None or not pushed.properties.get("pushed"):
+        return
+    try:
+        from mnist_tfx.components.report.page.render import render_card
+
+        add_card(str(pushed.properties["pushed_destination"]), render_card(content))
+    except Exception:
+        _LOGGER.exception("no model card was put beside the model")
 
 
 def _run(inputs: Artifacts, parameters: Mapping[str, Any], run_id: str) -> Run:

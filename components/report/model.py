@@ -21,9 +21,14 @@ from mnist_tfx.components.trainer.export import read_weights
 _EPOCH_FIELDS = tuple(field.name for field in dataclasses.fields(Epoch))
 
 
-def collect_training(model_uri: str, recipe: Mapping[str, Any]) -> Training:
-    """Reads `training.json` (see `components.trainer.run_fn`) from the root of the Model artifact."""
-    log = _training_log(model_uri)
+def read_training_log(model_uri: str) -> dict[str, Any]:
+    """`training.json` (see `components.trainer.run_fn`) in the root of the Model artifact."""
+    with tf.io.gfile.GFile(os.path.join(model_uri, "training.json")) as file:
+        return dict(json.load(file))
+
+
+def collect_training(log: Mapping[str, Any], recipe: Mapping[str, Any]) -> Training:
+    """What the training log says."""
     return Training(
         epochs=tuple(Epoch(**{key: row[key] for key in _EPOCH_FIELDS if key in row}) for row in log["history"]),
         best_epoch=log["best_epoch"],
@@ -40,18 +45,13 @@ def collect_training(model_uri: str, recipe: Mapping[str, Any]) -> Training:
     )
 
 
-def collect_model(model_uri: str, model: Any) -> Model:
-    """The layers that the Trainer wrote down, and the weights of the loaded SavedModel."""
-    rows = _training_log(model_uri).get("layers", ())
+def collect_model(log: Mapping[str, Any], model: Any) -> Model:
+    """The layers that the Trainer wrote into its log, and the weights of the loaded SavedModel."""
+    rows = log.get("layers", ())
     return Model(
         layers=tuple(Layer(**row | {"output_shape": tuple(row["output_shape"])}) for row in rows),
         weights={"/".join(each.name.partition(":")[0].split("/")[-2:]): each.numpy() for each in read_weights(model)},
     )
-
-
-def _training_log(model_uri: str) -> dict[str, Any]:
-    with tf.io.gfile.GFile(os.path.join(model_uri, "training.json")) as file:
-        return dict(json.load(file))
 
 
 def collect_serving(model: Any, model_dir: str, run: Run) -> Serving:

@@ -81,8 +81,11 @@ def _prepare_project(project: Project, home: Home) -> dict[str, Any]:
     from mnist_tfx.pipeline.data import prepare_dataset
     from mnist_tfx.pipeline.recipes import load_recipe
 
-    start = time.monotonic()
-    return _answer(prepare_dataset(load_recipe(project, "default"), home), time.monotonic() - start, already=False)
+    start, before = time.monotonic(), set(home.datasets.glob("*/*"))
+    dataset = prepare_dataset(load_recipe(project, "default"), home)
+    folder = _folder(dataset)
+    already = folder in before or not folder.is_relative_to(home.datasets)
+    return _answer(dataset, time.monotonic() - start, already=already)
 
 
 def _prepare(name: str, home: Home, source: Path | None) -> dict[str, Any]:

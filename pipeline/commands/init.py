@@ -21,7 +21,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--images",
         metavar="DIR",
         type=Path,
-        help="image files in folders by class, or in folders train, val and test with such folders",
+        help="image files in folders by class, or in folders train, val and test with such folders; whatever is added, "
+        "renamed or moved later, also from test to train, an image stays in the split it was first in",
     )
     parser.add_argument(
         "--csv", metavar="FILE", type=Path, help="with --images: columns file and label (and split) say the classes"

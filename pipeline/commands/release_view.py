@@ -87,6 +87,8 @@ def status_page(state: ModelState, runs: Mapping[tuple[str, str], str], answers:
     parts: list[RenderableType] = [head]
     if table.row_count:
         parts.append(table)
+    cards = [version.card for version in state.stored if version.number == state.live and version.card]
+    parts += [Text(f"model card: {card}") for card in cards]
     notes = notes_on(state) + [f"{answer.address}: {answer.problem}" for answer in answers if answer.states is None]
     parts += [Text(f"- {note}") for note in notes]
     parts += [Text(_release_line(release)) for release in state.releases[-_SHOWN_RELEASES:]]
@@ -222,6 +224,7 @@ def _rows(state: ModelState, runs: Mapping[tuple[str, str], str], answers: list[
             "status": status_of(state, version),
             "labels": [label for label, number in labels.items() if number == version.number],
             "run": runs.get((state.model, str(version.number))),
+            "card": str(version.card) if version.card else None,
             "servers": {
                 answer.address: {"state": said.state, "error": said.error_message}
                 if (said := (answer.states or {}).get(version.number)) is not None

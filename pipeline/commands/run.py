@@ -34,6 +34,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="run it N times, with training.seed 0 to N-1, and compare; each is judged, and pushed, like any run",
     )
     parser.add_argument("--no-cache", action="store_true", help="run every component, even where its answer is known")
+    parser.add_argument(
+        "--mlflow",
+        metavar="URI",
+        nargs="?",
+        const="",
+        help="record the run in MLflow, too (default: MLFLOW_TRACKING_URI, else HOME/mlflow.db)",
+    )
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
 
 
@@ -44,6 +51,7 @@ def run(args: argparse.Namespace) -> int:
     from mnist_tfx.pipeline.recipes import load_recipe
     from mnist_tfx.pipeline.run_recipe import run_whole
     from mnist_tfx.pipeline.runs.seeds import compare_seeds, each_seed
+    from mnist_tfx.pipeline.runs.tracking import Tracking
     from mnist_tfx.pipeline.runs.views import tell_runs
 
     seeds = each_seed(args.seeds, args.set)
@@ -55,6 +63,9 @@ def run(args: argparse.Namespace) -> int:
     require_sources(
         [(recipe.data.dataset, recipe.data.version) for recipe in recipes if not recipe.data.images], home.datasets
     )
+    tracking = Tracking(args.mlflow, home) if args.mlflow is not None else None
     with home.lock():
         runs = run_whole(recipes, home, enable_cache=not args.no_cache)
+    for each in runs if tracking else ():
+        tracking.leave(each)
     return tell_runs(runs, as_json=args.json, seeds=compare_seeds(home, runs) if args.seeds else ())

@@ -90,6 +90,8 @@ def closing_json(run: Run) -> dict[str, Any]:
             "baseline_accuracy": quality.baseline_accuracy,
             "broken_bounds": list(quality.broken_bounds),
         }
+        areas = {"auc": quality.overall.auc, "pr_auc": quality.overall.pr_auc}
+        measured |= {name: value for name, value in areas.items() if value is not None}  # of two classes
     components = [
         {"id": each.component, "seconds": _rounded(each.seconds), "cached": each.cached} for each in run.executions
     ]

@@ -18,9 +18,12 @@ from tfx.orchestration.portable.data_types import ExecutionInfo
 from tfx.types import Artifact
 from tfx.types.standard_artifacts import ExampleStatistics, InfraBlessing, ModelBlessing, PushedModel
 
+from mnist_tfx.components.live.model import is_same_model
 from mnist_tfx.components.pusher.executor import Driver, Executor
-from mnist_tfx.components.pusher.publish import publish
+from mnist_tfx.components.pusher.publish import add_card, publish
+from mnist_tfx.contract.names import MODEL_CARD_PATH
 from mnist_tfx.contract.versions import stored_versions
+from tests.fixtures.command import mnist_tfx
 from tests.fixtures.executors import artifact, context
 from tests.fixtures.object_store import object_store
 from tests.fixtures.tiny_run import TinyRun
@@ -228,6 +231,7 @@ def test_what_a_killed_push_left_is_cleaned_up_once_no_push_can_still_go_on(tmp_
 PUSH = """
 import sys
 from pathlib import Path
+from mnist_tfx.components.pusher.publish import add_card
 from tests.components.test_pusher import push
 print("ready", flush=True)
 sys.stdin.readline()
@@ -271,6 +275,36 @@ def test_a_push_killed_half_way_leaves_no_half_version_and_the_next_is_whole(big
         path.unlink()
 
 
+def test_the_first_card_of_a_version_stays_and_it_is_still_the_same_model(tmp_path: Path) -> None:
+    write_model(tmp_path)
+    version = push(tmp_path).get_string_custom_property("pushed_destination")
+    before = key(tmp_path)
+    add_card(version, "the run that pushed it")
+    add_card(version, "a later run of the same model")
+    assert (Path(version) / MODEL_CARD_PATH).read_text() == "the run that pushed it"
+    assert push(tmp_path).get_string_custom_property("pushed_destination") == version
+    assert key(tmp_path) == before and served(tmp_path) == [Path(version).name]
+
+
+def test_a_version_that_is_gone_gets_no_card(tmp_path: Path) -> None:
+    write_model(tmp_path)
+    version = Path(push(tmp_path).get_string_custom_property("pushed_destination"))
+    (version.parent / ".rolled_back").mkdir()
+    version.rename(version.parent / ".rolled_back" / version.name)
+    add_card(str(version), "card")
+    assert not version.exists() and not list(tmp_path.rglob("MODEL_CARD.md*"))
+
+
+def test_the_pipeline_leaves_the_model_card_beside_the_model(tiny_run: TinyRun) -> None:
+    version = tiny_run.answer.outcome["pushed_version"]
+    card = tiny_run.home.serving("kmnist") / version / MODEL_CARD_PATH
+    text = card.read_text()
+    assert text.startswith(f"# Model card: kmnist, run {tiny_run.run_id}")
+    assert f"{tiny_run.answer.outcome['accuracy']:.2%}".rstrip("%") in text
+    assert is_same_model(str(tiny_run.model), str(card.parents[1]))
+    assert f"model card: {card}" in mnist_tfx("status", "--home", tiny_run.home.root).out
+
+
 def test_the_pipeline_pushes_what_it_trained(tiny_run: TinyRun) -> None:
     version = tiny_run.answer.outcome["pushed_version"]
     pushed = tiny_run.home.serving("kmnist") / version
@@ -289,11 +323,14 @@ def test_the_number_of_a_rolled_back_version_is_not_used_again(tmp_path: Path) -
 PUSH_INTO_BUCKET = """
 import sys
 from pathlib import Path
+from mnist_tfx.components.pusher.publish import add_card
 from tests.components.test_pusher import push
 folder, graph = Path(sys.argv[1]), Path(sys.argv[1]) / "infra" / "stamped_model" / "saved_model.pb"
 for text in ("one", "one", "two"):
     graph.write_text(text)
-    print(push(folder, serving_dir="gs://my-bucket/serving/mnist").get_string_custom_property("pushed_version"))
+    pushed = push(folder, serving_dir="gs://my-bucket/serving/mnist")
+    print(pushed.get_string_custom_property("pushed_version"))
+    add_card(pushed.get_string_custom_property("pushed_destination"), "card")
 """
 
 
@@ -312,7 +349,11 @@ def test_into_a_bucket_too_each_model_is_pushed_once(tmp_path: Path) -> None:
         assert finished.returncode == 0, finished.stderr
         first, again, other = finished.stdout.split()
         assert first == again and int(other) > int(first)
-        added = ("assets.extra/data_statistics/Split-train/FeatureStats.pb", "assets.extra/push.json")
+        added = (
+            "assets.extra/MODEL_CARD.md",
+            "assets.extra/data_statistics/Split-train/FeatureStats.pb",
+            "assets.extra/push.json",
+        )
         names = (*added, "saved_model.pb", "variables/variables-000")
         assert store.names("gs://my-bucket/serving/mnist") == sorted(
             f"{one}/{name}" for one in (first, other) for name in names

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -151,3 +152,17 @@ def test_the_same_seed_gives_the_same_curve(
 def test_the_loss_at_the_first_rate_is_that_of_an_untrained_net(curve: Curve) -> None:
     assert curve.losses[:3] == pytest.approx(math.log(10), abs=0.8)  # a rate of 1e-6 changes next to nothing
     assert curve.smoothed.min() < 0.7 * curve.losses[0]
+
+
+def test_the_curve_weighs_the_classes_as_the_training_will(
+    splits: tuple[DecodedExamples, DecodedExamples], curve: Curve, tmp_path: Path
+) -> None:
+    """Two of ten classes are there, one of them in a tenth of the images: all weigh a fifth on average."""
+    train_examples, _ = splits
+    rare = np.where(np.arange(len(train_examples.labels)) % 10, 0, 1)
+    few = replace(train_examples, labels=rare)
+    plain, balanced = (
+        measure_curve(config(tmp_path, class_weight=how, seed=3), NORMALIZATION, few, steps=5)
+        for how in ("none", "balanced")
+    )
+    assert balanced.losses[0] < 0.5 * plain.losses[0]

@@ -12,14 +12,18 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 from sklearn.datasets import load_sample_images
+from sklearn.metrics import average_precision_score, roc_auc_score
 
 from mnist_tfx.components.datasets.images.index import splits_before
 from mnist_tfx.components.datasets.images.prepare import FILES
 from mnist_tfx.contract.names import ENCODED_IMAGES, LABELS
+from mnist_tfx.pipeline.home import Home
 from mnist_tfx.pipeline.projects import project_in
 from mnist_tfx.pipeline.recipes import load_recipe
+from mnist_tfx.pipeline.runs.store import load_run
 from tests.fixtures.command import Answer, mnist_tfx
 from tests.fixtures.image_folder import COLOURS, picture, spoil, write_images
+from tests.fixtures.tiny_run import read_split
 
 _QUICK = ("--set", "epochs=2", "--set", "hidden_layers=[16]", "--set", "min_accuracy=0.0", "--set", "dropout=0.0")
 
@@ -125,8 +129,11 @@ def test_new_images_come_in_with_the_next_run_and_split_test_stays(project: Path
     assert answer.code == 0, answer.err
     [prepared] = json.loads(answer.out)
     assert prepared["version"] == "1.0.2" and sum(prepared["splits"].values()) == 135
+    assert not prepared["already_prepared"]
+    again = mnist_tfx("data", "prepare", "--project", copy)
+    assert f"already prepared in {prepared['folder']}\n" in again.out
     datasets = copy / "var" / "datasets" / "colours"
-    before, after = (splits_before(datasets / version / FILES) for version in ("1.0.0", "1.0.2"))
+    before, after = (dict(splits_before(datasets / version / FILES)) for version in ("1.0.0", "1.0.2"))
     assert before.items() <= after.items()
 
 
@@ -246,6 +253,17 @@ def test_digits_even_and_odd_with_one_sigmoid_unit(tmp_path: Path) -> None:
     answer = mnist_tfx("run", "--project", folder, "--json", "--set", "epochs=10")
     assert answer.code == 0, answer.err
     assert answer.outcome["accuracy"] > 0.9
+    home = Home(folder / "var")
+    run = load_run(home.metadata_db, "latest")
+    examples, saved = run.artifact("TfdsExampleGen", "examples"), run.artifact("Trainer", "model")
+    assert examples and saved
+    images, labels = zip(*read_split(Path(examples.uri), "test"), strict=True)
+    judged = tf.saved_model.load(f"{saved.uri}/Format-Serving").signatures[ENCODED_IMAGES]
+    odd = judged(**{ENCODED_IMAGES: tf.constant(images)})["probabilities"].numpy()[:, 1]
+    expected = {"auc": roc_auc_score(labels, odd), "pr_auc": average_precision_score(labels, odd)}
+    assert {name: answer.outcome[name] for name in expected} == pytest.approx(expected, abs=1e-4)
+    page = Path(answer.outcome["report"]).read_text()
+    assert "PR AUC" in page and f"{expected['auc']:.4f}" in page
     model = tf.saved_model.load(str(folder / "var" / "serving" / "digits" / answer.outcome["pushed_version"]))
     classify = model.signatures[ENCODED_IMAGES]
     [image] = [tf.io.encode_png(np.zeros((8, 8, 1), np.uint8))]

@@ -95,11 +95,11 @@ class Index:
                 (vars(finding) for finding in findings),
             )
 
-    def decide(self, before: Mapping[str, str]) -> Decided:
+    def decide(self, before: Iterable[tuple[str, str]] = ()) -> Decided:
         """Gives each good image its split, by content, so that it keeps it when others come.
 
         Args:
-            before: the split of each content that had one in an earlier version of the data; it stays there.
+            before: digest and split of each content that had one in an earlier version of the data; it stays there.
 
         Raises:
             DataRejected: a class has too few images.
@@ -126,21 +126,24 @@ class Index:
         ).rowcount
 
     @staticmethod
-    def _draw(base: sqlite3.Connection, before: Mapping[str, str]) -> None:
+    def _draw(base: sqlite3.Connection, before: Iterable[tuple[str, str]]) -> None:
+        base.execute("CREATE TEMP TABLE before (digest TEXT PRIMARY KEY, split TEXT) WITHOUT ROWID")
+        base.executemany("INSERT OR REPLACE INTO before VALUES (?, ?)", before)
         given = {row[0] for row in base.execute("SELECT DISTINCT given FROM images WHERE problem = ''")}
         test_below = 0 if TEST in given else TEST_SHARE * _HIGHEST
         eval_below = 0 if EVAL in given else (TEST_SHARE + EVAL_SHARE) * _HIGHEST
 
         def split(digest: str, said: str) -> str:
-            if digest in before:
-                return before[digest]
             drawn = int(digest[:8], 16)
             if said in (EVAL, TEST):
                 return said
             return TEST if drawn < test_below else EVAL if TEST_SHARE * _HIGHEST <= drawn < eval_below else TRAIN
 
-        base.create_function("split_of", 2, split, deterministic=True)
-        base.execute("UPDATE images SET split = split_of(digest, given) WHERE problem = ''")
+        base.create_function("drawn_split", 2, split, deterministic=True)
+        base.execute(
+            "UPDATE images SET split = COALESCE((SELECT split FROM before WHERE before.digest = images.digest), "
+            "drawn_split(digest, given)) WHERE problem = ''"
+        )
 
     @staticmethod
     def _leave_out_duplicates(base: sqlite3.Connection) -> tuple[int, int]:
@@ -184,30 +187,34 @@ class Index:
     def _give_every_class_its_share(base: sqlite3.Connection) -> None:
         """At least one image in train, in test, and in eval if there are three; the drawing alone would miss some."""
         given = {row[0] for row in base.execute("SELECT DISTINCT given FROM images WHERE split != ''")}
-        classes = [row[0] for row in base.execute("SELECT DISTINCT class FROM images ORDER BY class")]
-        few, untrained = [], []
-        for name in classes:
-            rows = base.execute(
-                "SELECT split, number FROM images WHERE class = ? AND split != '' ORDER BY digest", (name,)
+        sizes: dict[str, dict[str, int]] = {}
+        for name, split, count in base.execute("SELECT class, split, COUNT(*) FROM images GROUP BY class, split"):
+            sizes.setdefault(name, dict.fromkeys((TRAIN, EVAL, TEST), 0))[split] = count
+
+        def move(name: str, source: str, target: str, order: str) -> None:
+            base.execute(
+                "UPDATE images SET split = ? WHERE number = (SELECT number FROM images WHERE class = ? AND split = ? "
+                f"ORDER BY digest {order} LIMIT 1)",
+                (target, name, source),
             )
-            numbers: dict[str, list[int]] = {TRAIN: [], EVAL: [], TEST: []}
-            for split, number in rows:
-                numbers[split].append(number)
-            total = sum(map(len, numbers.values()))
+            sizes[name][source] -= 1
+            sizes[name][target] += 1
+
+        few, untrained = [], []
+        for name, of_class in sizes.items():
+            of_class.pop("", None)  # left out
+            total = sum(of_class.values())
             if total < 2:
                 few.append(f"{name!r} ({total})")
                 continue
-            if not numbers[TRAIN]:
+            if not of_class[TRAIN]:
                 if not given <= {"", TRAIN}:
                     untrained.append(repr(name))
                     continue
-                fullest = max(numbers.values(), key=len)
-                numbers[TRAIN].append(fullest.pop())
-                base.execute("UPDATE images SET split = ? WHERE number = ?", (TRAIN, numbers[TRAIN][0]))
+                move(name, max(of_class, key=of_class.__getitem__), TRAIN, "DESC")
             for split, enough in _ENOUGH_FOR.items():
-                if not numbers[split] and split not in given and total >= enough and len(numbers[TRAIN]) > 1:
-                    number = numbers[TRAIN].pop(0)
-                    base.execute("UPDATE images SET split = ? WHERE number = ?", (split, number))
+                if not of_class[split] and split not in given and total >= enough and of_class[TRAIN] > 1:
+                    move(name, TRAIN, split, "ASC")
         if few:
             raise DataRejected(
                 f"a class needs two different images that can be read, one to learn from and one to be judged on; too "
@@ -251,10 +258,10 @@ class Index:
             writer.writerows(base.execute(f"SELECT {', '.join(_COLUMNS)} FROM images ORDER BY file"))
 
 
-def splits_before(path: Path) -> dict[str, str]:
-    """The split of each content, of what `Index.write_csv` wrote; none where there is no such file."""
+def splits_before(path: Path) -> Iterator[tuple[str, str]]:
+    """Digest and split of each content, of what `Index.write_csv` wrote; none where there is no such file."""
     if not path.is_file():
-        return {}
+        return
     with open(path, encoding="utf-8", newline="", errors="surrogateescape") as file:
         rows: Iterable[dict[str, Any]] = csv.DictReader(file)
-        return {row["digest"]: row["split"] for row in rows if row["split"]}
+        yield from ((row["digest"], row["split"]) for row in rows if row["split"])

@@ -120,9 +120,10 @@ def _import(
     chunks = [(first, min(first + _CHUNK, count + 1)) for first in range(1, count + 1, _CHUNK)]
     with _told("looking at the images", findings, "*.json", len(chunks), progress):
         _run(chunks, Inspect(str(index.path), str(source.folder), str(findings)))
+    progress("dividing the images")
     index.take(Finding(**row) for path in findings.iterdir() for row in json.loads(path.read_text()))
     _check_share(index.count_problems(), count, max_unreadable, index.problems(_SHOWN))
-    decided = index.decide(splits_before(last.files) if last else {})
+    decided = index.decide(splits_before(last.files) if last else ())
     number = int(last.dataset.version.rpartition(".")[2]) + 1 if last else 0
     folder = incoming / f"1.0.{number}"
     folder.mkdir()
@@ -131,6 +132,7 @@ def _import(
     with _told("fitting and writing the images", folder, "*.tfrecord-*", len(shards), progress):
         _run(shards, WriteShard(str(index.path), str(source.folder), decided.classes, shape))
     write_metadata(name, folder, decided, shape, shards)
+    progress("listing what became of the files")
     index.write_csv(folder / FILES)
     problems = tuple(index.problems(_SHOWN))
     record: dict[str, Any] = {"listing": listing, "decided": asdict(decided), "problems": problems}

@@ -136,6 +136,8 @@ MEASURES: tuple[Measure[Overall], ...] = (
     Measure("top-2 accuracy", lambda o: o.top_2_accuracy, percent, points, True),
     Measure("loss (cross entropy, nats)", lambda o: o.loss, number, change, False),
     Measure("expected calibration error", lambda o: o.expected_calibration_error, number, change, False),
+    Measure("AUC", lambda o: o.auc, number, change, True),
+    Measure("PR AUC", lambda o: o.pr_auc, number, change, True),
 )
 _SHADES = 10  # the style sheet has classes right-1 .. right-10 and wrong-1 .. wrong-10
 _GANTT_UNITS = 1000.0  # width of the column of bars

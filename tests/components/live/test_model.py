@@ -11,7 +11,7 @@ from tfx.types.standard_artifacts import Model
 
 from mnist_tfx.components.baseline.executor import Driver, Executor
 from mnist_tfx.components.live.model import baseline_version, is_same_model, live_version
-from mnist_tfx.contract.names import DATA_STATISTICS_PATH, METADATA_PATH, PUSH_RECORD_PATH
+from mnist_tfx.contract.names import DATA_STATISTICS_PATH, METADATA_PATH, MODEL_CARD_PATH, PUSH_RECORD_PATH
 from mnist_tfx.serving.releases import plans
 from mnist_tfx.serving.releases.apply import release
 from tests.fixtures.executors import artifact, context
@@ -26,6 +26,7 @@ def write_model(folder: Path, weights: str, *, pushed: bool = True, whole: bool 
     files = {"variables/data": weights, METADATA_PATH: json.dumps({"metadata_version": 1})}
     if pushed:
         files |= {WARMUP_PATH: "requests", PUSH_RECORD_PATH: "{}", f"{DATA_STATISTICS_PATH}/Split-train/F.pb": "pixels"}
+        files |= {MODEL_CARD_PATH: "card", f"{MODEL_CARD_PATH}.partial": "half of one, where a run was killed"}
     if whole:
         files["saved_model.pb"] = "graph"
     for name, content in files.items():

@@ -19,7 +19,7 @@ from mnist_tfx.components.report.collect import collect
 from mnist_tfx.components.report.content import ReportContent
 from mnist_tfx.components.report.executor import Executor
 from mnist_tfx.components.report.look import ModelPass, disagreement, look_at
-from mnist_tfx.components.report.model import collect_training
+from mnist_tfx.components.report.model import collect_training, read_training_log
 from mnist_tfx.components.report.page.render import render_report
 from mnist_tfx.components.report.run import Run
 from mnist_tfx.pipeline.runs.store import load_run
@@ -98,7 +98,7 @@ def test_the_training_tells_what_was_found_and_the_teachers(tiny_run: TinyRun, t
     teachers = [{"best_epoch": 2, "val_accuracy": accuracy, "seconds": 1.0} for accuracy in (0.91, 0.92)]
     found = {"training.learning_rate": 0.0031}
     (tmp_path / "training.json").write_text(json.dumps(log | {"teachers": teachers, "settings_found": found}))
-    training = collect_training(str(tmp_path), {})
+    training = collect_training(read_training_log(str(tmp_path)), {})
     assert (training.settings_found, training.teachers) == (found, (0.91, 0.92))
 
 

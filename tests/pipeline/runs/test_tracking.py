@@ -1,0 +1,58 @@
+"""A finished run in MLflow's own SQLite store."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from mnist_tfx.components.report.collect import measured
+from mnist_tfx.contract.errors import UsageError
+from mnist_tfx.pipeline.home import Home
+from mnist_tfx.pipeline.runs.store import load_run
+from mnist_tfx.pipeline.runs.tracking import Tracking
+from tests.fixtures.command import mnist_tfx
+from tests.fixtures.tiny_run import TinyRun
+
+mlflow = pytest.importorskip("mlflow")
+
+
+@pytest.fixture
+def patience(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """No second try where no server answers."""
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    yield
+
+
+def test_a_run_is_recorded_with_its_report(
+    tiny_run: TinyRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    uri = f"sqlite:///{tmp_path / 'runs.db'}"
+    run = measured(load_run(tiny_run.home.metadata_db, tiny_run.run_id))
+    for _ in range(2):
+        Tracking(uri, Home(tiny_run.home.root)).leave(run)
+    assert f"{run.run_id}: recorded in MLflow as" in capsys.readouterr().err
+    client = mlflow.MlflowClient(uri, registry_uri="file:")
+    experiment = client.get_experiment_by_name("kmnist")
+    recorded, _ = client.search_runs([experiment.experiment_id])
+    outcome, data = tiny_run.answer.outcome, recorded.data
+    assert recorded.info.run_name == run.run_id and recorded.info.status == "FINISHED"
+    assert data.tags["dataset"] == "kmnist" and data.tags["pushed_version"] == outcome["pushed_version"]
+    assert data.params["model.hidden_layers"] == "(16,)" or json.loads(data.params["model.hidden_layers"]) == [16]
+    assert data.metrics["test_accuracy"] == outcome["accuracy"]
+    assert data.metrics["test_worst_class_accuracy"] == outcome["worst_class_accuracy"]
+    history = json.loads((tiny_run.model.parent / "training.json").read_text())["history"]
+    found = client.get_metric_history(recorded.info.run_id, "val_loss")
+    assert [(each.step, each.value) for each in found] == [(row["epoch"], row["val_loss"]) for row in history]
+    names = {each.path for each in client.list_artifacts(recorded.info.run_id)}
+    assert names == {f"{run.run_id}.html", "MODEL_CARD.md"}
+
+
+def test_a_server_that_does_not_answer_is_known_before_the_run(tmp_path: Path, patience: None) -> None:
+    secret = "http://me:secret@127.0.0.1:9"
+    answer = mnist_tfx("run", "--dataset", "digits", "--mlflow", secret, "--home", tmp_path)
+    assert answer.code == UsageError.exit_code
+    assert "nothing can be recorded at 127.0.0.1:9" in answer.err and "secret" not in answer.err
+    assert not (tmp_path / "runs").exists()
