@@ -29,7 +29,7 @@ def evaluation_config(
     if spans:
         slices.append(config_pb2.SlicingSpec(feature_keys=[SPAN]))
         of_span.append(_bounds(slices[-1], settings.min_span_accuracy))
-    if FIRST_SPAN in spans:
+    if FIRST_SPAN in spans and settings.baseline != "none":
         drop = settings.max_first_span_accuracy_drop
         first = config_pb2.SlicingSpec(feature_values={SPAN: str(FIRST_SPAN)})
         of_span.append(_bounds(first, None, settings.max_accuracy_drop if drop is None else drop))

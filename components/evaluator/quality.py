@@ -41,7 +41,7 @@ class SpanQuality:
 
     def __str__(self) -> str:
         change = "" if self.baseline_accuracy is None else f" ({self.accuracy - self.baseline_accuracy:+.4f})"
-        return f"span {self.number} {self.accuracy:.4f}{change} of {self.examples:,}"
+        return f"{self.accuracy:.4f}{change} on the {self.examples:,} examples of span {self.number}"
 
 
 @dataclass(frozen=True)

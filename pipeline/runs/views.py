@@ -64,7 +64,7 @@ def closing_table(runs: Sequence[Run]) -> Table:
     for run in runs:
         verdict = run.verdict()
         if run.quality and run.quality.spans:
-            spans.append(f"{run.dataset}: accuracy on {', '.join(map(str, run.quality.spans))} examples")
+            spans.append(f"{run.dataset}: accuracy {', '.join(map(str, run.quality.spans))}")
         cautions += [f"warning: {run.dataset}: {words}" for words in verdict.cautions]
         table.add_row(
             run.dataset,

@@ -44,10 +44,9 @@ def retrained(tiny_run: TinyRun, tmp_path_factory: pytest.TempPathFactory) -> Re
     for folder in ("datasets/kmnist", "serving"):
         shutil.copytree(tiny_run.home.root / folder, home.root / folder)
     [live] = tiny_run.versions()
+    # In splits of their own, so that classes have the shares that they had: the data gate looks at these.
     for number, (split, count) in enumerate({"train": 300, "val": 50, "test": 50}.items()):
-        write_new_images(
-            home.root / "new" / split, count, seed=number, inverted=True
-        )  # classes have the shares they had
+        write_new_images(home.root / "new" / split, count, seed=number, inverted=True)
     added = mnist_tfx("data", "add", "--dataset", "kmnist", home.root / "new", "--home", home.root, "--json")
     assert added.code == 0, added.err
     assert json.loads(added.out)["span"] == 2
@@ -82,7 +81,8 @@ def test_lineage_report_and_stderr_tell_the_spans(retrained: Retrained) -> None:
     assert examples and json.loads(str(examples.properties["spans"])) == {"1": "3.0.1", "2": "1.0.0"}
     assert base and base.properties["version"] == retrained.live
     assert "of spans 1, 2" in retrained.run.answer.err and f"from version {retrained.live}" in retrained.run.answer.err
-    assert "By span of the data" in Path(retrained.run.answer.outcome["report"]).read_text()
+    report = Path(retrained.run.answer.outcome["report"]).read_text()
+    assert "By span of the data" in report and "beginning with the served model" in report
 
 
 def test_the_training_began_with_the_served_weights(retrained: Retrained, tiny_run: TinyRun) -> None:
@@ -97,7 +97,8 @@ def test_the_training_began_with_the_served_weights(retrained: Retrained, tiny_r
 def test_a_second_run_begins_with_the_same_weights_and_is_cached(retrained: Retrained) -> None:
     again = retrained.run.again(*WARM, "--set", "min_span_accuracy=0.3")
     assert again.code == 0
-    assert [each["id"] for each in again.outcome["components"] if not each["cached"]] == []
+    ran = [each["id"] for each in again.outcome["components"] if not each["cached"]]
+    assert ran == ["DataGate", "Report"], "the live model's data are others now: these"
 
 
 def test_each_bound_on_a_span_is_kept_or_the_model_is_not_pushed(retrained: Retrained) -> None:
@@ -107,14 +108,6 @@ def test_each_bound_on_a_span_is_kept_or_the_model_is_not_pushed(retrained: Retr
     assert answer.code == 4
     assert any(words.startswith("accuracy span 2: ") for words in answer.outcome["broken_bounds"])
     assert retrained.run.versions() == before
-
-
-def test_a_window_of_the_newest_spans_leaves_the_first_data_out(retrained: Retrained) -> None:
-    answer = retrained.run.again(
-        "--set", "data.spans=1", "--set", "data.drift_reference=none", "--set", "baseline=none", "--no-push"
-    )
-    assert answer.code in (0, 4), answer.err
-    assert [span["number"] for span in answer.outcome["spans"]] == [2]
 
 
 @pytest.mark.slow
