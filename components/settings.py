@@ -41,7 +41,10 @@ class DataSettings(Section):
     max_unreadable: Fraction = 0.05  # the share of image files that may be damaged
     data_dir: str = ""  # a TFDS data_dir where it lies prepared; empty: the home's, or that of TFDS_DATA_DIR
     builder: str = ""  # a TFDS builder of one's own: package.module:Class, or file.py:Class
-    splits: Splits = Splits()
+    splits: Splits = Splits()  # of the data that the dataset began with; what was added has splits of its own
+    # all: these data and what `data add` and `feedback` added. N: the N newest of these spans; the data that the
+    # dataset began with are the oldest, span 1. Where nothing was added, it is these alone.
+    spans: Literal["all"] | Positive = "all"
     image_shape: tuple[Positive, Positive, Literal[1, 3]] = (28, 28, 1)  # height, width, channels
     resize: tuple[Positive, Positive] | None = None  # height and width that images of any size are fitted to
     classes: dict[str, tuple[str, ...]] | None = None  # classes that stand for several of the dataset's, by name
@@ -161,6 +164,8 @@ class TrainingSettings(Section):
     precision: Literal["auto", "float32", "mixed_bfloat16"] = "auto"
     # A temperature fitted on split eval brings the exported model's probabilities to how often it is right.
     calibrate: bool = True
+    # Training begins with the weights of the served model, the newest that was trained on other data than these.
+    warm_start: bool = False
     seed: Annotated[int, Field(ge=0)] = 0
     lr_find: bool = False  # training begins with a learning-rate range test, and takes the rate that it suggests
 
@@ -212,6 +217,9 @@ class EvaluationSettings(Section):
     min_macro_f1: Fraction = 0.0  # mean of the classes' F1
     min_class_accuracy: Fraction = 0.0  # for every class by itself
     max_accuracy_drop: Fraction = 0.005  # against the model now being served
+    # Where data were added: the accuracy on each span of split test by itself, and the drop on what was there first.
+    min_span_accuracy: Fraction = 0.0
+    max_first_span_accuracy_drop: Fraction | None = None  # None: as max_accuracy_drop
     baseline: Literal["served", "none"] = "served"
 
 

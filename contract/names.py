@@ -3,6 +3,8 @@
 # Features of the Examples.
 IMAGE = "image"  # encoded image, bytes
 LABEL = "label"  # int64
+SPAN = "span"  # int64; only where data were added: the number of the span that the example is of
+FIRST_SPAN = 1  # the data that the dataset began with
 
 # Feature that Transform makes.
 PIXELS = "pixels"  # float32 [N, height, width, channels], normalized

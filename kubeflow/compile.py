@@ -79,11 +79,11 @@ def check_ending(profile: Profile, output: Path) -> None:
 
 
 def uploads(dataset: PreparedDataset, project: Project, profile: Profile) -> list[Upload]:
-    """What the pipeline reads that is not made by it: the prepared dataset and its schema."""
+    """What the pipeline reads that is not made by it: the prepared dataset with its spans, and its schema."""
     paths = cluster_paths(project, profile)
-    folder = f"{dataset.name}/{dataset.version}"
+    read = {each.data_dir / each.name / each.version for each in (dataset, *dataset.spans.values())}
     return [
-        Upload(dataset.data_dir / folder, f"{paths.data_dir}/{folder}"),
+        *(Upload(folder, f"{paths.data_dir}/{folder.relative_to(dataset.data_dir)}") for folder in sorted(read)),
         Upload(project.schema_file, paths.schema_file),
     ]
 

@@ -27,6 +27,7 @@ COMMANDS = (
     "doctor",
     "init",
     "data",
+    "feedback",
     "schema",
     "run",
     "recipes",

@@ -32,6 +32,7 @@ from mnist_tfx.components.report.component import Report
 from mnist_tfx.components.settings import BeamSettings
 from mnist_tfx.components.tfds_example_gen.component import TfdsExampleGen
 from mnist_tfx.components.trainer.config import TrainerConfig
+from mnist_tfx.components.warm_start.component import WarmStart
 from mnist_tfx.contract.errors import UsageError, unknown_name
 from mnist_tfx.contract.names import EVAL, TEST, TRAIN
 from mnist_tfx.pipeline.recipes import Recipe
@@ -90,7 +91,7 @@ def create_pipeline(
             f"model.output = 'sigmoid' is for two classes, and {dataset.name} has {len(dataset.class_names)}: leave it "
             "out, or make two of them with data.classes."
         )
-    config = trainer_config(recipe, dataset, paths)
+    config, spans = trainer_config(recipe, dataset, paths), dataset.spans.values()
     examples = TfdsExampleGen(
         dataset=dataset.name,
         version=dataset.version,
@@ -100,9 +101,10 @@ def create_pipeline(
         shards=recipe.data.shards,
         # What has the size already is not decoded.
         fit_to=recipe.data.image_shape
-        if recipe.data.resize and dataset.image_shape != recipe.data.image_shape
+        if recipe.data.resize and {each.image_shape for each in (dataset, *spans)} != {recipe.data.image_shape}
         else None,
         labels=dataset.labels,
+        spans={number: span.version for number, span in dataset.spans.items()},
     )
     schema = ImportSchemaGen(schema_file=paths.schema_file)
     statistics = StatisticsGen(
@@ -147,11 +149,17 @@ def create_pipeline(
             eval_args=trainer_pb2.EvalArgs(splits=[EVAL]),
         )
         components.append(tuner)
+    warm_start = None
+    if recipe.training.warm_start:
+        warm_start = WarmStart(serving_dir=paths.serving, data_fingerprint=dataset.fingerprint)
+        warm_start.add_upstream_node(gate)  # nothing is copied for data that are rejected
+        components.append(warm_start)
     trainer = Trainer(
         run_fn=f"{_RUN_FN}.run_fn",
         examples=examples.outputs["examples"],
         transform_graph=transform.outputs["transform_graph"],
         hyperparameters=tuner.outputs["best_hyperparameters"] if tuner else None,
+        base_model=warm_start.outputs["base_model"] if warm_start else None,
         custom_config=config.to_json(),
         train_args=trainer_pb2.TrainArgs(splits=[TRAIN]),
         eval_args=trainer_pb2.EvalArgs(splits=[EVAL]),
@@ -170,7 +178,7 @@ def create_pipeline(
         model=trainer.outputs["model"],
         baseline_model=baseline.outputs["baseline"] if baseline else None,
         schema=schema.outputs["schema"],
-        eval_config=evaluation_config(recipe.evaluation, len(dataset.class_names)),
+        eval_config=evaluation_config(recipe.evaluation, len(dataset.class_names), dataset.spans),
     )
     infra_validator = InfraValidator(
         model=trainer.outputs["model"],

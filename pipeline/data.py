@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ from mnist_tfx.pipeline.home import Home
 from mnist_tfx.pipeline.log_capture import output_to
 
 if TYPE_CHECKING:
+    from mnist_tfx.components.datasets.images.listing import ImageSource
     from mnist_tfx.components.datasets.images.prepare import Imported, Shape
     from mnist_tfx.components.datasets.prepared import PreparedDataset
     from mnist_tfx.components.settings import DataSettings
@@ -35,14 +37,14 @@ def find_dataset(recipe: Recipe, home: Home) -> PreparedDataset:
     missing: list[NotPrepared] = []
     for place in places:
         try:
-            return load_prepared(settings.dataset, settings.version, place).grouped(settings.classes)
+            return _as_recipe_has_it(load_prepared(settings.dataset, settings.version, place), settings)
         except NotPrepared as error:
             missing.append(error)
     raise missing[0]
 
 
 def prepare_dataset(recipe: Recipe, home: Home) -> PreparedDataset:
-    """The recipe's dataset, fetched or made if need be, with its progress on stderr.
+    """The recipe's dataset with its spans, fetched or made if need be, with its progress on stderr.
 
     Raises:
         PipelineError: it cannot be had; the message says what was tried.
@@ -54,7 +56,7 @@ def prepare_dataset(recipe: Recipe, home: Home) -> PreparedDataset:
     if settings.images:
         imported = import_images(settings, home, settings.image_shape)
         print(f"{settings.dataset}: {describe_import(imported)}", file=sys.stderr)
-        return imported.dataset.grouped(settings.classes)
+        return _as_recipe_has_it(imported.dataset, settings)
     try:
         return find_dataset(recipe, home)
     except NotPrepared:
@@ -67,7 +69,39 @@ def prepare_dataset(recipe: Recipe, home: Home) -> PreparedDataset:
         dataset = prepare(
             settings.dataset, home.datasets, version=settings.version, builder=settings.builder, progress=progress
         )
-    return dataset.grouped(settings.classes)
+    return _as_recipe_has_it(dataset, settings)
+
+
+def _as_recipe_has_it(dataset: PreparedDataset, settings: DataSettings) -> PreparedDataset:
+    from mnist_tfx.components.datasets.spans import with_newest_spans
+
+    return with_newest_spans(dataset, settings.spans).grouped(settings.classes)
+
+
+def add_images(recipe: Recipe, home: Home, source: ImageSource, *, with_test: bool) -> tuple[int, Imported]:
+    """Adds labelled images to the recipe's dataset as a new span: its number, and what became of the files.
+
+    Raises:
+        UsageError: the source holds no images by class, or a class that the dataset has not.
+        DataRejected: too many files are damaged, or none of them is new. Nothing was written.
+        PipelineError: the dataset cannot be had.
+    """
+    from mnist_tfx.pipeline.running.data_progress import shown_progress
+
+    # As it is in TFDS: its own classes, and no span chosen.
+    as_prepared = recipe.data.model_copy(update={"classes": None, "spans": "all"})
+    dataset = replace(prepare_dataset(recipe.model_copy(update={"data": as_prepared}), home), spans={})
+    with shown_progress(dataset.name) as progress, output_to(home.root / "data.log"):
+        from mnist_tfx.components.datasets.images.add import add_span
+
+        return add_span(
+            dataset,
+            source,
+            recipe.data.image_shape,
+            with_test=with_test,
+            max_unreadable=recipe.data.max_unreadable,
+            progress=progress,
+        )
 
 
 def import_images(settings: DataSettings, home: Home, image_shape: Shape) -> Imported:
@@ -100,6 +134,7 @@ def describe_import(imported: Imported) -> str:
             f"{count:,} {what}"
             for count, what in (
                 (decided.unreadable, "unreadable left out"),
+                (decided.known, "that the data have already left out"),
                 (decided.contradictory, "of several classes left out"),
                 (decided.duplicates, "duplicates left out"),
                 (decided.duplicates_across_splits, "duplicates across splits left out"),

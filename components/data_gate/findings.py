@@ -63,6 +63,8 @@ def _remedy(kind: anomalies_pb2.AnomalyInfo.Type.ValueType, schema_name: str) ->
         return "check [data.splits] in the recipe: the split reads nothing, or too little."
     if name in ("FEATURE_TYPE_LOW_UNIQUE", "FEATURE_TYPE_HIGH_UNIQUE"):
         return f"a class is missing or there is one too many: correct the data, or unique_constraints in {schema}."
+    if name == "SCHEMA_NEW_COLUMN":
+        return f"`mnist-tfx schema update` adds `span`, which added images bring; add any other feature to {schema}."
     if name.startswith("COMPARATOR_"):
         return f"shares of classes differ: correct the data or the splits, or raise the comparator's bound in {schema}."
     if name in ("FEATURE_TYPE_NOT_PRESENT", "FEATURE_TYPE_LOW_FRACTION_PRESENT", "SCHEMA_MISSING_COLUMN"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,8 @@ class PreparedDataset:
     label_key: str
     split_sizes: Mapping[str, int]  # examples of each TFDS split
     labels: tuple[int, ...] | None = None  # the class number of each of TFDS's; None: they are the same
+    # What was added (`components.datasets.spans`) by number, and as number 1 the data themselves; none: nothing was.
+    spans: Mapping[int, PreparedDataset] = field(default_factory=dict)
 
     def grouped(self, groups: Mapping[str, Sequence[str]] | None) -> PreparedDataset:
         """The same with classes that stand for several of TFDS's; None changes nothing.
@@ -60,7 +62,15 @@ class PreparedDataset:
                 f"Its classes: {', '.join(self.class_names)}."
             )
         labels = tuple(group_of[name] for name in self.class_names)
-        return replace(self, class_names=tuple(groups), labels=labels)
+        spans = {number: replace(span, labels=composed(span.labels, labels)) for number, span in self.spans.items()}
+        return replace(self, class_names=tuple(groups), labels=labels, spans=spans)
+
+
+def composed(first: Sequence[int] | None, then: Sequence[int] | None) -> tuple[int, ...] | None:
+    """Class numbers after one change of them and another; None: no change."""
+    if first is None or then is None:
+        return tuple(first or then or ()) or None
+    return tuple(then[number] for number in first)
 
 
 def load_prepared(name: str, version: str | None, data_dir: Path | str) -> PreparedDataset:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 from tensorflow_model_analysis.proto import config_pb2
 
 from mnist_tfx.components.settings import EvaluationSettings
-from mnist_tfx.contract.names import LABEL, PROBABILITIES, SERVING_DEFAULT
+from mnist_tfx.contract.names import FIRST_SPAN, LABEL, PROBABILITIES, SERVING_DEFAULT, SPAN
 
 CANDIDATE, BASELINE = "candidate", "baseline"
 ACCURACY, BALANCED_ACCURACY, MACRO_F1 = "accuracy", "balanced_accuracy", "macro_f1"
@@ -15,13 +16,23 @@ ACCURACY, BALANCED_ACCURACY, MACRO_F1 = "accuracy", "balanced_accuracy", "macro_
 _EPSILON = 1e-6
 
 
-def evaluation_config(settings: EvaluationSettings, num_classes: int) -> config_pb2.EvalConfig:
-    """Metrics and thresholds over the whole split and over each label by itself.
+def evaluation_config(
+    settings: EvaluationSettings, num_classes: int, spans: Collection[int] = ()
+) -> config_pb2.EvalConfig:
+    """Metrics and thresholds over the whole split, over each label and over each of the spans by itself.
 
     Within the slice of one label, accuracy is that class's recall: the bound per class is on it.
     The most probable class counts as the prediction.
     """
     whole, of_class = config_pb2.SlicingSpec(), config_pb2.SlicingSpec(feature_keys=[LABEL])
+    slices, of_span = [whole, of_class], []
+    if spans:
+        slices.append(config_pb2.SlicingSpec(feature_keys=[SPAN]))
+        of_span.append(_bounds(slices[-1], settings.min_span_accuracy))
+    if FIRST_SPAN in spans and settings.baseline != "none":
+        drop = settings.max_first_span_accuracy_drop
+        first = config_pb2.SlicingSpec(feature_values={SPAN: str(FIRST_SPAN)})
+        of_span.append(_bounds(first, None, settings.max_accuracy_drop if drop is None else drop))
 
     def figure(name: str, *bounds: config_pb2.PerSliceMetricThreshold) -> config_pb2.MetricConfig:
         # A MetricConfig's plain `threshold` would hold for every slice.
@@ -36,6 +47,7 @@ def evaluation_config(settings: EvaluationSettings, num_classes: int) -> config_
             ACCURACY,
             _bounds(whole, settings.min_accuracy, settings.max_accuracy_drop),
             _bounds(of_class, settings.min_class_accuracy),
+            *of_span,
         ),
         figure(BALANCED_ACCURACY, _bounds(whole, settings.min_balanced_accuracy)),
         figure(MACRO_F1, _bounds(whole, settings.min_macro_f1)),
@@ -46,17 +58,17 @@ def evaluation_config(settings: EvaluationSettings, num_classes: int) -> config_
         models.append(config_pb2.ModelSpec(name=BASELINE, is_baseline=True, **_MODEL))
     return config_pb2.EvalConfig(
         model_specs=models,
-        slicing_specs=[whole, of_class],
+        slicing_specs=slices,
         metrics_specs=[config_pb2.MetricsSpec(metrics=metrics, model_names=[model.name for model in models])],
     )
 
 
 def _bounds(
-    slices: config_pb2.SlicingSpec, min_value: float, max_drop: float | None = None
+    slices: config_pb2.SlicingSpec, min_value: float | None, max_drop: float | None = None
 ) -> config_pb2.PerSliceMetricThreshold:
-    threshold = config_pb2.MetricThreshold(
-        value_threshold=config_pb2.GenericValueThreshold(lower_bound={"value": min_value})
-    )
+    threshold = config_pb2.MetricThreshold()
+    if min_value is not None:
+        threshold.value_threshold.CopyFrom(config_pb2.GenericValueThreshold(lower_bound={"value": min_value}))
     if max_drop is not None:
         threshold.change_threshold.direction = config_pb2.HIGHER_IS_BETTER
         threshold.change_threshold.absolute.value = -max_drop - _EPSILON

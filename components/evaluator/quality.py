@@ -31,6 +31,20 @@ class ClassQuality:
 
 
 @dataclass(frozen=True)
+class SpanQuality:
+    """The examples of split test that are of one span; span 1 is what the dataset began with."""
+
+    number: int
+    examples: int
+    accuracy: float
+    baseline_accuracy: float | None  # None: evaluated without a baseline, or the candidate itself is the baseline
+
+    def __str__(self) -> str:
+        change = "" if self.baseline_accuracy is None else f" ({self.accuracy - self.baseline_accuracy:+.4f})"
+        return f"{self.accuracy:.4f}{change} on the {self.examples:,} examples of span {self.number}"
+
+
+@dataclass(frozen=True)
 class ConfidenceBin:
     """The examples whose most probable class has a probability in [lower, upper) (the last: [lower, 1])."""
 
@@ -70,6 +84,9 @@ class Quality:
     max_accuracy_drop: float | None
     broken_bounds: tuple[str, ...]  # in words; empty if the model is good enough
     confidence: tuple[ConfidenceBin, ...]  # reliability diagram, accuracy by confidence; empty: not recorded
+    spans: tuple[SpanQuality, ...] = ()  # by number; empty: nothing was added to the data
+    min_span_accuracy: float | None = None
+    max_first_span_accuracy_drop: float | None = None
 
     @property
     def accuracy(self) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +11,8 @@ from tensorflow_model_analysis.proto import metrics_for_slice_pb2, validation_re
 from tensorflow_model_analysis.writers import eval_config_writer
 
 from mnist_tfx.components.evaluator.config import ACCURACY, BALANCED_ACCURACY, BASELINE, CANDIDATE, MACRO_F1
-from mnist_tfx.components.evaluator.quality import ClassQuality, ConfidenceBin, Overall, Quality, Scores
+from mnist_tfx.components.evaluator.quality import ClassQuality, ConfidenceBin, Overall, Quality, Scores, SpanQuality
+from mnist_tfx.contract.names import SPAN
 
 _Metrics = Mapping[tuple[str, str, int | None], float]  # by model, name and class number
 
@@ -27,7 +28,8 @@ def read_quality(evaluation_uri: str, class_names: Sequence[str], baseline_versi
     Raises:
         ValueError: it holds no metrics or no confusion matrix of a candidate.
     """
-    metrics = _overall_metrics(evaluation_uri)
+    by_slice = _metrics_by_slice(evaluation_uri)
+    metrics = by_slice[()]
     # Where there is one model only, TFMA leaves its name out.
     candidate = CANDIDATE if (CANDIDATE, ACCURACY, None) in metrics else ""
     if (candidate, ACCURACY, None) not in metrics:
@@ -56,19 +58,37 @@ def read_quality(evaluation_uri: str, class_names: Sequence[str], baseline_versi
         max_accuracy_drop=bounds.get("max_accuracy_drop"),
         broken_bounds=tuple(broken_bounds(evaluation_uri, class_names)),
         confidence=_confidence(plots),
+        spans=tuple(_spans(by_slice, candidate, with_baseline=with_baseline)),
+        min_span_accuracy=bounds.get("min_span_accuracy"),
+        max_first_span_accuracy_drop=bounds.get("max_first_span_accuracy_drop"),
     )
 
 
-def _overall_metrics(evaluation_uri: str) -> _Metrics:
-    found = {}
+def _metrics_by_slice(evaluation_uri: str) -> Mapping[tuple[tuple[str, int], ...], _Metrics]:
+    """By the slice's features and their values; () is the whole."""
+    slices: dict[tuple[tuple[str, int], ...], dict[tuple[str, str, int | None], float]] = {(): {}}
     for record in tfma.load_metrics(evaluation_uri):
-        if record.slice_key.single_slice_keys:
-            continue
+        slice_key = tuple((key.column, key.int64_value) for key in record.slice_key.single_slice_keys)
+        found = slices.setdefault(slice_key, {})
         for entry in record.metric_keys_and_values:
             if not entry.key.is_diff:
                 number = entry.key.sub_key.class_id.value if entry.key.HasField("sub_key") else None
                 found[entry.key.model_name, entry.key.name, number] = entry.value.double_value.value
-    return found
+    return slices
+
+
+def _spans(
+    by_slice: Mapping[tuple[tuple[str, int], ...], _Metrics], candidate: str, *, with_baseline: bool
+) -> Iterator[SpanQuality]:
+    for slice_key in sorted(by_slice):
+        if slice_key and slice_key[0][0] == SPAN:
+            metrics = by_slice[slice_key]
+            yield SpanQuality(
+                number=slice_key[0][1],
+                examples=int(metrics[candidate, "example_count", None]),
+                accuracy=metrics[candidate, ACCURACY, None],
+                baseline_accuracy=metrics[BASELINE, ACCURACY, None] if with_baseline else None,
+            )
 
 
 def _overall_plots(evaluation_uri: str, model_name: str) -> list[metrics_for_slice_pb2.PlotData]:
@@ -132,7 +152,9 @@ def broken_bounds(evaluation_uri: str, class_names: Sequence[str]) -> list[str]:
     broken = []
     for validation in tfma.load_validation_result(evaluation_uri).metric_validations_per_slice:
         keys = validation.slice_key.single_slice_keys
-        where = f"class {class_names[keys[0].int64_value]!r}" if keys else "overall"
+        where = "overall"
+        for key in keys:
+            where = f"span {key.int64_value}" if key.column == SPAN else f"class {class_names[key.int64_value]!r}"
         broken += [_describe(failure, where) for failure in validation.failures]
     return broken
 
@@ -155,10 +177,11 @@ def _bounds(evaluation_uri: str) -> dict[str, float]:
     found = {}
     accuracy = [metric for metric in metrics if f'"{ACCURACY}"' in metric.config]
     for bound in (bound for metric in accuracy for bound in metric.per_slice_thresholds):
-        whole = not any(spec.feature_keys for spec in bound.slicing_specs)
+        sliced = {key for spec in bound.slicing_specs for key in (*spec.feature_keys, *spec.feature_values)}
+        of = "span_" if SPAN in sliced else "class_" if sliced else ""
         if bound.threshold.HasField("value_threshold"):
-            name = "min_accuracy" if whole else "min_class_accuracy"
-            found[name] = bound.threshold.value_threshold.lower_bound.value
+            found[f"min_{of}accuracy"] = bound.threshold.value_threshold.lower_bound.value
         if bound.threshold.HasField("change_threshold"):
-            found["max_accuracy_drop"] = round(-bound.threshold.change_threshold.absolute.value, 5)
+            name = f"max_{'first_' if of else ''}{of}accuracy_drop"
+            found[name] = round(-bound.threshold.change_threshold.absolute.value, 5)
     return found

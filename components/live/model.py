@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -11,7 +12,7 @@ from tfx.utils import path_utils
 
 from mnist_tfx.components.whole_files import PARTIAL
 from mnist_tfx.contract.models_config import FILE_NAME, parse, pin_of
-from mnist_tfx.contract.names import DATA_STATISTICS_PATH, MODEL_CARD_PATH, PUSH_RECORD_PATH
+from mnist_tfx.contract.names import DATA_STATISTICS_PATH, METADATA_PATH, MODEL_CARD_PATH, PUSH_RECORD_PATH
 from mnist_tfx.contract.versions import ROLLED_BACK, version_number
 
 
@@ -53,6 +54,30 @@ def baseline_version(serving_dir: str, model_dir: str) -> Version | None:
         model_dir: the candidate's SavedModel.
     """
     return next((each for each in _live_and_before(serving_dir) if not is_same_model(model_dir, each.folder)), None)
+
+
+def warm_start_version(serving_dir: str, data_fingerprint: str) -> Version | None:
+    """Whose weights a training on new data begins with: the live version, or the one before that saw other data.
+
+    Passing over what was trained on the very data keeps a repeated run a cache hit, and has runs on the same data with
+    different settings begin with the same weights.
+
+    Args:
+        serving_dir: base path of the served model.
+        data_fingerprint: of the data to be trained on.
+    """
+    return next(
+        (each for each in _live_and_before(serving_dir) if _fingerprint_in(each.folder) != data_fingerprint), None
+    )
+
+
+def _fingerprint_in(folder: str) -> str:
+    """Of the data that a model was trained on; empty for one that was not exported here."""
+    path = os.path.join(folder, METADATA_PATH)
+    if not tf.io.gfile.exists(path):
+        return ""
+    with tf.io.gfile.GFile(path) as file:
+        return str(json.load(file).get("data_fingerprint", ""))
 
 
 def is_same_model(one: str, other: str) -> bool:

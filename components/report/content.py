@@ -113,6 +113,7 @@ class Training:
     settings_found: Mapping[str, Any]  # by the tuner or the range test, in place of the recipe's; by their full keys
     teachers: tuple[float, ...]  # the accuracy on split eval of each model that was learned from
     calibration: Calibration | None = None  # None: the probabilities are as they were trained
+    warm_start: str = ""  # what it began with, in words; empty: it was not to begin with a served model
 
     @property
     def input_wait_seconds(self) -> float | None:

@@ -42,6 +42,7 @@ def collect_training(log: Mapping[str, Any], recipe: Mapping[str, Any]) -> Train
         settings_found=log.get("settings_found", {}),
         teachers=tuple(teacher["val_accuracy"] for teacher in log.get("teachers", ())),
         calibration=Calibration(**log["calibration"]) if log.get("calibration") else None,
+        warm_start=log.get("warm_start", ""),
     )
 
 

@@ -11,7 +11,7 @@ import tensorflow_data_validation as tfdv
 from google.protobuf import json_format, text_format
 from tensorflow_metadata.proto.v0 import schema_pb2, statistics_pb2
 
-from mnist_tfx.contract.names import IMAGE, LABEL, TRAIN
+from mnist_tfx.contract.names import IMAGE, LABEL, SPAN, TRAIN
 
 # What TFDV must know to count labels by class and bytes by image; the schema of a dataset of which nothing is known.
 LEAST_SCHEMA = f"""\
@@ -59,6 +59,13 @@ feature {{
   }}
 }}
 
+feature {{
+  name: "{span}"
+  type: INT
+  # Where images were added (`mnist-tfx data add`), every example has the number of its span; else none has.
+  value_count {{ min: 1 max: 1 }}
+}}
+
 # Half of the smallest split seen: data that were lost on their way are an anomaly.
 dataset_constraints {{ min_examples_count: {min_examples} }}
 """
@@ -79,7 +86,7 @@ def propose_schema(
     """
     inferred = tfdv.infer_schema(statistics[TRAIN], infer_feature_shape=True)
     types = {feature.name: feature.type for feature in inferred.feature}
-    if types != {IMAGE: schema_pb2.BYTES, LABEL: schema_pb2.INT}:
+    if {**types, SPAN: schema_pb2.INT} != {IMAGE: schema_pb2.BYTES, LABEL: schema_pb2.INT, SPAN: schema_pb2.INT}:
         raise ValueError(f"these are no statistics of labeled images: {types}")
     counts = {split: int(each.datasets[0].num_examples) for split, each in statistics.items()}
     images = [_feature(each, IMAGE) for each in statistics.values()]
@@ -93,6 +100,7 @@ def propose_schema(
         dataset=dataset,
         image=IMAGE,
         label=LABEL,
+        span=SPAN,
         largest=largest,
         max_bytes=_SPARE_BYTES * largest,
         max_label=len(class_names) - 1,

@@ -6,6 +6,7 @@ Not file-based and without a driver of its own, so that it runs on Kubeflow Pipe
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 from tfx.dsl.components.base.base_beam_component import BaseBeamComponent
@@ -30,6 +31,7 @@ class TfdsExampleGenSpec(ComponentSpec):
         "shards": ExecutionParameter(type=int),
         "fit_to": ExecutionParameter(type=str),  # JSON: [height, width, channels], or null
         "labels": ExecutionParameter(type=str),  # JSON: [class number of each of TFDS's], or null
+        "spans": ExecutionParameter(type=str, optional=True),  # JSON: span -> version; where data were added
     }
     INPUTS: dict[str, ChannelParameter] = {}
     OUTPUTS = {"examples": ChannelParameter(type=Examples)}
@@ -38,7 +40,8 @@ class TfdsExampleGenSpec(ComponentSpec):
 class TfdsExampleGen(BaseBeamComponent):
     """Writes splits train, eval and test as gzipped TFRecords of tf.Example with `image` (bytes) and `label` (int64).
 
-    Output `examples`: a standard `Examples` artifact, whose custom property `fingerprint` names its content.
+    Where data were added, also `span` (int64). Output `examples`: a standard `Examples` artifact, whose custom property
+    `fingerprint` names its content, and `spans` its spans with their versions.
     """
 
     SPEC_CLASS = TfdsExampleGenSpec
@@ -55,6 +58,7 @@ class TfdsExampleGen(BaseBeamComponent):
         shards: int,
         fit_to: tuple[int, int, int] | None = None,
         labels: tuple[int, ...] | None = None,
+        spans: Mapping[int, str] | None = None,
     ) -> None:
         """Reads `dataset:version` as prepared in the TFDS `data_dir`.
 
@@ -69,6 +73,8 @@ class TfdsExampleGen(BaseBeamComponent):
             fit_to: height, width and channels that every image is fitted to, as a request's image is; None: the images
                 stay as they are.
             labels: the class number of each of TFDS's class numbers; None: the same.
+            spans: the version of each span that is read, by number (see `components.datasets.spans`); none: the data
+                that the dataset began with.
         """
         super().__init__(
             spec=TfdsExampleGenSpec(
@@ -80,6 +86,7 @@ class TfdsExampleGen(BaseBeamComponent):
                 shards=shards,
                 fit_to=json.dumps(fit_to),
                 labels=json.dumps(labels),
+                spans=json.dumps(spans) if spans else None,
                 examples=OutputChannel(Examples, self, "examples"),
             )
         )

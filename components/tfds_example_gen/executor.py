@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import os
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import apache_beam as beam
 import tensorflow as tf
@@ -18,13 +18,14 @@ from tfx.dsl.components.base.base_beam_executor import BaseBeamExecutor
 from tfx.proto import example_gen_pb2
 from tfx.types import artifact_utils
 
-from mnist_tfx.components.datasets.prepared import PreparedDataset, load_prepared
+from mnist_tfx.components.datasets.prepared import PreparedDataset, composed, load_prepared
+from mnist_tfx.components.datasets.spans import with_spans
 from mnist_tfx.components.settings import Splits
 from mnist_tfx.components.step import Artifacts, Step
 from mnist_tfx.components.transform.images import fit_image
 from mnist_tfx.contract.cpus import cpu_count
 from mnist_tfx.contract.errors import DataRejected, UsageError
-from mnist_tfx.contract.names import IMAGE, LABEL, SPLITS
+from mnist_tfx.contract.names import FIRST_SPAN, IMAGE, LABEL, SPAN, SPLITS
 
 _READ_BATCH = 512
 # PNG bytes hardly compress: the lowest level keeps TFX's standard format at the least cost.
@@ -40,6 +41,25 @@ class Shard:
     split: str  # split of TFDS
     start: int
     stop: int
+    span: int = FIRST_SPAN
+
+
+@dataclass(frozen=True)
+class Source:
+    """A TFDS dataset: where it lies, its two features, and what its images and labels are changed to."""
+
+    folder: str
+    image_key: str
+    label_key: str
+    fit_to: tuple[int, int, int] | None  # None: its images stay as they are
+    labels: tuple[int, ...] | None  # None: they stay as they are
+
+    @classmethod
+    def of(cls, data: PreparedDataset, fit_to: Sequence[int] | None, labels: Sequence[int] | None = None) -> Source:
+        """Of a dataset or a span of one; `labels` is what the whole dataset's class numbers are changed to."""
+        fits = fit_to is None or data.image_shape == tuple(fit_to)
+        shape = None if fits or fit_to is None else (fit_to[0], fit_to[1], fit_to[2])
+        return cls(_folder(data), data.image_key, data.label_key, shape, composed(data.labels, labels))
 
 
 class Executor(Step, BaseBeamExecutor):
@@ -54,6 +74,8 @@ class Executor(Step, BaseBeamExecutor):
         """
         examples = outputs["examples"]
         dataset = load_prepared(parameters["dataset"], parameters["version"], parameters["data_dir"])
+        if versions := json.loads(parameters.get("spans") or "{}"):
+            dataset = with_spans(dataset, {int(number): version for number, version in versions.items()})
         if dataset.fingerprint != parameters["fingerprint"]:
             raise DataRejected(
                 f"{dataset.name} in {dataset.data_dir} has changed since this pipeline was made: its fingerprint is "
@@ -62,37 +84,62 @@ class Executor(Step, BaseBeamExecutor):
         shards = plan_shards(
             dataset, Splits.model_validate_json(parameters["splits"]), examples.uri, parameters["shards"]
         )
+        fit_to, labels = json.loads(parameters["fit_to"]), json.loads(parameters["labels"])
+        sources = {
+            number: Source.of(data, fit_to, labels) for number, data in (dataset.spans or {FIRST_SPAN: dataset}).items()
+        }
         with self._make_beam_pipeline() as pipeline:
             _ = (
                 pipeline
                 | "Shards" >> beam.Create(shards)
                 | "Spread" >> beam.Reshuffle()
-                | "WriteShard"
-                >> beam.ParDo(
-                    WriteShard(
-                        _folder(dataset),
-                        dataset.image_key,
-                        dataset.label_key,
-                        fit_to=json.loads(parameters["fit_to"]),
-                        labels=json.loads(parameters["labels"]),
-                    )
-                )
+                | "WriteShard" >> beam.ParDo(WriteShard(sources, with_span=bool(dataset.spans)))
             )
         examples.split_names = artifact_utils.encode_split_names(list(SPLITS))
         examples.set_string_custom_property("fingerprint", dataset.fingerprint)
         examples.set_string_custom_property("counts", json.dumps(count_examples(shards)))
+        if dataset.spans:
+            examples.span = max(dataset.spans)
+            examples.set_string_custom_property("spans", json.dumps(versions))
+            counts = {number: count_examples(shards, number) for number in dataset.spans}
+            examples.set_string_custom_property("span_counts", json.dumps(counts))
         examples_utils.set_payload_format(examples, example_gen_pb2.FORMAT_TF_EXAMPLE)
         examples_utils.set_file_format(examples, "tfrecords_gzip")
 
 
 def plan_shards(dataset: PreparedDataset, splits: Splits, uri: str, count: int) -> list[Shard]:
-    """Divides each split evenly into `count` shards (an empty split gets one, so that its file exists).
+    """Divides each split of each span evenly into `count` shards (an empty split gets one, so that its file exists).
 
     Raises:
         UsageError: a slicing is not valid for this dataset, or two splits share examples.
     """
+    pieces: list[_Piece] = []
+    for number, data in (dataset.spans or {FIRST_SPAN: dataset}).items():
+        if number == FIRST_SPAN:
+            pieces += _pieces_of_first(dataset, splits)
+        else:
+            pieces += [_Piece(name, name, 0, size, number) for name in SPLITS if (size := data.split_sizes[name])]
+    return [
+        shard
+        for name in SPLITS
+        for shard in _divide(name, uri, [each for each in pieces if each.target == name], count)
+    ]
+
+
+class _Piece(NamedTuple):
+    """Examples [start, stop) of a TFDS split of a span."""
+
+    target: str  # split of the Examples
+    split: str
+    start: int
+    stop: int
+    span: int = FIRST_SPAN
+
+
+def _pieces_of_first(dataset: PreparedDataset, splits: Splits) -> list[_Piece]:
+    """What the recipe's slicing means."""
     sources = tfds.builder_from_directory(_folder(dataset)).info.splits
-    shards, seen = [], list[tuple[str, str, int, int]]()
+    seen: list[_Piece] = []
     for name in SPLITS:
         instruction = getattr(splits, name)
         try:
@@ -105,33 +152,33 @@ def plan_shards(dataset: PreparedDataset, splits: Splits, uri: str, count: int) 
         for piece in ranges:
             source, start, stop = piece.splitname, piece.from_ or 0, piece.to
             stop = dataset.split_sizes[source] if stop is None else stop
-            for other, other_source, other_start, other_stop in seen:
+            for other, other_source, other_start, other_stop, _ in seen:
                 if other_source == source and other != name and max(start, other_start) < min(stop, other_stop):
                     raise UsageError(
                         f"splits {other} and {name} share examples of {dataset.name}'s {source!r}: a model must not be "
                         "judged on what it was trained on. Correct [data.splits] in the recipe."
                     )
-            seen.append((name, source, start, stop))
-        shards += _divide(name, uri, [entry[1:] for entry in seen if entry[0] == name], count)
-    return shards
+            seen.append(_Piece(name, source, start, stop))
+    return seen
 
 
-def _divide(name: str, uri: str, ranges: list[tuple[str, int, int]], count: int) -> list[Shard]:
+def _divide(name: str, uri: str, pieces: Sequence[_Piece], count: int) -> list[Shard]:
     folder = os.path.join(uri, f"Split-{name}")
-    pieces = []
-    for source, start, stop in ranges:
+    divided = []
+    for _, source, start, stop, span in pieces:
         parts = max(1, min(count, stop - start))
         bounds = [start + (stop - start) * i // parts for i in range(parts + 1)]
-        pieces += [(source, low, high) for low, high in pairwise(bounds)]
+        divided += [(source, low, high, span) for low, high in pairwise(bounds)]
     return [
-        Shard(os.path.join(folder, f"data_tfrecord-{i:05d}-of-{len(pieces):05d}.gz"), name, source, low, high)
-        for i, (source, low, high) in enumerate(pieces)
+        Shard(os.path.join(folder, f"data_tfrecord-{i:05d}-of-{len(divided):05d}.gz"), name, *piece)
+        for i, piece in enumerate(divided)
     ]
 
 
-def count_examples(shards: Sequence[Shard]) -> dict[str, int]:
-    """How many examples each split of the Examples gets."""
-    return {name: sum(shard.stop - shard.start for shard in shards if shard.target == name) for name in SPLITS}
+def count_examples(shards: Sequence[Shard], span: int | None = None) -> dict[str, int]:
+    """How many examples each split of the Examples gets, in all or from one span."""
+    counted = [shard for shard in shards if span in (None, shard.span)]
+    return {name: sum(shard.stop - shard.start for shard in counted if shard.target == name) for name in SPLITS}
 
 
 class WriteShard(beam.DoFn):
@@ -140,17 +187,9 @@ class WriteShard(beam.DoFn):
     Images stay encoded as they are, or are fitted to one size and encoded as PNG.
     """
 
-    def __init__(
-        self,
-        dataset_folder: str,
-        image_key: str,
-        label_key: str,
-        *,
-        fit_to: tuple[int, int, int] | None,
-        labels: Sequence[int] | None,
-    ) -> None:
-        self._folder, self._image_key, self._label_key = dataset_folder, image_key, label_key
-        self._fit_to, self._labels = fit_to, labels
+    def __init__(self, sources: Mapping[int, Source], *, with_span: bool) -> None:
+        """Takes what each span is read from, and whether the examples tell their span."""
+        self._sources, self._with_span = sources, with_span
 
     def process(self, shard: Shard) -> Iterator[int]:
         """Yields the number of examples written."""
@@ -169,29 +208,35 @@ class WriteShard(beam.DoFn):
         """Yields serialized tf.Examples."""
         if shard.start == shard.stop:
             return
-        data = tfds.builder_from_directory(self._folder).as_dataset(
+        source = self._sources[shard.span]
+        data = tfds.builder_from_directory(source.folder).as_dataset(
             split=tfds.core.ReadInstruction(shard.split, from_=shard.start, to=shard.stop, unit="abs"),
-            decoders={self._image_key: tfds.decode.SkipDecoding()},
+            decoders={source.image_key: tfds.decode.SkipDecoding()},
             shuffle_files=False,
             read_config=_read_config(),
         )
-        if self._fit_to:
-            data = data.map(self._fit, num_parallel_calls=cpu_count())
+        if source.fit_to:
+            data = data.map(_fitted(source.image_key, source.fit_to), num_parallel_calls=cpu_count())
         example = tf.train.Example()
         image = example.features.feature[IMAGE].bytes_list
         label = example.features.feature[LABEL].int64_list
+        if self._with_span:
+            example.features.feature[SPAN].int64_list.value[:] = [shard.span]
         for batch in tfds.as_numpy(data.batch(_READ_BATCH)):
-            for encoded, number in zip(batch[self._image_key], batch[self._label_key].tolist(), strict=True):
+            for encoded, number in zip(batch[source.image_key], batch[source.label_key].tolist(), strict=True):
                 image.value[:] = [encoded]
-                label.value[:] = [self._labels[number] if self._labels else number]
+                label.value[:] = [source.labels[number] if source.labels else number]
                 yield example.SerializeToString(deterministic=True)
 
+
+def _fitted(
+    image_key: str, image_shape: tuple[int, int, int]
+) -> Callable[[dict[str, tf.Tensor]], dict[str, tf.Tensor]]:
     @tf.autograph.experimental.do_not_convert
-    def _fit(self, example: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        assert self._fit_to is not None
-        height, width, channels = self._fit_to  # a list, once it was JSON
-        fitted = fit_image(example[self._image_key], (height, width, channels))
-        return example | {self._image_key: tf.io.encode_png(fitted)}
+    def fit(example: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        return example | {image_key: tf.io.encode_png(fit_image(example[image_key], image_shape))}
+
+    return fit
 
 
 def _read_config() -> tfds.ReadConfig:

@@ -31,6 +31,7 @@ class TrainerConfig:
     backup_dir: str
     tuner: TunerSettings | None = None  # where hyperparameters are searched before
     examples: str = ""  # digest of the Examples' content, which only a running Trainer knows
+    base_weights: str = ""  # digest of the weights that training begins with, where a served model has them
 
     @classmethod
     def from_json(cls, config: dict[str, Any]) -> TrainerConfig:
@@ -58,6 +59,7 @@ class TrainerConfig:
             "dataset": self.dataset,
             "data_fingerprint": self.data_fingerprint,
             "examples": self.examples,
+            "base_weights": self.base_weights,
             "image_shape": list(self.image_shape),
             "normalization": self.normalization,
             "model": self.model.model_dump(mode="json"),
@@ -69,14 +71,15 @@ class TrainerConfig:
         }
 
     def teacher(self, number: int) -> TrainerConfig:
-        """The training of a teacher: this one with another seed, without distillation."""
+        """The training of a teacher: this one with another seed, without distillation, from the beginning."""
         settings = self.training
         seed = settings.seed + _TEACHER_SEEDS * number
         epochs = self.distillation.teacher_epochs or settings.epochs
         return replace(
             self,
-            training=settings.model_copy(update={"seed": seed, "epochs": epochs}),
+            training=settings.model_copy(update={"seed": seed, "epochs": epochs, "warm_start": False}),
             distillation=DistillationSettings(),
+            base_weights="",
         )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+from dataclasses import replace
 from typing import Any
 
 import keras
@@ -20,6 +21,7 @@ from mnist_tfx.components.trainer.export import LEAST_PROBABILITY, ServingModule
 from mnist_tfx.components.trainer.fn_args import trainer_config
 from mnist_tfx.components.trainer.training import EVALUATION_BATCH, train
 from mnist_tfx.components.trainer.training_data import DecodedExamples, decode_examples, evaluation_batches
+from mnist_tfx.components.trainer.warm_start import read_warm_start
 from mnist_tfx.components.transform.preprocessing import Normalization
 from mnist_tfx.components.tuner.hyperparameters import settings_found, with_settings
 
@@ -37,6 +39,8 @@ def run_fn(fn_args: FnArgs) -> None:
     config = trainer_config(fn_args)
     found = settings_found(fn_args.hyperparameters["values"]) if fn_args.hyperparameters else {}
     config = with_settings(config, found)
+    base = read_warm_start(fn_args.base_model, config)
+    config = replace(config, base_weights=base.digest())
     transform_output = tft.TFTransformOutput(fn_args.transform_output)
     normalization = Normalization.of_graph(transform_output, config.image_shape)
     with tempfile.TemporaryDirectory(prefix="decoded-") as cache_dir:
@@ -47,7 +51,7 @@ def run_fn(fn_args: FnArgs) -> None:
             suggestion = suggest(measure_curve(config, normalization, train_examples))
             found["training.learning_rate"] = suggestion.learning_rate
             config = with_settings(config, found)
-        model, log = train(config, normalization, train_examples, eval_examples, fn_args.model_run_dir)
+        model, log = train(config, normalization, train_examples, eval_examples, fn_args.model_run_dir, base.weights)
     module = ServingModule(
         model,
         transform_output,
@@ -60,7 +64,11 @@ def run_fn(fn_args: FnArgs) -> None:
     export_model(module, fn_args.serving_model_dir, config.identity() | {"temperature": module.temperature})
     with tf.io.gfile.GFile(os.path.join(os.path.dirname(fn_args.serving_model_dir), TRAINING_LOG), "w") as file:
         json.dump(
-            log | {"settings_found": found, "layers": layer_table(model), "calibration": calibration}, file, indent=2
+            log
+            | {"settings_found": found, "layers": layer_table(model), "calibration": calibration}
+            | {"warm_start": base.told},
+            file,
+            indent=2,
         )
 
 

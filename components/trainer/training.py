@@ -11,6 +11,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
+import numpy as np
+import numpy.typing as npt
 import tensorflow as tf
 
 from mnist_tfx.components.settings import TrainingSettings
@@ -41,8 +43,11 @@ def train(
     train_examples: DecodedExamples,
     eval_examples: DecodedExamples,
     logs_dir: str,
+    base_weights: Sequence[npt.NDArray[np.floating[Any]]] = (),
 ) -> tuple[keras.Model, dict[str, Any]]:
     """Trains with early stopping; goes on where a killed training of the same identity left off.
+
+    With `base_weights` (see `warm_start`) it begins with these.
 
     Returns:
         The model with its best weights, float32 whatever the training's precision, and the training log (see
@@ -82,6 +87,8 @@ def train(
             # Several steps in one graph fail on several devices (keras-team/keras#19246).
             steps_per_execution=1 if strategy.num_replicas_in_sync > 1 else min(_STEPS_PER_EXECUTION, data.steps),
         )
+        if base_weights:
+            classifier.set_weights(base_weights)
     stopping = ResumableEarlyStopping(
         backup_dir,
         first_epoch,

@@ -6,8 +6,11 @@ means the same pixels in training and in serving.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 
+import numpy as np
+import numpy.typing as npt
 import tensorflow as tf
 
 MAX_PIXEL = 255.0
@@ -50,6 +53,11 @@ def fit_image(encoded: tf.Tensor, image_shape: tuple[int, int, int]) -> tf.Tenso
     # Colours last: the image is small by then.
     resized = _with_channels(tf.image.resize(upright, [height, width], method="area"), channels)
     return tf.ensure_shape(tf.saturate_cast(tf.round(resized), tf.uint8), image_shape)
+
+
+def content_digest(pixels: npt.NDArray[np.uint8]) -> str:
+    """Names an image, uint8 [height, width, channels], by what it shows: its SHA-256 in hex, whatever its file was."""
+    return hashlib.sha256(np.ascontiguousarray(pixels).tobytes()).hexdigest()
 
 
 def _begins_with(encoded: tf.Tensor, mark: bytes) -> tf.Tensor:

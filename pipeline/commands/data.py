@@ -1,4 +1,4 @@
-"""`mnist-tfx data prepare`: fetches, verifies and prepares the datasets."""
+"""`mnist-tfx data`: `prepare` fetches and verifies datasets, `add` adds labelled images to one."""
 
 from __future__ import annotations
 
@@ -10,13 +10,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mnist_tfx.contract.errors import UsageError
+from mnist_tfx.pipeline.commands.options.project import project_of
+from mnist_tfx.pipeline.commands.options.recipe import add_recipe_arguments
 from mnist_tfx.pipeline.home import Home
 
 if TYPE_CHECKING:
+    from mnist_tfx.components.datasets.images.prepare import Imported
     from mnist_tfx.components.datasets.prepared import PreparedDataset
     from mnist_tfx.pipeline.projects import Project
 
-SUMMARY = "Fetch, verify and prepare datasets."
+SUMMARY = "Fetch, verify and prepare datasets; add new labelled images to one."
 EXAMPLE = "mnist-tfx data prepare --dataset fashion_mnist"
 
 _PREPARE_DESCRIPTION = """\
@@ -29,6 +32,17 @@ is left as it is; what was interrupted is done again."""
 _PREPARE_EXAMPLES = """\
 examples: mnist-tfx data prepare
           mnist-tfx data prepare --dataset kmnist --from ~/Downloads/kmnist"""
+
+_ADD_DESCRIPTION = """\
+Adds labelled images to a dataset as a new span, which the next run reads with what was there before (data.spans).
+
+The classes must be the dataset's. Images are fitted to the recipe's size. What the data have already, pixel by pixel,
+is left out. The rest is divided by content, a tenth into split eval and a tenth into split test, unless folders named
+train, val and test say otherwise."""
+
+_ADD_EXAMPLES = """\
+examples: mnist-tfx data add --dataset mnist ~/digits/november
+          mnist-tfx data add --project flowers ~/pictures --labels ~/pictures/labels.csv --no-test"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -55,10 +69,54 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="read the four IDX files (raw or .gz) in DIR instead of downloading; for mnist, fashion_mnist and kmnist",
     )
     prepare.add_argument("--json", action="store_true", help="print the answer as JSON")
+    add = verbs.add_parser(
+        "add",
+        help="add labelled images as a new span",
+        description=_ADD_DESCRIPTION,
+        epilog=_ADD_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add.add_argument("folder", metavar="FOLDER", type=Path, help="image files in folders by class")
+    add.add_argument("--labels", metavar="FILE", type=Path, help="a CSV file with columns file and label instead")
+    add.add_argument("--no-test", action="store_true", help="draw no images for split test")
+    add_recipe_arguments(add, dataset="the dataset that they are added to", home="where the dataset lies")
+    add.add_argument("--json", action="store_true", help="print the answer as JSON")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Runs `data prepare`, the only verb."""
+    """Runs the verb."""
+    return _run_add(args) if args.verb == "add" else _run_prepare(args)
+
+
+def _run_add(args: argparse.Namespace) -> int:
+    from mnist_tfx.components.datasets.images.listing import ImageSource
+    from mnist_tfx.pipeline.data import add_images
+    from mnist_tfx.pipeline.recipes import load_recipe
+
+    recipe = load_recipe(project_of(args), args.recipe, args.set)
+    home = Home.resolve(args.home)
+    home.prepare()
+    number, imported = add_images(
+        recipe, home, ImageSource(args.folder.expanduser(), args.labels), with_test=not args.no_test
+    )
+    tell_span(recipe.data.dataset, number, imported, as_json=args.json)
+    return 0
+
+
+def tell_span(dataset: str, number: int, imported: Imported, *, as_json: bool) -> None:
+    """Prints what was added, and what comes next."""
+    from mnist_tfx.pipeline.data import describe_import
+
+    if as_json:
+        answer = {"dataset": dataset, "span": number, "version": imported.dataset.version}
+        answer |= {"splits": dict(imported.dataset.split_sizes), "files": str(imported.files)}
+        print(json.dumps(answer | {"left_out": imported.left_out}, indent=2))
+        return
+    print(f"span {number} of {dataset}: {describe_import(imported)}")
+    print("the next run reads it: mnist-tfx run")
+
+
+def _run_prepare(args: argparse.Namespace) -> int:
     from mnist_tfx.components.datasets.published import DATASETS
 
     if args.dataset in (None, "all") and args.source is not None:

@@ -24,7 +24,9 @@ def describer(class_names: Sequence[str]) -> Callable[[str, _Outputs], str]:
         match node_id:
             case "TfdsExampleGen":
                 counts = json.loads(_only(outputs, "examples").get_string_custom_property("counts"))
-                return "examples: " + ", ".join(f"{count:,} {split}" for split, count in counts.items())
+                spans = json.loads(_only(outputs, "examples").get_string_custom_property("spans") or "{}")
+                of_spans = f" of spans {', '.join(spans)}" if spans else ""
+                return "examples: " + ", ".join(f"{count:,} {split}" for split, count in counts.items()) + of_spans
             case "ExampleValidator":
                 blessed = _only(outputs, "anomalies").get_json_value_custom_property("blessed") or {}
                 bad = [split for split, verdict in blessed.items() if not verdict]
@@ -42,12 +44,17 @@ def describer(class_names: Sequence[str]) -> Callable[[str, _Outputs], str]:
                 return (
                     f"best epoch {log['best_epoch']} of {len(log['history'])}, val_accuracy {best['val_accuracy']:.4f}"
                 )
+            case "WarmStart":
+                version = _only(outputs, "base_model").get_string_custom_property("version")
+                return f"from version {version}" if version else "nothing is served to begin with"
             case "Baseline":
                 version = _only(outputs, "baseline").get_string_custom_property("version")
                 return f"version {version}" if version else "nothing else is served: the candidate itself"
             case "Evaluator":
                 quality = read_quality(_only(outputs, "evaluation").uri, class_names)
-                return f"accuracy {quality.accuracy:.4f}, {'not blessed' if quality.broken_bounds else 'blessed'}"
+                by_span = "".join(f", span {span.number} {span.accuracy:.4f}" for span in quality.spans)
+                verdict = "not blessed" if quality.broken_bounds else "blessed"
+                return f"accuracy {quality.accuracy:.4f}{by_span}, {verdict}"
             case "InfraValidator":
                 failed = failed_checks(_only(outputs, "blessing").uri)
                 return f"not blessed: {failed[0]}" if failed else "serves as it was trained"

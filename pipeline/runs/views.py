@@ -60,9 +60,11 @@ def closing_table(runs: Sequence[Run]) -> Table:
     table = Table(title="result", title_justify="left")
     for heading in ("dataset", "accuracy", "worst class", "vs. baseline", "verdict", "pushed version", "seconds"):
         table.add_column(heading, justify="right" if heading in ("accuracy", "seconds") else "left")
-    cautions = []
+    cautions, spans = [], []
     for run in runs:
         verdict = run.verdict()
+        if run.quality and run.quality.spans:
+            spans.append(f"{run.dataset}: accuracy {', '.join(map(str, run.quality.spans))}")
         cautions += [f"warning: {run.dataset}: {words}" for words in verdict.cautions]
         table.add_row(
             run.dataset,
@@ -73,8 +75,10 @@ def closing_table(runs: Sequence[Run]) -> Table:
             verdict.pushed_version or (f"not pushed: {verdict.not_pushed}" if verdict.not_pushed else ""),
             _seconds(run.seconds),
         )
-    if cautions:
-        table.caption, table.caption_justify = Text("\n".join(cautions), "bold yellow"), "left"
+    if cautions or spans:
+        lines = [*((line, "bold yellow") for line in cautions), *((line, "") for line in spans)]
+        table.caption = Text("\n").join(Text(line, style) for line, style in lines)
+        table.caption_justify = "left"
     return table
 
 
@@ -89,6 +93,7 @@ def closing_json(run: Run) -> dict[str, Any]:
             "baseline_version": verdict.baseline_version,
             "baseline_accuracy": quality.baseline_accuracy,
             "broken_bounds": list(quality.broken_bounds),
+            "spans": [asdict(span) for span in quality.spans],
         }
         areas = {"auc": quality.overall.auc, "pr_auc": quality.overall.pr_auc}
         measured |= {name: value for name, value in areas.items() if value is not None}  # of two classes

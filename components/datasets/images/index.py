@@ -50,6 +50,7 @@ class Decided:
     duplicates: int  # the same content within one split
     duplicates_across_splits: int
     near_duplicates: int  # images that look like one of another split (see `_NEAR_BITS`); they are left in
+    known: int = 0  # of a span: the data have them already
 
 
 class Index:
@@ -95,11 +96,16 @@ class Index:
                 (vars(finding) for finding in findings),
             )
 
-    def decide(self, before: Iterable[tuple[str, str]] = ()) -> Decided:
+    def decide(
+        self, before: Iterable[tuple[str, str]] = (), *, known: Iterable[str] | None = None, with_test: bool = True
+    ) -> Decided:
         """Gives each good image its split, by content, so that it keeps it when others come.
 
         Args:
             before: digest and split of each content that had one in an earlier version of the data; it stays there.
+            known: the digests of data to which these are added: such images are left out, and a class may have few
+                images or none. None: the data stand alone.
+            with_test: whether images are drawn for split test; those that the source puts there are there anyway.
 
         Raises:
             DataRejected: a class has too few images.
@@ -109,14 +115,16 @@ class Index:
             [unreadable] = base.execute(_COUNT_PROBLEMS).fetchone()
             contradictory = self._leave_out_contradictions(base)
             base.execute("CREATE INDEX content ON images (digest)")
-            self._draw(base, before)
+            already = self._leave_out_known(base, known or ())
+            self._draw(base, before, with_test)
             within, across = self._leave_out_duplicates(base)
-            self._give_every_class_its_share(base)
+            if known is None:
+                self._give_every_class_its_share(base)
             base.execute("CREATE INDEX place ON images (split, digest)")
             sizes = dict(base.execute("SELECT split, COUNT(*) FROM images WHERE split != '' GROUP BY split"))
             classes = [row[0] for row in base.execute("SELECT DISTINCT class FROM images WHERE split != ''")]
             near = self._count_near_duplicates(base)
-        return Decided(files, tuple(sorted(classes)), sizes, unreadable, contradictory, within, across, near)
+        return Decided(files, tuple(sorted(classes)), sizes, unreadable, contradictory, within, across, near, already)
 
     @staticmethod
     def _leave_out_contradictions(base: sqlite3.Connection) -> int:
@@ -126,11 +134,19 @@ class Index:
         ).rowcount
 
     @staticmethod
-    def _draw(base: sqlite3.Connection, before: Iterable[tuple[str, str]]) -> None:
+    def _leave_out_known(base: sqlite3.Connection, known: Iterable[str]) -> int:
+        base.execute("CREATE TEMP TABLE known (digest TEXT PRIMARY KEY)")
+        base.executemany("INSERT OR IGNORE INTO known VALUES (?)", ((digest,) for digest in known))
+        return base.execute(
+            "UPDATE images SET problem = 'the data have this image already' WHERE problem = '' AND digest IN known"
+        ).rowcount
+
+    @staticmethod
+    def _draw(base: sqlite3.Connection, before: Iterable[tuple[str, str]], with_test: bool) -> None:
         base.execute("CREATE TEMP TABLE before (digest TEXT PRIMARY KEY, split TEXT) WITHOUT ROWID")
         base.executemany("INSERT OR REPLACE INTO before VALUES (?, ?)", before)
         given = {row[0] for row in base.execute("SELECT DISTINCT given FROM images WHERE problem = ''")}
-        test_below = 0 if TEST in given else TEST_SHARE * _HIGHEST
+        test_below = 0 if TEST in given or not with_test else TEST_SHARE * _HIGHEST
         eval_below = 0 if EVAL in given else (TEST_SHARE + EVAL_SHARE) * _HIGHEST
 
         def split(digest: str, said: str) -> str:

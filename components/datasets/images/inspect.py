@@ -7,7 +7,7 @@ import io
 import json
 import stat
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 
@@ -15,6 +15,7 @@ import apache_beam as beam
 import tensorflow as tf
 
 from mnist_tfx.components.datasets.images.index import Finding, Index
+from mnist_tfx.components.transform.images import content_digest, fit_image
 
 MAX_PIXELS = 64_000_000  # decoded, 200 MB: what is larger is a mistake, or made to exhaust memory
 MAX_BYTES = 128 * 2**20
@@ -24,14 +25,24 @@ _KINDS = ("PNG", "JPEG", "BMP", "GIF", "MPO")  # Pillow's names; MPO: a JPEG of 
 class Inspect(beam.DoFn):
     """Looks at the files of one range of numbers, and leaves a JSON file with what was found."""
 
-    def __init__(self, index: str, folder: str, findings: str) -> None:
-        """Takes the index's path, the source's folder and a folder for the findings."""
+    def __init__(self, index: str, folder: str, findings: str, image_shape: tuple[int, int, int] | None = None) -> None:
+        """Takes the index's path, the source's folder and a folder for the findings.
+
+        With `image_shape`, what names an image is its pixels fitted to that, not the bytes of its file.
+        """
         self._index, self._folder, self._findings = index, folder, findings
+        self._image_shape = image_shape
+        self._fit: Callable[[tf.Tensor], tf.Tensor] | None = None
+
+    def setup(self) -> None:
+        """Makes the graph that fits an image."""
+        if shape := self._image_shape:
+            self._fit = tf.function(lambda one: fit_image(one, shape), [tf.TensorSpec([], tf.string)], autograph=False)
 
     def process(self, numbers: tuple[int, int]) -> Iterator[int]:
         """Yields how many files they were."""
         files = Index(Path(self._index)).files(*numbers)
-        found = [asdict(inspect_file(number, Path(self._folder, file))) for number, file in files]
+        found = [asdict(inspect_file(number, Path(self._folder, file), self._fit)) for number, file in files]
         target = Path(self._findings, f"{numbers[0]}.json")
         partial = target.with_suffix(".partial")
         partial.write_text(json.dumps(found))
@@ -39,8 +50,11 @@ class Inspect(beam.DoFn):
         yield len(found)
 
 
-def inspect_file(number: int, path: Path) -> Finding:
-    """Reads and decodes one file, with the decoder that training and serving use."""
+def inspect_file(number: int, path: Path, fit: Callable[[tf.Tensor], tf.Tensor] | None = None) -> Finding:
+    """Reads and decodes one file, with the decoder that training and serving use; `fit` makes the pixels that name it.
+
+    Without `fit`, the bytes of the file name it.
+    """
     import imagehash
     from PIL import Image
 
@@ -72,5 +86,5 @@ def inspect_file(number: int, path: Path) -> Finding:
         return Finding(number, problem="is truncated or damaged")
     grey = image.shape[2] < 3 or bool((image[..., :1] == image[..., 1:3]).all())
     looks = imagehash.phash(Image.fromarray(image[..., 0] if grey else image[..., :3]))
-    digest = hashlib.sha256(content).hexdigest()
+    digest = content_digest(fit(tf.constant(content)).numpy()) if fit else hashlib.sha256(content).hexdigest()
     return Finding(number, digest, str(looks), image.shape[0], image.shape[1], grey)

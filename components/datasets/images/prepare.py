@@ -44,6 +44,17 @@ class Imported:
         return height, width, channels
 
     @property
+    def left_out(self) -> dict[str, int]:
+        """How many files are not in it, by reason."""
+        decided = self.decided
+        return {
+            "unreadable": decided.unreadable,
+            "known": decided.known,
+            "of several classes": decided.contradictory,
+            "duplicates": decided.duplicates + decided.duplicates_across_splits,
+        }
+
+    @property
     def files(self) -> Path:
         """The CSV file that lists all."""
         return self.dataset.data_dir / self.dataset.name / self.dataset.version / FILES
@@ -111,34 +122,72 @@ def _import(
     incoming: Path,
     progress: Progress,
 ) -> Imported:
+    index = inspected(source, incoming, max_unreadable, progress)
+    decided = index.decide(splits_before(last.files) if last else ())
+    number = int(last.dataset.version.rpartition(".")[2]) + 1 if last else 0
+    shape = _completed(image_shape, last.shape if last else index.natural_shape())
+    made = Made(name, f"1.0.{number}", decided, decided.classes, shape, listing)
+    return written(made, index, source, data_dir, incoming, progress)
+
+
+def inspected(
+    source: ImageSource,
+    incoming: Path,
+    max_unreadable: float,
+    progress: Progress,
+    image_shape: tuple[int, int, int] | None = None,
+) -> Index:
+    """The source's files, each looked at; with `image_shape`, their fitted pixels name them (see `Inspect`).
+
+    Raises:
+        UsageError: the source holds no images by class.
+        DataRejected: too many files are damaged.
+    """
     from mnist_tfx.components.datasets.images.inspect import Inspect
-    from mnist_tfx.components.datasets.images.write import WriteShard, plan_shards, write_metadata
 
     index, findings = Index(incoming / "index.sqlite"), incoming / "findings"
     count = index.fill(list_images(source))
     findings.mkdir()
     chunks = [(first, min(first + _CHUNK, count + 1)) for first in range(1, count + 1, _CHUNK)]
     with _told("looking at the images", findings, "*.json", len(chunks), progress):
-        _run(chunks, Inspect(str(index.path), str(source.folder), str(findings)))
+        _run(chunks, Inspect(str(index.path), str(source.folder), str(findings), image_shape))
     progress("dividing the images")
     index.take(Finding(**row) for path in findings.iterdir() for row in json.loads(path.read_text()))
     _check_share(index.count_problems(), count, max_unreadable, index.problems(_SHOWN))
-    decided = index.decide(splits_before(last.files) if last else ())
-    number = int(last.dataset.version.rpartition(".")[2]) + 1 if last else 0
-    folder = incoming / f"1.0.{number}"
+    return index
+
+
+@dataclass(frozen=True)
+class Made:
+    """What is to be written: a dataset and its version, of what was decided."""
+
+    name: str
+    version: str
+    decided: Decided
+    class_names: tuple[str, ...]  # in the order of the labels
+    image_shape: tuple[int, int, int]
+    listing: str  # digest of the files that it is made of
+
+
+def written(
+    made: Made, index: Index, source: ImageSource, data_dir: Path, incoming: Path, progress: Progress
+) -> Imported:
+    """Writes the dataset, and moves it into the `data_dir` once it is whole."""
+    from mnist_tfx.components.datasets.images.write import WriteShard, plan_shards, write_metadata
+
+    folder = incoming / made.version
     folder.mkdir()
-    shape = _completed(image_shape, last.shape if last else index.natural_shape())
-    shards = plan_shards(name, folder, decided)
+    shards = plan_shards(made.name, folder, made.decided)
     with _told("fitting and writing the images", folder, "*.tfrecord-*", len(shards), progress):
-        _run(shards, WriteShard(str(index.path), str(source.folder), decided.classes, shape))
-    write_metadata(name, folder, decided, shape, shards)
+        _run(shards, WriteShard(str(index.path), str(source.folder), made.class_names, made.image_shape))
+    write_metadata(made.name, folder, made.class_names, made.image_shape, shards)
     progress("listing what became of the files")
     index.write_csv(folder / FILES)
     problems = tuple(index.problems(_SHOWN))
-    record: dict[str, Any] = {"listing": listing, "decided": asdict(decided), "problems": problems}
+    record: dict[str, Any] = {"listing": made.listing, "decided": asdict(made.decided), "problems": problems}
     (folder / _RECORD).write_text(json.dumps(record, indent=2))
-    publish(folder, data_dir / name / folder.name, incoming)
-    return Imported(load_prepared(name, folder.name, data_dir), decided, problems, listing)
+    publish(folder, data_dir / made.name / made.version, incoming)
+    return Imported(load_prepared(made.name, made.version, data_dir), made.decided, problems, made.listing)
 
 
 def _check_share(unreadable: int, files: int, limit: float, problems: Sequence[tuple[str, str]]) -> None:

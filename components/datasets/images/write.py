@@ -83,7 +83,7 @@ class WriteShard(beam.DoFn):
 
 
 def write_metadata(
-    name: str, folder: Path, decided: Decided, image_shape: tuple[int, int, int], shards: Sequence[Shard]
+    name: str, folder: Path, class_names: Sequence[str], image_shape: tuple[int, int, int], shards: Sequence[Shard]
 ) -> None:
     """What TFDS needs beside the shards to read them as any of its datasets."""
     template = tfds.core.ShardedFileTemplate(data_dir=folder, dataset_name=name, filetype_suffix="tfrecord")
@@ -100,7 +100,7 @@ def write_metadata(
         )
     tfds.folder_dataset.write_metadata(
         data_dir=str(folder),
-        features=features(decided.classes, image_shape),
+        features=features(class_names, image_shape),
         split_infos=infos,
         version=folder.name,
         filename_template=template,

@@ -10,7 +10,7 @@ from tfx.orchestration.portable.data_types import ExecutionInfo
 from tfx.types.standard_artifacts import Model
 
 from mnist_tfx.components.baseline.executor import Driver, Executor
-from mnist_tfx.components.live.model import baseline_version, is_same_model, live_version
+from mnist_tfx.components.live.model import baseline_version, is_same_model, live_version, warm_start_version
 from mnist_tfx.contract.names import DATA_STATISTICS_PATH, METADATA_PATH, MODEL_CARD_PATH, PUSH_RECORD_PATH
 from mnist_tfx.serving.releases import plans
 from mnist_tfx.serving.releases.apply import release
@@ -140,3 +140,12 @@ def test_the_first_run_has_the_candidate_for_its_baseline(tiny_run: TinyRun) -> 
     outcome = tiny_run.answer.outcome
     assert outcome["baseline_version"] == ""
     assert outcome["baseline_accuracy"] == outcome["accuracy"]
+
+
+def test_a_warm_start_begins_with_the_newest_served_model_of_other_data(tmp_path: Path) -> None:
+    for name, fingerprint in (("1", "old"), ("2", "old"), ("3", "new")):
+        folder = write_model(tmp_path / name, OTHER)
+        (folder / METADATA_PATH).write_text(json.dumps({"data_fingerprint": fingerprint}))
+    found = [warm_start_version(str(tmp_path), fingerprint) for fingerprint in ("newest", "new", "old")]
+    assert [version and version.name for version in found] == ["3", "2", "3"]
+    assert warm_start_version(str(tmp_path / "nothing"), "new") is None

@@ -1,0 +1,65 @@
+"""`mnist-tfx feedback`: logged requests get labels, and become a span of the data."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from mnist_tfx.pipeline.commands.data import tell_span
+from mnist_tfx.pipeline.commands.options.server import positive
+from mnist_tfx.pipeline.home import Home
+
+SUMMARY = "Label logged requests, and add them to the data as a span."
+EXAMPLE = "mnist-tfx feedback mnist --export to-label"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the options."""
+    parser.add_argument("model", metavar="MODEL", help="the model's name, which is its dataset's")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument(
+        "--export",
+        metavar="DIR",
+        type=Path,
+        help="write the images that the model was least certain of, and labels.csv, to be filled in",
+    )
+    what.add_argument("--labels", metavar="FILE", type=Path, help="add the images with a label in this file as a span")
+    parser.add_argument(
+        "--logs",
+        metavar="PREFIX",
+        type=Path,
+        help="the request log: a folder, or what its files' paths begin with (default: HOME/requests/MODEL)",
+    )
+    parser.add_argument(
+        "--limit", type=positive(int), default=500, metavar="N", help="with --export: at most so many (default: 500)"
+    )
+    parser.add_argument(
+        "--test", action="store_true", help="with --labels: a tenth goes to split test (default: none does)"
+    )
+    parser.add_argument("--recipe", default="default", help="whose image size counts (default: %(default)s)")
+    parser.add_argument("--home", metavar="DIR", help="where all state lives (default: MNIST_TFX_HOME, else var/)")
+    parser.add_argument("--json", action="store_true", help="print the answer as JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Exports, or adds."""
+    from mnist_tfx.pipeline.feedback import LABELS, add_feedback, export_logged, log_files
+    from mnist_tfx.pipeline.projects import shipped
+    from mnist_tfx.pipeline.recipes import load_recipe
+
+    recipe, home = load_recipe(args.project or shipped(args.model), args.recipe), Home.resolve(args.home)
+    logs = args.logs or home.root / "requests" / args.model
+    if args.labels:
+        home.prepare()
+        tell_span(
+            recipe.data.dataset, *add_feedback(recipe, home, args.labels, logs, with_test=args.test), as_json=args.json
+        )
+        return 0
+    written, found = export_logged(log_files(logs), args.model, recipe.data.image_shape, args.export, args.limit)
+    if args.json:
+        print(json.dumps({"file": str(args.export / LABELS), "written": written, "found": found}, indent=2))
+    else:
+        print(f"{written:,} of {found:,} logged images in {args.export}; fill in the column label of {LABELS}, then:")
+        print(f"mnist-tfx feedback {args.model} --labels {args.export / LABELS}")
+    return 0

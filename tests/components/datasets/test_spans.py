@@ -1,0 +1,160 @@
+"""Spans: labelled images that are added to a dataset, and read with what was there before."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections import Counter
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from tfx.types.standard_artifacts import Examples
+
+from mnist_tfx.components.datasets.images.add import add_span
+from mnist_tfx.components.datasets.images.listing import ImageSource
+from mnist_tfx.components.datasets.images.prepare import Imported
+from mnist_tfx.components.datasets.prepared import PreparedDataset, load_prepared
+from mnist_tfx.components.datasets.spans import added_spans, with_newest_spans, with_spans
+from mnist_tfx.components.settings import Splits
+from mnist_tfx.components.tfds_example_gen.component import TfdsExampleGen
+from mnist_tfx.components.tfds_example_gen.executor import Executor
+from mnist_tfx.contract.errors import DataRejected, UsageError
+from mnist_tfx.contract.names import SPLITS
+from tests.fixtures.command import mnist_tfx
+from tests.fixtures.executors import artifact, context
+from tests.fixtures.new_images import CLASS_NAMES, SHAPE, write_new_images
+from tests.fixtures.tiny_dataset import draw_examples
+from tests.fixtures.tiny_run import read_examples
+
+PATTERN = {"train": "train[:500]", "eval": "train[500:]", "test": "test"}
+
+
+@pytest.fixture
+def dataset(tiny: PreparedDataset, tmp_path: Path) -> PreparedDataset:
+    """The tiny dataset, in a data_dir of its own."""
+    shutil.copytree(tiny.data_dir / "kmnist", tmp_path / "datasets" / "kmnist")
+    return load_prepared("kmnist", None, tmp_path / "datasets")
+
+
+@dataclass(frozen=True)
+class Added:
+    """The tiny dataset and what became of three folders: a first, the same with more, and the same again."""
+
+    dataset: PreparedDataset
+    folder: Path
+    first: Imported
+    second: Imported
+
+
+@pytest.fixture(scope="module")
+def added(tiny: PreparedDataset, tmp_path_factory: pytest.TempPathFactory) -> Added:
+    place = tmp_path_factory.mktemp("added")
+    shutil.copytree(tiny.data_dir / "kmnist", place / "datasets" / "kmnist")
+    dataset = load_prepared("kmnist", None, place / "datasets")
+    base_images, base_labels = draw_examples(600, 0)  # as `prepare_tiny` draws split train
+    write_new_images(place / "new", 100, seed=7)
+    for number in range(5):  # of the base data, in another file format
+        Image.fromarray(base_images[number]).save(place / "new" / CLASS_NAMES[base_labels[number]] / f"{number}.bmp")
+    number, first = add_span(dataset, ImageSource(place / "new"), SHAPE)
+    assert number == 2
+    write_new_images(place / "new", 40, seed=8)
+    number, second = add_span(dataset, ImageSource(place / "new"), SHAPE, with_test=False)
+    assert number == 3
+    return Added(dataset, place / "new", first, second)
+
+
+def generate(dataset: PreparedDataset, folder: Path) -> Examples:
+    component = TfdsExampleGen(
+        dataset=dataset.name,
+        version=dataset.version,
+        fingerprint=dataset.fingerprint,
+        data_dir=dataset.data_dir,
+        splits=Splits.model_validate(PATTERN),
+        shards=2,
+        labels=dataset.labels,
+        spans={number: span.version for number, span in dataset.spans.items()},
+    )
+    examples = artifact(Examples, folder / "examples")
+    Executor(context(folder)).Do({}, {"examples": [examples]}, component.exec_properties)
+    return examples
+
+
+def spans_of(examples: Examples, split: str) -> Counter[tuple[int, ...]]:
+    return Counter(
+        tuple(each.features.feature["span"].int64_list.value) for each in read_examples(Path(examples.uri), split)
+    )
+
+
+def test_what_is_new_becomes_a_span_and_what_is_known_by_its_pixels_is_left_out(added: Added) -> None:
+    assert added.first.decided.known == 5, "of the base data"
+    assert added.second.decided.known == 105, "of the base data and of the span before"
+    sizes = added.first.dataset.split_sizes
+    assert sum(sizes.values()) == 100 and sizes["train"] > sizes["test"] > 0 < sizes["eval"]
+    assert sum(added.second.dataset.split_sizes.values()) == 40 and added.second.dataset.split_sizes["test"] == 0
+    for imported in (added.first, added.second):
+        assert imported.dataset.class_names == CLASS_NAMES
+    with pytest.raises(DataRejected, match="of 145 files, 145 show what the data have already"):
+        add_span(added.dataset, ImageSource(added.folder), SHAPE)
+    assert added_spans(added.dataset) == [2, 3]
+
+
+def test_a_class_that_the_dataset_has_not_is_named_and_nothing_written(
+    dataset: PreparedDataset, tmp_path: Path
+) -> None:
+    write_new_images(tmp_path / "new", 20, seed=7)
+    (tmp_path / "new" / "eleven").mkdir()
+    Image.fromarray(np.zeros((28, 28), np.uint8)).save(tmp_path / "new" / "eleven" / "a.png")
+    with pytest.raises(UsageError, match=r"kmnist has no class 'eleven'\. Its classes: o, ki"):
+        add_span(dataset, ImageSource(tmp_path / "new"), SHAPE)
+    assert added_spans(dataset) == []
+
+
+def test_examples_tell_their_span_and_their_lineage_names_all(added: Added, tmp_path: Path) -> None:
+    dataset, sizes = added.dataset, {2: added.first.dataset.split_sizes, 3: added.second.dataset.split_sizes}
+    whole = with_newest_spans(dataset, "all")
+    examples = generate(whole, tmp_path / "whole")
+    first = {"train": 500, "eval": 100, "test": 200}
+    for split in SPLITS:
+        expected = {(1,): first[split], **{(n,): of[split] for n, of in sizes.items() if of[split]}}
+        assert spans_of(examples, split) == expected
+    assert examples.span == 3
+    assert json.loads(examples.get_string_custom_property("spans")) == {"1": "3.0.1", "2": "1.0.0", "3": "1.0.0"}
+    assert json.loads(examples.get_string_custom_property("span_counts"))["1"] == first
+
+    newest = with_newest_spans(dataset, 2)
+    assert list(newest.spans) == [2, 3]
+    assert set(spans_of(generate(newest, tmp_path / "newest"), "train")) == {(2,), (3,)}
+    assert len({dataset.fingerprint, whole.fingerprint, newest.fingerprint}) == 3
+    assert with_spans(dataset, {1: None, 2: "1.0.0", 3: None}).fingerprint == whole.fingerprint
+    with pytest.raises(DataRejected, match="has changed since this pipeline was made"):
+        generate(replace(whole, spans=newest.spans), tmp_path / "changed")
+
+
+def test_classes_that_stand_for_several_hold_for_spans_too(added: Added, tmp_path: Path) -> None:
+    grouped = with_newest_spans(added.dataset, "all").grouped({"first": CLASS_NAMES[:9], "last": CLASS_NAMES[9:]})
+    of_span = Counter(
+        each.features.feature["label"].int64_list.value[0]
+        for examples in [generate(grouped, tmp_path)]
+        for split in SPLITS
+        for each in read_examples(Path(examples.uri), split)
+        if each.features.feature["span"].int64_list.value[0] == 2
+    )
+    assert of_span == {0: 90, 1: 10}
+
+
+def test_without_additions_nothing_changes(dataset: PreparedDataset, tmp_path: Path) -> None:
+    assert with_newest_spans(dataset, "all") is dataset and with_newest_spans(dataset, 1) is dataset
+    examples = generate(dataset, tmp_path)
+    assert spans_of(examples, "test") == {(): 200}
+    assert not examples.get_string_custom_property("spans")
+
+
+def test_the_command_adds_and_tells(dataset: PreparedDataset, tmp_path: Path) -> None:
+    write_new_images(tmp_path / "new", 30, seed=7)
+    home = dataset.data_dir.parent
+    answer = mnist_tfx("data", "add", "--dataset", "kmnist", tmp_path / "new", "--no-test", "--home", home)
+    assert answer.code == 0, answer.err
+    assert "span 2 of kmnist: 30 images of 30 files" in answer.out and "test 0" in answer.out
