@@ -47,6 +47,7 @@ COMMANDS = (
     "canary",
     "promote",
     "serve",
+    "monitor",
 )
 
 _EXIT_CODES = (

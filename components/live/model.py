@@ -10,7 +10,7 @@ import tensorflow as tf
 from tfx.utils import path_utils
 
 from mnist_tfx.contract.models_config import FILE_NAME, parse, pin_of
-from mnist_tfx.contract.names import DATA_STATISTICS_PATH, PUSH_RECORD_PATH
+from mnist_tfx.contract.names import DATA_STATISTICS_PATH, PUSH_RECORD_PATH, REFERENCE_PATH
 from mnist_tfx.contract.versions import ROLLED_BACK, version_number
 
 
@@ -98,7 +98,7 @@ def _files(folder: str) -> set[str]:
         for name in names
     }
     warmup = os.path.relpath(path_utils.warmup_file_path(folder), folder)
-    added = (warmup, PUSH_RECORD_PATH)
+    added = (warmup, PUSH_RECORD_PATH, REFERENCE_PATH)
     return {name for name in names if name not in added and not name.startswith(f"{DATA_STATISTICS_PATH}/")}
 
 

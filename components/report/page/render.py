@@ -17,8 +17,9 @@ import jinja2
 import numpy as np
 from markupsafe import Markup
 
+from mnist_tfx.components.monitoring.watch import Report
 from mnist_tfx.components.report.content import IndexRow, ReportContent
-from mnist_tfx.components.report.page import charts, comparison, images, quality_charts, views, words
+from mnist_tfx.components.report.page import charts, comparison, images, monitoring, quality_charts, views, words
 
 _COMPARISON_SECTIONS = (
     ("verdict", "Verdict"),
@@ -40,6 +41,11 @@ def render_comparison(*runs: ReportContent) -> str:
     """Two or more runs beside each other: where they differ, and what came of it; of two, what the second changed."""
     sections = [each for each in _COMPARISON_SECTIONS if each[0] != "quality" or len(runs) == 2]
     return _render("comparison.html", runs=runs, outcomes=views.OUTCOMES, sections=sections)
+
+
+def render_monitoring(report: Report) -> str:
+    """What monitoring found of a model: verdicts, distributions and unusual images."""
+    return _render("monitoring.html", report=report)
 
 
 def render_card(content: ReportContent) -> str:
@@ -85,7 +91,9 @@ def _environment() -> jinja2.Environment:
         lstrip_blocks=True,
     )
     environment.filters |= _functions(words, images) | {"relative_url": relative_url}
-    environment.globals |= _functions(charts, comparison, images, quality_charts, views) | {"sparkline": sparkline}
+    environment.globals |= _functions(charts, comparison, images, monitoring, quality_charts, views) | {
+        "sparkline": sparkline
+    }
     environment.globals |= {"MEASURES": views.MEASURES, "MANY_CLASSES": words.MANY_CLASSES}
     return environment
 
