@@ -10,13 +10,13 @@ import numpy as np
 import numpy.typing as npt
 
 from mnist_tfx.components.monitoring.distances import distance, share_bound
-from mnist_tfx.components.monitoring.distributions import CONFIDENCE, MEASURES, Values
+from mnist_tfx.components.monitoring.distributions import CLASSES, CONFIDENCE, MEASURES, Values
 from mnist_tfx.components.monitoring.logs import Sample
 from mnist_tfx.components.monitoring.reference import Reference
 from mnist_tfx.components.settings import MonitoringSettings
 
 JENSEN_SHANNON, SHARE = "Jensen-Shannon distance", "share"
-CLASSES, LOW_CONFIDENCE = "classes", "low confidence"
+LOW_CONFIDENCE = "low confidence"
 CHECKS = (CLASSES, LOW_CONFIDENCE, *MEASURES, "schema")
 """Those that chance has a part in, which is divided among them."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 from scipy.spatial.distance import jensenshannon
-from scipy.stats import chi2, hypergeom, norm
+from scipy.stats import binom, chi2, hypergeom
 
 LEAST_EXPECTED = 10
 """Images that must be expected in a bin; below, the next bin joins it. With 5 the bound on the Jensen-Shannon distance
@@ -48,11 +48,11 @@ def share_bound(reference: tuple[int, int], sample: tuple[int, int], chance: flo
 
 
 def largest_difference_bound(reference: Counts, sample_size: int, chance: float) -> float:
-    """How far the share of any class may be off by chance (TFDV's L-infinity): normal, divided among the classes."""
-    size = reference.sum()
+    """How much more than before the share of any class may be by chance (TFDV's L-infinity): binomial, by class."""
+    size = int(reference.sum())
     shares = (reference + 1) / (size + len(reference))
-    deviation = np.sqrt(shares * (1 - shares) * (1 / size + 1 / sample_size))
-    return float(norm.isf(chance / (2 * len(reference))) * deviation.max())
+    most = binom.isf(chance / len(reference), sample_size, shares) / sample_size - shares
+    return float(most.max() * np.sqrt(1 + sample_size / size))  # the reference is a sample, too
 
 
 def _joined(reference: Counts, sample: Counts) -> tuple[Counts, Counts]:

@@ -10,12 +10,14 @@ import numpy as np
 import numpy.typing as npt
 
 CONFIDENCE, ENTROPY, LAYOUT = "confidence", "entropy", "layout"
+CLASSES = "classes"  # how often each is the answer
 MEASURES: Mapping[str, str] = {
     CONFIDENCE: "the highest probability",
     ENTROPY: "entropy of the probabilities, in shares of that of a guess",
     "brightness": "mean of an image's pixels, 0 to 1",
     "contrast": "standard deviation of an image's pixels",
     "sharpness": "mean difference of neighbouring pixels",
+    "direction": "which way edges run, -1 to 1: turned and mirrored images differ",
     LAYOUT: "how far an image's areas are from the usual, in standard deviations",
 }
 """What is measured of each image, and in words."""
@@ -80,17 +82,24 @@ def count(values: npt.NDArray[np.float64], edges: npt.NDArray[np.float64]) -> np
 def measure(images: npt.NDArray[np.uint8], probabilities: npt.NDArray[np.float32], layout: Layout) -> Values:
     """All measures of images, uint8 [N, height, width, channels], and of the answers to them, [N, classes]."""
     grey = images.mean(axis=3, dtype=np.float32) / 255
-    across, down = np.abs(np.diff(grey, axis=2)), np.abs(np.diff(grey, axis=1))
+    across, down = np.diff(grey, axis=2), np.diff(grey, axis=1)
     p = np.maximum(probabilities.astype(np.float64), _LEAST_PROBABILITY)
     values: dict[str, npt.NDArray[Any]] = {
         CONFIDENCE: p.max(axis=1),
         ENTROPY: -(p * np.log(p)).sum(axis=1) / np.log(p.shape[1]),
         "brightness": grey.mean(axis=(1, 2)),
         "contrast": grey.std(axis=(1, 2)),
-        "sharpness": (across.mean(axis=(1, 2)) + down.mean(axis=(1, 2))) / 2,
+        "sharpness": (np.abs(across).mean(axis=(1, 2)) + np.abs(down).mean(axis=(1, 2))) / 2,
+        "direction": _direction(across[:, :-1], down[:, :, :-1]),
         LAYOUT: layout.distance(images),
     }
     return {name: each.astype(np.float64) for name, each in values.items()}
+
+
+def _direction(across: npt.NDArray[np.float32], down: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Of the structure tensor, summed over an image: twice its mixed term over its trace; 0 where there is no edge."""
+    trace = (np.square(across) + np.square(down)).sum(axis=(1, 2))
+    return 2 * (across * down).sum(axis=(1, 2)) / np.maximum(trace, 1e-6)
 
 
 def _areas(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:

@@ -139,6 +139,11 @@ class _Reservoir:
     def __init__(self, max_images: int, shape: Shape, rng: random.Random) -> None:
         self._capacity = min(max_images, max(1, _MAX_BYTES // math.prod(shape)))
         self._shape, self._rng = shape, rng
+        self._fit = tf.function(
+            lambda encoded: (fit_images(encoded, shape), tf.map_fn(_size, encoded, fn_output_signature=tf.int32)),
+            input_signature=[tf.TensorSpec([None], tf.string)],
+            autograph=False,
+        )
         self._waiting: dict[int, _Row] = {}
         self._kept: dict[int, tuple[npt.NDArray[np.uint8], bool, _Row]] = {}
         self._seen = self._read = self._unreadable = 0
@@ -189,10 +194,15 @@ class _Reservoir:
         if not encoded:
             return []
         try:
-            images = fit_images(tf.constant(encoded), self._shape).numpy()
-            sizes = [tf.io.decode_image(one, expand_animations=False).shape[:2] for one in encoded]
+            images, sizes = self._fit(tf.constant(encoded))
         except tf.errors.InvalidArgumentError:
             if len(encoded) == 1:
                 return [None]
             return [each for one in encoded for each in self._fitted([one])]
-        return [(image, tuple(size) != self._shape[:2]) for image, size in zip(images, sizes, strict=True)]
+        other = (sizes.numpy() != self._shape[:2]).any(axis=1)
+        return list(zip(images.numpy(), other, strict=True))
+
+
+def _size(encoded: tf.Tensor) -> tf.Tensor:
+    """Height and width, int32 [2]."""
+    return tf.shape(tf.io.decode_image(encoded, expand_animations=False))[:2]

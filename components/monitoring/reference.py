@@ -111,12 +111,14 @@ def make_reference(model: str, examples: Sequence[str], class_names: Sequence[st
     loaded = tf.saved_model.load(model)  # not only its signature: the weights live as long as it
     answer = loaded.signatures[SERVING_DEFAULT]
     image_shape = tuple(loaded.signatures["images"].structured_input_signature[1]["images"].shape[1:])
-    images, probabilities = [], []
-    records = tf.data.TFRecordDataset(examples, compression_type="GZIP").take(MAX_IMAGES).batch(_BATCH)
-    for batch in records:
+
+    @tf.autograph.experimental.do_not_convert
+    def answered(batch: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         encoded = tf.io.parse_example(batch, {IMAGE: tf.io.FixedLenFeature([], tf.string)})[IMAGE]
-        images.append(decode_images(encoded, image_shape).numpy())
-        probabilities.append(answer(**{EXAMPLES: batch})[PROBABILITIES].numpy())
+        return decode_images(encoded, image_shape), answer(**{EXAMPLES: batch})[PROBABILITIES]
+
+    records = tf.data.TFRecordDataset(examples, compression_type="GZIP").take(MAX_IMAGES).batch(_BATCH)
+    images, probabilities = zip(*records.map(answered).as_numpy_iterator(), strict=True)
     return Reference.of(np.concatenate(images), np.concatenate(probabilities), class_names)
 
 

@@ -49,7 +49,7 @@ def check_schema(
             norm = feature.drift_comparator.infinity_norm
             norm.threshold = max(norm.threshold, by_chance)
     options = tfdv.StatsOptions(schema=fair, enable_semantic_domain_stats=True)  # for the schema's image_domain
-    examples = pd.DataFrame({IMAGE: [tf.io.encode_png(image).numpy() for image in images], LABEL: classes})
+    examples = pd.DataFrame({IMAGE: list(_as_png(tf.constant(images)).numpy()), LABEL: classes})
     statistics = tfdv.generate_statistics_from_dataframe(examples, options)
     anomalies = tfdv.validate_statistics(statistics, fair, previous_statistics=trained_on)
     for measured in Comparison("drift", "split test", anomalies).distances():
@@ -58,3 +58,8 @@ def check_schema(
     for finding in anomaly_findings("", anomalies, ""):
         if finding.feature != LABEL:
             yield Check(f"{finding.feature} in the schema", 1.0, 0.0, "anomaly (TFDV)", finding.reason)
+
+
+@tf.function(autograph=False, reduce_retracing=True)
+def _as_png(images: tf.Tensor) -> tf.Tensor:
+    return tf.map_fn(tf.io.encode_png, images, fn_output_signature=tf.string)

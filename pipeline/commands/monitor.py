@@ -30,8 +30,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the options."""
     parser.description = (
         f"{SUMMARY[0].upper()}{SUMMARY[1:]}: images, and the model's own answers, by version and by hour. The "
-        "logs are those of `mnist-tfx serve --log-requests`, or any of TF Serving's PredictionLog records. Exit code 0: "
-        "in order, or too few requests to say; 3: drift. Bounds: [monitoring] of the recipe."
+        "logs are those of `mnist-tfx serve --log-requests`, or any of TF Serving's PredictionLog records. Exit code "
+        "0: in order, or too few requests to say; 3: drift. Bounds: [monitoring] of the recipe."
     )
     parser.add_argument("model", metavar="MODEL", help="the model's name, which is its dataset's")
     parser.add_argument("--logs", metavar="PREFIX", help="of the log files (default: HOME/requests/MODEL/requests)")

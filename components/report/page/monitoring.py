@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator
 
-from mnist_tfx.components.monitoring.checks import CLASSES, Check
-from mnist_tfx.components.monitoring.distributions import MEASURES
-from mnist_tfx.components.monitoring.watch import Watched
+from mnist_tfx.components.monitoring.distributions import CLASSES, MEASURES
 from mnist_tfx.components.report.page.drawing import PERCENT, Chart, Colour, Table, chart
-from mnist_tfx.components.report.page.words import MANY_CLASSES, general, number, percent, shorten
+from mnist_tfx.components.report.page.words import MANY_CLASSES, UNKNOWN, general, number, percent, shorten
+
+if TYPE_CHECKING:
+    from mnist_tfx.components.monitoring.checks import Check
+    from mnist_tfx.components.monitoring.watch import Watched
 
 
 def distribution_charts(watched: Watched) -> tuple[Chart, ...]:
@@ -27,7 +30,7 @@ def distribution_charts(watched: Watched) -> tuple[Chart, ...]:
         charts.append(_chart(watched, CLASSES, "how often each is the answer", names, reference.classes, found, checks))
     for name, histogram in reference.histograms.items():
         edges = [general(edge) for edge in histogram.edges]
-        bins = [f"{low} to {high}" for low, high in zip(["–", *edges], [*edges, "–"], strict=True)]
+        bins = [f"{low} to {high}" for low, high in zip([UNKNOWN, *edges], [*edges, UNKNOWN], strict=True)]
         found = histogram.count(answers.values[name])
         charts.append(_chart(watched, name, MEASURES[name], bins, histogram.counts, found, checks))
     return tuple(charts)

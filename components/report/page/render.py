@@ -10,16 +10,18 @@ import functools
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from types import FunctionType, ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import jinja2
 import numpy as np
 from markupsafe import Markup
 
-from mnist_tfx.components.monitoring.watch import Report
 from mnist_tfx.components.report.content import IndexRow, ReportContent
 from mnist_tfx.components.report.page import charts, comparison, images, monitoring, quality_charts, views, words
+
+if TYPE_CHECKING:
+    from mnist_tfx.components.monitoring.watch import Report
 
 _COMPARISON_SECTIONS = (
     ("verdict", "Verdict"),
@@ -91,9 +93,8 @@ def _environment() -> jinja2.Environment:
         lstrip_blocks=True,
     )
     environment.filters |= _functions(words, images) | {"relative_url": relative_url}
-    environment.globals |= _functions(charts, comparison, images, monitoring, quality_charts, views) | {
-        "sparkline": sparkline
-    }
+    environment.globals |= _functions(charts, comparison, images, monitoring, quality_charts, views)
+    environment.globals |= {"sparkline": sparkline}
     environment.globals |= {"MEASURES": views.MEASURES, "MANY_CLASSES": words.MANY_CLASSES}
     return environment
 
