@@ -102,7 +102,7 @@ def measure(bench: Bench, test: Mapping[str, Any], evals: Images, fashion: Image
     rng = np.random.default_rng(0)
     columns = ["any check", CLASSES, *MEASURES, LOW_CONFIDENCE, "label in the schema", "image in the schema"]
     lines = [
-        "The number of images from which on, and in all larger samples, a check says drift:",
+        "How many images it takes until a check says drift, and goes on to in larger samples:",
         "",
         *_head("drift", columns),
     ]

@@ -262,6 +262,7 @@ class MonitoringSettings(Section):
     """
 
     logs: str = ""  # the request logs' prefix, such as gs://bucket/requests/log; empty: HOME/requests/MODEL/requests
+    hours: Annotated[float, Field(gt=0.0)] = 24.0  # how far back
     min_images: Annotated[int, Field(ge=20)] = 50  # fewer are too few to say anything of a version, or of an hour
     max_images: Annotated[int, Field(ge=50)] = 10_000  # of a version: what is looked at, drawn at random
     chance: Annotated[float, Field(gt=0.0, lt=0.5)] = 1e-4  # the share of reports that may see drift by chance alone

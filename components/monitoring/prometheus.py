@@ -17,7 +17,7 @@ from mnist_tfx.contract.errors import PipelineError
 
 _LOGGER = logging.getLogger(__name__)
 _TYPE = "text/plain; version=0.0.4; charset=utf-8"
-# Name and help of each; the alert rules in serving/k8s/components/monitoring use them.
+# Name and help of each; the alert rules in serving/k8s/components/drift-alerts use them.
 _TIME = "mnist_tfx_monitor_timestamp_seconds", "Unix time of the last report."
 _DRIFT = "mnist_tfx_monitor_drift", "1 where a check of the span says drift, else 0."
 _VALUE = "mnist_tfx_monitor_value", "What a check measured."

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from mnist_tfx.components.monitoring.watch import Report
+    from mnist_tfx.pipeline.recipes import Recipe
 
 SUMMARY = "compare what a model is asked, by its request logs, with what it was trained on"
 EXAMPLE = "mnist-tfx monitor mnist --since 24h --page drift.html"
@@ -36,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", help="the model's name, which is its dataset's")
     parser.add_argument("--logs", metavar="PREFIX", help="of the log files (default: HOME/requests/MODEL/requests)")
     parser.add_argument(
-        "--since", type=_span, default="24h", metavar="SPAN", help="how far back: 30m, 24h, 7d (default: %(default)s)"
+        "--since", type=_span, metavar="SPAN", help="how far back: 30m, 24h, 7d (default: monitoring.hours, 24)"
     )
     parser.add_argument("--version", type=int, metavar="N", help="this version only (default: all, each by itself)")
     parser.add_argument("--page", type=Path, metavar="FILE", help="write an HTML page with the distributions, too")
@@ -54,7 +55,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Prints a table, or JSON; with `--listen` goes on until a signal."""
-    look = watcher(args)
+    from mnist_tfx.contract.versions import model_folder
+    from mnist_tfx.pipeline.projects import shipped
+    from mnist_tfx.pipeline.recipes import load_recipe
+
+    home = Home.resolve(args.home)
+    model_folder(home.serving_root, args.model)  # a wrong name is told as a model's, not as a dataset's
+    recipe = load_recipe(args.project or shipped(args.model), args.recipe, args.set)
+    if recipe.data.dataset != args.model:
+        raise UsageError(f"the project's model is {recipe.data.dataset!r}, not {args.model!r}.")
+    look = watcher(recipe, home, logs=args.logs, since=args.since, version=args.version)
     if args.listen is not None:
         from mnist_tfx.components.monitoring.prometheus import listen
 
@@ -78,42 +88,38 @@ def run(args: argparse.Namespace) -> int:
     return DataRejected.exit_code if report.drifts else 0
 
 
-def watcher(args: argparse.Namespace) -> Callable[[], Report]:
-    """What looks at the logs anew each time it is called, by the options of this command.
+def watcher(
+    recipe: Recipe, home: Home, *, logs: str | None = None, since: timedelta | None = None, version: int | None = None
+) -> Callable[[], Report]:
+    """What looks at the logs of a recipe's model, anew each time it is called; options as those of the command.
 
     Raises:
-        UsageError: there is no such model, recipe or setting.
+        UsageError: there is no such model.
     """
     from mnist_tfx.contract.versions import model_folder
     from mnist_tfx.pipeline.log_capture import output_to
-    from mnist_tfx.pipeline.projects import shipped
-    from mnist_tfx.pipeline.recipes import load_recipe
 
-    home = Home.resolve(args.home)
-    serving = model_folder(home.serving_root, args.model)
-    project = args.project or shipped(args.model)
-    if project.dataset != args.model:
-        raise UsageError(f"the project's model is {project.dataset!r}, not {args.model!r}.")
-    recipe = load_recipe(project, args.recipe, args.set)
-    prefix = args.logs or recipe.monitoring.logs or str(home.requests(args.model))
+    model = recipe.data.dataset
+    serving = model_folder(home.serving_root, model)
+    prefix = logs or recipe.monitoring.logs or str(home.requests(model))
     settings = recipe.monitoring.model_copy(update={"logs": prefix})
-    schema_file = project.snapshot_schema(home.cache("schemas"))
-    log = home.root / "requests" / "monitor.log"
+    schema_file = recipe.project.snapshot_schema(home.cache("schemas"))
+    span = since or timedelta(hours=settings.hours)
 
     def look() -> Report:
-        with output_to(log):  # TensorFlow and TFDV are chatty
+        with output_to(home.cache("monitor") / "monitor.log"):  # TensorFlow and TFDV are chatty
             from tensorflow_metadata.proto.v0 import schema_pb2
             from tfx.utils import io_utils
 
             from mnist_tfx.components.monitoring.watch import watch
 
             return watch(
-                args.model,
+                model,
                 str(serving),
                 io_utils.parse_pbtxt_file(str(schema_file), schema_pb2.Schema()),
                 settings,
-                since=datetime.now(UTC) - args.since,
-                version=args.version,
+                since=datetime.now(UTC) - span,
+                version=version,
                 any_size=recipe.data.resize is not None,
             )
 
@@ -129,10 +135,10 @@ def _span(text: str) -> timedelta:
 
 def _write(path: Path, text: str) -> None:
     """Whole or not at all: Prometheus may read at any time."""
-    from mnist_tfx.components.whole_files import write_whole
-
+    partial = path.with_name(f"{path.name}.partial")
     try:
-        write_whole(str(path), text.encode())
+        partial.write_text(text)
+        partial.replace(path)
     except OSError as error:
         raise UsageError(f"cannot write {path}: {error.strerror}.") from error
     print(f"wrote {path}", file=sys.stderr)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -32,7 +33,7 @@ MNIST_TFX = [sys.executable, "-c", "import sys; from mnist_tfx.pipeline.cli impo
 
 @pytest.fixture(scope="module")
 def home(tiny_run: TinyRun, tmp_path_factory: pytest.TempPathFactory) -> Home:
-    """A home with the model of the tiny run, asked for split test as it is, which the client logs, too, and inverted."""
+    """With the model of the tiny run, asked for split test as it is, which the client logs, too, and inverted."""
     root = tmp_path_factory.mktemp("home")
     (root / "serving").symlink_to(tiny_run.home.serving_root)
     encoded, _ = zip(*read_split(tiny_run.examples, "test"), strict=True)
@@ -120,6 +121,16 @@ def test_what_cannot_be_done_is_told(home: Home, arguments: tuple[str, ...], cod
     assert answer.code == code and words in answer.err, answer.err
 
 
+def test_a_run_after_drift_is_left_out_where_there_is_none(home: Home, tiny_run: TinyRun, tmp_path: Path) -> None:
+    (tmp_path / "serving").symlink_to(home.serving_root)
+    options = ("--dataset", "kmnist", "--recipe", tiny_run.recipe_file, "--home", tmp_path, "--after-drift")
+    prefix = f"monitoring.logs={home.root / 'clean' / 'requests'}"
+    (tmp_path / "datasets").symlink_to(tiny_run.home.datasets)
+    answer = mnist_tfx("run", *options, "--set", prefix)
+    assert answer.code == 0 and "in order: what kmnist is asked" in answer.err and "nothing was run" in answer.err
+    assert not (tmp_path / "metadata.db").exists()
+
+
 def test_prometheus_is_answered_while_it_listens(home: Home) -> None:
     with socket.socket() as taken:
         taken.bind(("", 0))
@@ -166,3 +177,20 @@ def test_what_the_config_says_of_a_log_stays(tmp_path: Path) -> None:
     assert b.logging_config.sampling_config.sampling_rate == 0.25
     for model in logged(text_format.Parse(text, ModelServerConfig()), home, None).model_config_list.config:
         assert model.HasField("logging_config") == (model.name == "a")
+
+
+@pytest.mark.parametrize("target", ["vertex", "kubeflow"])
+def test_the_compiled_monitor_pipeline_fails_on_drift(
+    home: Home, tiny_run: TinyRun, tmp_path: Path, target: str
+) -> None:
+    """Run here as the platform would, with the home's logs and model in the place of the bucket's."""
+    bucket = tmp_path / "bucket"
+    shutil.copytree(home.root / "requests", bucket / "requests")
+    (bucket / "serving").symlink_to(home.serving_root)
+    arguments = ("--target", target, "--profile", f"{target}-cpu", "--dataset", "kmnist", "--pipeline", "monitor")
+    place = ("--recipe", tiny_run.recipe_file, "--home", tiny_run.home.root, "-o", tmp_path / "monitor.yaml")
+    answer = mnist_tfx("compile", *arguments, *place, "--run-local", bucket)
+    assert answer.code == 3 and "drift: what kmnist is asked" in answer.err, answer.err
+    parse((bucket / "requests" / "kmnist" / "requests.html").read_text())
+    patient = mnist_tfx("compile", *arguments, *place, "--run-local", bucket, "--set", "monitoring.min_images=500")
+    assert patient.code == 0, patient.err
