@@ -263,6 +263,24 @@ class InfraSettings(Section):
         return self
 
 
+class MonitoringSettings(Section):
+    """When what is served counts as other than what the model was trained on; `components.monitoring`.
+
+    Of each check the larger of two bounds holds: what chance explains at the sample's size, and what matters to you.
+    """
+
+    logs: str = ""  # the request logs' prefix, such as gs://bucket/requests/log; empty: HOME/requests/MODEL/requests
+    hours: Annotated[float, Field(gt=0.0)] = 24.0  # how far back
+    min_images: Annotated[int, Field(ge=20)] = 50  # fewer are too few to say anything of a version, or of an hour
+    max_images: Annotated[int, Field(ge=50)] = 10_000  # of a version: what is looked at, drawn at random
+    chance: Annotated[float, Field(gt=0.0, lt=0.5)] = 1e-4  # the share of reports that may see drift by chance alone
+    max_distance: Fraction = 0.1  # Jensen-Shannon distance of any distribution
+    low_confidence: Fraction = 0.5  # an answer below is one
+    max_more_low_confidence: Fraction = 0.02  # by how much their share may exceed that on split test
+    max_unreadable: Fraction = 0.01  # the share of logged images that cannot be decoded
+    max_other_size: Fraction = 0.05  # the share of images of another size, where data.resize asks for none
+
+
 class BeamSettings(Section):
     """Where Beam runs; `components.beam_arguments` turns it into Beam's own arguments."""
 

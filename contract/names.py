@@ -24,8 +24,10 @@ LABELS = "labels"  # string [N]
 
 # In the model's folder. TF Serving reads only the files it knows in `assets.extra` and leaves the rest alone.
 METADATA_PATH = "assets.extra/model_metadata.json"
-# What the Pusher adds: how the model came to be pushed, and the statistics of the data it was trained and judged on.
+# What the Pusher adds: how the model came to be pushed, the statistics of the data it was trained and judged on, and
+# what it answered to split test.
 PUSH_RECORD_PATH = "assets.extra/push.json"
 DATA_STATISTICS_PATH = "assets.extra/data_statistics"
+REFERENCE_PATH = "assets.extra/reference.json"
 # What the Report adds after the push: the model card, in Markdown.
 MODEL_CARD_PATH = "assets.extra/MODEL_CARD.md"

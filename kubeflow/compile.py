@@ -49,7 +49,9 @@ class Upload:
         return shlex.join(["gcloud", "storage", *verb, str(source), self.destination])
 
 
-def compile_prepared(dataset: PreparedDataset, recipe: Recipe, profile: Profile, output: Path) -> None:
+def compile_prepared(
+    dataset: PreparedDataset, recipe: Recipe, profile: Profile, output: Path, *, monitor: bool = False
+) -> None:
     """Writes the compiled pipeline to `output`; the same input gives the same bytes.
 
     Args:
@@ -57,13 +59,14 @@ def compile_prepared(dataset: PreparedDataset, recipe: Recipe, profile: Profile,
         recipe: what the pipeline does.
         profile: where it runs.
         output: a file ending in `.json` (Vertex AI) or `.yaml` (both).
+        monitor: the pipeline that watches what is served, instead of the one that trains.
 
     Raises:
         UsageError: a setting does not fit, or the file's ending does not.
         BrokenRules: the compiled pipeline would not run at its target; the file is written nevertheless, to look at.
     """
     check_ending(profile, output)
-    job = _job(dataset, recipe, profile)
+    job = _job(dataset, recipe, profile, monitor=monitor)
     output.parent.mkdir(parents=True, exist_ok=True)
     output.write_text(_text(job, _platform_spec(job, profile), output))
     check_file(output, profile.target)
@@ -78,14 +81,15 @@ def check_ending(profile: Profile, output: Path) -> None:
         )
 
 
-def uploads(dataset: PreparedDataset, project: Project, profile: Profile) -> list[Upload]:
+def uploads(dataset: PreparedDataset, project: Project, profile: Profile, *, monitor: bool = False) -> list[Upload]:
     """What the pipeline reads that is not made by it: the prepared dataset with its spans, and its schema."""
     paths = cluster_paths(project, profile)
+    schema = Upload(project.schema_file, paths.schema_file)
+    if monitor:
+        return [schema]
     read = {each.data_dir / each.name / each.version for each in (dataset, *dataset.spans.values())}
-    return [
-        *(Upload(folder, f"{paths.data_dir}/{folder.relative_to(dataset.data_dir)}") for folder in sorted(read)),
-        Upload(project.schema_file, paths.schema_file),
-    ]
+    data = [Upload(folder, f"{paths.data_dir}/{folder.relative_to(dataset.data_dir)}") for folder in sorted(read)]
+    return [*data, schema]
 
 
 def cluster_paths(project: Project, profile: Profile) -> Paths:
@@ -102,7 +106,7 @@ def cluster_paths(project: Project, profile: Profile) -> Paths:
     )
 
 
-def _job(dataset: PreparedDataset, recipe: Recipe, profile: Profile) -> dict[str, Any]:
+def _job(dataset: PreparedDataset, recipe: Recipe, profile: Profile, *, monitor: bool) -> dict[str, Any]:
     """The PipelineJob as a JSON object."""
     from tfx.dsl.components.base.base_component import BaseComponent
     from tfx.orchestration.kubeflow.v2.kubeflow_v2_dag_runner import KubeflowV2DagRunner, KubeflowV2DagRunnerConfig
@@ -110,6 +114,7 @@ def _job(dataset: PreparedDataset, recipe: Recipe, profile: Profile) -> dict[str
     from mnist_tfx.components.live.driver import SurroundingsDriver
     from mnist_tfx.components.report.component import Report
     from mnist_tfx.pipeline.dag import create_pipeline
+    from mnist_tfx.pipeline.monitor_dag import create_monitor_pipeline
 
     if recipe.beam != BeamSettings():
         raise UsageError(
@@ -117,9 +122,18 @@ def _job(dataset: PreparedDataset, recipe: Recipe, profile: Profile) -> dict[str
             "profile or as --profile-set beam.runner=dataflow."
         )
     paths = cluster_paths(recipe.project, profile)
-    pipeline = create_pipeline(
-        recipe.model_copy(update={"beam": profile.beam_settings()}), dataset, paths, enable_cache=profile.cache
-    )
+    if monitor:
+        pipeline = create_monitor_pipeline(
+            recipe,
+            pipeline_root=paths.pipeline_root,
+            schema_file=paths.schema_file,
+            serving=paths.serving,
+            requests=f"{profile.data_root()}/requests/{dataset.name}/requests",
+            enable_cache=profile.cache,
+        )
+    else:
+        recipe = recipe.model_copy(update={"beam": profile.beam_settings()})
+        pipeline = create_pipeline(recipe, dataset, paths, enable_cache=profile.cache)
     for component in pipeline.components:
         if isinstance(component, BaseComponent):
             machine = profile.machines.trainer if component.id == _TRAINER else profile.machines.default

@@ -48,6 +48,7 @@ COMMANDS = (
     "canary",
     "promote",
     "serve",
+    "monitor",
 )
 
 _EXIT_CODES = (

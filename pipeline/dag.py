@@ -192,6 +192,7 @@ def create_pipeline(
         model_blessing=evaluator.outputs["blessing"],
         infra_blessing=infra_validator.outputs["blessing"],
         statistics=statistics.outputs["statistics"],
+        examples=examples.outputs["examples"],
         serving_dir=paths.serving,
         withheld="" if recipe.push.enabled else recipe.push.reason,
         baseline=recipe.evaluation.baseline,

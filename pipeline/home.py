@@ -71,6 +71,10 @@ class Home:
         """The TF Serving base path of a dataset's model; its subfolders are versions."""
         return self.serving_root / dataset
 
+    def requests(self, model: str) -> Path:
+        """The prefix of a model's request logs, as `mnist-tfx serve --log-requests` writes them."""
+        return self.root / "requests" / model / "requests"
+
     def runs(self, dataset: str) -> Path:
         """The folder of a dataset's runs."""
         return self.root / "runs" / dataset

@@ -12,7 +12,13 @@ from tfx.utils import path_utils
 
 from mnist_tfx.components.whole_files import PARTIAL
 from mnist_tfx.contract.models_config import FILE_NAME, parse, pin_of
-from mnist_tfx.contract.names import DATA_STATISTICS_PATH, METADATA_PATH, MODEL_CARD_PATH, PUSH_RECORD_PATH
+from mnist_tfx.contract.names import (
+    DATA_STATISTICS_PATH,
+    METADATA_PATH,
+    MODEL_CARD_PATH,
+    PUSH_RECORD_PATH,
+    REFERENCE_PATH,
+)
 from mnist_tfx.contract.versions import ROLLED_BACK, version_number
 
 
@@ -124,7 +130,7 @@ def _files(folder: str) -> set[str]:
         for name in names
     }
     warmup = os.path.relpath(path_utils.warmup_file_path(folder), folder)
-    added = (warmup, PUSH_RECORD_PATH, MODEL_CARD_PATH, MODEL_CARD_PATH + PARTIAL)
+    added = (warmup, PUSH_RECORD_PATH, REFERENCE_PATH, MODEL_CARD_PATH, MODEL_CARD_PATH + PARTIAL)
     return {name for name in names if name not in added and not name.startswith(f"{DATA_STATISTICS_PATH}/")}
 
 

@@ -12,7 +12,7 @@ from tfx.dsl.components.base.base_component import BaseComponent
 from tfx.dsl.components.base.executor_spec import ExecutorClassSpec
 from tfx.types.channel import BaseChannel, OutputChannel
 from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionParameter
-from tfx.types.standard_artifacts import ExampleStatistics, InfraBlessing, ModelBlessing, PushedModel
+from tfx.types.standard_artifacts import Examples, ExampleStatistics, InfraBlessing, ModelBlessing, PushedModel
 
 from mnist_tfx.components.pusher.executor import Driver, Executor
 
@@ -30,6 +30,7 @@ class PusherSpec(ComponentSpec):
         "model_blessing": ChannelParameter(type=ModelBlessing),
         "infra_blessing": ChannelParameter(type=InfraBlessing),
         "statistics": ChannelParameter(type=ExampleStatistics),
+        "examples": ChannelParameter(type=Examples, optional=True),
     }
     OUTPUTS = {"pushed_model": ChannelParameter(type=PushedModel)}
 
@@ -55,6 +56,7 @@ class Pusher(BaseComponent):
         withheld: str,
         baseline: Literal["served", "none"],
         drift_reference: Literal["live", "none"],
+        examples: BaseChannel | None = None,
     ) -> None:
         """Pushes the model that lies in the infra blessing: the Trainer's, with warm-up records.
 
@@ -66,12 +68,14 @@ class Pusher(BaseComponent):
             withheld: why the model is not to be pushed whatever its blessings; empty: it is.
             baseline: whether the model was compared with the live one; it is kept in the version, and told.
             drift_reference: whether its data were compared with those of the live one; likewise.
+            examples: what the model answers to their split test goes live with it, as what is served is compared with.
         """
         super().__init__(
             spec=PusherSpec(
                 model_blessing=model_blessing,
                 infra_blessing=infra_blessing,
                 statistics=statistics,
+                examples=examples,
                 serving_dir=serving_dir,
                 withheld=withheld,
                 baseline=baseline,

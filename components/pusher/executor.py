@@ -10,14 +10,16 @@ from typing import Any
 import tensorflow as tf
 from absl import logging
 from tfx.components.pusher import executor as tfx_pusher
-from tfx.types import Artifact
+from tfx.types import Artifact, artifact_utils
 from tfx.utils import io_utils
 
 from mnist_tfx.components.live.driver import SurroundingsDriver
 from mnist_tfx.components.live.model import is_same_model, rolled_back_versions, stored_versions
+from mnist_tfx.components.monitoring.reference import make_reference
 from mnist_tfx.components.pusher.publish import publish
 from mnist_tfx.components.step import Artifacts, Step
-from mnist_tfx.contract.names import DATA_STATISTICS_PATH, PUSH_RECORD_PATH
+from mnist_tfx.components.trainer.export import read_metadata
+from mnist_tfx.contract.names import DATA_STATISTICS_PATH, PUSH_RECORD_PATH, REFERENCE_PATH, TEST
 
 _CHECKS = ("baseline", "drift_reference")  # parameters that tell what the model had to pass
 
@@ -54,6 +56,8 @@ class Executor(Step, tfx_pusher.Executor):
         else:
             io_utils.copy_dir(model, pushed.uri)
             _add(pushed.uri, inputs["statistics"].uri, checks)
+            if "examples" in inputs:
+                _add_reference(pushed.uri, inputs["examples"])
             version = publish(pushed.uri, serving_dir)
         self._MarkPushed(pushed, pushed_destination=version.folder, pushed_version=version.name)
         logging.info("Model pushed to %s.", version.folder)
@@ -87,3 +91,10 @@ def _add(model: str, statistics_uri: str, checks: Mapping[str, str]) -> None:
     io_utils.copy_dir(statistics_uri, os.path.join(model, DATA_STATISTICS_PATH))
     with tf.io.gfile.GFile(os.path.join(model, PUSH_RECORD_PATH), "w") as file:
         json.dump(checks, file)
+
+
+def _add_reference(model: str, examples: Artifact) -> None:
+    files = tf.io.gfile.glob(os.path.join(artifact_utils.get_split_uri([examples], TEST), "*"))
+    reference = make_reference(model, sorted(files), read_metadata(model)["class_names"])
+    with tf.io.gfile.GFile(os.path.join(model, REFERENCE_PATH), "w") as file:
+        file.write(reference.to_json())

@@ -93,8 +93,9 @@ def _compile(output: Path, args: argparse.Namespace) -> int:
 
         check_ending(profile, output)
         dataset = find_dataset(recipe, home)
-        compile_prepared(dataset, recipe, profile, output)
-        needed = uploads(dataset, recipe.project, profile)
+        monitor = args.pipeline == "monitor"
+        compile_prepared(dataset, recipe, profile, output, monitor=monitor)
+        needed = uploads(dataset, recipe.project, profile, monitor=monitor)
     if not args.run_local:
         _report(output, needed, as_json=args.json)
         return 0

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import sys
+from typing import TYPE_CHECKING
 
 from mnist_tfx.pipeline.commands.options.project import project_of
 from mnist_tfx.pipeline.commands.options.recipe import add_recipe_arguments
 from mnist_tfx.pipeline.home import Home
+
+if TYPE_CHECKING:
+    from mnist_tfx.pipeline.recipes import Recipe
 
 # What --push and --no-push set; --set comes after them.
 _PUSH = {
@@ -32,6 +37,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         type=int,
         help="run it N times, with training.seed 0 to N-1, and compare; each is judged, and pushed, like any run",
+    )
+    parser.add_argument(
+        "--after-drift",
+        action="store_true",
+        help="only where `mnist-tfx monitor` sees drift in what the model is asked; else say so, and exit 0",
     )
     parser.add_argument("--no-cache", action="store_true", help="run every component, even where its answer is known")
     parser.add_argument(
@@ -63,9 +73,22 @@ def run(args: argparse.Namespace) -> int:
     require_sources(
         [(recipe.data.dataset, recipe.data.version) for recipe in recipes if not recipe.data.images], home.datasets
     )
+    if args.after_drift:
+        recipes = [recipe for recipe in recipes if _drifts(recipe, home)]
+        if not recipes:
+            return 0
     tracking = Tracking(args.mlflow, home) if args.mlflow is not None else None
     with home.lock():
         runs = run_whole(recipes, home, enable_cache=not args.no_cache)
     for each in runs if tracking else ():
         tracking.leave(each)
     return tell_runs(runs, as_json=args.json, seeds=compare_seeds(home, runs) if args.seeds else ())
+
+
+def _drifts(recipe: Recipe, home: Home) -> bool:
+    """What monitoring says, which is told on standard error."""
+    from mnist_tfx.pipeline.commands.monitor import watcher
+
+    report = watcher(recipe, home)()
+    print(f"{report.sentence()}{'' if report.drifts else '; nothing was run'}", file=sys.stderr)
+    return report.drifts

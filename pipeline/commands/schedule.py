@@ -48,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_target_arguments(create)
     add_request_arguments(create)
     add_pipeline_arguments(create)
-    create.add_argument("--name", help="default: the dataset and the recipe, as in mnist-default")
+    create.add_argument("--name", help="default: the dataset and the recipe, or `monitor`, as in mnist-default")
     create.add_argument("--cron", required=True, help="minute, hour, day of month, month, day of week: '0 3 * * *'")
     create.add_argument("--timezone", default="UTC", metavar="ZONE", help="of --cron: Europe/Paris (default: UTC)")
     create.add_argument(
@@ -89,8 +89,9 @@ def _create(args: argparse.Namespace, profile: Profile) -> None:
     from mnist_tfx.pipeline.recipes import load_recipe
 
     cron, zone = parse_cron(args.cron), parse_timezone(args.timezone)
+    what = args.recipe if args.pipeline == "train" else args.pipeline
     timing = Timing(cron, zone, args.max_concurrent_runs, args.catch_up)
-    name = check_schedule_name(args.name or f"{plain_name(args.dataset)}-{plain_name(args.recipe)}")
+    name = check_schedule_name(args.name or f"{plain_name(args.dataset)}-{plain_name(what)}")
     recipe = load_recipe(project_of(args), args.recipe, args.set)
     check_timing(timing, profile)
     now = datetime.now(UTC)

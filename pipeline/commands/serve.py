@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mnist_tfx.contract.errors import PipelineError, UsageError
+from mnist_tfx.pipeline.commands.options.server import share
 from mnist_tfx.pipeline.home import Home
 from mnist_tfx.serving.server.flags import OWN, add_flags, as_command_line, as_options, given_flags, tell_version
 from mnist_tfx.serving.server.startup import load_libraries
@@ -46,6 +47,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="serve a page beside the models, on the REST port: draw a digit or drop an image, and see the answer",
     )
+    parser.add_argument(
+        "--log-requests",
+        nargs="?",
+        type=share,
+        const=1.0,
+        metavar="SHARE",
+        help="write this share of the requests, with their answers, to HOME/requests/MODEL (default: all), which "
+        "`mnist-tfx monitor` reads; off unless asked for: they are what your users sent",
+    )
     add_flags(parser)
 
 
@@ -57,7 +67,15 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(f"--demo is a page of our own server: {BINARY} serves none. Add --engine python.")
     if args.demo and not given["rest_api_port"]:
         raise UsageError("--demo is on the REST port, which --rest_api_port 0 switches off: leave one of them out.")
-    if args.engine == BINARY or (args.engine == "auto" and not own and not args.demo):
+    if args.log_requests is not None:
+        if args.engine == BINARY:
+            raise UsageError(f"--log-requests is our own server's: {BINARY} has no request log. Add --engine python.")
+        if any(flag in given for flag in _MODEL_FLAGS):
+            raise UsageError(
+                "--log-requests is for the models under HOME/serving: for others, write logging_config into the file "
+                "of --model_config_file."
+            )
+    if args.engine == BINARY or (args.engine == "auto" and not own and not args.demo and args.log_requests is None):
         binary = shutil.which(BINARY)
         if binary is not None:
             return _become(binary, args, given, own)
@@ -82,14 +100,29 @@ def _serve(args: argparse.Namespace, given: dict[str, Any]) -> int:
     if any(flag in given for flag in _MODEL_FLAGS):
         server = ModelServer(options, monitoring=monitoring, demo=demo)
     else:
-        serving = Home.resolve(args.home).serving_root
+        home = Home.resolve(args.home)
         options = replace(
             options,
             allow_version_labels_for_unavailable_models=True,  # the file was written while a server had them
             model_config_file_poll_wait_seconds=options.model_config_file_poll_wait_seconds or 1,
         )
-        server = ModelServer(options, source=ServingFolder(serving).models, monitoring=monitoring, demo=demo)
+        folder = ServingFolder(home.serving_root)
+
+        def models() -> ModelServerConfig:
+            return logged(folder.models(), home, args.log_requests)
+
+        server = ModelServer(options, source=models, monitoring=monitoring, demo=demo)
     return run(server)
+
+
+def logged(models: ModelServerConfig, home: Home, share: float | None) -> ModelServerConfig:
+    """The models with their requests logged where `monitor` looks for them; where the file says how, as it says."""
+    for model in models.model_config_list.config:
+        if share is not None and not model.HasField("logging_config"):
+            model.logging_config.log_collector_config.type = "tfrecord"
+            model.logging_config.log_collector_config.filename_prefix = str(home.requests(model.name))
+            model.logging_config.sampling_config.sampling_rate = share
+    return models
 
 
 class ServingFolder:

@@ -17,6 +17,7 @@ from mnist_tfx.components.settings import (
     EvaluationSettings,
     InfraSettings,
     ModelSettings,
+    MonitoringSettings,
     PushSettings,
     Section,
     TrainingSettings,
@@ -44,6 +45,7 @@ class Recipe(Section):
     evaluation: EvaluationSettings
     push: PushSettings = PushSettings()
     infra: InfraSettings = InfraSettings()
+    monitoring: MonitoringSettings = MonitoringSettings()
     beam: BeamSettings = BeamSettings()
     _project: Project | None = PrivateAttr(None)
 

@@ -10,7 +10,7 @@ import functools
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from types import FunctionType, ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import jinja2
@@ -18,7 +18,10 @@ import numpy as np
 from markupsafe import Markup
 
 from mnist_tfx.components.report.content import IndexRow, ReportContent
-from mnist_tfx.components.report.page import charts, comparison, images, quality_charts, views, words
+from mnist_tfx.components.report.page import charts, comparison, images, monitoring, quality_charts, views, words
+
+if TYPE_CHECKING:
+    from mnist_tfx.components.monitoring.watch import Report
 
 _COMPARISON_SECTIONS = (
     ("verdict", "Verdict"),
@@ -40,6 +43,11 @@ def render_comparison(*runs: ReportContent) -> str:
     """Two or more runs beside each other: where they differ, and what came of it; of two, what the second changed."""
     sections = [each for each in _COMPARISON_SECTIONS if each[0] != "quality" or len(runs) == 2]
     return _render("comparison.html", runs=runs, outcomes=views.OUTCOMES, sections=sections)
+
+
+def render_monitoring(report: Report) -> str:
+    """What monitoring found of a model: verdicts, distributions and unusual images."""
+    return _render("monitoring.html", report=report)
 
 
 def render_card(content: ReportContent) -> str:
@@ -85,7 +93,8 @@ def _environment() -> jinja2.Environment:
         lstrip_blocks=True,
     )
     environment.filters |= _functions(words, images) | {"relative_url": relative_url}
-    environment.globals |= _functions(charts, comparison, images, quality_charts, views) | {"sparkline": sparkline}
+    environment.globals |= _functions(charts, comparison, images, monitoring, quality_charts, views)
+    environment.globals |= {"sparkline": sparkline}
     environment.globals |= {"MEASURES": views.MEASURES, "MANY_CLASSES": words.MANY_CLASSES}
     return environment
 

@@ -23,6 +23,11 @@ def add_recipe_arguments(
         home: what to say of `--home`.
     """
     parser.add_argument("--dataset", help=dataset)
+    add_settings_arguments(parser, home)
+
+
+def add_settings_arguments(parser: argparse.ArgumentParser, home: str = "where all state lives") -> None:
+    """The same without `--dataset`."""
     parser.add_argument("--recipe", default="default", help="a recipe's name, or a .toml file (default: %(default)s)")
     parser.add_argument(
         "--set",

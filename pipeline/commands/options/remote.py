@@ -56,6 +56,12 @@ def add_pipeline_arguments(parser: argparse.ArgumentParser) -> None:
         dataset="a prepared dataset that has recipes",
         home="where the data are prepared",
     )
+    parser.add_argument(
+        "--pipeline",
+        choices=("train", "monitor"),
+        default="train",
+        help="monitor: the one that looks at the request logs, and fails on drift (default: %(default)s)",
+    )
 
 
 def read_profile(args: argparse.Namespace) -> Profile:
@@ -89,9 +95,10 @@ def compiled_job(args: argparse.Namespace, recipe: Recipe, profile: Profile) -> 
 
             dataset = find_dataset(recipe, Home.resolve(args.home))
             file = Path(folder) / ("pipeline.json" if profile.target == "vertex" else "pipeline.yaml")
-            compile_prepared(dataset, recipe, profile, file)
+            monitor = args.pipeline == "monitor"
+            compile_prepared(dataset, recipe, profile, file, monitor=monitor)
             job = Job.read(file, dataset.name, plain_name(args.recipe))
-        yield job, uploads(dataset, recipe.project, profile)
+        yield job, uploads(dataset, recipe.project, profile, monitor=monitor)
 
 
 def open_platform(profile: Profile, timeout_seconds: float) -> Platform:

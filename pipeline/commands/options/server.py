@@ -49,6 +49,14 @@ def positive(kind: type[int] | type[float]) -> Any:
     return parse
 
 
+def share(text: str) -> float:
+    """For argparse: reads a number above 0, up to 1."""
+    value = float(text)
+    if not 0 < value <= 1:
+        raise argparse.ArgumentTypeError(f"must be above 0, and at most 1, got {text}")
+    return value
+
+
 def add_version_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the choice of the version that answers."""
     choice = parser.add_mutually_exclusive_group()

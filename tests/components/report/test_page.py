@@ -17,7 +17,14 @@ from xml.etree.ElementTree import Element
 import pytest
 
 import mnist_tfx.components.report.page.render as render_module
-from mnist_tfx.components.report.page.render import render_card, render_comparison, render_index, render_report
+from mnist_tfx.components.report.page.render import (
+    render_card,
+    render_comparison,
+    render_index,
+    render_monitoring,
+    render_report,
+)
+from tests.fixtures.monitoring import sample_report
 from tests.fixtures.pages import attributes, by_id, find, parse, tag, text
 from tests.fixtures.report_content import content_of_classes, sample_content, sample_index
 from tests.fixtures.report_variants import (
@@ -43,6 +50,8 @@ PAGES: dict[str, Callable[[], str]] = {
     "hostile comparison": lambda: render_comparison(hostile_content(), hostile_content()),
     "index": lambda: render_index(sample_index()),
     "empty index": lambda: render_index([]),
+    "monitoring": lambda: render_monitoring(sample_report()),
+    "hostile monitoring": lambda: render_monitoring(sample_report(HOSTILE)),
 }
 REPORTS = ("pushed", "not blessed", "data rejected", "empty", "hostile")
 

@@ -1,0 +1,99 @@
+"""What the page of `mnist-tfx monitor` shows: each distribution beside that of split test."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+from matplotlib.axes import Axes
+from matplotlib.ticker import FixedLocator
+
+from mnist_tfx.components.monitoring.distributions import CLASSES, MEASURES
+from mnist_tfx.components.report.page.drawing import PERCENT, Chart, Colour, Table, chart
+from mnist_tfx.components.report.page.words import MANY_CLASSES, UNKNOWN, general, number, percent, shorten
+
+if TYPE_CHECKING:
+    from mnist_tfx.components.monitoring.checks import Check
+    from mnist_tfx.components.monitoring.watch import Watched
+
+
+def distribution_charts(watched: Watched) -> tuple[Chart, ...]:
+    """Classes, and then each measure; in each the shares of the requests over those of split test."""
+    reference, answers = watched.reference, watched.answers
+    checks = {check.name: check for check in watched.checks}
+    charts = []
+    if len(reference.class_names) <= MANY_CLASSES:
+        found = np.bincount(answers.classes, minlength=len(reference.class_names))
+        names = [shorten(name, 12) for name in reference.class_names]
+        charts.append(_chart(watched, CLASSES, "how often each is the answer", names, reference.classes, found, checks))
+    for name, histogram in reference.histograms.items():
+        edges = [general(edge) for edge in histogram.edges]
+        bins = [f"{low} to {high}" for low, high in zip([UNKNOWN, *edges], [*edges, UNKNOWN], strict=True)]
+        found = histogram.count(answers.values[name])
+        charts.append(_chart(watched, name, MEASURES[name], bins, histogram.counts, found, checks))
+    return tuple(charts)
+
+
+def checks_table(checks: Sequence[Check]) -> Table:
+    """One row a check."""
+    rows = (
+        (
+            check.name,
+            "" if check.told else number(check.value),
+            "" if check.told else number(check.bound),
+            "✗ drift" if check.drifts else "✓ in order",
+            check.told or check.by,
+        )
+        for check in checks
+    )
+    return Table(("check", "value", "bound", "verdict", "by"), tuple(rows))
+
+
+def hours_table(watched: Watched) -> Table:
+    """One row an hour."""
+    rows = (
+        (
+            f"{hour.begin:%Y-%m-%d %H}:00",
+            f"{hour.images:,}",
+            ", ".join(f"✗ {check.name} {number(check.value, 3)}" for check in hour.checks if check.drifts)
+            or ("✓ in order" if hour.checks else "too few to say"),
+        )
+        for hour in watched.hours
+    )
+    return Table(("hour (UTC)", "images", "verdict"), tuple(rows))
+
+
+def _chart(
+    watched: Watched,
+    name: str,
+    words: str,
+    bins: Sequence[str],
+    reference: npt.NDArray[np.int64],
+    found: npt.NDArray[np.int64],
+    checks: dict[str, Check],
+) -> Chart:
+    then, now = reference / reference.sum(), found / max(found.sum(), 1)
+    edges = np.arange(len(bins) + 1)
+
+    def plot(axes: Axes) -> None:
+        axes.stairs(then, edges, fill=True, color=Colour.BAR, label="split test", gid="bars")
+        axes.stairs(now, edges, color=Colour.SERIES_2, linewidth=2, label="requests", gid="curve requests")
+        axes.set(xlabel="bin, as in the table", xlim=(0, len(bins)), ylim=(0, 1.05 * max(then.max(), now.max())))
+        axes.xaxis.set_major_locator(FixedLocator(list(range(len(bins) + 1))))
+        axes.yaxis.set_major_formatter(PERCENT)
+
+    check = checks.get(name)
+    told = f"{words[:1].upper()}{words[1:]}."
+    if check:
+        verdict = "drift" if check.drifts else "in order"
+        told += f" {check.by} {number(check.value, 3)}, bound {number(check.bound, 3)}: {verdict}."
+    rows = zip(bins, then, now, strict=True)
+    return chart(
+        f"{name}-{watched.version}",
+        name.capitalize(),
+        plot,
+        Table(("bin", "split test", "requests"), tuple((each, percent(a, 1), percent(b, 1)) for each, a, b in rows)),
+        note=told,
+    )

@@ -1,0 +1,43 @@
+"""The pipeline that watches a served model, for a schedule: the schema, and `Monitor`."""
+
+from __future__ import annotations
+
+from tfx.components.schema_gen.import_schema_gen.component import ImportSchemaGen
+from tfx.dsl.components.base.base_component import BaseComponent
+from tfx.orchestration.pipeline import Pipeline
+
+from mnist_tfx.components.code_version import code_version
+from mnist_tfx.components.monitoring.component import Monitor
+from mnist_tfx.pipeline.recipes import Recipe
+
+
+def create_monitor_pipeline(
+    recipe: Recipe, *, pipeline_root: str, schema_file: str, serving: str, requests: str, enable_cache: bool = True
+) -> Pipeline:
+    """Describes one look at the request logs.
+
+    Args:
+        recipe: its section `monitoring`.
+        pipeline_root: where the run writes.
+        schema_file: the curated schema.
+        serving: base path of the served model.
+        requests: prefix of the logs where the recipe names none.
+        enable_cache: of the schema; the logs are looked at in each run.
+    """
+    schema = ImportSchemaGen(schema_file=schema_file)
+    monitor = Monitor(
+        schema=schema.outputs["schema"],
+        model=recipe.data.dataset,
+        serving_dir=serving,
+        settings=recipe.monitoring.model_copy(update={"logs": recipe.monitoring.logs or requests}),
+        any_size=recipe.data.resize is not None,
+    )
+    components: list[BaseComponent] = [schema, monitor]
+    for component in components:
+        component.executor_spec.add_extra_flags([f"--code_version={code_version(type(component).__module__)}"])
+    return Pipeline(
+        pipeline_name=f"{recipe.data.dataset.replace('_', '-')}-monitor",
+        pipeline_root=pipeline_root,
+        components=components,
+        enable_cache=enable_cache,
+    )
