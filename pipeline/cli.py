@@ -46,6 +46,7 @@ COMMANDS = (
     "rollback",
     "canary",
     "promote",
+    "prune",
     "serve",
 )
 
