@@ -47,6 +47,7 @@ COMMANDS = (
     "rollback",
     "canary",
     "promote",
+    "prune",
     "serve",
     "monitor",
 )

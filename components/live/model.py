@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Iterator
@@ -92,6 +93,14 @@ def is_same_model(one: str, other: str) -> bool:
     return files == _files(other) and all(
         _content(os.path.join(one, name)) == _content(os.path.join(other, name)) for name in files
     )
+
+
+def model_digest(folder: str) -> str:
+    """SHA-256, in hex, of a SavedModel's files, whatever a push added: the same for the same model."""
+    digest = hashlib.sha256()
+    for name in sorted(_files(folder)):
+        digest.update(f"{name}\0{hashlib.sha256(_content(os.path.join(folder, name))).hexdigest()}\0".encode())
+    return digest.hexdigest()
 
 
 def _live_and_before(serving_dir: str) -> Iterator[Version]:

@@ -1,4 +1,4 @@
-"""`mnist-tfx predict`: classifies image files through gRPC."""
+"""`mnist-tfx predict`: classifies image files through gRPC; with `--batch`, many of them without a server."""
 
 from __future__ import annotations
 
@@ -14,14 +14,18 @@ from typing import TYPE_CHECKING, cast
 from mnist_tfx.contract.errors import UsageError
 from mnist_tfx.contract.names import METADATA_PATH
 from mnist_tfx.contract.versions import stored_versions
+from mnist_tfx.pipeline.commands import predict_batch
 from mnist_tfx.pipeline.commands.options.server import add_server_arguments, add_version_arguments, connected, positive
 from mnist_tfx.pipeline.home import Home
 
 if TYPE_CHECKING:
     from mnist_tfx.serving.client import Classification, Client
 
-SUMMARY = "Classify image files with a served model, through gRPC."
-EXAMPLE = "mnist-tfx predict fashion_mnist boot.png shirt.jpg"
+SUMMARY = "Classify image files with a served model, through gRPC; or many of them into Parquet files, with --batch."
+EXAMPLE = (
+    "mnist-tfx predict fashion_mnist boot.png shirt.jpg"
+    "\nexample: mnist-tfx predict mnist --batch scans/ --out predictions/"
+)
 
 _ROWS = 128  # images read before they are sent
 _STDIN = "stdin"
@@ -32,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_server_arguments(parser)
     add_version_arguments(parser)
     parser.add_argument(
-        "images", metavar="IMAGE", nargs="+", help="a PNG, JPEG or IDX file (IDX possibly gzipped), or - for stdin"
+        "images", metavar="IMAGE", nargs="*", help="a PNG, JPEG or IDX file (IDX possibly gzipped), or - for stdin"
     )
     parser.add_argument("--top", type=int, default=3, metavar="K", help="tell the K likeliest classes (default: 3)")
     parser.add_argument(
@@ -45,11 +49,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--timeout", type=positive(float), default=10.0, metavar="S", help="seconds for 128 images (default: 10)"
     )
-    parser.add_argument("--json", action="store_true", help="print a JSON list, one object an image")
+    parser.add_argument(
+        "--json", action="store_true", help="print a JSON list, one object an image; with --batch, one object"
+    )
+    predict_batch.add_batch_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Prints one line, or one JSON object, an image."""
+    if args.batch is not None:
+        return predict_batch.run_batch(args)
+    if not args.images:
+        raise UsageError("name image files (or - for stdin), or --batch IN --out DIR.")
     if args.top < 1:
         raise UsageError(f"--top must be at least 1, got {args.top}.")
     from mnist_tfx.serving.client import Retry

@@ -61,7 +61,7 @@ def release(
     """
     model_folder(serving, model)
     try:
-        with _lock(serving):
+        with changes_kept_out(serving):
             state = read_state(serving, model)
             plan = decide(state)
             followers = Followers(servers, timeout)
@@ -117,7 +117,8 @@ def _moved(moves: Sequence[tuple[Path, Path]]) -> Iterator[None]:
 
 
 @contextmanager
-def _lock(serving: Path) -> Iterator[None]:
+def changes_kept_out(serving: Path) -> Iterator[None]:
+    """Inside, no other process changes what is served. Raises PipelineError where one does for 10 s."""
     deadline = time.monotonic() + _LOCK_SECONDS
     with open(serving / _LOCK, "a") as handle:
         while True:

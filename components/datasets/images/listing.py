@@ -112,14 +112,15 @@ def _class_name(name: str, at: str) -> str:
 
 
 def _folders(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.is_dir() and _counts(path.name))
+    return sorted(path for path in folder.iterdir() if path.is_dir() and is_listed(path.name))
 
 
 def _files(folder: Path) -> Iterator[Path]:
     for root, folders, names in os.walk(folder, followlinks=True):
-        folders[:] = sorted(name for name in folders if _counts(name))
-        yield from (Path(root, name) for name in sorted(names) if _counts(name))
+        folders[:] = sorted(name for name in folders if is_listed(name))
+        yield from (Path(root, name) for name in sorted(names) if is_listed(name))
 
 
-def _counts(name: str) -> bool:
+def is_listed(name: str) -> bool:
+    """Whether a file or folder of this name is data: not hidden, and not left by a file manager."""
     return not name.startswith(".") and name.lower() not in _LEFT_BY_SYSTEMS

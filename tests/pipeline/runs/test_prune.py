@@ -1,0 +1,72 @@
+"""Runs that `mnist-tfx prune` removes: in a real home, whose next runs do not take what is gone from the cache."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from ml_metadata.proto import metadata_store_pb2 as pb
+
+from mnist_tfx.pipeline.recipes import load_recipe
+from mnist_tfx.pipeline.run_recipe import run_until
+from mnist_tfx.pipeline.runs.store import list_runs, open_store
+from tests.fixtures.command import Answer, mnist_tfx
+from tests.fixtures.tiny_run import TinyRun
+
+
+def prune(run: TinyRun, *options: str) -> Answer:
+    return mnist_tfx("prune", "--home", run.home.root, "--address", "127.0.0.1:1", "--keep", "1", "--json", *options)
+
+
+def trained(run: TinyRun, seed: int) -> Path:
+    """The Model artifact of a run up to the Trainer; its path names the run that made it."""
+    recipe = load_recipe("kmnist", str(run.recipe_file), [f"training.seed={seed}"])
+    with run.home.lock():
+        [model] = run_until("Trainer", recipe, run.home).outputs["Trainer"]["model"]
+    return Path(model.uri)
+
+
+def test_a_run_goes_and_the_next_one_does_not_take_it_from_the_cache(tiny_run: TinyRun) -> None:
+    first = tiny_run.home.runs("kmnist") / tiny_run.run_id
+    before = sorted(first.rglob("*"))
+    model = trained(tiny_run, 3)
+    folder = model.parents[2]
+    again = tiny_run.again()  # all of it from the cache of the first, which pushed what is live
+    assert again.code == 0
+    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    would = json.loads(prune(tiny_run, "--dry-run").out)
+    assert folder.exists()
+    found = {each["name"]: each for each in would["removed"] if each["kind"] == "run"}
+    assert found[folder.name]["bytes"] == size
+    with tiny_run.home.lock():  # as a run has it
+        left_alone = prune(tiny_run)
+    assert json.loads(left_alone.out)["removed"] == [] and "another run is using" in left_alone.err
+    assert folder.exists()
+    answer = prune(tiny_run)
+    assert answer.code == 0 and json.loads(answer.out)["removed"] == would["removed"]
+    assert not folder.exists()
+    assert sorted(first.rglob("*")) == before, "a version that stays was pushed by it"
+    assert tiny_run.home.report("kmnist", again.outcome["run"]).exists()
+    store = open_store(tiny_run.home.metadata_db)
+    assert store is not None
+    states = {artifact.uri: artifact.state for artifact in store.get_artifacts()}
+    assert states[str(model)] == pb.Artifact.DELETED
+    assert {state for uri, state in states.items() if Path(uri).is_relative_to(first)} == {pb.Artifact.LIVE}
+    assert folder.name in [run.run_id for run in list_runs(tiny_run.home.metadata_db)], "its history stays"
+    anew = trained(tiny_run, 3)
+    assert anew.parents[2] not in (folder, first) and anew.exists()
+    assert trained(tiny_run, 0).is_relative_to(first), "what stayed is taken from the cache"
+
+
+def test_artifacts_that_a_run_that_stays_shares_stay(tiny_run: TinyRun) -> None:
+    model = trained(tiny_run, 4)
+    assert trained(tiny_run, 4) == model  # another run, from the cache: the newest
+    folder = model.parents[2]
+    prune(tiny_run)
+    assert model.exists() and (folder / "run.log").exists()
+    assert trained(tiny_run, 4) == model
+
+
+def test_an_empty_home_has_nothing_to_remove(tmp_path: Path) -> None:
+    answer = mnist_tfx("prune", "--home", tmp_path, "--address", "127.0.0.1:1")
+    assert (answer.code, answer.out) == (0, "0 removed, 0 bytes\n")
