@@ -6,16 +6,15 @@ import csv
 import heapq
 import re
 import tempfile
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from mnist_tfx.contract import names
 from mnist_tfx.contract.errors import UsageError
 from mnist_tfx.pipeline.data import add_images
 from mnist_tfx.pipeline.home import Home
@@ -23,101 +22,56 @@ from mnist_tfx.pipeline.recipes import Recipe
 
 if TYPE_CHECKING:
     from mnist_tfx.components.datasets.images.prepare import Imported
+    from mnist_tfx.components.monitoring.records import LoggedImage
 
 LABELS = "labels.csv"
 _COLUMNS = ("id", "label", "predicted", "probability", "version", "time")
 _ID = re.compile(r"[0-9a-f]{16}")
-_SUFFIX = ".tfrecord.gz"
 
 
 @dataclass(frozen=True)
-class LoggedImage:
+class Asked:
     """An image that a model was asked about, and what it answered; `id` begins the SHA-256 of the pixels."""
 
     id: str
     pixels: npt.NDArray[np.uint8]  # [height, width, channels]
-    predicted: str
-    probability: float  # of the predicted class; nan where the answer does not tell
-    version: int
-    time: int  # seconds since 1970
+    answer: LoggedImage
 
 
-def log_files(logs: Path) -> list[Path]:
-    """The files of a request log: all in a folder, or those whose paths begin with a prefix.
-
-    Raises:
-        UsageError: there are none.
-    """
-    found = logs.rglob(f"*{_SUFFIX}") if logs.is_dir() else logs.parent.glob(f"{logs.name}-*{_SUFFIX}")
-    if files := sorted(found):
-        return files
-    raise UsageError(
-        f'there is no request log at {logs}: serve with a logging_config (serving/README.md, "A request log"), or name '
-        "its folder or prefix with --logs."
-    )
-
-
-def logged_images(files: Sequence[Path], model: str, image_shape: tuple[int, int, int]) -> Iterator[LoggedImage]:
-    """Every image of every Predict call to the model; the order is that of the files.
+def logged_images(prefix: str, model: str, image_shape: tuple[int, int, int]) -> Iterator[Asked]:
+    """Every image of every Predict call to the model that can be decoded.
 
     Args:
-        files: of PredictionLog records, as `log_files` finds them.
+        prefix: of the log files' paths.
         model: its name.
         image_shape: height, width and channels, to which image files are fitted, as the model does.
+
+    Raises:
+        UsageError: there are no such files.
     """
     import tensorflow as tf
-    from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
 
-    from mnist_tfx.components.transform.images import content_digest
+    from mnist_tfx.components.monitoring.records import LogReader, log_files
+    from mnist_tfx.components.transform.images import content_digest, fit_image
 
-    for path in files:
-        records = tf.data.TFRecordDataset(str(path), compression_type="GZIP").as_numpy_iterator()
-        for record in records:
-            log = PredictionLog.FromString(record)
-            spec = log.log_metadata.model_spec
-            if log.WhichOneof("log_type") != "predict_log" or spec.name != model:
-                continue
-            images, answer = _pixels(log.predict_log.request.inputs, image_shape), log.predict_log.response.outputs
-            labels, probabilities = (_answered(answer, name) for name in (names.LABELS, names.PROBABILITIES))
-            for row, pixels in enumerate(images):
-                yield LoggedImage(
-                    id=content_digest(pixels)[:16],
-                    pixels=pixels,
-                    predicted="" if labels is None else labels[row].decode(),
-                    probability=float("nan") if probabilities is None else float(np.max(probabilities[row])),
-                    version=spec.version.value,
-                    time=log.log_metadata.timestamp_secs,
-                )
-
-
-def _pixels(inputs: Any, image_shape: tuple[int, int, int]) -> npt.NDArray[np.uint8]:
-    """uint8 [N, height, width, channels], of what any of the three signatures is given; N is 0 for anything else."""
-    import tensorflow as tf
-
-    from mnist_tfx.components.transform.images import fit_images
-
-    if names.IMAGES in inputs:
-        images = tf.make_ndarray(inputs[names.IMAGES])
-        if images.dtype == np.uint8 and images.shape[1:] == image_shape:
-            return images
-    encoded: list[bytes] = []
-    if names.ENCODED_IMAGES in inputs:
-        encoded = list(inputs[names.ENCODED_IMAGES].string_val)
-    elif names.EXAMPLES in inputs:
-        examples = map(tf.train.Example.FromString, inputs[names.EXAMPLES].string_val)
-        encoded = [each.features.feature[names.IMAGE].bytes_list.value[0] for each in examples]
-    return np.asarray(fit_images(tf.constant(encoded, tf.string), image_shape))
-
-
-def _answered(outputs: Any, name: str) -> npt.NDArray[Any] | None:
-    """An output as an array; None where the caller asked for others only."""
-    import tensorflow as tf
-
-    return tf.make_ndarray(outputs[name]) if name in outputs else None
+    if not log_files(prefix):
+        raise UsageError(
+            f"there is no request log {prefix}-*. Have the server write one: mnist-tfx serve --log-requests; or name "
+            "its prefix with --logs."
+        )
+    fit = tf.function(lambda encoded: fit_image(encoded, image_shape), autograph=False)
+    for logged in LogReader(prefix, model):
+        pixels = logged.image
+        if isinstance(pixels, bytes):
+            try:
+                pixels = fit(tf.constant(pixels)).numpy()
+            except tf.errors.InvalidArgumentError:
+                continue  # which the model refused, too
+        yield Asked(content_digest(pixels)[:16], pixels, logged)
 
 
 def export_logged(
-    files: Sequence[Path], model: str, image_shape: tuple[int, int, int], folder: Path, most: int
+    prefix: str, model: str, image_shape: tuple[int, int, int], folder: Path, most: int
 ) -> tuple[int, int]:
     """Writes the `most` images of which the model was least certain, each once, and a CSV file to be filled in.
 
@@ -125,32 +79,33 @@ def export_logged(
         How many were written, and how many there are.
 
     Raises:
-        UsageError: the folder holds such a file already, or the logs no image.
+        UsageError: the folder holds such a file already, or the logs no image, or there are none.
     """
     if (folder / LABELS).exists():
         raise UsageError(f"{folder / LABELS} is there already: fill it in, or name another folder.")
     rows = {
-        image.id: (image.id, "", image.predicted, f"{image.probability:.4f}", image.version, _utc(image.time))
-        for image in logged_images(files, model, image_shape)
+        image.id: (image.id, "", got.label, f"{got.probabilities.max():.4f}", got.version, _utc(got.seconds))
+        for image in logged_images(prefix, model, image_shape)
+        if (got := image.answer)
     }
     if not rows:
-        raise UsageError(f"the logs hold no image that {model} was asked about: {files[0]}, ...")
+        raise UsageError(f"the logs hold no image that {model} was asked about: {prefix}-*")
     chosen = heapq.nsmallest(most, rows.values(), key=lambda row: (row[3], row[0]))
-    write_images(files, model, image_shape, folder, {row[0] for row in chosen})
+    write_images(prefix, model, image_shape, folder, {row[0] for row in chosen})
     with open(folder / LABELS, "w", encoding="utf-8", newline="") as file:
         csv.writer(file).writerows([_COLUMNS, *chosen])
     return len(chosen), len(rows)
 
 
 def write_images(
-    files: Sequence[Path], model: str, image_shape: tuple[int, int, int], folder: Path, ids: Collection[str]
+    prefix: str, model: str, image_shape: tuple[int, int, int], folder: Path, ids: Collection[str]
 ) -> None:
     """Writes the logged images with these ids as `ID.png`. Raises UsageError where one is not in the logs."""
     from PIL import Image
 
     folder.mkdir(parents=True, exist_ok=True)
     missing = set(ids)
-    for image in logged_images(files, model, image_shape):
+    for image in logged_images(prefix, model, image_shape):
         if image.id in missing:
             Image.fromarray(image.pixels.squeeze()).save(folder / f"{image.id}.png")
             missing.remove(image.id)
@@ -182,7 +137,9 @@ def read_labels(path: Path) -> dict[str, str]:
     return labels
 
 
-def add_feedback(recipe: Recipe, home: Home, labels_file: Path, logs: Path, *, with_test: bool) -> tuple[int, Imported]:
+def add_feedback(
+    recipe: Recipe, home: Home, labels_file: Path, prefix: str, *, with_test: bool
+) -> tuple[int, Imported]:
     """Adds the images with a label in the CSV file to the recipe's dataset as a new span.
 
     The images are taken from beside the file, as an export leaves them, or else from the logs.
@@ -196,7 +153,7 @@ def add_feedback(recipe: Recipe, home: Home, labels_file: Path, logs: Path, *, w
     labels, folder = read_labels(labels_file), labels_file.resolve().parent
     missing = [name for name in labels if not (folder / f"{name}.png").is_file()]
     if missing:
-        write_images(log_files(logs), recipe.data.dataset, recipe.data.image_shape, folder, missing)
+        write_images(prefix, recipe.data.dataset, recipe.data.image_shape, folder, missing)
     with tempfile.TemporaryDirectory() as place:
         listed = Path(place, LABELS)
         with open(listed, "w", encoding="utf-8", newline="") as file:

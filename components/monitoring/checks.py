@@ -11,8 +11,8 @@ import numpy.typing as npt
 
 from mnist_tfx.components.monitoring.distances import distance, share_bound
 from mnist_tfx.components.monitoring.distributions import CLASSES, CONFIDENCE, MEASURES, Values
-from mnist_tfx.components.monitoring.logs import Sample
 from mnist_tfx.components.monitoring.reference import Reference
+from mnist_tfx.components.monitoring.sample import Sample
 from mnist_tfx.components.settings import MonitoringSettings
 
 JENSEN_SHANNON, SHARE = "Jensen-Shannon distance", "share"

@@ -15,8 +15,9 @@ from mnist_tfx.components.data_gate.executor import read_statistics
 from mnist_tfx.components.live.model import stored_versions
 from mnist_tfx.components.monitoring.checks import CHECKS, Answers, Check, check_files, compare
 from mnist_tfx.components.monitoring.distributions import LAYOUT, Values, measure
-from mnist_tfx.components.monitoring.logs import Sample, log_files, read_logs
+from mnist_tfx.components.monitoring.records import log_files
 from mnist_tfx.components.monitoring.reference import Reference, read_reference
+from mnist_tfx.components.monitoring.sample import Sample, read_logs
 from mnist_tfx.components.monitoring.schema_checks import check_schema
 from mnist_tfx.components.settings import MonitoringSettings
 from mnist_tfx.contract.errors import PipelineError, unknown_name

@@ -28,8 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--logs",
         metavar="PREFIX",
-        type=Path,
-        help="the request log: a folder, or what its files' paths begin with (default: HOME/requests/MODEL)",
+        help="of the log files (default: HOME/requests/MODEL/requests)",
     )
     parser.add_argument(
         "--limit", type=positive(int), default=500, metavar="N", help="with --export: at most so many (default: 500)"
@@ -44,19 +43,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Exports, or adds."""
-    from mnist_tfx.pipeline.feedback import LABELS, add_feedback, export_logged, log_files
+    from mnist_tfx.pipeline.feedback import LABELS, add_feedback, export_logged
     from mnist_tfx.pipeline.projects import shipped
     from mnist_tfx.pipeline.recipes import load_recipe
 
     recipe, home = load_recipe(args.project or shipped(args.model), args.recipe), Home.resolve(args.home)
-    logs = args.logs or home.root / "requests" / args.model
+    prefix = args.logs or recipe.monitoring.logs or str(home.requests(args.model))
     if args.labels:
         home.prepare()
         tell_span(
-            recipe.data.dataset, *add_feedback(recipe, home, args.labels, logs, with_test=args.test), as_json=args.json
+            recipe.data.dataset,
+            *add_feedback(recipe, home, args.labels, prefix, with_test=args.test),
+            as_json=args.json,
         )
         return 0
-    written, found = export_logged(log_files(logs), args.model, recipe.data.image_shape, args.export, args.limit)
+    written, found = export_logged(prefix, args.model, recipe.data.image_shape, args.export, args.limit)
     if args.json:
         print(json.dumps({"file": str(args.export / LABELS), "written": written, "found": found}, indent=2))
     else:

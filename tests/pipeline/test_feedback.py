@@ -46,11 +46,11 @@ class Logged:
 def logged(tiny_run: TinyRun, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Logged]:
     home = Home(tmp_path_factory.mktemp("logged"))
     shutil.copytree(tiny_run.home.datasets / "kmnist", home.datasets / "kmnist")
-    config = home.root / "models.config"
+    config, prefix = home.root / "models.config", home.requests("kmnist")
     config.write_text(
         f'model_config_list {{ config {{ name: "kmnist" base_path: "{tiny_run.home.serving("kmnist")}" '
         'model_platform: "tensorflow" logging_config { log_collector_config { type: "tfrecord" '
-        f'filename_prefix: "{home.root}/requests/kmnist" }} sampling_config {{ sampling_rate: 1.0 }} }} }} }}'
+        f'filename_prefix: "{prefix}" }} sampling_config {{ sampling_rate: 1.0 }} }} }} }}'
     )
     images, labels = draw_examples(COUNT, 2000)
     with (
@@ -117,4 +117,4 @@ def test_labels_that_cannot_be_used_are_refused(logged: Logged, tmp_path: Path, 
 
 def test_where_nothing_was_logged_it_is_told_how_to(logged: Logged, tmp_path: Path) -> None:
     answer = logged.feedback("--export", tmp_path / "x", "--logs", tmp_path / "nowhere")
-    assert answer.code == 2 and "there is no request log at" in answer.err and "logging_config" in answer.err
+    assert answer.code == 2 and "there is no request log" in answer.err and "--log-requests" in answer.err

@@ -19,8 +19,8 @@ from tensorflow_metadata.proto.v0 import schema_pb2
 from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
 from tfx.utils import io_utils
 
-from mnist_tfx.components.monitoring.logs import read_logs
 from mnist_tfx.components.monitoring.reference import read_reference
+from mnist_tfx.components.monitoring.sample import read_logs
 from mnist_tfx.components.monitoring.watch import Report, watch
 from mnist_tfx.components.settings import MonitoringSettings
 from mnist_tfx.contract.errors import PipelineError, UsageError

@@ -1,26 +1,21 @@
-"""Reads request logs: a sample of the images of each version, of bounded size, with the answers that they got."""
+"""A sample of the images that each version was asked, of bounded size, with the answers that they got."""
 
 from __future__ import annotations
 
-import logging
 import math
 import random
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
-from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
 
+from mnist_tfx.components.monitoring.records import LoggedImage, LogReader
 from mnist_tfx.components.transform.images import fit_images
-from mnist_tfx.contract.names import ENCODED_IMAGES, EXAMPLES, IMAGE, IMAGES, PROBABILITIES
-from mnist_tfx.serving.client.tensors import decode
 
 _MAX_BYTES = 256 * 2**20  # of a version's images: of large ones fewer are looked at
 _BATCH = 256
-_UNUSED = "of other versions, or without images or probabilities"
-_LOGGER = logging.getLogger(__name__)
 
 Shape = tuple[int, int, int]
 
@@ -48,26 +43,12 @@ class Sample:
     seen_by_hour: dict[int, int]
 
 
-@dataclass
+@dataclass(frozen=True)
 class Logs:
     """What was read: a sample by version, and what could not be used, in words."""
 
-    samples: dict[int, Sample] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class _Row:
-    """One image as it was sent, encoded or as pixels, with its answer."""
-
-    image: bytes | npt.NDArray[np.uint8]
-    probabilities: npt.NDArray[np.float32]
-    seconds: int
-
-
-def log_files(prefix: str) -> list[str]:
-    """The files of a prefix, the oldest first."""
-    return sorted(tf.io.gfile.glob(f"{prefix}-*.tfrecord.gz"))
+    samples: dict[int, Sample]
+    notes: list[str]
 
 
 def read_logs(prefix: str, model: str, image_shapes: Mapping[int, Shape], *, since: float, max_images: int) -> Logs:
@@ -82,55 +63,12 @@ def read_logs(prefix: str, model: str, image_shapes: Mapping[int, Shape], *, sin
     """
     rng = random.Random(0)  # the same logs give the same report
     drawn = {version: _Reservoir(max_images, shape, rng) for version, shape in image_shapes.items()}
-    read = Logs()
-    unused = 0
-    for path in log_files(prefix):
-        if tf.io.gfile.stat(path).mtime_nsec / 1e9 < since:
-            continue  # its last record is older
-        try:
-            for record in tf.data.TFRecordDataset(path, compression_type="GZIP").as_numpy_iterator():
-                log = PredictionLog.FromString(record)
-                spec, seconds = log.log_metadata.model_spec, log.log_metadata.timestamp_secs
-                if spec.name != model or seconds < since:
-                    continue
-                rows = list(_rows(log, seconds)) if spec.version.value in drawn else []
-                unused += not rows
-                for row in rows:
-                    drawn[spec.version.value].add(row)
-        except tf.errors.OpError as error:
-            read.notes.append(f"{path} is damaged: {error.message.splitlines()[0]}; what came before it was read")
-            _LOGGER.warning("%s", read.notes[-1])
-    if unused:
-        read.notes.append(f"{unused} requests were left out: {_UNUSED}")
-    read.samples = {version: sample for version, each in drawn.items() if (sample := each.sample()).seen}
-    return read
-
-
-def _rows(log: PredictionLog, seconds: int) -> Iterator[_Row]:
-    """The images of a request, of the three signatures; none where the answer tells no probabilities."""
-    inputs, outputs = log.predict_log.request.inputs, log.predict_log.response.outputs
-    if PROBABILITIES not in outputs:
-        return
-    try:
-        probabilities = decode(outputs[PROBABILITIES])
-        images: Iterable[bytes | npt.NDArray[np.uint8]]
-        if IMAGES in inputs:
-            images = decode(inputs[IMAGES])
-        elif ENCODED_IMAGES in inputs:
-            images = decode(inputs[ENCODED_IMAGES])
-        elif EXAMPLES in inputs:
-            images = [_image_of(one) for one in decode(inputs[EXAMPLES])]
-        else:
-            return
-    except ValueError:  # a message that no server of ours answers
-        return
-    for image, answer in zip(images, probabilities, strict=False):
-        yield _Row(image, answer, seconds)
-
-
-def _image_of(example: bytes) -> bytes:
-    values = tf.train.Example.FromString(example).features.feature[IMAGE].bytes_list.value
-    return bytes(values[0]) if values else b""
+    reader = LogReader(prefix, model, since, drawn)
+    for logged in reader:
+        drawn[logged.version].add(logged)
+    unused = f"{reader.unused} requests were left out: of other versions, or without images or probabilities"
+    notes = [*reader.notes, *([unused] if reader.unused else [])]
+    return Logs({version: sample for version, each in drawn.items() if (sample := each.sample()).seen}, notes)
 
 
 class _Reservoir:
@@ -144,12 +82,12 @@ class _Reservoir:
             input_signature=[tf.TensorSpec([None], tf.string)],
             autograph=False,
         )
-        self._waiting: dict[int, _Row] = {}
-        self._kept: dict[int, tuple[npt.NDArray[np.uint8], bool, _Row]] = {}
+        self._waiting: dict[int, LoggedImage] = {}
+        self._kept: dict[int, tuple[npt.NDArray[np.uint8], bool, LoggedImage]] = {}
         self._seen = self._read = self._unreadable = 0
         self._by_hour: dict[int, int] = {}
 
-    def add(self, row: _Row) -> None:
+    def add(self, row: LoggedImage) -> None:
         """Takes an image in or not, by chance."""
         place = self._seen if self._seen < self._capacity else self._rng.randrange(self._seen + 1)
         self._seen += 1
@@ -187,7 +125,7 @@ class _Reservoir:
                 self._unreadable += 1
                 self._kept.pop(place, None)
                 continue
-            self._kept[place] = (image, other, _Row(b"", np.array(row.probabilities), row.seconds))
+            self._kept[place] = (image, other, replace(row, image=b"", probabilities=np.array(row.probabilities)))
 
     def _fitted(self, encoded: list[bytes | npt.NDArray[np.uint8]]) -> list[tuple[npt.NDArray[np.uint8], bool] | None]:
         """As signature `encoded_images` fits them, and whether they had another size; None for what is no image."""
