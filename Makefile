@@ -1,6 +1,6 @@
 # Every target does the set-up it needs; a second call finds it done.
 .DEFAULT_GOAL := help
-.PHONY: help setup run browser screenshots test test-slow test-real test-tf-serving-version test-fresh lint format lock image clean
+.PHONY: help setup run demo-loop browser screenshots test test-slow test-real test-tf-serving-version test-fresh lint format lock image clean
 
 PYTHON := .venv/bin/python
 ACCELERATOR := cpu
@@ -15,6 +15,10 @@ setup: ## make .venv from requirements.lock
 run: ## train, validate and push a model for Fashion-MNIST and for MNIST
 	@bash scripts/setup.sh data
 	@.venv/bin/mnist-tfx run --dataset all
+
+demo-loop: setup ## serve, drift, label, retrain, push: the whole loop on MNIST
+	@bash scripts/setup.sh data
+	@$(PYTHON) -m scripts.demo_loop
 
 browser: setup ## get a Chromium and axe-core for the browser tests into .tools/browser
 	@$(PYTHON) -m scripts.browser >/dev/null || echo "browser: the browser tests will be skipped (in CI they fail)" >&2
