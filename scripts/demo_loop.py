@@ -1,7 +1,7 @@
 """Plays the whole loop on MNIST: serve, see the requests drift, label them, train on, push, and look again.
 
-`make demo-loop`, or `python -m scripts.demo_loop [--home DIR]`: each step is a command that a person would type, and its
-answer. What people "send" are the last 5,000 images of MNIST's split train, which no training here reads; from
+`make demo-loop`, or `python -m scripts.demo_loop [--home DIR]`: each step is a command that a person would type, and
+its answer. What people "send" are the last 5,000 images of MNIST's split train, which no training here reads; from
 some day on they come turned by 20 degrees, as from a new scanner. Labels are MNIST's own.
 """
 
