@@ -19,7 +19,7 @@ import sys
 import tempfile
 import time
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -77,7 +77,7 @@ class _Watch:
         self._sampler.__exit__(*error)
         self._end()
 
-    def __call__(self, stage: str, done: int = 0, total: int = 0) -> None:
+    def __call__(self, stage: str, done: int = 0, total: int | None = None) -> None:
         if stage in _STAGES and stage != self._stage:
             self._end()
             self._stage, self._since, self._sampler.peak_bytes = stage, time.perf_counter(), 0
@@ -106,16 +106,14 @@ def _chunk(kind: bytes, data: bytes) -> bytes:
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
 
-def measure_imports(count: int, work: Path) -> list[Import]:
+def measure_imports(count: int, work: Path) -> Iterator[Import]:
     """Imports `count` files, and then one more."""
-    imports = []
     write_files(work / "images", 0, count)
     for again in (False, True):
         write_files(work / "images", count, int(again))
         with _Watch() as watch:
             prepare_images("scale", ImageSource(work / "images"), work / "datasets", progress=watch)
-        imports.append(Import(count + again, again, watch.stages))
-    return imports
+        yield Import(count + again, again, watch.stages)
 
 
 def table(imports: Sequence[Import]) -> str:
@@ -134,7 +132,7 @@ def table(imports: Sequence[Import]) -> str:
 
 
 def main() -> int:
-    """Measures each count and writes the table after each; 0 where all of it ran."""
+    """Measures each count and writes the table after each import; 0 where all of it ran."""
     parser = argparse.ArgumentParser(description="Time and memory of the import of image files, by their number.")
     parser.add_argument("--counts", default="20000,100000", metavar="N,N", help="numbers of files")
     parser.add_argument("--work", type=Path, metavar="DIR", help="where to write them (default: a temporary folder)")
@@ -142,21 +140,25 @@ def main() -> int:
     parser.add_argument("--one", type=int, help=argparse.SUPPRESS)  # the process of one count
     args = parser.parse_args()
     if args.one:
-        print(json.dumps([asdict(each) for each in measure_imports(args.one, args.work)]))
+        for each in measure_imports(args.one, args.work):
+            print(json.dumps(asdict(each)), flush=True)
         return 0
+    title = f"# Import of image files, {os.cpu_count()} processors, Python {platform.python_version()}"
+    told = "`python -m benchmarks.image_import` writes this table."
     imports: list[Import] = []
     for count in map(int, args.counts.split(",")):
         print(f"{count:,} files ... (load average {os.getloadavg()[0]:.1f})", file=sys.stderr, flush=True)
         with tempfile.TemporaryDirectory(prefix="mnist-tfx-benchmark-", dir=args.work) as work:
             command = [sys.executable, "-m", "benchmarks.image_import", "--one", str(count), "--work", work]
-            answer = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
-        for row in json.loads(answer.splitlines()[-1]):
-            stages = {name: Stage(**stage) for name, stage in row["stages"].items()}
-            imports.append(Import(row["files"], row["again"], stages))
-        title = f"# Import of image files, {os.cpu_count()} processors, Python {platform.python_version()}"
-        args.output.write_text(
-            f"{title}\n\n`python -m benchmarks.image_import` writes this table.\n\n{table(imports)}\n"
-        )
+            with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+                assert process.stdout
+                for line in process.stdout:
+                    row = json.loads(line)
+                    stages = {name: Stage(**stage) for name, stage in row["stages"].items()}
+                    imports.append(Import(row["files"], row["again"], stages))
+                    args.output.write_text(f"{title}\n\n{told}\n\n{table(imports)}\n")
+        if process.returncode:
+            return 1
     print(table(imports))
     return 0
 

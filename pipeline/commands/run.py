@@ -80,8 +80,9 @@ def run(args: argparse.Namespace) -> int:
     tracking = Tracking(args.mlflow, home) if args.mlflow is not None else None
     with home.lock():
         runs = run_whole(recipes, home, enable_cache=not args.no_cache)
-    for each in runs if tracking else ():
-        tracking.leave(each)
+    if tracking:
+        for each in runs:
+            tracking.leave(each)
     return tell_runs(runs, as_json=args.json, seeds=compare_seeds(home, runs) if args.seeds else ())
 
 
