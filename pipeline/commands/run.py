@@ -68,6 +68,8 @@ def run(args: argparse.Namespace) -> int:
     if args.after_drift:
         recipes = [recipe for recipe in recipes if _drifts(recipe, home)]
         if not recipes:
+            if args.json:
+                print("[]")
             return 0
     with home.lock():
         runs = run_whole(recipes, home, enable_cache=not args.no_cache)
