@@ -19,7 +19,7 @@ _LOGGER = logging.getLogger(__name__)
 _TYPE = "text/plain; version=0.0.4; charset=utf-8"
 # Name and help of each; the alert rules in serving/k8s/components/drift-alerts use them.
 _TIME = "mnist_tfx_monitor_timestamp_seconds", "Unix time of the last report."
-_DRIFT = "mnist_tfx_monitor_drift", "1 where a check of the span says drift, else 0."
+_DRIFT = "mnist_tfx_monitor_drift", "1 where a check of the span, or of one of its hours, says drift, else 0."
 _VALUE = "mnist_tfx_monitor_value", "What a check measured."
 _BOUND = "mnist_tfx_monitor_bound", "Above this it is drift."
 _IMAGES = "mnist_tfx_monitor_images", "Logged images of the span."
@@ -37,16 +37,17 @@ def _lines(report: Report) -> Iterator[str]:
     yield from _gauge(*_IMAGES)
     for each in report.versions:
         yield f'{_IMAGES[0]}{{{model},version="{each.version}"}} {each.images}'
+    drifting = {(each.version, check.name) for each in report.versions for check in each.all_checks() if check.drifts}
     for (name, text), of in (
-        (_VALUE, lambda check: check.value),
-        (_BOUND, lambda check: check.bound),
-        (_DRIFT, lambda check: int(check.drifts)),
+        (_VALUE, lambda version, check: check.value),
+        (_BOUND, lambda version, check: check.bound),
+        (_DRIFT, lambda version, check: int((version, check.name) in drifting)),
     ):
         yield from _gauge(name, text)
         for each in report.versions:
             for check in each.checks:
                 labels = f'{model},version="{each.version}",check="{_escaped(check.name)}"'
-                yield f"{name}{{{labels}}} {of(check):g}"
+                yield f"{name}{{{labels}}} {of(each.version, check):g}"
 
 
 def _gauge(name: str, text: str) -> tuple[str, str]:

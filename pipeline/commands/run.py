@@ -76,6 +76,8 @@ def run(args: argparse.Namespace) -> int:
     if args.after_drift:
         recipes = [recipe for recipe in recipes if _drifts(recipe, home)]
         if not recipes:
+            if args.json:
+                print("[]")
             return 0
     tracking = Tracking(args.mlflow, home) if args.mlflow is not None else None
     with home.lock():

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
-from matplotlib.ticker import FixedLocator
 
 from mnist_tfx.components.monitoring.distributions import CLASSES, MEASURES
 from mnist_tfx.components.report.page.drawing import PERCENT, Chart, Colour, Table, chart
@@ -80,8 +79,10 @@ def _chart(
     def plot(axes: Axes) -> None:
         axes.stairs(then, edges, fill=True, color=Colour.BAR, label="split test", gid="bars")
         axes.stairs(now, edges, color=Colour.SERIES_2, linewidth=2, label="requests", gid="curve requests")
-        axes.set(xlabel="bin, as in the table", xlim=(0, len(bins)), ylim=(0, 1.05 * max(then.max(), now.max())))
-        axes.xaxis.set_major_locator(FixedLocator(list(range(len(bins) + 1))))
+        numbered = range(len(bins)) if name == CLASSES else range(1, len(bins) + 1)
+        label = "class number" if name == CLASSES else "row of the table"
+        axes.set(xlabel=label, xlim=(0, len(bins)), ylim=(0, 1.05 * max(then.max(), now.max())))
+        axes.set_xticks(edges[:-1] + 0.5, [str(each) for each in numbered])
         axes.yaxis.set_major_formatter(PERCENT)
 
     check = checks.get(name)
