@@ -1,6 +1,6 @@
 """Our model server beside an unbatched one and MLServer; its client; a rollover under load. Same machine, one run.
 
-    .venv/bin/python -m benchmarks.serving [--hostile | --logging] [--home DIR] [--quick] [--json]
+    .venv/bin/python -m benchmarks.serving [--hostile | --logging | --proxy] [--home DIR] [--quick] [--json]
 
 The model is 784-512-512-10, the newest that was pushed for mnist. Each server is a process of its own; they and the
 load generator share the cores and take turns in rounds, so that noise hits all alike. Every figure is the median of the
@@ -12,6 +12,7 @@ MLServer   the same weights in NumPy, over the V2 protocol, with its fastest set
 
 With --hostile instead: what innocent callers meet beside each kind of attack (benchmarks/serving_hostile.py).
 With --logging instead: ours with a request log beside ours without (benchmarks/serving_logging.py).
+With --proxy instead: ours behind the logging proxy (benchmarks/serving_proxy.py).
 
 MLServer lives in .tools/mlserver, which the first run makes. Exits with 1 where an aim is missed.
 """
@@ -37,6 +38,7 @@ from benchmarks import (
     serving_codec,
     serving_hostile,
     serving_logging,
+    serving_proxy,
     serving_report,
     serving_rollover,
     serving_servers,
@@ -167,6 +169,19 @@ def logging(version: Path, work: Path, plan: Plan) -> dict[str, Any]:
     return {"one_image_a_request": shown, "aims": serving_logging.aims(loads, dropped)}
 
 
+def proxy(version: Path, work: Path, plan: Plan) -> dict[str, Any]:
+    """Measures what the logging proxy costs. Raises CannotRun."""
+    with ExitStack() as stack:
+        say("starting the servers")
+        ours = stack.enter_context(serving_servers.ours(version.parent, work / "ours.log"))
+        servers = {"ours": ours, serving_proxy.PROXY: stack.enter_context(serving_proxy.proxied(ours, work))}
+        loads = side_by_side(servers, plan)
+        say("the client's log")
+        client = serving_proxy.client_log_us(ours, work)
+    shown = {name: {c: asdict(figures(rounds)) for c, rounds in by.items()} for name, by in loads.items()}
+    return {"one_image_a_request": shown, "client_log_us": client, "aims": serving_proxy.aims(loads)}
+
+
 def say(words: str) -> None:
     """Progress, on stderr."""
     print(f"{words} ...", file=sys.stderr, flush=True)
@@ -179,6 +194,7 @@ def main() -> int:
     instead = parser.add_mutually_exclusive_group()
     instead.add_argument("--hostile", action="store_true", help="attack our server instead")
     instead.add_argument("--logging", action="store_true", help="compare our server with a request log and without")
+    instead.add_argument("--proxy", action="store_true", help="compare our server behind the logging proxy and without")
     parser.add_argument("--quick", action="store_true", help="two short rounds instead of eight")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of tables")
     args = parser.parse_args()
@@ -186,7 +202,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="mnist-tfx-benchmark-") as work:
         try:
             plan = QUICK if args.quick else FULL
-            measure = attacked if args.hostile else logging if args.logging else run
+            measure = attacked if args.hostile else logging if args.logging else proxy if args.proxy else run
             result = measure(version, Path(work), plan)
         except CannotRun as error:
             print(error, file=sys.stderr)
@@ -197,7 +213,9 @@ def main() -> int:
     elif args.hostile:
         serving_hostile.show([serving_hostile.Suffered(**one) for one in result["hostile"]])
         serving_report.show_aims(result["aims"])
-    elif args.logging:
+    elif args.logging or args.proxy:
+        if args.proxy:
+            print(f"the client's own log takes {result['client_log_us']:.0f} us of a call that it logs\n")
         serving_report.show_loads(result["one_image_a_request"])
         serving_report.show_aims(result["aims"])
     else:

@@ -16,6 +16,7 @@ from google.protobuf import message_factory
 
 from mnist_tfx.serving.client.errors import InvalidOption
 from mnist_tfx.serving.client.messages import build_pool
+from mnist_tfx.serving.client.pixels import Pixels, parse_pixels, reduced
 from mnist_tfx.serving.client.record_files import RecordFiles
 
 DEFAULT_MAX_BYTES = 2**30
@@ -42,19 +43,41 @@ _POOL = build_pool(
             f"log_type: {_PACKAGE}.Log multi_inference_log = 4",
             f"log_type: {_PACKAGE}.Log predict_log = 6",
         ),
+        # PredictResponse, ClassificationResponse and RegressionResponse, as far as what they say of the model.
+        f"{_PACKAGE}.Answer": ("bytes model_spec = 2",),
+        f"{_PACKAGE}.MultiInferenceResponse": (f"repeated {_PACKAGE}.InferenceResult results = 1",),
+        f"{_PACKAGE}.InferenceResult": ("bytes model_spec = 1",),
     },
     {},
     (_PACKAGE,),
 )
-_PredictionLog: Any = message_factory.GetMessageClass(_POOL.FindMessageTypeByName(f"{_PACKAGE}.PredictionLog"))
+_PredictionLog: Any
+_Answer: Any
+_MultiAnswer: Any
+_PredictionLog, _Answer, _MultiAnswer = (
+    message_factory.GetMessageClass(_POOL.FindMessageTypeByName(f"{_PACKAGE}.{name}"))
+    for name in ("PredictionLog", "Answer", "MultiInferenceResponse")
+)
+
+
+def resolved_spec(kind: str, response: bytes) -> bytes:
+    """The serialized model_spec of a serialized response: which version answered."""
+    if kind == "multi_inference_log":
+        return bytes(_MultiAnswer.FromString(response).results[0].model_spec)
+    return bytes(_Answer.FromString(response).model_spec)
+
+
+def _serialized(message: Any) -> bytes:
+    return message if isinstance(message, bytes) else message.SerializeToString()
 
 
 class SampledLog:
     """Writes a share of the calls to files, each call by chance."""
 
-    def __init__(self, files: RecordFiles, sampling: float) -> None:
+    def __init__(self, files: RecordFiles, sampling: float, pixels: Pixels = "full") -> None:
         self._files = files
         self._sampling = sampling
+        self._pixels = pixels
 
     def is_sampled(self) -> bool:
         """Whether the next call is to be added."""
@@ -66,20 +89,25 @@ class SampledLog:
         Args:
             kind: the field of a PredictionLog: "predict_log", "classify_log", ...
             model: the model's name.
-            call: gives the resolved model_spec, the request and the response.
+            call: gives the resolved model_spec, the request and the response, as messages or serialized.
         """
         try:
             spec, request, response = call()
             log = _PredictionLog()
-            log.log_metadata.model_spec = spec.SerializeToString()
+            log.log_metadata.model_spec = _serialized(spec)
             log.log_metadata.sampling_config.sampling_rate = self._sampling
             log.log_metadata.timestamp_secs = int(time.time())
             logged = getattr(log, kind)
-            logged.request, logged.response = request.SerializeToString(), response.SerializeToString()
+            logged.request = reduced(kind, _serialized(request), self._pixels)
+            logged.response = _serialized(response)
             self._files.add(model, log.SerializeToString())
         except Exception:  # such as a message of more than 2 GiB, or a thread that cannot be had
             self._files.count(model, "INTERNAL", 1)
             logger.debug("a call was not logged", exc_info=True)
+
+    def drop(self, model: str) -> None:
+        """Counts a sampled call that is not added, for want of memory."""
+        self._files.count(model, "RESOURCE_EXHAUSTED", 1)
 
 
 class RequestLog(SampledLog):
@@ -96,6 +124,7 @@ class RequestLog(SampledLog):
         sampling: float = 1.0,
         max_bytes: int = DEFAULT_MAX_BYTES,
         keep_days: float = DEFAULT_KEEP_DAYS,
+        pixels: Pixels = "full",
     ) -> None:
         """Needs google-crc32c. May be used by several clients.
 
@@ -104,6 +133,7 @@ class RequestLog(SampledLog):
             sampling: the share of calls that are logged, 0 to 1.
             max_bytes: of all files in the folder; the oldest are removed.
             keep_days: older files are removed.
+            pixels: `hash` keeps a SHA-256 of each image instead, N its N x N averages (`pixels.reduced`).
 
         Raises:
             InvalidOption: an option that cannot be used.
@@ -120,7 +150,7 @@ class RequestLog(SampledLog):
             keep_seconds=keep_days * 86400,
             count=self._on_counted,
         )
-        super().__init__(files, sampling)
+        super().__init__(files, sampling, parse_pixels(pixels))
         atexit.register(self.close)
 
     @property

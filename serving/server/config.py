@@ -12,6 +12,8 @@ from tensorflow.core.protobuf.config_pb2 import ConfigProto
 from tensorflow_serving.config.model_server_config_pb2 import ModelServerConfig
 
 from mnist_tfx.contract.errors import UsageError
+from mnist_tfx.serving.client import InvalidOption
+from mnist_tfx.serving.client.pixels import parse_pixels
 from mnist_tfx.serving.server import config_files
 from mnist_tfx.serving.server.config_files import BatchingParameters, MonitoringConfig
 from mnist_tfx.serving.server.config_messages import new_message
@@ -149,7 +151,15 @@ class ServerOptions(Flags):
         for name in ("request_log_max_megabytes", "request_log_keep_days"):
             if not getattr(self, name) > 0:
                 raise UsageError(f"--{name} is {getattr(self, name)}; it must be above 0.")
-        return {"max_bytes": self.request_log_max_megabytes * 2**20, "keep_days": self.request_log_keep_days}
+        try:
+            pixels = parse_pixels(self.request_log_pixels)
+        except InvalidOption as error:
+            raise UsageError(f"--request_log_pixels: {error}") from None
+        return {
+            "max_bytes": self.request_log_max_megabytes * 2**20,
+            "keep_days": self.request_log_keep_days,
+            "pixels": pixels,
+        }
 
     def channel_arguments(self) -> list[tuple[str, str | int]]:
         """`grpc_channel_arguments` ("key=value,key=value") as gRPC takes them, integers as such. Raises UsageError."""

@@ -39,6 +39,9 @@ class Flags:
         1024, "MB", "of a request log's files (logging_config) in our own server; the oldest are removed"
     )
     request_log_keep_days: float = _flag(30, "DAYS", "files of a request log that are older are removed")
+    request_log_pixels: str = _flag(
+        "full", "full|hash|N", "what a request log keeps of images: all, a SHA-256, or N x N averages"
+    )
     port: int = _flag(8500, "PORT", "gRPC port (0: none beside --grpc_socket_path, else any; -1: any free one)")
     rest_api_port: int = _flag(0, "PORT", "REST port (0: none; -1: any free one)")
     grpc_socket_path: str = _flag("", "FILE", "also answer gRPC on this UNIX socket")
@@ -73,7 +76,13 @@ class Flags:
 
 
 _KINDS = {"int": int, "float": float, "str": str, "bool": _boolean, "bool | None": _boolean}
-OWN = ("host", "enable_reload_config", "request_log_max_megabytes", "request_log_keep_days")
+OWN = (
+    "host",
+    "enable_reload_config",
+    "request_log_max_megabytes",
+    "request_log_keep_days",
+    "request_log_pixels",
+)
 """The flags that TF Serving does not have."""
 
 # Name: (type, metavar, help).

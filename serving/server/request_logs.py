@@ -11,6 +11,7 @@ from collections.abc import Iterable
 
 from tensorflow_serving.config.model_server_config_pb2 import ModelConfig
 
+from mnist_tfx.serving.client.pixels import Pixels
 from mnist_tfx.serving.client.record_files import RecordFiles
 from mnist_tfx.serving.client.request_log import DEFAULT_KEEP_DAYS, DEFAULT_MAX_BYTES, SampledLog
 from mnist_tfx.serving.server.metrics import Metrics
@@ -20,10 +21,16 @@ class RequestLogs:
     """The logs of the models in the list. All methods may be called from many threads at once."""
 
     def __init__(
-        self, metrics: Metrics, *, max_bytes: int = DEFAULT_MAX_BYTES, keep_days: float = DEFAULT_KEEP_DAYS
+        self,
+        metrics: Metrics,
+        *,
+        max_bytes: int = DEFAULT_MAX_BYTES,
+        keep_days: float = DEFAULT_KEEP_DAYS,
+        pixels: Pixels = "full",
     ) -> None:
-        """`max_bytes`: of all files of one prefix; `keep_days`: files older than that are removed."""
+        """As a client's `RequestLog`; `max_bytes` are those of all files of one prefix."""
         self._metrics = metrics
+        self._pixels = pixels
         self._max_bytes, self._keep_seconds = max_bytes, keep_days * 86400
         self._files: dict[str, RecordFiles] = {}
         self._logs: dict[str, SampledLog] = {}
@@ -37,7 +44,7 @@ class RequestLogs:
                 config = model.logging_config
                 prefix = config.log_collector_config.filename_prefix
                 files[prefix] = self._files.get(prefix) or files.get(prefix) or self._open(prefix)
-                logs[model.name] = SampledLog(files[prefix], config.sampling_config.sampling_rate)
+                logs[model.name] = SampledLog(files[prefix], config.sampling_config.sampling_rate, self._pixels)
         before, self._files, self._logs = self._files, files, logs
         for prefix in before.keys() - files.keys():
             before[prefix].close(timeout=0)
