@@ -23,7 +23,6 @@ from typing import Any
 
 from benchmarks import measure
 from benchmarks.our_pipeline import COMMAND
-from mnist_tfx.components.settings import OF_OPTIMIZERS
 from mnist_tfx.contract.cpus import cpu_count
 from mnist_tfx.pipeline.home import Home
 from mnist_tfx.pipeline.projects import MAIN_DATASETS, shipped
@@ -80,16 +79,9 @@ def measured_recipes() -> list[tuple[str, str]]:
 
 
 def settings_digest(recipe: Recipe) -> str:
-    """Names what decides about a trained model but the seed; a new setting with a default changes nothing."""
-    settings = recipe.model_dump(mode="json", exclude_defaults=True, include=_TRAINING_SECTIONS)
-    training = settings.setdefault("training", {})
-    training.pop("seed", None)
-    training["precision"] = recipe.training.precision
-    if training["precision"] == "float32":  # which was the default when most were measured
-        training.pop("precision")
-    for setting, (_, default) in OF_OPTIMIZERS.items():  # filled in where a recipe names none
-        if training.get(setting) == default:
-            training.pop(setting)
+    """Names what decides about a trained model but the seed: every setting, so that a changed default is seen, too."""
+    settings = recipe.model_dump(mode="json", include=_TRAINING_SECTIONS)
+    del settings["training"]["seed"]
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
 
 
