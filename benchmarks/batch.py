@@ -75,9 +75,10 @@ def main() -> int:
     peak = peak_mib()
     units = find_inputs(whole, str(home.datasets), _PART).units
     images = [content for unit in units for chunk in read(unit, "/nowhere", _PART) for content in chunk.contents]
-    rates, ratios, bares = list[float](), list[float](), list[float]()
+    rates, ratios, bares, loads = list[float](), list[float](), list[float](), list[float]()
     for number in range(args.rounds):
-        print(f"round {number + 1} ... (load average {os.getloadavg()[0]:.1f})", file=sys.stderr)
+        loads.append(os.getloadavg()[0])
+        print(f"round {number + 1} ... (load average {loads[-1]:.1f})", file=sys.stderr)
         alone = bare(folder, images)
         seconds = batch(folder, whole, home.datasets)
         bares.append(len(images) / alone)
@@ -88,7 +89,7 @@ def main() -> int:
         "",
         f"`python -m benchmarks.batch` writes this table: medians of {args.rounds} rounds, MNIST's {len(images):,}",
         "training images as PNG. The engine has them in memory and keeps nothing; batch prediction starts Beam, loads",
-        "the model, reads TFDS and writes Parquet.",
+        f"the model, reads TFDS and writes Parquet. The load average was {max(loads):.0f} at most.",
         "",
         "| | images/s | ratio |",
         "| --- | ---: | ---: |",

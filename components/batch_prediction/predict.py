@@ -172,7 +172,10 @@ class _Classifier(ModelHandler):  # type: ignore[type-arg]
         self._folder, self._signature = folder, signature
 
     def load_model(self) -> Any:
-        return tf.saved_model.load(self._folder)
+        model = tf.saved_model.load(self._folder)
+        if self._signature not in model.signatures:
+            raise RuntimeError(f"the model in {self._folder} has no signature {self._signature!r}")
+        return model
 
     def should_skip_batching(self) -> bool:
         return True
@@ -227,14 +230,10 @@ class _Write(beam.DoFn):
         self._about = about
 
     def process(self, found: _Answers) -> None:
-        values = pa.array(found.probabilities.astype(np.float32).ravel())
         columns = {
             "key": pa.array(found.keys, pa.string()),
             "label": pa.array(found.labels, pa.string()),
-            # A list of any length: a file without rows then has the same schema as the others.
-            "probabilities": pa.FixedSizeListArray.from_arrays(values, found.probabilities.shape[1]).cast(
-                pa.list_(pa.float32())
-            )[: len(found.keys)],
+            "probabilities": pa.array(list(found.probabilities.astype(np.float32)), pa.list_(pa.float32())),
         }
         told = json.dumps(self._about | {"unreadable": found.unreadable})
         table = pa.table(columns).replace_schema_metadata({METADATA_KEY: told})

@@ -59,9 +59,7 @@ def run_batch(args: argparse.Namespace) -> int:
             inputs = find_inputs(args.batch, str(home.datasets), args.part)
             model = BatchModel(args.model, version, str(folder))
             found = predict_batch(args.batch, inputs, model, args.out, args.part, arguments)
-    except PipelineError:
-        raise
-    except (RuntimeError, OSError) as error:  # what Beam makes of a worker's error
+    except RuntimeError as error:  # what Beam makes of a worker's error
         raise PipelineError(f"the prediction failed: {error}. Its log: {log}. The same call goes on.") from error
     seconds = time.monotonic() - started
     if args.json:

@@ -197,5 +197,5 @@ def test_two_releases_at_once_wait_for_each_other(tmp_path: Path, monkeypatch: p
     assert [(entry.before, entry.after) for entry in read_releases(tmp_path)] == [(6, 5), (5, 4), (4, 3), (3, 2)]
 
     monkeypatch.setattr(apply, "_LOCK_SECONDS", 0.1)
-    with apply._lock(tmp_path), pytest.raises(PipelineError, match="another canary, promote or rollback"):
+    with apply.changes_kept_out(tmp_path), pytest.raises(PipelineError, match="another canary, promote or rollback"):
         roll_back(tmp_path)
