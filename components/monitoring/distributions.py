@@ -110,4 +110,4 @@ def _areas(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
         starts = np.unique(np.arange(min(_GRID, size)) * size // min(_GRID, size))
         widths = np.diff([*starts, size]).reshape([-1 if each == axis else 1 for each in range(3)])
         grey = np.add.reduceat(grey, starts, axis=axis) / widths
-    return grey.reshape(len(grey), -1).astype(np.float64)
+    return grey.reshape(len(grey), grey.shape[1] * grey.shape[2]).astype(np.float64)

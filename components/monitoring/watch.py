@@ -210,8 +210,9 @@ def _watched(
     *,
     any_size: bool,
 ) -> Watched:
-    values = measure(sample.images, sample.probabilities, reference.layout)
-    answers = Answers(values, sample.probabilities.argmax(axis=1))
+    probabilities = sample.probabilities.reshape(len(sample.images), len(reference.class_names))  # there may be none
+    values = measure(sample.images, probabilities, reference.layout)
+    answers = Answers(values, probabilities.argmax(axis=1))
     begins = sample.seconds // 3600 * 3600
     by_hour = {hour: answers.those(begins == hour) for hour in sorted(sample.seen_by_hour)}
     speaking = sum(len(each) >= settings.min_images for each in by_hour.values())
@@ -226,6 +227,8 @@ def _watched(
         if len(answers) + sample.unreadable < settings.min_images:
             return
         yield from check_files(sample, settings, sizes=not any_size)
+        if len(answers) < settings.min_images:
+            return
         yield from judged(answers)
         some = np.random.default_rng(0).permutation(len(answers))[:_BY_TFDV]
         trained_on = read_statistics(f"{folder}/{DATA_STATISTICS_PATH}", [TEST]).get(TEST)

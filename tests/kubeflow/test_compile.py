@@ -67,7 +67,7 @@ def test_the_dag_is_the_local_ones(compiled: dict[str, CompiledPipeline], tiny_r
     assert waits["TfdsExampleGen"] == waits["ImportSchemaGen"] == set()
     assert waits["Transform"] == {"TfdsExampleGen", "ImportSchemaGen", "DataGate"}
     assert waits["Evaluator"] == {"TfdsExampleGen", "ImportSchemaGen", "Trainer", "Baseline"}
-    assert waits["Pusher"] == {"Evaluator", "InfraValidator", "StatisticsGen"}
+    assert waits["Pusher"] == {"Evaluator", "InfraValidator", "StatisticsGen", "TfdsExampleGen"}
     local = create_pipeline(tiny_recipe, DESCRIBED, cluster_paths(shipped(DESCRIBED.name), load_profile("vertex-cpu")))
     assert waits.keys() == {component.id for component in local.components}
 

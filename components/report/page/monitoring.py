@@ -90,11 +90,16 @@ def _chart(
     if check:
         verdict = "drift" if check.drifts else "in order"
         told += f" {check.by} {number(check.value, 3)}, bound {number(check.bound, 3)}: {verdict}."
+    most = int(np.abs(now - then).argmax())
+    apart = (
+        f"Furthest apart at {bins[most]}: {percent(then[most], 1)} of split test, {percent(now[most], 1)} of requests."
+    )
     rows = zip(bins, then, now, strict=True)
     return chart(
         f"{name}-{watched.version}",
         name.capitalize(),
         plot,
         Table(("bin", "split test", "requests"), tuple((each, percent(a, 1), percent(b, 1)) for each, a, b in rows)),
+        description=f"{name.capitalize()}. {told} {apart}",
         note=told,
     )

@@ -188,6 +188,9 @@ def test_what_cannot_be_used_is_told(tiny_run: TinyRun, logs: dict[str, Path], t
     assert found.images - found.sampled == 40
     [unreadable] = [check for check in found.checks if check.name == "unreadable"]
     assert unreadable.drifts and unreadable.value == pytest.approx(40 / found.images)
+    (tmp_path / "log-e-1.tfrecord.gz").rename(tmp_path / "only-1.tfrecord.gz")
+    [nothing] = look(tiny_run, tmp_path / "only", min_images=40).versions
+    assert [check.name for check in nothing.checks if check.drifts] == ["unreadable"] and nothing.sampled == 0
     damaged, left_out = report.notes
     assert "log-d-1.tfrecord.gz is damaged" in damaged and left_out.startswith("12 requests were left out")
 
