@@ -56,7 +56,7 @@ class Tracking:
             ) from error
         except Exception as error:  # MLflow's own, SQLAlchemy's, those of HTTP
             where = self._uri.rpartition("@")[2]  # without a password
-            reason = " ".join(str(error).split())[:300]
+            reason = " ".join(str(error).replace(self._uri, where).split())[:300]
             raise UsageError(f"--mlflow: nothing can be recorded at {where}: {reason}") from error
 
     def leave(self, run: Run) -> None:
