@@ -59,7 +59,7 @@ def logged(tiny_run: TinyRun, tmp_path_factory: pytest.TempPathFactory) -> Itera
     ):
         answers = client.predict(images)
         buffer = io.BytesIO()
-        Image.fromarray(images[0]).save(buffer, "BMP")  # the same image once more, as a file
+        Image.fromarray(images[0]).save(buffer, "PNG")  # the same image once more, as a file
         client.classify(buffer.getvalue())
     yield Logged(home, images, labels, answers)
 

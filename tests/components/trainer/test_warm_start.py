@@ -17,7 +17,7 @@ from mnist_tfx.components.trainer.export import ServingModule, export_model
 from mnist_tfx.components.trainer.training import train
 from mnist_tfx.components.trainer.warm_start import WarmStart, read_warm_start
 from tests.fixtures.tiny_run import TinyRun
-from tests.fixtures.training import NORMALIZATION, SHAPE, config, decoded, logits, trained
+from tests.fixtures.training import NORMALIZATION, SHAPE, config, decoded, trained
 
 MODEL = {"batch_normalization": True, "dropout": 0.2, "input_dropout": 0.1}
 
@@ -47,7 +47,7 @@ def test_the_weights_are_those_that_were_trained(served: tuple[keras.Model, Trai
 def test_a_training_that_learns_nothing_keeps_them(
     served: tuple[keras.Model, TrainerConfig, str], tiny_run: TinyRun, tmp_path: Path, changes: dict[str, Any]
 ) -> None:
-    """So neither the averages nor an optimizer's state begin with something else."""
+    """So neither the averages nor an optimizer's state begin with something else; the statistics go on."""
     model, _, folder = served
     again = config(tmp_path, MODEL, learning_rate=1e-9, weight_average=0.9, epochs=1, warm_start=True, **changes)
     base = read_warm_start(folder, again)
@@ -57,7 +57,6 @@ def test_a_training_that_learns_nothing_keeps_them(
     )
     for now, before in zip(kept.trainable_variables, model.trainable_variables, strict=True):
         np.testing.assert_allclose(now.numpy(), before.numpy(), atol=1e-5)
-    assert (logits(kept, tiny_run).argmax(axis=1) == logits(model, tiny_run).argmax(axis=1)).mean() > 0.9
 
 
 def test_what_does_not_fit_is_named_and_training_begins_anew(
