@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 from collections.abc import Sequence
 
 from mnist_tfx.components.settings import BeamSettings
@@ -32,7 +34,10 @@ def workers_elsewhere(arguments: Sequence[str]) -> bool:
 
 def direct_arguments(workers: int, *, threads: bool = False) -> list[str]:
     """Those of a pipeline on this machine alone, in so many processes, or threads of this one."""
-    several = "multi_threading" if threads else "multi_processing"
+    # Beam 2.77 starts its processes through a shell, by a path that it does not quote, and waits for them for ever
+    # (`run_pipeline` in runners/portability/fn_api_runner/fn_runner.py): a path with a space has threads instead.
+    started_by_shell = shlex.quote(sys.executable) == sys.executable
+    several = "multi_processing" if started_by_shell and not threads else "multi_threading"
     return [
         # What `--runner=DirectRunner` runs in this process. By that name, Beam 2.77 first tries to download Prism.
         "--runner=apache_beam.runners.portability.fn_api_runner.FnApiRunner",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 from scipy.spatial.distance import jensenshannon
@@ -10,6 +12,8 @@ from scipy.stats import binom, chi2, hypergeom
 LEAST_EXPECTED = 10
 """Images that must be expected in a bin; below, the next bin joins it. With 5 the bound on the Jensen-Shannon distance
 is passed by chance six times as often as it says, with 10 less than three times (tests/components/monitoring)."""
+
+_MIX_STEPS = 200
 
 Counts = npt.NDArray[np.int64]
 
@@ -33,6 +37,27 @@ def distance(reference: Counts, sample: Counts, chance: float) -> tuple[float, f
     scale = (1 / a.sum() + 1 / b.sum()) / 8
     bound = np.sqrt(scale * chi2.isf(chance, len(a) - 1) / np.log(2))
     return float(jensenshannon(a, b, base=2)), float(min(bound, 1.0))
+
+
+def closest_mix(parts: Sequence[Counts], sample: Counts) -> Counts:
+    """Counts of the mix of several distributions of which a sample is likeliest drawn.
+
+    The shares of the mix are found by expectation maximization (Dempster, Laird and Rubin, 1977; the parts stay as they
+    are). The size is the one whose chance variation is that of the mix.
+
+    Args:
+        parts: counts of each in the same bins.
+        sample: in these bins.
+    """
+    given = np.array(parts, np.float64)
+    sizes = np.maximum(given.sum(axis=1), 1)
+    shares = (given + 0.5) / (sizes + 0.5 * given.shape[1])[:, np.newaxis]  # no bin is impossible
+    weights = np.full(len(given), 1 / len(given))
+    for _ in range(_MIX_STEPS):
+        mixed = weights[:, np.newaxis] * shares
+        weights = (mixed / mixed.sum(axis=0) * sample).sum(axis=1) / max(sample.sum(), 1)
+    size = 1 / (np.square(weights) / sizes).sum() if sample.sum() else sizes.sum()
+    return np.round(weights @ (given / sizes[:, np.newaxis]) * size).astype(np.int64)
 
 
 def share_bound(reference: tuple[int, int], sample: tuple[int, int], chance: float) -> float:

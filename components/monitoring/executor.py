@@ -13,7 +13,7 @@ from tfx.utils import io_utils
 from mnist_tfx.components.live.driver import SurroundingsDriver
 from mnist_tfx.components.monitoring.watch import watch
 from mnist_tfx.components.report.artifact import html_file
-from mnist_tfx.components.report.page.render import render_monitoring
+from mnist_tfx.components.report.page.monitoring import render_monitoring
 from mnist_tfx.components.settings import MonitoringSettings
 from mnist_tfx.components.step import Artifacts, Step
 from mnist_tfx.components.whole_files import write_whole

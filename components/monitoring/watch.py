@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -16,7 +16,7 @@ from mnist_tfx.components.live.model import stored_versions
 from mnist_tfx.components.monitoring.checks import CHECKS, Answers, Check, check_files, compare
 from mnist_tfx.components.monitoring.distributions import LAYOUT, Values, measure
 from mnist_tfx.components.monitoring.records import log_files
-from mnist_tfx.components.monitoring.reference import Reference, read_reference
+from mnist_tfx.components.monitoring.reference import Reference, mix, read_references
 from mnist_tfx.components.monitoring.sample import Sample, read_logs
 from mnist_tfx.components.monitoring.schema_checks import check_schema
 from mnist_tfx.components.settings import MonitoringSettings
@@ -168,7 +168,7 @@ def watch(
     if version is not None and version not in folders:
         raise unknown_name("version", str(version), map(str, folders))
     wanted = {each: folder for each, folder in folders.items() if version in (None, each)}
-    references = {each: found for each, folder in wanted.items() if (found := read_reference(folder))}
+    references = {each: found for each, folder in wanted.items() if (found := read_references(folder))}
     if not references:
         raise PipelineError(
             f"no version in {serving_dir} has a reference to compare with: they were pushed before there was any. "
@@ -182,7 +182,7 @@ def watch(
     logs = read_logs(
         settings.logs,
         model,
-        {each: reference.image_shape for each, reference in references.items()},
+        {each: found[0].image_shape for each, found in references.items()},
         since=since.timestamp(),
         max_images=settings.max_images,
     )
@@ -203,16 +203,18 @@ def watch(
 def _watched(
     version: int,
     sample: Sample,
-    reference: Reference,
+    references: Sequence[Reference],
     folder: str,
     schema: schema_pb2.Schema,
     settings: MonitoringSettings,
     *,
     any_size: bool,
 ) -> Watched:
-    probabilities = sample.probabilities.reshape(len(sample.images), len(reference.class_names))  # there may be none
-    values = measure(sample.images, probabilities, reference.layout)
+    first = references[0]  # what it shares with the others
+    probabilities = sample.probabilities.reshape(len(sample.images), len(first.class_names))  # there may be none
+    values = measure(sample.images, probabilities, first.layout)
     answers = Answers(values, probabilities.argmax(axis=1))
+    reference = mix(references, values, answers.classes)
     begins = sample.seconds // 3600 * 3600
     by_hour = {hour: answers.those(begins == hour) for hour in sorted(sample.seen_by_hour)}
     speaking = sum(len(each) >= settings.min_images for each in by_hour.values())
@@ -221,7 +223,7 @@ def _watched(
 
     def judged(some: Answers) -> Iterator[Check]:
         if len(some) >= settings.min_images:
-            yield from compare(some, reference, settings, chance)
+            yield from compare(some, mix(references, some.values, some.classes), settings, chance)
 
     def of_the_whole() -> Iterator[Check]:
         if len(answers) + sample.unreadable < settings.min_images:

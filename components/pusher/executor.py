@@ -15,11 +15,11 @@ from tfx.utils import io_utils
 
 from mnist_tfx.components.live.driver import SurroundingsDriver
 from mnist_tfx.components.live.model import is_same_model, rolled_back_versions, stored_versions
-from mnist_tfx.components.monitoring.reference import make_reference
+from mnist_tfx.components.monitoring.reference import make_references, write_references
 from mnist_tfx.components.pusher.publish import publish
 from mnist_tfx.components.step import Artifacts, Step
 from mnist_tfx.components.trainer.export import read_metadata
-from mnist_tfx.contract.names import DATA_STATISTICS_PATH, PUSH_RECORD_PATH, REFERENCE_PATH, TEST
+from mnist_tfx.contract.names import DATA_STATISTICS_PATH, FIRST_SPAN, PUSH_RECORD_PATH, TEST
 
 _CHECKS = ("baseline", "drift_reference")  # parameters that tell what the model had to pass
 
@@ -57,7 +57,7 @@ class Executor(Step, tfx_pusher.Executor):
             io_utils.copy_dir(model, pushed.uri)
             _add(pushed.uri, inputs["statistics"].uri, checks)
             if "examples" in inputs:
-                _add_reference(pushed.uri, inputs["examples"])
+                _add_references(pushed.uri, inputs["examples"])
             version = publish(pushed.uri, serving_dir)
         self._MarkPushed(pushed, pushed_destination=version.folder, pushed_version=version.name)
         logging.info("Model pushed to %s.", version.folder)
@@ -93,8 +93,9 @@ def _add(model: str, statistics_uri: str, checks: Mapping[str, str]) -> None:
         json.dump(checks, file)
 
 
-def _add_reference(model: str, examples: Artifact) -> None:
+def _add_references(model: str, examples: Artifact) -> None:
     files = tf.io.gfile.glob(os.path.join(artifact_utils.get_split_uri([examples], TEST), "*"))
-    reference = make_reference(model, sorted(files), read_metadata(model)["class_names"])
-    with tf.io.gfile.GFile(os.path.join(model, REFERENCE_PATH), "w") as file:
-        file.write(reference.to_json())
+    spans = json.loads(examples.get_string_custom_property("spans") or "{}")  # where data were added
+    class_names = read_metadata(model)["class_names"]
+    numbers = sorted(map(int, spans)) or [FIRST_SPAN]
+    write_references(model, make_references(model, sorted(files), class_names, numbers))

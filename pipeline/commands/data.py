@@ -113,7 +113,7 @@ def tell_span(dataset: str, number: int, imported: Imported, *, as_json: bool) -
         print(json.dumps(answer | {"left_out": imported.left_out}, indent=2))
         return
     print(f"span {number} of {dataset}: {describe_import(imported)}")
-    print("the next run reads it: mnist-tfx run")
+    print("the next run reads it")
 
 
 def _run_prepare(args: argparse.Namespace) -> int:

@@ -72,7 +72,7 @@ def run(args: argparse.Namespace) -> int:
         return 0
     report = look()
     if args.page:
-        from mnist_tfx.components.report.page.render import render_monitoring
+        from mnist_tfx.components.report.page.monitoring import render_monitoring
 
         _write(args.page, render_monitoring(report))
     if args.textfile:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -35,9 +36,15 @@ def test_by_default_beam_runs_in_this_process() -> None:
     assert (found["direct_running_mode"], found["direct_num_workers"]) == ("in_memory", 1)
 
 
-def test_several_workers_are_processes() -> None:
+@pytest.mark.parametrize(
+    ("python", "mode"), [("/opt/venv/bin/python", "multi_processing"), ("/my code/.venv/bin/python", "multi_threading")]
+)
+def test_several_workers_are_processes_where_beam_can_start_them(
+    monkeypatch: pytest.MonkeyPatch, python: str, mode: str
+) -> None:
+    monkeypatch.setattr(sys, "executable", python)
     found = parsed(workers=3)
-    assert (found["direct_running_mode"], found["direct_num_workers"]) == ("multi_processing", 3)
+    assert (found["direct_running_mode"], found["direct_num_workers"]) == (mode, 3)
 
 
 def test_arguments_of_ones_own_come_last_and_win() -> None:

@@ -11,11 +11,21 @@ from matplotlib.axes import Axes
 
 from mnist_tfx.components.monitoring.distributions import CLASSES, MEASURES
 from mnist_tfx.components.report.page.drawing import PERCENT, Chart, Colour, Table, chart
+from mnist_tfx.components.report.page.render import render
 from mnist_tfx.components.report.page.words import MANY_CLASSES, UNKNOWN, general, number, percent, shorten
 
 if TYPE_CHECKING:
     from mnist_tfx.components.monitoring.checks import Check
-    from mnist_tfx.components.monitoring.watch import Watched
+    from mnist_tfx.components.monitoring.watch import Report, Watched
+
+
+def render_monitoring(report: Report) -> str:
+    """What monitoring found of a model: verdicts, distributions and unusual images, as a complete HTML page.
+
+    Apart from the other pages: a change of monitoring is none of the run's report.
+    """
+    functions = (distribution_charts, checks_table, hours_table)
+    return render("monitoring.html", report=report, **{each.__name__: each for each in functions})
 
 
 def distribution_charts(watched: Watched) -> tuple[Chart, ...]:

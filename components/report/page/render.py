@@ -10,7 +10,7 @@ import functools
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from types import FunctionType, ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import quote
 
 import jinja2
@@ -18,10 +18,7 @@ import numpy as np
 from markupsafe import Markup
 
 from mnist_tfx.components.report.content import IndexRow, ReportContent
-from mnist_tfx.components.report.page import charts, comparison, images, monitoring, quality_charts, views, words
-
-if TYPE_CHECKING:
-    from mnist_tfx.components.monitoring.watch import Report
+from mnist_tfx.components.report.page import charts, comparison, images, quality_charts, views, words
 
 _COMPARISON_SECTIONS = (
     ("verdict", "Verdict"),
@@ -34,7 +31,7 @@ _COMPARISON_SECTIONS = (
 
 def render_report(content: ReportContent) -> str:
     """The report of one run, as a complete HTML page. The same content gives the same page, byte by byte."""
-    return _render(
+    return render(
         "report.html", content=content, sections=views.SECTIONS, outcome=views.OUTCOMES[content.verdict.outcome]
     )
 
@@ -42,12 +39,7 @@ def render_report(content: ReportContent) -> str:
 def render_comparison(*runs: ReportContent) -> str:
     """Two or more runs beside each other: where they differ, and what came of it; of two, what the second changed."""
     sections = [each for each in _COMPARISON_SECTIONS if each[0] != "quality" or len(runs) == 2]
-    return _render("comparison.html", runs=runs, outcomes=views.OUTCOMES, sections=sections)
-
-
-def render_monitoring(report: Report) -> str:
-    """What monitoring found of a model: verdicts, distributions and unusual images."""
-    return _render("monitoring.html", report=report)
+    return render("comparison.html", runs=runs, outcomes=views.OUTCOMES, sections=sections)
 
 
 def render_card(content: ReportContent) -> str:
@@ -60,7 +52,7 @@ def render_index(rows: Iterable[IndexRow]) -> str:
     by_dataset: dict[str, list[IndexRow]] = {}
     for row in rows:
         by_dataset.setdefault(row.dataset, []).append(row)
-    return _render("index.html", datasets=sorted(by_dataset.items()))
+    return render("index.html", datasets=sorted(by_dataset.items()))
 
 
 def sparkline(values: Sequence[float]) -> list[tuple[float, float]]:
@@ -93,13 +85,14 @@ def _environment() -> jinja2.Environment:
         lstrip_blocks=True,
     )
     environment.filters |= _functions(words, images) | {"relative_url": relative_url}
-    environment.globals |= _functions(charts, comparison, images, monitoring, quality_charts, views)
+    environment.globals |= _functions(charts, comparison, images, quality_charts, views)
     environment.globals |= {"sparkline": sparkline}
     environment.globals |= {"MEASURES": views.MEASURES, "MANY_CLASSES": words.MANY_CLASSES}
     return environment
 
 
-def _render(template: str, **values: Any) -> str:
+def render(template: str, **values: Any) -> str:
+    """A page of a template."""
     style = _environment().get_template("style.css").render()
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode("ascii")
     page = _environment().get_template(template)

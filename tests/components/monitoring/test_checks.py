@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 
 import numpy as np
@@ -11,9 +12,10 @@ import scipy.ndimage
 import scipy.stats
 
 from mnist_tfx.components.monitoring import distances
+from mnist_tfx.components.monitoring.checks import Check
 from mnist_tfx.components.monitoring.distances import distance, largest_difference_bound, share_bound
-from mnist_tfx.components.monitoring.distributions import CONFIDENCE, MEASURES, Histogram
-from mnist_tfx.components.monitoring.reference import Reference
+from mnist_tfx.components.monitoring.distributions import CONFIDENCE, MEASURES, Histogram, measure
+from mnist_tfx.components.monitoring.reference import Reference, mix
 from tests.fixtures.monitoring import CLASS_NAMES, answers_to, images_of, judged, reference
 
 Images = npt.NDArray[np.uint8]
@@ -108,12 +110,35 @@ def test_confidence_where_most_answers_are_certain() -> None:
 
 def test_the_reference_comes_back_from_its_file() -> None:
     made = reference(300)
-    read = Reference.from_json(made.to_json())
+    text = json.dumps(made.as_json())
+    read = Reference.from_json(json.loads(text))
     assert read.class_names == CLASS_NAMES and read.images == 300 and read.image_shape == (28, 28, 1)
     assert made.less_confident(0.5) == read.less_confident(0.5) == int((answers_to(300, 1).max(axis=1) < 0.5).sum())
     images, probabilities = images_of(80, 4), answers_to(80, 4)
     assert judged(images, probabilities, read) == judged(images, probabilities, made)
-    assert set(read.histograms) == set(MEASURES) and len(made.to_json()) < 10_000
+    assert set(read.histograms) == set(MEASURES) and len(text) < 10_000
+
+
+@pytest.mark.parametrize("turned", [0, 100, 400])
+def test_any_mix_of_what_split_test_has_is_in_order_and_nothing_else(turned: int) -> None:
+    """Where data were added, requests bring old and new images in other shares than split test has them."""
+    old, new = images_of(3000, 1), 255 - images_of(300, 2)
+    answers = answers_to(3300, 1)
+    whole = Reference.of(np.concatenate([old, new]), answers, CLASS_NAMES)
+    parts = [
+        whole.of_others(measure(images, answered, whole.layout), answered.argmax(axis=1))
+        for images, answered in ((old, answers[:3000]), (new, answers[3000:]))
+    ]
+
+    def checked(images: Images) -> dict[str, Check]:
+        probabilities = answers_to(len(images), 5)
+        mixed = mix(parts, measure(images, probabilities, whole.layout), probabilities.argmax(axis=1))
+        return judged(images, probabilities, mixed)
+
+    asked = np.concatenate([images_of(400, 3)[turned:], 255 - images_of(400, 4)[:turned]])
+    assert not any(check.drifts for check in checked(asked).values())
+    noise = np.random.default_rng(0).integers(0, 256, (400, 28, 28, 1), np.uint8)
+    assert {name for name, check in checked(noise).items() if check.drifts} >= {"contrast", "sharpness"}
 
 
 def test_colour_images_of_another_size_are_measured() -> None:

@@ -20,7 +20,7 @@ from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
 from tfx.utils import io_utils
 
 from mnist_tfx.components.live.model import is_same_model
-from mnist_tfx.components.monitoring.reference import read_reference
+from mnist_tfx.components.monitoring.reference import read_references
 from mnist_tfx.components.monitoring.sample import read_logs
 from mnist_tfx.components.monitoring.watch import Report, watch
 from mnist_tfx.components.settings import MonitoringSettings
@@ -211,8 +211,8 @@ def test_without_logs_or_reference_the_remedy_is_told(
 def test_a_push_takes_the_reference_along(tiny_run: TinyRun, images: Images, version: int) -> None:
     folder = tiny_run.home.serving(MODEL) / str(version)
     assert is_same_model(str(tiny_run.model), str(folder))  # the reference is no part of the model
-    reference = read_reference(str(folder))
-    assert reference is not None and reference.images == 200 and reference.image_shape == SHAPE
+    [reference] = read_references(str(folder))
+    assert reference.images == 200 and reference.image_shape == SHAPE
     answers = tf.saved_model.load(str(folder)).signatures["images"](images=tf.constant(images))
     probabilities = answers["probabilities"].numpy()
     assert np.array_equal(reference.classes, np.bincount(probabilities.argmax(axis=1), minlength=10))

@@ -17,13 +17,8 @@ from xml.etree.ElementTree import Element
 import pytest
 
 import mnist_tfx.components.report.page.render as render_module
-from mnist_tfx.components.report.page.render import (
-    render_card,
-    render_comparison,
-    render_index,
-    render_monitoring,
-    render_report,
-)
+from mnist_tfx.components.report.page.monitoring import render_monitoring
+from mnist_tfx.components.report.page.render import render_card, render_comparison, render_index, render_report
 from tests.fixtures.monitoring import sample_report
 from tests.fixtures.pages import attributes, by_id, find, parse, tag, text
 from tests.fixtures.report_content import content_of_classes, sample_content, sample_index
