@@ -27,8 +27,8 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from pyarrow import parquet
 
 from mnist_tfx.components.batch_prediction.inputs import Chunk, Inputs, Unit, read
+from mnist_tfx.components.live.metadata import read_metadata
 from mnist_tfx.components.live.model import model_digest
-from mnist_tfx.components.trainer.export import read_metadata
 from mnist_tfx.components.whole_files import write_whole
 from mnist_tfx.contract.errors import DataRejected, UsageError
 from mnist_tfx.contract.names import ENCODED_IMAGES, EXAMPLES, LABELS, PROBABILITIES, SERVING_DEFAULT

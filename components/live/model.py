@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -11,11 +10,11 @@ from typing import NamedTuple
 import tensorflow as tf
 from tfx.utils import path_utils
 
+from mnist_tfx.components.live.metadata import read_metadata
 from mnist_tfx.components.whole_files import PARTIAL
 from mnist_tfx.contract.models_config import FILE_NAME, parse, pin_of
 from mnist_tfx.contract.names import (
     DATA_STATISTICS_PATH,
-    METADATA_PATH,
     MODEL_CARD_PATH,
     PUSH_RECORD_PATH,
     REFERENCE_PATH,
@@ -73,18 +72,9 @@ def warm_start_version(serving_dir: str, data_fingerprint: str) -> Version | Non
         serving_dir: base path of the served model.
         data_fingerprint: of the data to be trained on.
     """
-    return next(
-        (each for each in _live_and_before(serving_dir) if _fingerprint_in(each.folder) != data_fingerprint), None
-    )
-
-
-def _fingerprint_in(folder: str) -> str:
-    """Of the data that a model was trained on; empty for one that was not exported here."""
-    path = os.path.join(folder, METADATA_PATH)
-    if not tf.io.gfile.exists(path):
-        return ""
-    with tf.io.gfile.GFile(path) as file:
-        return str(json.load(file).get("data_fingerprint", ""))
+    versions = _live_and_before(serving_dir)
+    other = (each for each in versions if read_metadata(each.folder).get("data_fingerprint") != data_fingerprint)
+    return next(other, None)
 
 
 def is_same_model(one: str, other: str) -> bool:

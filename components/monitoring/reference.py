@@ -168,7 +168,8 @@ def make_references(
         if sum(len(images) for images, _ in batches) >= LEAST_IMAGES or (batches and not found):
             images, probabilities = zip(*batches, strict=True)
             found.append((np.concatenate(images), np.concatenate(probabilities)))
-    whole = Reference.of(*map(np.concatenate, zip(*found, strict=True)), class_names)
+    of_all = (np.concatenate([images for images, _ in found]), np.concatenate([answers for _, answers in found]))
+    whole = Reference.of(*of_all, class_names)
     if len(found) == 1:
         return [whole]
     return [

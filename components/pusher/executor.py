@@ -14,11 +14,11 @@ from tfx.types import Artifact, artifact_utils
 from tfx.utils import io_utils
 
 from mnist_tfx.components.live.driver import SurroundingsDriver
+from mnist_tfx.components.live.metadata import read_metadata
 from mnist_tfx.components.live.model import is_same_model, rolled_back_versions, stored_versions
 from mnist_tfx.components.monitoring.reference import make_references, write_references
 from mnist_tfx.components.pusher.publish import publish
 from mnist_tfx.components.step import Artifacts, Step
-from mnist_tfx.components.trainer.export import read_metadata
 from mnist_tfx.contract.names import DATA_STATISTICS_PATH, FIRST_SPAN, PUSH_RECORD_PATH, TEST
 
 _CHECKS = ("baseline", "drift_reference")  # parameters that tell what the model had to pass

@@ -128,12 +128,3 @@ def read_weights(model: Any) -> list[tf.Variable]:
     """The weights of a loaded model, from the first layer on; none if it was not exported here."""
     kept = getattr(model, "_weights", ())  # as `ServingModule` keeps them, with the state of Dropout's seeds
     return [weight for weight in kept if weight.dtype.is_floating]
-
-
-def read_metadata(folder: str) -> dict[str, Any]:
-    """The metadata of an exported model; empty if it holds none (it was not exported here)."""
-    path = os.path.join(folder, features.METADATA_PATH)
-    if not tf.io.gfile.exists(path):
-        return {}
-    with tf.io.gfile.GFile(path) as file:
-        return dict(json.load(file))

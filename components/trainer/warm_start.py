@@ -17,8 +17,9 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
+from mnist_tfx.components.live.metadata import read_metadata
 from mnist_tfx.components.trainer.config import TrainerConfig
-from mnist_tfx.components.trainer.export import read_metadata, read_weights
+from mnist_tfx.components.trainer.export import read_weights
 
 _PROGRESS = logging.getLogger("mnist_tfx.progress")
 Floats = npt.NDArray[np.floating[Any]]

@@ -21,8 +21,8 @@ from tfx.types.standard_artifacts import Examples, InfraBlessing, Model, ModelRu
 
 from mnist_tfx.components.infra_validator.executor import Executor as InfraValidator
 from mnist_tfx.components.infra_validator.report import failed_checks
+from mnist_tfx.components.live.metadata import read_metadata
 from mnist_tfx.components.settings import InfraSettings
-from mnist_tfx.components.trainer.export import read_metadata
 from mnist_tfx.components.trainer.run_fn import TRAINING_LOG
 from mnist_tfx.contract.names import SPLITS
 from mnist_tfx.kubeflow.ir import read_compiled

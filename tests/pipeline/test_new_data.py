@@ -14,7 +14,7 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from mnist_tfx.components.trainer.export import read_metadata
+from mnist_tfx.components.live.metadata import read_metadata
 from mnist_tfx.components.trainer.run_fn import TRAINING_LOG
 from mnist_tfx.contract.names import IMAGES, PROBABILITIES
 from mnist_tfx.pipeline.home import Home

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from mnist_tfx.components.trainer.export import read_metadata
+from mnist_tfx.components.live.metadata import read_metadata
 from mnist_tfx.components.trainer.run_fn import TRAINING_LOG
 from mnist_tfx.pipeline.recipes import load_recipe
 from mnist_tfx.pipeline.run_recipe import run_until

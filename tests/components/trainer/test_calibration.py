@@ -9,8 +9,8 @@ import numpy.typing as npt
 import pytest
 import tensorflow as tf
 
+from mnist_tfx.components.live.metadata import read_metadata
 from mnist_tfx.components.trainer.calibration import expected_calibration_error, fit_temperature
-from mnist_tfx.components.trainer.export import read_metadata
 from mnist_tfx.components.trainer.run_fn import TRAINING_LOG
 from mnist_tfx.contract import names as features
 from tests.fixtures.tiny_run import TinyRun, read_split

@@ -18,9 +18,10 @@ import tensorflow_transform as tft
 from PIL import Image
 
 from mnist_tfx.components.code_version import code_version
+from mnist_tfx.components.live.metadata import read_metadata
 from mnist_tfx.components.settings import ModelSettings
 from mnist_tfx.components.trainer.dense import build_model
-from mnist_tfx.components.trainer.export import ServingModule, export_model, read_metadata
+from mnist_tfx.components.trainer.export import ServingModule, export_model
 from mnist_tfx.components.transform.preprocessing import Normalization
 from mnist_tfx.contract.names import METADATA_PATH
 from tests.fixtures.tiny_run import SPLIT_SIZES, TinyRun, decode, read_split
