@@ -35,8 +35,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the options."""
     add_server_arguments(parser)
     add_version_arguments(parser)
-    parser.add_argument(
-        "images", metavar="IMAGE", nargs="*", help="a PNG, JPEG or IDX file (IDX possibly gzipped), or - for stdin"
+    images = parser.add_argument(
+        "images", metavar="IMAGE", nargs="+", help="a PNG, JPEG or IDX file (IDX possibly gzipped), or - for stdin"
     )
     parser.add_argument("--top", type=int, default=3, metavar="K", help="tell the K likeliest classes (default: 3)")
     parser.add_argument(
@@ -52,15 +52,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--json", action="store_true", help="print a JSON list, one object an image; with --batch, one object"
     )
-    predict_batch.add_batch_arguments(parser)
+    predict_batch.add_batch_arguments(parser, images)
 
 
 def run(args: argparse.Namespace) -> int:
     """Prints one line, or one JSON object, an image."""
     if args.batch is not None:
         return predict_batch.run_batch(args)
-    if not args.images:
-        raise UsageError("name image files (or - for stdin), or --batch IN --out DIR.")
     if args.top < 1:
         raise UsageError(f"--top must be at least 1, got {args.top}.")
     from mnist_tfx.serving.client import Retry

@@ -8,7 +8,7 @@ import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mnist_tfx.components.settings import BeamSettings
 from mnist_tfx.contract.errors import PipelineError, UsageError
@@ -22,12 +22,29 @@ if TYPE_CHECKING:
 _SHOWN = 10
 
 
-def add_batch_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares `--batch` and what goes with it."""
+class _InsteadOfImages(argparse.Action):
+    """`--batch`: with it, no images need be named.
+
+    With nargs="*" they never need be, but argparse would then take none where an option comes before them.
+    """
+
+    def __init__(self, *args: Any, images: argparse.Action, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._images = images
+
+    def __call__(self, parser: Any, namespace: argparse.Namespace, values: Any, option_string: Any = None) -> None:
+        setattr(namespace, self.dest, values)
+        self._images.required = False
+
+
+def add_batch_arguments(parser: argparse.ArgumentParser, images: argparse.Action) -> None:
+    """Declares `--batch`, which is instead of the argument `images`, and what goes with it."""
     batch = parser.add_argument_group("batch prediction", "of any number of images, in Beam; no server is asked")
     batch.add_argument(
         "--batch",
         metavar="IN",
+        action=_InsteadOfImages,
+        images=images,
         help="a folder of images, TFRecord files of tf.Examples (a pattern in quotes), or tfds:NAME:SPLIT",
     )
     batch.add_argument("--out", metavar="DIR", help="for the Parquet files; a call that was stopped goes on there")
