@@ -1,9 +1,9 @@
 """Requests of many clients, computed together by a few threads.
 
 Bit for bit: a row's answer must not depend on who its neighbours are. Matrix kernels give the same bits wherever
-in a batch a row lies, and for every batch size but one: a single row takes another kernel (measured on CPU, 2 to 600
-rows through dense layers). Therefore a single row is computed as two. Where a kernel depends on the size still, one
-entry in `allowed_batch_sizes` makes all executions alike.
+in a batch a row lies, and, with AVX-512, for every batch size but one: a single row takes another kernel (measured on
+CPU, 2 to 600 rows through dense layers). Therefore a single row is computed as two. Where a kernel depends on the size
+still, as with AVX2 (1e-7 apart), one entry in `allowed_batch_sizes` makes all executions alike.
 """
 
 from __future__ import annotations

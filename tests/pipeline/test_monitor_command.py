@@ -179,7 +179,7 @@ def test_what_the_config_says_of_a_log_stays(tmp_path: Path) -> None:
         assert model.HasField("logging_config") == (model.name == "a")
 
 
-@pytest.mark.parametrize("target", ["vertex", "kubeflow"])
+@pytest.mark.parametrize("target", [pytest.param("vertex", marks=pytest.mark.slow), "kubeflow"])
 def test_the_compiled_monitor_pipeline_fails_on_drift(
     home: Home, tiny_run: TinyRun, tmp_path: Path, target: str
 ) -> None:

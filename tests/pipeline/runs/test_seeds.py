@@ -32,6 +32,7 @@ def test_a_recipe_with_several_seeds_is_summed_up_and_compared(tiny_run: TinyRun
     assert ["training.seed", "0", "1"] in changes
 
 
+@pytest.mark.slow
 def test_each_seed_is_pushed_by_the_ordinary_rules(tiny_run: TinyRun) -> None:
     before = tiny_run.versions()
     answer = tiny_run.again("--seeds", "2", "--set", "learning_rate=0.0011")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import functools
 import random
 import threading
 import time
@@ -69,11 +70,23 @@ def calls_of(engine: Engine) -> int:
     return int(rows_of(engine, np.zeros((1, 1), np.float32), "calls")[0])
 
 
-@pytest.mark.parametrize("parameters", [{}, {"max_batch_size": 64, "allowed_batch_sizes": (8, 64)}], ids=str)
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {},
+        {"max_batch_size": 64, "allowed_batch_sizes": (8, 64)},
+        {"max_batch_size": 64, "allowed_batch_sizes": (64,)},
+    ],
+    ids=str,
+)
 def test_rows_have_the_same_bits_alone_and_among_others(dense: Engine, make: Make, parameters: dict) -> None:
     batcher = make(num_batch_threads=1, batch_timeout_micros=500, **parameters)
     x = floats(300, WIDTH)
     expected = rows_of(dense, x, "probabilities")
+    # AVX2's kernels, other than those of AVX-512, give other last bits for another size.
+    by_size = (np.array_equal(rows_of(dense, x[:size], "probabilities"), expected[:size]) for size in range(2, 65))
+    exact = all(by_size) or len(parameters.get("allowed_batch_sizes", ())) == 1
+    equal = np.testing.assert_array_equal if exact else functools.partial(np.testing.assert_allclose, rtol=2e-6)
     sizes = random.Random(0).choices([1, 1, 1, 2, 5, 9], k=60)
     starts = np.cumsum([0, *sizes[:-1]]) % 280
 
@@ -85,9 +98,9 @@ def test_rows_have_the_same_bits_alone_and_among_others(dense: Engine, make: Mak
     with ThreadPoolExecutor(16) as pool:
         together = list(pool.map(one, starts, sizes))
     for start, size, first, second in zip(starts, sizes, alone, together, strict=True):
-        np.testing.assert_array_equal(first, second, strict=True)
+        equal(first, second, strict=True)
         if not parameters:  # every size from 2 on gives the engine's own bits
-            np.testing.assert_array_equal(first, expected[start : start + size], strict=True)
+            equal(first, expected[start : start + size], strict=True)
 
 
 def test_requests_share_an_execution_and_each_gets_its_rows(counter: Engine, make: Make) -> None:
