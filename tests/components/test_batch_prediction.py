@@ -158,7 +158,8 @@ def test_other_inputs_or_another_model_in_the_same_folder_are_refused(tiny_run: 
 
 
 def test_wrong_usage_is_told(tiny_run: TinyRun, tmp_path: Path) -> None:
-    assert mnist_tfx("predict", "kmnist").code == 2
+    with pytest.raises(SystemExit, match="2"):  # argparse: neither images nor --batch
+        mnist_tfx("predict", "kmnist")
     assert mnist_tfx("predict", "kmnist", "--batch", tmp_path).code == 2
     assert predict(tiny_run, tmp_path / "none", tmp_path / "out").code == 2
     assert predict(tiny_run, tmp_path, tmp_path / "out").code == 2  # an empty folder
