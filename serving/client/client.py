@@ -86,7 +86,7 @@ class Client(BaseClient):
         top: int = 3,
         timeout: float | None = None,
     ) -> list[Classification]:
-        """Classifies PNG or JPEG images of any size, each a path or the bytes.
+        """Classifies PNG, JPEG or BMP images of any size, each a path or the bytes.
 
         Returns:
             One Classification an image, in order, with its `top` likeliest classes.

@@ -181,7 +181,7 @@ class Operations:
         return answers.read_predictions(response, len(batch), self._settings.class_names)
 
     def classify(self, given: Iterable[images.EncodedImage], top: int, deadline: float) -> Steps[list[Classification]]:
-        """Classifies PNG and JPEG images, batch by batch."""
+        """Classifies PNG, JPEG and BMP images, batch by batch."""
         if top < 1:
             raise InvalidInput(f"`top` is how many classes to tell, at least 1; got {top}.")
         found: list[Classification] = []

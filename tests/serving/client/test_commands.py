@@ -75,6 +75,14 @@ def test_predict_names_runners_up_as_the_model_on_this_machine_does(run: Run, tm
     assert told["top"][1]["label"] == "abcdefghij"[(best + 1) % 10]
 
 
+def test_predict_a_bitmap(run: Run, tmp_path: Path) -> None:
+    bitmap = tmp_path / "boot.bmp"
+    bitmap.write_bytes(encoded("BMP"))
+    answer = run("predict", "--json", bitmap)
+    assert answer.code == 0, answer.err
+    assert json.loads(answer.out)[0]["index"] == bitmap.stat().st_size % 10
+
+
 @pytest.mark.parametrize("pack", [bytes, gzip.compress], ids=["raw", "gzip"])
 def test_predict_mixed_with_idx(run: Run, tmp_path: Path, pack: Callable[[bytes], bytes]) -> None:
     images = np.random.default_rng(2).integers(0, 256, (3, 28, 28)).astype(np.uint8)
