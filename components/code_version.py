@@ -12,8 +12,13 @@ import functools
 import hashlib
 import importlib.metadata
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tfx.dsl.components.base.base_component import BaseComponent
 
 _ROOT = Path(__file__).resolve().parent.parent  # of `mnist_tfx`
 _NAMESPACE = "mnist_tfx"
@@ -57,6 +62,20 @@ def code_version(*modules: str) -> str:
     for module in sorted(imported_modules(*modules)):
         digest.update(f"{module}\0{_content(module)}\0".encode())
     return digest.hexdigest()[:12]
+
+
+def add_code_versions(
+    components: Iterable[BaseComponent], called: Mapping[str, Sequence[str]] = MappingProxyType({})
+) -> None:
+    """Gives each component its code version, as a flag of its executor.
+
+    Args:
+        components: of a pipeline.
+        called: modules that a component runs and does not import itself, by its id.
+    """
+    for component in components:
+        version = code_version(type(component).__module__, *called.get(component.id, ()))
+        component.executor_spec.add_extra_flags([f"--code_version={version}"])
 
 
 @functools.cache

@@ -22,7 +22,7 @@ from tfx.proto import trainer_pb2, transform_pb2
 
 from mnist_tfx.components.baseline.component import Baseline
 from mnist_tfx.components.beam_arguments import beam_arguments
-from mnist_tfx.components.code_version import code_version
+from mnist_tfx.components.code_version import add_code_versions, code_version
 from mnist_tfx.components.data_gate.component import DataGate
 from mnist_tfx.components.datasets.prepared import PreparedDataset
 from mnist_tfx.components.evaluator.config import evaluation_config
@@ -220,9 +220,7 @@ def create_pipeline(
         recipe=recipe.model_dump(mode="json", exclude={"data": {"images", "labels", "data_dir", "builder"}}),
     )
     components += [evaluator, infra_validator, push, report]
-    for component in components:
-        version = code_version(type(component).__module__, *_CALLED.get(component.id, ()))
-        component.executor_spec.add_extra_flags([f"--code_version={version}"])
+    add_code_versions(components, _CALLED)
     _set_beam_arguments(components, recipe.beam)
     return Pipeline(
         pipeline_name=dataset.name.replace("_", "-"),

@@ -52,14 +52,14 @@ def logged_images(prefix: str, model: str, image_shape: tuple[int, int, int]) ->
     import tensorflow as tf
 
     from mnist_tfx.components.monitoring.records import LogReader, log_files
-    from mnist_tfx.components.transform.images import content_digest, fit_image
+    from mnist_tfx.components.transform.images import image_fitter
 
     if not log_files(prefix):
         raise UsageError(
             f"there is no request log {prefix}-*. Have the server write one: mnist-tfx serve --log-requests; or name "
             "its prefix with --logs."
         )
-    fit = tf.function(lambda encoded: fit_image(encoded, image_shape), autograph=False)
+    fit = image_fitter(image_shape)
     for logged in LogReader(prefix, model):
         pixels = logged.image
         if isinstance(pixels, bytes):
@@ -67,7 +67,14 @@ def logged_images(prefix: str, model: str, image_shape: tuple[int, int, int]) ->
                 pixels = fit(tf.constant(pixels)).numpy()
             except tf.errors.InvalidArgumentError:
                 continue  # which the model refused, too
-        yield Asked(content_digest(pixels)[:16], pixels, logged)
+        yield Asked(image_id(pixels), pixels, logged)
+
+
+def image_id(pixels: npt.NDArray[np.uint8]) -> str:
+    """What an image, [height, width, channels], is called in an export: 16 hexadecimal digits."""
+    from mnist_tfx.components.transform.images import content_digest
+
+    return content_digest(pixels)[:16]
 
 
 def export_logged(

@@ -6,7 +6,7 @@ from tfx.components.schema_gen.import_schema_gen.component import ImportSchemaGe
 from tfx.dsl.components.base.base_component import BaseComponent
 from tfx.orchestration.pipeline import Pipeline
 
-from mnist_tfx.components.code_version import code_version
+from mnist_tfx.components.code_version import add_code_versions
 from mnist_tfx.components.monitoring.component import Monitor
 from mnist_tfx.pipeline.recipes import Recipe
 
@@ -33,8 +33,7 @@ def create_monitor_pipeline(
         any_size=recipe.data.resize is not None,
     )
     components: list[BaseComponent] = [schema, monitor]
-    for component in components:
-        component.executor_spec.add_extra_flags([f"--code_version={code_version(type(component).__module__)}"])
+    add_code_versions(components)
     return Pipeline(
         pipeline_name=f"{recipe.data.dataset.replace('_', '-')}-monitor",
         pipeline_root=pipeline_root,

@@ -25,7 +25,7 @@ import numpy.typing as npt
 import tensorflow_datasets as tfds
 from scipy import ndimage
 
-from mnist_tfx.components.transform.images import content_digest
+from mnist_tfx.pipeline.feedback import image_id
 from mnist_tfx.pipeline.home import Home
 from mnist_tfx.serving.client import Client
 
@@ -37,12 +37,12 @@ _SETTINGS = (  # a few epochs are enough here, and bounds that they reach
     "data.splits.eval=train[50000:55000]",
     "min_accuracy=0.97",
     "min_class_accuracy=0.94",
+    "training.epochs=5",
     "training.monitor_from=0",
 )
 _SENT = "train[55000:]"
 _UPRIGHT, _TURNED = slice(0, 1000), slice(1000, 4000)  # of what is sent; then of the rest half of each
-_FIRST = ("training.epochs=5",)
-_RETRAINED = ("training.epochs=5", "training.warm_start=true", "min_span_accuracy=0.95")
+_RETRAINED = ("training.warm_start=true", "min_span_accuracy=0.95")
 
 
 def main() -> int:
@@ -74,10 +74,10 @@ def play(home: Home) -> None:
     """Each step with its verdict."""
     images, labels = sent(home)
     turned = turn(images)
-    label_of = {content_digest(image)[:16]: str(label) for image, label in zip(turned, labels, strict=True)}
+    label_of = {image_id(image): str(label) for image, label in zip(turned, labels, strict=True)}
 
     tell("1. a model is trained, judged and pushed")
-    first = run(home, (*_SETTINGS, *_FIRST))
+    first = run(home, _SETTINGS)
 
     with served(home):
         tell("2. people send digits like those it was trained on")

@@ -84,7 +84,7 @@ class _Reservoir:
         )
         self._waiting: dict[int, LoggedImage] = {}
         self._kept: dict[int, tuple[npt.NDArray[np.uint8], bool, LoggedImage]] = {}
-        self._seen = self._read = self._unreadable = 0
+        self._seen = self._unreadable = 0
         self._by_hour: dict[int, int] = {}
 
     def add(self, row: LoggedImage) -> None:

@@ -55,6 +55,11 @@ def fit_image(encoded: tf.Tensor, image_shape: tuple[int, int, int]) -> tf.Tenso
     return tf.ensure_shape(tf.saturate_cast(tf.round(resized), tf.uint8), image_shape)
 
 
+def image_fitter(image_shape: tuple[int, int, int]) -> Callable[[tf.Tensor], tf.Tensor]:
+    """`fit_image` to one size as a graph, for images that come one at a time."""
+    return tf.function(lambda one: fit_image(one, image_shape), [tf.TensorSpec([], tf.string)], autograph=False)
+
+
 def content_digest(pixels: npt.NDArray[np.uint8]) -> str:
     """Names an image, uint8 [height, width, channels], by what it shows: its SHA-256 in hex, whatever its file was."""
     return hashlib.sha256(np.ascontiguousarray(pixels).tobytes()).hexdigest()

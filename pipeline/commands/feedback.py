@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 from mnist_tfx.pipeline.commands.data import tell_span
+from mnist_tfx.pipeline.commands.options.request_log import add_logs_argument, log_prefix
 from mnist_tfx.pipeline.commands.options.server import positive
 from mnist_tfx.pipeline.home import Home
 
@@ -25,11 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="write the images that the model was least certain of, and labels.csv, to be filled in",
     )
     what.add_argument("--labels", metavar="FILE", type=Path, help="add the images with a label in this file as a span")
-    parser.add_argument(
-        "--logs",
-        metavar="PREFIX",
-        help="of the log files (default: HOME/requests/MODEL/requests)",
-    )
+    add_logs_argument(parser)
     parser.add_argument(
         "--limit", type=positive(int), default=500, metavar="N", help="with --export: at most so many (default: 500)"
     )
@@ -48,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
     from mnist_tfx.pipeline.recipes import load_recipe
 
     recipe, home = load_recipe(args.project or shipped(args.model), args.recipe), Home.resolve(args.home)
-    prefix = args.logs or recipe.monitoring.logs or str(home.requests(args.model))
+    prefix = log_prefix(args.logs, recipe, home, args.model)
     if args.labels:
         home.prepare()
         tell_span(

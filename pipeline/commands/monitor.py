@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from mnist_tfx.contract.errors import DataRejected, UsageError
 from mnist_tfx.pipeline.commands.options.recipe import add_settings_arguments
+from mnist_tfx.pipeline.commands.options.request_log import add_logs_argument, log_prefix
 from mnist_tfx.pipeline.commands.options.server import positive
 from mnist_tfx.pipeline.home import Home
 
@@ -35,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "0: in order, or too few requests to say; 3: drift. Bounds: [monitoring] of the recipe."
     )
     parser.add_argument("model", metavar="MODEL", help="the model's name, which is its dataset's")
-    parser.add_argument("--logs", metavar="PREFIX", help="of the log files (default: HOME/requests/MODEL/requests)")
+    add_logs_argument(parser)
     parser.add_argument(
         "--since", type=_span, metavar="SPAN", help="how far back: 30m, 24h, 7d (default: monitoring.hours, 24)"
     )
@@ -101,8 +102,7 @@ def watcher(
 
     model = recipe.data.dataset
     serving = model_folder(home.serving_root, model)
-    prefix = logs or recipe.monitoring.logs or str(home.requests(model))
-    settings = recipe.monitoring.model_copy(update={"logs": prefix})
+    settings = recipe.monitoring.model_copy(update={"logs": log_prefix(logs, recipe, home, model)})
     schema_file = recipe.project.snapshot_schema(home.cache("schemas"))
     span = since or timedelta(hours=settings.hours)
 
@@ -137,7 +137,7 @@ def _write(path: Path, text: str) -> None:
     """Whole or not at all: Prometheus may read at any time."""
     partial = path.with_name(f"{path.name}.partial")
     try:
-        partial.write_text(text)
+        partial.write_text(text, encoding="utf-8")
         partial.replace(path)
     except OSError as error:
         raise UsageError(f"cannot write {path}: {error.strerror}.") from error

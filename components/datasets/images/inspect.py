@@ -15,7 +15,7 @@ import apache_beam as beam
 import tensorflow as tf
 
 from mnist_tfx.components.datasets.images.index import Finding, Index
-from mnist_tfx.components.transform.images import content_digest, fit_image
+from mnist_tfx.components.transform.images import content_digest, image_fitter
 
 MAX_PIXELS = 64_000_000  # decoded, 200 MB: what is larger is a mistake, or made to exhaust memory
 MAX_BYTES = 128 * 2**20
@@ -37,7 +37,7 @@ class Inspect(beam.DoFn):
     def setup(self) -> None:
         """Makes the graph that fits an image."""
         if shape := self._image_shape:
-            self._fit = tf.function(lambda one: fit_image(one, shape), [tf.TensorSpec([], tf.string)], autograph=False)
+            self._fit = image_fitter(shape)
 
     def process(self, numbers: tuple[int, int]) -> Iterator[int]:
         """Yields how many files they were."""
