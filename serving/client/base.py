@@ -46,7 +46,8 @@ class BaseClient:
             version: answer from this version only. Default: the latest.
             label: answer from the version that carries this label, such as `stable`; not together with `version`.
             timeout: seconds for a whole method call, retries included, where the method is not told otherwise.
-            retry: what to do about UNAVAILABLE. By default a call is tried until its time is over.
+            retry: what to do about UNAVAILABLE, and about CANCELLED by a server that stops. By default a call is tried
+                until its time is over.
             tls: TLS or mTLS; None for plain text.
             batch_size: the most images in one call; larger inputs are divided.
             in_flight: the most batches of one large input that are under way at once.

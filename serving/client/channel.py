@@ -85,7 +85,7 @@ def _pem(path: str | PathLike[str] | None) -> bytes | None:
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """How often and how fast a call is tried again after UNAVAILABLE, inside its deadline.
+    """How often and how fast a call is tried again after UNAVAILABLE or a server's CANCELLED, inside its deadline.
 
     gRPC's own retry policy (gRFC A6) gives up on requests over 256 KiB and after 5 attempts, so the client has its own.
 

@@ -42,7 +42,10 @@ class DeadlineExceeded(ServingClientError, TimeoutError):
 
 
 class Unavailable(ServingClientError, ConnectionError):
-    """No server answers, or it has no room for the request now (UNAVAILABLE); the retries did not help."""
+    """No server answers, it has no room for the request now (UNAVAILABLE), or it stops (CANCELLED).
+
+    The retries did not help.
+    """
 
 
 class ResourceExhausted(ServingClientError):
@@ -59,6 +62,9 @@ _CLASSES: dict[grpc.StatusCode, type[ServingClientError]] = {
     grpc.StatusCode.NOT_FOUND: ModelNotFound,
     grpc.StatusCode.DEADLINE_EXCEEDED: DeadlineExceeded,
     grpc.StatusCode.UNAVAILABLE: Unavailable,
+    # gRPC's word for a call that had come and that nobody had taken up when the server stopped (gRPC core,
+    # src/core/server/server.cc, Server::KillPendingWorkLocked); the client's own cancelling does not come here.
+    grpc.StatusCode.CANCELLED: Unavailable,
     grpc.StatusCode.RESOURCE_EXHAUSTED: ResourceExhausted,
 }
 _UNKNOWN_LABEL = "Unrecognized servable version label"  # TF Serving's words; it comes as INVALID_ARGUMENT

@@ -1,4 +1,4 @@
-"""`python -m serving.server`: the Python model server with TF Serving's flags and TF Serving's defaults."""
+"""`python -m mnist_tfx.serving.server`: the Python model server with TF Serving's flags and TF Serving's defaults."""
 
 from __future__ import annotations
 

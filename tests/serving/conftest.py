@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ import pytest
 import tensorflow as tf
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from tensorflow_serving.apis import predict_pb2
-from tensorflow_serving.apis.get_model_status_pb2 import ModelVersionStatus
+from tensorflow_serving.apis.get_model_status_pb2 import GetModelStatusRequest, ModelVersionStatus
 from tensorflow_serving.apis.model_service_pb2_grpc import ModelServiceStub
 from tensorflow_serving.apis.prediction_service_pb2_grpc import PredictionServiceStub
 
@@ -79,6 +79,19 @@ def running(options: ServerOptions, **arguments: Any) -> Iterator[Running]:
             yield one
     finally:
         server.stop(5)
+
+
+def taken_up_calls(channel: grpc.Channel, requests: Sequence[predict_pb2.PredictRequest]) -> list[Any]:
+    """Predict calls under way that the server has taken up: what it has not, it may cancel once it stops.
+
+    A connection keeps the order, and a server takes up one call of a method after the other: each call has been, once
+    as many others were answered.
+    """
+    calls = [PredictionServiceStub(channel).Predict.future(request) for request in requests]
+    for _ in calls:
+        with suppress(grpc.RpcError):
+            ModelServiceStub(channel).GetModelStatus(GetModelStatusRequest())
+    return calls
 
 
 def predict_request(model: str, inputs: dict[str, Any], signature: str = "", **spec: Any) -> predict_pb2.PredictRequest:

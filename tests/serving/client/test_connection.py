@@ -88,8 +88,8 @@ def started_after(seconds: float, port: int) -> Iterator[None]:
         thread.join()
 
 
-def test_unavailable_is_tried_again(server: ReferenceServer, connect: MakeClient) -> None:
-    server.failures.extend([UNAVAILABLE] * 2)
+def test_unavailable_and_cancelled_are_tried_again(server: ReferenceServer, connect: MakeClient) -> None:
+    server.failures.extend([UNAVAILABLE, (grpc.StatusCode.CANCELLED, "")])
     assert len(connect(server, retry=FAST).predict(IMAGE)) == 1
     assert not server.failures
 
@@ -100,6 +100,13 @@ def test_retries_end(server: ReferenceServer, connect: MakeClient) -> None:
         connect(server, retry=FAST).predict(IMAGE)
     assert raised.value.code is grpc.StatusCode.UNAVAILABLE
     assert len(server.failures) == 1
+
+
+def test_a_server_that_goes_on_cancelling_is_told(server: ReferenceServer, connect: MakeClient) -> None:
+    server.failures.extend([(grpc.StatusCode.CANCELLED, "the server stops")] * 3)
+    with pytest.raises(Unavailable, match=r"the server stops \(CANCELLED.*after 3 attempts") as raised:
+        connect(server, retry=FAST).predict(IMAGE)
+    assert raised.value.code is grpc.StatusCode.CANCELLED
 
 
 @pytest.mark.parametrize(

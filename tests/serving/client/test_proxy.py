@@ -160,6 +160,8 @@ class Echo(grpc.GenericRpcHandler):
         context.set_trailing_metadata((*given.items(), ("x-left", f"{context.time_remaining():.0f}")))
         if request == b"fail":
             context.abort(grpc.StatusCode.ABORTED, "as asked: ä")
+        if request == b"stop":
+            context.abort(grpc.StatusCode.CANCELLED, "the server stops")
         if request == b"wait":
             context.add_callback(self.cancelled.set)
             self.began.set()
@@ -197,6 +199,9 @@ def test_metadata_and_cancellations_go_with_a_call(echo: tuple[Echo, str], tmp_p
             call(b"fail", metadata=sent, timeout=5)
         assert failure.value.code() is grpc.StatusCode.ABORTED and failure.value.details() == "as asked: ä"
         assert dict(failure.value.trailing_metadata())["x-user"] == "me"
+        with pytest.raises(grpc.RpcError) as failure:
+            call(b"stop", timeout=5)
+        assert failure.value.code() is grpc.StatusCode.CANCELLED and failure.value.details() == "the server stops"
         waiting = call.future(b"wait", timeout=30)
         assert handler.began.wait(10)
         waiting.cancel()

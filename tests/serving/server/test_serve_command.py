@@ -9,7 +9,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,7 +24,7 @@ from mnist_tfx.serving.server.flags import FLAGS, WITHOUT_EFFECT
 from tests.fixtures.command import mnist_tfx
 from tests.fixtures.ordinary_user import ORDINARY
 from tests.fixtures.server_process import server_processes
-from tests.serving.conftest import PATIENCE_SECONDS, predict_request, scale_request, wait_until
+from tests.serving.conftest import PATIENCE_SECONDS, predict_request, scale_request, taken_up_calls, wait_until
 
 CHECKOUT = Path(__file__).resolve().parents[3]
 MNIST_TFX = [sys.executable, "-c", "import sys; from mnist_tfx.pipeline.cli import main; sys.exit(main())"]
@@ -132,8 +131,7 @@ def test_a_home_is_served_followed_and_drained(home: Path, served_models: Path) 
 
             watched = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
             assert next(watched).status == health_pb2.HealthCheckResponse.SERVING
-            in_hand = [stub.Predict.future(SLOW) for _ in range(3)]
-            time.sleep(0.2)  # until they are in the server
+            in_hand = taken_up_calls(channel, [SLOW] * 3)
             command.process.send_signal(signal.SIGTERM)
             assert next(watched).status == NOT_SERVING
             command.wait_for("draining")
@@ -157,10 +155,7 @@ def test_a_second_signal_stops_at_once(home: Path) -> None:
     with serving("--home", home) as command:
         command.wait_for("slow: version 1 is AVAILABLE")
         with grpc.insecure_channel(f"127.0.0.1:{command.ports[0]}") as channel:
-            call = PredictionServiceStub(channel).Predict.future(
-                predict_request("slow", {"steps": np.array([100_000_000], np.int64)})
-            )
-            time.sleep(0.2)
+            [call] = taken_up_calls(channel, [predict_request("slow", {"steps": np.array([100_000_000], np.int64)})])
             command.process.send_signal(signal.SIGINT)
             command.wait_for("a second signal stops at once")
             command.process.send_signal(signal.SIGTERM)
