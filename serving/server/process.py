@@ -8,7 +8,8 @@ import signal
 import sys
 import threading
 import time
-from queue import SimpleQueue
+from contextlib import suppress
+from queue import Empty, SimpleQueue
 from types import FrameType
 
 from mnist_tfx.serving.server.main import ModelServer
@@ -17,6 +18,7 @@ from mnist_tfx.serving.server.repeating import say
 DRAIN_SECONDS = 20.0
 """So long after SIGTERM the process is gone; Kubernetes kills after 30 seconds."""
 
+_LOOK_SECONDS = 0.5  # a signal that the system gives to another thread is handled once the main thread wakes
 _THREADS_SECONDS = 1.0  # for threads that have nothing to do any more
 _REQUESTS_SECONDS = DRAIN_SECONDS - 2 * _THREADS_SECONDS  # for those in hand; then the models are unloaded
 
@@ -51,7 +53,7 @@ def run(server: ModelServer) -> int:
     try:
         # Only a main thread that waits for nothing else hears a signal while a first load hangs.
         threading.Thread(target=start, name="start", daemon=True).start()
-        event = events.get()
+        event = _next(events)
         if isinstance(event, BaseException):
             server.stop(0)
             raise event
@@ -64,6 +66,12 @@ def run(server: ModelServer) -> int:
             signal.signal(number, handler)
 
 
+def _next(events: SimpleQueue[int | BaseException]) -> int | BaseException:
+    while True:
+        with suppress(Empty):
+            return events.get(timeout=_LOOK_SECONDS)
+
+
 def _stop(server: ModelServer, others: set[threading.Thread], code: int) -> None:
     """Stops the server; ends the process where not all of its threads have ended in time.
 
@@ -71,7 +79,9 @@ def _stop(server: ModelServer, others: set[threading.Thread], code: int) -> None
     """
     stopper = threading.Thread(target=server.stop, args=(_REQUESTS_SECONDS,), name="stop", daemon=True)
     stopper.start()
-    stopper.join(DRAIN_SECONDS - _THREADS_SECONDS)
+    end = time.monotonic() + DRAIN_SECONDS - _THREADS_SECONDS
+    while stopper.is_alive() and time.monotonic() < end:
+        stopper.join(_LOOK_SECONDS)
     end = time.monotonic() + _THREADS_SECONDS
     ours = [thread for thread in threading.enumerate() if thread not in others]
     for thread in ours:

@@ -170,13 +170,15 @@ def test_the_server_by_itself_is_as_quiet(served_models: Path, tmp_path: Path) -
         assert not TENSORFLOWS_LINES.search(log.read_text()), log.read_text()
 
 
-def test_ctrl_c(home: Path) -> None:
-    """In this process: a real signal, and the handlers that were there are put back."""
+@pytest.mark.parametrize("to_main_thread", [True, False], ids=["main thread", "another thread"])
+def test_ctrl_c(home: Path, to_main_thread: bool) -> None:
+    """In this process: a real signal, whichever thread the system gives it to; the handlers that were are put back."""
     before = signal.getsignal(signal.SIGINT)
 
     def press_when_it_serves() -> None:
         wait_until(lambda: "version 3 is AVAILABLE" in getattr(sys.stderr, "getvalue", str)(), "the model")
-        os.kill(os.getpid(), signal.SIGINT)
+        thread = threading.main_thread() if to_main_thread else threading.current_thread()
+        signal.pthread_kill(thread.ident or 0, signal.SIGINT)
 
     presser = threading.Thread(target=press_when_it_serves)
     presser.start()
