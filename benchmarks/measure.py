@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import threading
@@ -12,6 +13,8 @@ from pathlib import Path
 
 import psutil
 
+_CPU_FIELDS = ("model name", "flags")
+_WIDEST = ("avx512_bf16", "avx512f", "avx2")
 _SAMPLE_SECONDS = 0.2
 _TAIL_LINES = 30
 
@@ -23,6 +26,15 @@ class Measurement:
     seconds: float
     peak_mib: float  # the largest sum over the process tree at one moment
     stdout: str
+
+
+def machine() -> str:
+    """The processors, in words: how many, their name, and the widest arithmetic that matters here."""
+    text = Path("/proc/cpuinfo").read_text()
+    fields = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
+    name, flags = (next(fields[key].strip() for key in fields if key.strip() == wanted) for wanted in _CPU_FIELDS)
+    widest = next((flag for flag in _WIDEST if flag in flags.split()), "neither AVX-512 nor AVX2")
+    return f"{os.cpu_count()} processors, {name} with {widest}"
 
 
 class BenchmarkFailed(Exception):

@@ -1,7 +1,6 @@
 """Our pipeline beside TFX's own example and a plain Keras script: time and memory, same machine, same 70,000 images.
 
-    .venv/bin/python -m benchmarks.pipeline [--only a,b,c] [--home DIR] [--json]
-    .venv/bin/python -m benchmarks.pipeline --scale 10 [--home DIR] [--json]
+    .venv/bin/python -m benchmarks.pipeline [--only a,b,c] [--rounds 3] [--home DIR]
 
 a  `mnist-tfx run --dataset mnist --recipe benchmark --no-cache`: 5 epochs of 2 x 512
 b  TFX's MNIST example as installed: 4.3 epochs of 2 x 64 on two thirds of the images (5,000 steps of 40)
@@ -9,21 +8,22 @@ c  a plain Keras script, 5 epochs of 2 x 512: no statistics, no checks, no expor
 
 Each is a process of its own, one after the other, timed from outside with its imports. Before the clock starts,
 the data lies prepared on the disk in the form that each reads. Memory is the largest sum over the process tree.
-`benchmarks.image_import` tells how the import of a folder of images grows, which comes before.
+`benchmarks.scale` tells how ours grows with the data, `benchmarks.image_import` the import of a folder of images.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import sys
 import tempfile
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from benchmarks import measure, our_pipeline, scale, tfx_reference
+from benchmarks import measure, our_pipeline, tfx_reference
 from mnist_tfx.components.datasets.prepare import prepare
 from mnist_tfx.pipeline.home import CHECKOUT, Home
 from mnist_tfx.pipeline.recipes import load_recipe
@@ -69,70 +69,78 @@ def run_keras(datasets: Path, work: Path) -> Result:
 BENCHMARKS = {"a": run_ours, "b": run_example, "c": run_keras}
 
 
-def compare(names: Sequence[str], datasets: Path, work: Path) -> dict[str, Result]:
-    """Runs the named benchmarks one after the other."""
-    results = {}
-    for name in names:
-        print(f"{name}: {TITLES[name]} ... (load average {os.getloadavg()[0]:.1f})", file=sys.stderr, flush=True)
-        results[name] = BENCHMARKS[name](datasets, work)
+def compare(names: Sequence[str], rounds: int, datasets: Path, work: Path) -> dict[str, list[Result]]:
+    """Runs the named benchmarks one after the other, `rounds` times."""
+    results: dict[str, list[Result]] = {name: [] for name in names}
+    for number, name in itertools.product(range(rounds), names):
+        load = os.getloadavg()[0]
+        print(f"round {number + 1}, {name}: {TITLES[name]} ... (load average {load:.1f})", file=sys.stderr, flush=True)
+        results[name].append(BENCHMARKS[name](datasets, work / str(number)))
     return results
 
 
-def show(results: dict[str, Result]) -> None:
-    """Prints the results as text, with ratios to a."""
-    print(f"{'':22} {'seconds':>8} {'of a':>6} {'peak MiB':>9} {'of a':>6} {'accuracy':>9}")
-    ours = results.get("a")
-    for name, result in results.items():
-        time_ratio = f"{result.seconds / ours.seconds:6.2f}" if ours else ""
-        memory_ratio = f"{result.peak_mib / ours.peak_mib:6.2f}" if ours else ""
-        accuracy = f"{result.accuracy:9.4f}" if result.accuracy is not None else ""
-        title = f"{name}  {TITLES[name]}"
-        print(f"{title:22} {result.seconds:8.1f} {time_ratio:6} {result.peak_mib:9,.0f} {memory_ratio:6} {accuracy:9}")
-    if ours and "b" in results:
+def page(results: Mapping[str, Sequence[Result]], load: float) -> str:
+    """The medians as Markdown, with ratios to ours, and the parts of the round in the middle."""
+    middle = {name: sorted(rounds, key=lambda each: each.seconds)[len(rounds) // 2] for name, rounds in results.items()}
+    ours, count = middle["a"], len(results["a"])
+    lines = [
+        "# Our pipeline beside TFX's example and plain Keras",
+        "",
+        f"`python -m benchmarks.pipeline` writes this page; what each does is said there. {measure.machine()};",
+        f"load average {load:.1f} before. Medians of {count} round{'s'[: count > 1]}, one process after the other.",
+        "",
+        "| | seconds | of ours | peak MiB | of ours | accuracy |",
+        "| --- | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for name, each in middle.items():
+        accuracy = "" if each.accuracy is None else f"{each.accuracy:.4f}"
+        times, memory = each.seconds / ours.seconds, each.peak_mib / ours.peak_mib
+        cells = (
+            TITLES[name],
+            f"{each.seconds:.1f}",
+            f"{times:.2f}",
+            f"{each.peak_mib:,.0f}",
+            f"{memory:.2f}",
+            accuracy,
+        )
+        lines.append(f"| {' | '.join(cells)} |")
+    if "b" in middle:
         alike = ours.seconds - ours.components.get(_NOT_IN_B, 0.0)
-        print(f"\nb has no {_NOT_IN_B}; without it a is {alike:.1f} s, b {results['b'].seconds / alike:.2f} times that")
-    for name, result in results.items():
-        print(f"\n{name}  {TITLES[name]}: seconds of each part")
-        for component, seconds in result.components.items():
-            print(f"   {component:20} {seconds:7.1f}")
-        print(f"   {'imports and the rest':20} {result.seconds - sum(result.components.values()):7.1f}")
+        ratio = middle["b"].seconds / alike
+        lines += [
+            "",
+            f"TFX's example has no {_NOT_IN_B}: without it ours takes {alike:.1f} s, TFX's {ratio:.2f} times that.",
+        ]
+    for name, each in middle.items():
+        parts = each.components | {"imports and the rest": each.seconds - sum(each.components.values())}
+        told = ", ".join(f"{part} {seconds:.1f}" for part, seconds in parts.items())
+        lines += ["", f"Seconds of {TITLES[name]}: {told}."]
+    return "\n".join(lines) + "\n"
 
 
 def main() -> int:
-    """Runs what is asked for and prints it; 0 where all of it ran."""
+    """Runs what is asked for, prints the page and writes it; 0 where all of it ran."""
     parser = argparse.ArgumentParser(description="Compare our pipeline with TFX's example and with plain Keras.")
-    parser.add_argument("--only", default="a,b,c", metavar="a,b,c", help="which to run, in this order (default: all)")
-    parser.add_argument(
-        "--scale", type=int, metavar="N", help="instead: our pipeline on N times the data and on the data once"
-    )
+    parser.add_argument("--only", default="a,b,c", metavar="a,b,c", help="which to run, a among them (default: all)")
+    parser.add_argument("--rounds", type=int, default=3, help="of all that is run (default: 3)")
     parser.add_argument("--home", metavar="DIR", help="whose prepared datasets to use (default: as for mnist-tfx)")
-    parser.add_argument("--json", action="store_true", help="print one JSON object instead of tables")
+    parser.add_argument("--output", type=Path, default=Path(__file__).with_suffix(".md"), metavar="FILE")
     args = parser.parse_args()
     names = args.only.split(",")
-    if unknown := [name for name in names if name not in BENCHMARKS]:
-        parser.error(f"--only: {', '.join(unknown)} is none of {', '.join(BENCHMARKS)}")
-    if args.scale is not None and args.scale < 2:
-        parser.error("--scale must be 2 or more")
+    if "a" not in names or not set(names) <= set(BENCHMARKS):
+        parser.error(f"--only: a and any of {', '.join(BENCHMARKS)}")
 
     datasets = Home.resolve(args.home).datasets
     prepare("mnist", datasets)
+    load = os.getloadavg()[0]
     try:
         with tempfile.TemporaryDirectory(prefix="mnist-tfx-benchmark-") as work:
-            if args.scale is not None:
-                runs = scale.compare(datasets, Path(work), args.scale)
-                if args.json:
-                    print(json.dumps({times: asdict(run) for times, run in runs.items()}, indent=2))
-                else:
-                    scale.show(runs)
-                return 0
-            results = compare(names, datasets, Path(work))
+            text = page(compare(names, args.rounds, datasets, Path(work)), load)
     except measure.BenchmarkFailed as error:
         print(error, file=sys.stderr)
         return 1
-    if args.json:
-        print(json.dumps({name: asdict(result) for name, result in results.items()}, indent=2))
-    else:
-        show(results)
+    args.output.write_text(text)
+    print(text)
     return 0
 
 

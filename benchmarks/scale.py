@@ -1,20 +1,27 @@
 """How time and memory of our pipeline grow with the data: MNIST once, and with its split train repeated N times.
 
-One epoch of 2 x 512 each. Both run as dataset `kmnist`, which has MNIST's form and no published sums to compare with.
+    .venv/bin/python -m benchmarks.scale [--times 1,10,50] [--home DIR]
+
+One epoch of 2 x 512 each. All run as dataset `kmnist`, which has MNIST's form and no published sums to compare with.
 """
 
 from __future__ import annotations
 
+import argparse
+import os
 import struct
 import sys
+import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import tensorflow_datasets as tfds
 
-from benchmarks import our_pipeline
+from benchmarks import measure, our_pipeline
 from mnist_tfx.components.datasets.prepare import prepare
 from mnist_tfx.components.datasets.published import TEST_IMAGES, TEST_LABELS, TRAIN_IMAGES, TRAIN_LABELS
+from mnist_tfx.pipeline.home import Home
 
 STAND_IN = "kmnist"
 
@@ -61,21 +68,47 @@ def run_repeated(datasets: Path, work: Path, repeats: int) -> our_pipeline.OurRu
     return our_pipeline.run(STAND_IN, "default", work / "datasets", work / "home", settings)
 
 
-def compare(datasets: Path, work: Path, scale: int) -> dict[int, our_pipeline.OurRun]:
-    """Runs with the data once and `scale` times; the runs by how often split train was repeated."""
-    runs = {}
-    for repeats in (1, scale):
-        print(f"split train {repeats} times ...", file=sys.stderr, flush=True)
-        runs[repeats] = run_repeated(datasets, work / str(repeats), repeats)
-    return runs
+def table(runs: Mapping[int, our_pipeline.OurRun]) -> str:
+    """Seconds, peak MiB and the components' seconds by how often split train was repeated, as Markdown."""
+    rows: dict[str, list[float]] = {
+        "seconds": [run.measurement.seconds for run in runs.values()],
+        "peak MiB": [run.measurement.peak_mib for run in runs.values()],
+    }
+    first = next(iter(runs.values()))
+    rows |= {name: [run.components[name] for run in runs.values()] for name in first.components}
+    lines = [
+        f"| | {' | '.join(f'x {repeats}' for repeats in runs)} | ratio of the last to the first |",
+        f"| --- | {' | '.join(['---:'] * (len(runs) + 1))} |",
+    ]
+    for title, values in rows.items():
+        ratio = f"{values[-1] / values[0]:.2f}" if values[0] else ""
+        lines.append(f"| {title} | {' | '.join(f'{value:,.1f}' for value in values)} | {ratio} |")
+    return "\n".join(lines)
 
 
-def show(runs: dict[int, our_pipeline.OurRun]) -> None:
-    """Prints both runs and the ratios."""
-    once, many = runs.values()
-    print(f"{'':22} " + " ".join(f"{f'x {repeats}':>10}" for repeats in runs) + f" {'ratio':>7}")
-    rows = {"seconds": (once.measurement.seconds, many.measurement.seconds)}
-    rows["peak MiB"] = (once.measurement.peak_mib, many.measurement.peak_mib)
-    rows |= {f"  {name}": (seconds, many.components[name]) for name, seconds in once.components.items()}
-    for title, (first, second) in rows.items():
-        print(f"{title:22} {first:10,.1f} {second:10,.1f} {second / first if first else 0:7.2f}")
+def main() -> int:
+    """Runs each scale and writes the table after each; 0 where all of it ran."""
+    parser = argparse.ArgumentParser(description="How time and memory of our pipeline grow with the data.")
+    parser.add_argument("--times", default="1,10,50", metavar="N,N", help="how often split train is repeated")
+    parser.add_argument("--home", metavar="DIR", help="whose prepared MNIST to use (default: as for mnist-tfx)")
+    parser.add_argument("--output", type=Path, default=Path(__file__).with_suffix(".md"), metavar="FILE")
+    args = parser.parse_args()
+    datasets = Home.resolve(args.home).datasets
+    prepare("mnist", datasets)
+    head = (
+        "# How our pipeline grows with the data\n\n"
+        "`python -m benchmarks.scale` writes this page: MNIST with its 60,000 training images repeated,\n"
+        f"recipe `default` for one epoch, once each. {measure.machine()}; load average {os.getloadavg()[0]:.1f} before."
+    )
+    runs: dict[int, our_pipeline.OurRun] = {}
+    for times in map(int, args.times.split(",")):
+        print(f"split train {times} times ... (load average {os.getloadavg()[0]:.1f})", file=sys.stderr, flush=True)
+        with tempfile.TemporaryDirectory(prefix="mnist-tfx-benchmark-") as work:
+            runs[times] = run_repeated(datasets, Path(work), times)
+        args.output.write_text(f"{head}\n\n{table(runs)}\n")
+    print(args.output.read_text())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
