@@ -13,7 +13,6 @@ from pathlib import Path
 
 import psutil
 
-_CPU_FIELDS = ("model name", "flags")
 _WIDEST = ("avx512_bf16", "avx512f", "avx2")
 _SAMPLE_SECONDS = 0.2
 _TAIL_LINES = 30
@@ -30,11 +29,11 @@ class Measurement:
 
 def machine() -> str:
     """The processors, in words: how many, their name, and the widest arithmetic that matters here."""
-    text = Path("/proc/cpuinfo").read_text()
-    fields = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
-    name, flags = (next(fields[key].strip() for key in fields if key.strip() == wanted) for wanted in _CPU_FIELDS)
-    widest = next((flag for flag in _WIDEST if flag in flags.split()), "neither AVX-512 nor AVX2")
-    return f"{os.cpu_count()} processors, {name} with {widest}"
+    lines = (line.partition(":") for line in Path("/proc/cpuinfo").read_text().splitlines())
+    fields = {key.strip(): value.strip() for key, _, value in lines}
+    flags = fields.get("flags", "").split()
+    widest = next((flag for flag in _WIDEST if flag in flags), "neither AVX-512 nor AVX2")
+    return f"{os.cpu_count()} processors, {fields.get('model name', 'of no name')} with {widest}"
 
 
 class BenchmarkFailed(Exception):

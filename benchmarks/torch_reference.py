@@ -1,6 +1,6 @@
 """A plain PyTorch loop, as https://docs.pytorch.org/tutorials/beginner/basics/quickstart_tutorial.html writes it.
 
-Runs in PyTorch's own environment (`benchmarks.training` makes it); imports nothing of ours. The layers and the
+Runs in PyTorch's own environment (`benchmarks.race` makes it); imports nothing of ours. The layers and the
 optimizer are those of our recipe `mnist/benchmark`; the rest is the tutorial's.
 """
 
@@ -26,6 +26,7 @@ def main() -> None:
     parser.add_argument("--target", type=float, default=0.98)
     parser.add_argument("--limit", type=float, default=60.0, help="seconds after which no further epoch begins")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", default="cpu")
     args = parser.parse_args()
 
     arrays = np.load(args.data)
@@ -40,13 +41,14 @@ def main() -> None:
     train_loader, test_loader = loader("train", shuffle=True), loader("test", shuffle=False)
     model = nn.Sequential(
         nn.Flatten(), nn.Linear(28 * 28, 512), nn.ReLU(), nn.Linear(512, 512), nn.ReLU(), nn.Linear(512, 10)
-    )
+    ).to(args.device)
     loss_fn = nn.CrossEntropyLoss()
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
     epochs: list[tuple[float, float]] = []
     for _ in range(args.epochs):
         model.train()
         for x, y in train_loader:
+            x, y = x.to(args.device), y.to(args.device)
             loss = loss_fn(model(x), y)
             loss.backward()
             optimizer.step()
@@ -55,6 +57,7 @@ def main() -> None:
         correct = 0.0
         with torch.no_grad():
             for x, y in test_loader:
+                x, y = x.to(args.device), y.to(args.device)
                 correct += (model(x).argmax(1) == y).type(torch.float).sum().item()
         epochs.append((time.perf_counter() - started, correct / len(arrays["y_test"])))
         if epochs[-1][1] >= args.target or epochs[-1][0] >= args.limit:

@@ -162,7 +162,7 @@ class TrainingSettings(Section):
     weight_average: Share = 0.0
     # Of training; the exported model is float32. auto: mixed_bfloat16 where the hardware computes it.
     precision: Literal["auto", "float32", "mixed_bfloat16"] = "auto"
-    # A temperature fitted on split eval brings the exported model's probabilities to how often it is right.
+    # Two numbers fitted on split eval bring the exported model's probabilities to how often it is right.
     calibrate: bool = True
     # Training begins with the weights of the served model, the newest that was trained on other data than these.
     warm_start: bool = False

@@ -90,11 +90,12 @@ class Epoch:
 
 @dataclass(frozen=True)
 class Calibration:
-    """The temperature in the exported model, and the expected calibration error on split eval without and with it."""
+    """The calibration in the exported model, and the expected calibration error on split eval without and with it."""
 
     temperature: float
     error_before: float
     error_after: float
+    bend: float = 0.0  # of runs that knew none
 
 
 @dataclass(frozen=True)

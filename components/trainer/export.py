@@ -12,6 +12,7 @@ import keras
 import tensorflow as tf
 import tensorflow_transform as tft
 
+from mnist_tfx.components.trainer.calibration import Calibration
 from mnist_tfx.components.transform.images import fit_images
 from mnist_tfx.components.transform.preprocessing import Normalization
 from mnist_tfx.contract import names as features
@@ -51,7 +52,7 @@ class ServingModule(tf.Module):
         self._class_names = tf.constant(list(class_names), tf.string)
         self._image_shape = image_shape
         self._mirrored_averaging = mirrored_averaging
-        self.temperature = 1.0  # set before the signatures are made: they have it as a constant
+        self.calibration = Calibration()  # set before the signatures are made: they have it as constants
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -97,9 +98,11 @@ class ServingModule(tf.Module):
         if self._mirrored_averaging:
             mirrored = tf.reverse(pixels, [2])
             probabilities = (probabilities + tf.nn.softmax(self._logits(mirrored))) / 2.0
-        if self.temperature == 1.0:
+        if self.calibration == Calibration():
             return probabilities
-        return tf.nn.softmax(tf.math.log(tf.maximum(probabilities, LEAST_PROBABILITY)) / self.temperature)
+        logarithms = tf.math.log(tf.maximum(probabilities, LEAST_PROBABILITY))
+        behind = tf.reduce_max(logarithms, axis=-1, keepdims=True) - logarithms
+        return tf.nn.softmax(-behind * (1.0 + behind) ** self.calibration.bend / self.calibration.temperature)
 
     def _answer(self, pixels: tf.Tensor) -> dict[str, tf.Tensor]:
         probabilities = self.probabilities(pixels)

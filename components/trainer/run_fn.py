@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import keras
@@ -16,7 +16,7 @@ from tfx.components.trainer.fn_args_utils import FnArgs
 
 from mnist_tfx.components.range_test.curve import suggest
 from mnist_tfx.components.range_test.run import measure_curve
-from mnist_tfx.components.trainer.calibration import expected_calibration_error, fit_temperature, tempered
+from mnist_tfx.components.trainer.calibration import expected_calibration_error, fit_calibration
 from mnist_tfx.components.trainer.export import LEAST_PROBABILITY, ServingModule, export_model
 from mnist_tfx.components.trainer.fn_args import trainer_config
 from mnist_tfx.components.trainer.training import EVALUATION_BATCH, train
@@ -61,7 +61,7 @@ def run_fn(fn_args: FnArgs) -> None:
         mirrored_averaging=config.model.mirrored_averaging,
     )
     calibration = _calibrate(module, eval_examples, normalization) if config.training.calibrate else None
-    export_model(module, fn_args.serving_model_dir, config.identity() | {"temperature": module.temperature})
+    export_model(module, fn_args.serving_model_dir, config.identity() | asdict(module.calibration))
     with tf.io.gfile.GFile(os.path.join(os.path.dirname(fn_args.serving_model_dir), TRAINING_LOG), "w") as file:
         json.dump(
             log
@@ -73,17 +73,16 @@ def run_fn(fn_args: FnArgs) -> None:
 
 
 def _calibrate(module: ServingModule, examples: DecodedExamples, normalization: Normalization) -> dict[str, float]:
-    """Fits the module's temperature on split eval; what it is, and the expected calibration error there."""
+    """Fits the module's calibration on split eval; what it is, and the expected calibration error there."""
     batches = evaluation_batches(
         examples, normalization, num_classes=len(module.class_names), batch_size=EVALUATION_BATCH
     )
 
     before = np.concatenate([module.probabilities(pixels).numpy() for pixels, _ in batches]).astype(np.float64)
     logarithms = np.log(np.maximum(before, LEAST_PROBABILITY))
-    module.temperature = fit_temperature(logarithms, examples.labels)
-    after = np.exp(tempered(logarithms, module.temperature))
-    return {
-        "temperature": module.temperature,
+    module.calibration = fit_calibration(logarithms, examples.labels)
+    after = np.exp(module.calibration(logarithms))
+    return asdict(module.calibration) | {
         "error_before": expected_calibration_error(before, examples.labels),
         "error_after": expected_calibration_error(after, examples.labels),
     }

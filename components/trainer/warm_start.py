@@ -1,7 +1,7 @@
 """The weights of a served model, for a training on new data to begin with.
 
 They are those of the trained net itself: its moving averages where it kept any, batch normalization's statistics, and
-no temperature, which the exported graph has as a constant of its own. A training fits that anew.
+no calibration, which the exported graph has as constants of its own. A training fits that anew.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +100,14 @@ def test_the_training_tells_what_was_found_and_the_teachers(tiny_run: TinyRun, t
     (tmp_path / "training.json").write_text(json.dumps(log | {"teachers": teachers, "settings_found": found}))
     training = collect_training(read_training_log(str(tmp_path)), {})
     assert (training.settings_found, training.teachers) == (found, (0.91, 0.92))
+
+
+def test_the_calibration_is_what_the_trainer_wrote_down_with_and_without_a_bend(tiny_run: TinyRun) -> None:
+    log = read_training_log(str(tiny_run.model.parent))
+    told = collect_training(log, {}).calibration
+    assert told is not None and asdict(told) == log["calibration"]
+    del log["calibration"]["bend"]  # as before there were any
+    assert collect_training(log, {}).calibration == replace(told, bend=0.0)
 
 
 def test_the_quality_is_what_tfma_measured(

@@ -12,6 +12,7 @@ import pytest
 import tensorflow_transform as tft
 
 from mnist_tfx.components.settings import ModelSettings
+from mnist_tfx.components.trainer.calibration import Calibration
 from mnist_tfx.components.trainer.config import TrainerConfig
 from mnist_tfx.components.trainer.export import ServingModule, export_model
 from mnist_tfx.components.trainer.training import train
@@ -24,13 +25,13 @@ MODEL = {"batch_normalization": True, "dropout": 0.2, "input_dropout": 0.1}
 
 @pytest.fixture(scope="module")
 def served(tiny_run: TinyRun, tmp_path_factory: pytest.TempPathFactory) -> tuple[keras.Model, TrainerConfig, str]:
-    """A model with moving averages, statistics, seeds of dropout and a temperature: as trained, and as served."""
+    """A model with moving averages, statistics, seeds of dropout and a calibration: as trained, and as served."""
     folder = tmp_path_factory.mktemp("served")
     settings = config(folder, MODEL, weight_average=0.9, epochs=2, warm_start=True)
     model, _ = trained(tiny_run.examples, folder / "training", settings)
     graph = tft.TFTransformOutput(str(tiny_run.transform_graph))
     module = ServingModule(model, graph, NORMALIZATION, settings.class_names, SHAPE)
-    module.temperature = 1.7
+    module.calibration = Calibration(1.7, 0.3)
     export_model(module, str(folder / "model"), settings.identity())
     return model, settings, str(folder / "model")
 

@@ -339,10 +339,11 @@ def test_answers_that_break_the_contract(server: ReferenceServer, connect: MakeC
     server._outputs = lambda *_: {"labels": np.array([b"a", b"b"], object)}  # type: ignore[method-assign]
     with pytest.raises(MalformedAnswer, match="labels"):
         client.predict(pictures(1))
-    outputs = {"labels": np.array([b"a"], object), "classes": np.array([10]), "probabilities": probabilities_of([1])}
-    server._outputs = lambda *_: outputs  # type: ignore[method-assign]
-    with pytest.raises(MalformedAnswer, match="classes are not among its 10 probabilities"):
-        client.predict(pictures(1))
+    for none_of_them in (np.array([10]), np.array([-1]), np.array([1.0])):
+        outputs = {"labels": np.array([b"a"], object), "classes": none_of_them, "probabilities": probabilities_of([1])}
+        server._outputs = lambda *_, outputs=outputs: outputs  # type: ignore[method-assign]
+        with pytest.raises(MalformedAnswer, match="classes are not among its 10 probabilities"):
+            client.predict(pictures(1))
 
 
 @pytest.mark.parametrize(
