@@ -60,7 +60,7 @@ def code_version(*modules: str) -> str:
     modules = modules or tuple(sorted(_steps()))
     digest = hashlib.sha256(repr(sorted(package_versions().items())).encode())
     for module in sorted(imported_modules(*modules)):
-        digest.update(f"{module}\0{_content(module)}\0".encode())
+        digest.update(f"{module}\0{_read(module)[0]}\0".encode())
     return digest.hexdigest()[:12]
 
 
@@ -85,7 +85,7 @@ def imported_modules(*modules: str) -> frozenset[str]:
     waiting = {module for module in modules if _file(module)}
     while waiting:
         found |= waiting
-        waiting = {imported for module in waiting for imported in _imports(module)} - found
+        waiting = {imported for module in waiting for imported in _read(module)[1]} - found
     return frozenset(found)
 
 
@@ -104,33 +104,30 @@ def _file(module: str) -> Path | None:
 
 
 @functools.cache
-def _tree(module: str) -> ast.Module:
+def _read(module: str) -> tuple[str, frozenset[str]]:
+    """A SHA-256, in hex, of what a module of ours says, and our modules that it imports, with the packages around them.
+
+    The syntax tree is not kept: all of them together are what the garbage collector would walk through from then on.
+    """
     file = _file(module)
     assert file is not None
-    return ast.parse(file.read_bytes())
-
-
-@functools.cache
-def _content(module: str) -> str:
-    file = _file(module)
-    assert file is not None
+    tree = ast.parse(file.read_bytes())
     templates = sorted(path for path in (file.parent / _TEMPLATES).rglob("*") if path.is_file())
     beside = templates if file.name == "__init__.py" else []
-    return "\0".join([ast.dump(_tree(module)), *(path.read_text() for path in beside)])
-
-
-@functools.cache
-def _imports(module: str) -> frozenset[str]:
-    """Our modules that a module names in its import statements, and the packages around them."""
-    named = set(_named(_tree(module)))
+    said = "\0".join([ast.dump(tree), *(path.read_text() for path in beside)])
+    named = set(_named(tree))
     around = {name.rpartition(".")[0] for name in named | {module}}
-    return frozenset(name for name in named | around if name and _file(name))
+    return hashlib.sha256(said.encode()).hexdigest(), frozenset(name for name in named | around if name and _file(name))
 
 
-def _named(tree: ast.AST) -> Iterator[str]:
-    for node in ast.walk(tree):
+def _named(tree: ast.Module) -> Iterator[str]:
+    """What the import statements name, at any depth."""
+    waiting: list[ast.AST] = [tree]
+    while waiting:
+        node = waiting.pop()
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
             yield node.module
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        waiting += (child for child in ast.iter_child_nodes(node) if not isinstance(child, ast.expr))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import os
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,13 +37,27 @@ def fingerprint(folder: Path, info: Any) -> str:
     records = {epath.Path(file) for split in info.splits.values() for file in split.filepaths}
     digest = hashlib.sha256()
     for path in sorted([folder / "features.json", *folder.glob("*.labels.txt"), *records]):
-        content = hashlib.sha256()
-        if path in records and info.file_format.value == "tfrecord":
-            for record in _examples_in_order(path):
-                content.update(record)
-        else:
-            content.update(path.read_bytes())
-        digest.update(f"{path.name} {content.hexdigest()}\n".encode())
+        of_file = _digest(str(path), path in records and info.file_format.value == "tfrecord", _stamp(path))
+        digest.update(f"{path.name} {of_file}\n".encode())
+    return digest.hexdigest()
+
+
+def _stamp(path: epath.Path) -> object:
+    """Says whether a file is still the one that was read; of one in a bucket that is not known."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return object()
+    return found.st_ino, found.st_size, found.st_mtime_ns
+
+
+@functools.lru_cache(maxsize=256)  # a run asks several times, and reads the files once
+def _digest(path: str, of_examples: bool, stamp: object) -> str:
+    """SHA-256, in hex, over a file's content, or over its examples; `stamp` is that of the file as it is."""
+    digest = hashlib.sha256()
+    file = epath.Path(path)
+    for content in _examples_in_order(file) if of_examples else (file.read_bytes(),):
+        digest.update(content)
     return digest.hexdigest()
 
 

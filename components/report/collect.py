@@ -1,14 +1,9 @@
-"""Fills a report from a run's artifacts, section by section: what one section lacks does not keep the others away.
-
-A local run makes its report twice: in the pipeline, and when all times and verdicts are known. What takes long (pixels
-counted, the model's answers) is a function of artifacts, which never change, and is kept for the second time.
-"""
+"""Fills a report from a run's artifacts, section by section: what one section lacks does not keep the others away."""
 
 from __future__ import annotations
 
-import functools
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, TypeVar
@@ -36,6 +31,25 @@ def collect(run: Run) -> ReportContent:
     return _Collector(run).content()
 
 
+def framed(run: Run, warnings: Sequence[str] = ()) -> ReportContent:
+    """What is known of a `measured` run without its other artifacts: verdict, quality and lineage.
+
+    Args:
+        run: the run.
+        warnings: what the report warns of.
+    """
+    return ReportContent(
+        dataset=run.dataset,
+        run_id=run.run_id,
+        started=run.started,
+        seconds=run.seconds,
+        made=datetime.now(UTC),
+        verdict=replace(run.verdict(), warnings=tuple(warnings)),
+        quality=run.quality,
+        lineage=Lineage(**vars(run.plan), executions=run.executions),
+    )
+
+
 def measured(run: Run) -> Run:
     """The run with what was measured of its model, as far as it got: its verdict then has the figures and the reasons.
 
@@ -59,11 +73,6 @@ def _checks(run: Run) -> tuple[Check, ...]:
     return read_checks(blessing.uri) if blessing else ()
 
 
-@functools.lru_cache(maxsize=1)
-def _load(model_dir: str) -> Any:
-    return tf.saved_model.load(model_dir)
-
-
 class _Collector:
     def __init__(self, run: Run) -> None:
         self._run = run
@@ -80,24 +89,12 @@ class _Collector:
         checks = self._section("Serving", lambda: run.checks or _checks(run)) or ()
         judged = replace(run, quality=quality, checks=checks)
         model_dir = path_utils.serving_model_dir(model.uri) if model else None
-        loaded = self._section("Serving", lambda: _load(model_dir) if model_dir else None)
+        loaded = self._section("Serving", lambda: tf.saved_model.load(model_dir) if model_dir else None)
         layers = self._section("Model", lambda: collect_model(log, loaded)) if log and loaded else None
         look = self._section("Look at it", lambda: self._look(loaded, quality)) if loaded else None
         serving = self._section("Serving", lambda: collect_serving(loaded, str(model_dir), judged)) if loaded else None
-        return ReportContent(
-            dataset=run.dataset,
-            run_id=run.run_id,
-            started=run.started,
-            seconds=run.seconds,
-            made=datetime.now(UTC),
-            verdict=replace(judged.verdict(), warnings=tuple(self._warnings)),
-            data=data,
-            model=layers,
-            training=training,
-            quality=quality,
-            look=look,
-            serving=serving,
-            lineage=Lineage(**vars(run.plan), executions=run.executions),
+        return replace(
+            framed(judged, self._warnings), data=data, model=layers, training=training, look=look, serving=serving
         )
 
     def _section(self, name: str, make: Callable[[], _Section]) -> _Section | None:
@@ -114,9 +111,7 @@ class _Collector:
             return None
         files = example_files(examples.uri, TEST)
         plan = self._run.plan
-        found = look_at(
-            model, tuple(files), tuple(plan.class_names), tuple(plan.image_shape), seed=plan.data_fingerprint
-        )
+        found = look_at(model, files, plan.class_names, plan.image_shape, seed=plan.data_fingerprint)
         differs = disagreement(found, quality.confusion) if quality else None
         if differs:
             self._warnings.append(differs)

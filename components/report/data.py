@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import os
 from collections.abc import Sequence
@@ -85,7 +84,7 @@ def _findings(run: Run, comparisons: Sequence[Comparison]) -> tuple[Finding, ...
 def _split(
     examples_uri: str, name: str, statistics: statistics_pb2.DatasetFeatureStatisticsList | None, run: Run
 ) -> SplitData:
-    intensity, images = _intensity(tuple(example_files(examples_uri, name)), tuple(run.plan.image_shape))
+    intensity, images = _intensity(example_files(examples_uri, name), run.plan.image_shape)
     return SplitData(
         name=name,
         examples=int(statistics.datasets[0].num_examples) if statistics else images,
@@ -105,8 +104,7 @@ def _class_counts(statistics: statistics_pb2.DatasetFeatureStatisticsList, num_c
     return tuple(counts)
 
 
-@functools.lru_cache(maxsize=len(SPLITS))
-def _intensity(files: tuple[str, ...], image_shape: tuple[int, int, int]) -> tuple[npt.NDArray[np.uint64], int]:
+def _intensity(files: Sequence[str], image_shape: tuple[int, int, int]) -> tuple[npt.NDArray[np.uint64], int]:
     """Pixels by value, and the number of images counted: batches with one that cannot be decoded are left out."""
 
     @tf.autograph.experimental.do_not_convert

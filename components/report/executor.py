@@ -12,8 +12,8 @@ from tfx.types import Artifact
 from mnist_tfx.components.code_version import code_version, package_versions
 from mnist_tfx.components.pusher.publish import add_card
 from mnist_tfx.components.report.artifact import html_file
-from mnist_tfx.components.report.content import ReportContent
-from mnist_tfx.components.report.make import make_page, minimal_page
+from mnist_tfx.components.report.drawn import keep
+from mnist_tfx.components.report.make import Made, make_report, minimal_page
 from mnist_tfx.components.report.run import Plan, Run, made_by
 from mnist_tfx.components.step import Artifacts, Step
 from mnist_tfx.components.whole_files import write_whole
@@ -45,25 +45,24 @@ class Executor(Step):
         try:
             try:
                 run = _run(inputs, parameters, run_id)
-                page, content = make_page(run)
-                if content:
-                    _leave_card(run, content)
+                made = make_report(run)
+                _leave_card(run, made)
             except Exception as error:
                 _LOGGER.exception("the report could not be made")
-                page = minimal_page(parameters.get("dataset", ""), run_id, error)
-            write_whole(path, page.encode())
+                made = Made(minimal_page(parameters.get("dataset", ""), run_id, error))
+            write_whole(path, made.page.encode())
+            if made.drawn:
+                keep(made.drawn, outputs["report"].uri)
         except Exception:
             _LOGGER.exception("the report could not be written")
 
 
-def _leave_card(run: Run, content: ReportContent) -> None:
+def _leave_card(run: Run, made: Made) -> None:
     pushed = run.artifact("Pusher", "pushed_model")
-    if pushed is None or not pushed.properties.get("pushed"):
+    if not made.card or pushed is None or not pushed.properties.get("pushed"):
         return
     try:
-        from mnist_tfx.components.report.page.render import render_card
-
-        add_card(str(pushed.properties["pushed_destination"]), render_card(content))
+        add_card(str(pushed.properties["pushed_destination"]), made.card)
     except Exception:
         _LOGGER.exception("no model card was put beside the model")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -39,11 +38,10 @@ class ModelPass:
     confusion: npt.NDArray[np.int64]  # [actual, predicted]
 
 
-@functools.lru_cache(maxsize=1)
 def look_at(
     model: Any,
-    examples_files: tuple[str, ...],
-    class_names: tuple[str, ...],
+    examples_files: Sequence[str],
+    class_names: Sequence[str],
     image_shape: tuple[int, int, int],
     *,
     seed: str,

@@ -1,13 +1,15 @@
-"""Makes the page of one run: for the pipeline's component and for the command alike."""
+"""Makes page and model card of one run: for the pipeline's component and for the command alike."""
 
 from __future__ import annotations
 
 import html
 import logging
+from dataclasses import dataclass
 
-from mnist_tfx.components.report.collect import collect
-from mnist_tfx.components.report.content import ReportContent
+from mnist_tfx.components.report.collect import collect, framed
+from mnist_tfx.components.report.drawn import Drawn
 from mnist_tfx.components.report.run import Run
+from mnist_tfx.components.report.verdict import Verdict
 
 _LOGGER = logging.getLogger(__name__)
 _MINIMAL = """<!DOCTYPE html>
@@ -23,17 +25,33 @@ _MINIMAL = """<!DOCTYPE html>
 """
 
 
-def make_page(run: Run) -> tuple[str, ReportContent | None]:
-    """The page with what it shows; where that cannot be made, a page that says so, and None."""
+@dataclass(frozen=True)
+class Made:
+    """A report; `card`, `verdict` and `drawn` are None where the page only says why there is none."""
+
+    page: str  # HTML
+    card: str | None = None  # Markdown
+    verdict: Verdict | None = None
+    drawn: Drawn | None = None
+
+
+def make_report(run: Run, drawn: Drawn | None = None) -> Made:
+    """Makes the report of a run; where it cannot be made, a page that says so.
+
+    Args:
+        run: the run.
+        drawn: what is already drawn of it, which needs a run that is `measured`; else its artifacts are read.
+    """
     try:
         # Here, so that a page that cannot even be imported costs no run its push.
-        from mnist_tfx.components.report.page.render import render_report
+        from mnist_tfx.components.report.page.render import draw, render_card, render_report
 
-        content = collect(run)
-        return render_report(content), content
+        content = framed(run, drawn.warnings) if drawn else collect(run)
+        drawn = drawn or draw(content)
+        return Made(render_report(content, drawn), render_card(content, drawn), content.verdict, drawn)
     except Exception as error:
         _LOGGER.exception("the report could not be made")
-        return minimal_page(run.dataset, run.run_id, error), None
+        return Made(minimal_page(run.dataset, run.run_id, error))
 
 
 def minimal_page(dataset: str, run_id: str, error: Exception) -> str:

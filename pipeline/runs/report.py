@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from mnist_tfx.components.report.collect import collect
-from mnist_tfx.components.report.content import IndexRow, ReportContent
-from mnist_tfx.components.report.make import make_page
+from mnist_tfx.components.report.content import IndexRow
+from mnist_tfx.components.report.drawn import Drawn, kept
+from mnist_tfx.components.report.make import Made, make_report
 from mnist_tfx.components.report.run import Run
 from mnist_tfx.contract.errors import PipelineError, UsageError
 from mnist_tfx.pipeline.home import Home
@@ -24,8 +25,11 @@ INDEX, CARD = "index.html", "MODEL_CARD.md"
 
 
 def leave_report(home: Home, run: Run) -> str | None:
-    """`write_report` at the end of a run, which no failure here may fail: None then, and the log says why."""
-    return _left(lambda: write_report(home, run))
+    """`write_report` at the end of a `measured` run, which no failure here may fail: None then, and the log says why.
+
+    What its component drew, or had drawn where the cache answered, is not drawn again.
+    """
+    return _left(lambda: write_report(home, run, drawn=kept(run)))
 
 
 def leave_comparison(home: Home, runs: Sequence[Run]) -> str | None:
@@ -41,13 +45,14 @@ def _left(write: Callable[[], dict[str, Any]]) -> str | None:
         return None
 
 
-def write_report(home: Home, run: Run, output: Path | None = None) -> dict[str, Any]:
-    """Makes the report of a run anew, at `output`, or at its place with its card and the index of all runs.
+def write_report(home: Home, run: Run, output: Path | None = None, *, drawn: Drawn | None = None) -> dict[str, Any]:
+    """Makes the report of a run, at `output`, or at its place with its card and the index of all runs.
 
     Args:
         home: where the run was made.
         run: what is known of it.
         output: another file to write to.
+        drawn: what is already drawn of it; else it is made anew.
 
     Returns:
         What programs may want to know of it: `run`, `dataset`, `report` (the path), `outcome`, `headline`, `accuracy`,
@@ -57,14 +62,14 @@ def write_report(home: Home, run: Run, output: Path | None = None) -> dict[str, 
         PipelineError: the file cannot be written.
     """
     path = output or home.report(run.dataset, run.run_id)
-    page, content = make_page(run)
-    _put(path, page)
-    told = {"run": run.run_id, "dataset": run.dataset, "report": str(path), **_told(run, content)}
+    made = make_report(run, drawn)
+    _put(path, made.page)
+    told = {"run": run.run_id, "dataset": run.dataset, "report": str(path), **_told(run, made)}
     if output is None:
         # The index is made from these: reading every run's evaluation again would take longer with every run.
         _summary_file(path).write_text(json.dumps(told, indent=2))
-        if content:
-            _put(home.runs(run.dataset) / run.run_id / CARD, _card(content))
+        if made.card:
+            _put(home.runs(run.dataset) / run.run_id / CARD, made.card)
         write_index(home)
     return told
 
@@ -75,7 +80,9 @@ def write_card(run: Run, output: Path | None) -> str:
     Raises:
         PipelineError: the file cannot be written.
     """
-    card = _card(collect(run))
+    from mnist_tfx.components.report.page.render import render_card
+
+    card = render_card(collect(run))
     if output:
         _put(output, card)
     return card
@@ -143,14 +150,8 @@ def _put(path: Path, text: str) -> None:
         ) from error
 
 
-def _card(content: ReportContent) -> str:
-    from mnist_tfx.components.report.page.render import render_card
-
-    return render_card(content)
-
-
-def _told(run: Run, content: ReportContent | None) -> dict[str, Any]:
-    verdict = content.verdict if content else run.verdict()
+def _told(run: Run, made: Made) -> dict[str, Any]:
+    verdict = made.verdict or run.verdict()
     return {
         "outcome": verdict.outcome,
         "headline": verdict.headline,
@@ -159,7 +160,7 @@ def _told(run: Run, content: ReportContent | None) -> dict[str, Any]:
         "worst_class_accuracy": verdict.worst_class_accuracy,
         "pushed_version": verdict.pushed_version,
         "failures": [asdict(failure) for failure in verdict.failures],
-        "warnings": list(verdict.warnings) if content else ["the report could not be made; the log says why"],
+        "warnings": list(verdict.warnings) if made.verdict else ["the report could not be made; the log says why"],
     }
 
 

@@ -18,6 +18,7 @@ import numpy as np
 from markupsafe import Markup
 
 from mnist_tfx.components.report.content import IndexRow, ReportContent
+from mnist_tfx.components.report.drawn import Drawn
 from mnist_tfx.components.report.page import charts, comparison, images, quality_charts, views, words
 
 _COMPARISON_SECTIONS = (
@@ -29,10 +30,30 @@ _COMPARISON_SECTIONS = (
 )
 
 
-def render_report(content: ReportContent) -> str:
-    """The report of one run, as a complete HTML page. The same content gives the same page, byte by byte."""
+def draw(content: ReportContent) -> Drawn:
+    """The parts of page and card that the artifacts alone decide."""
+    missing = views.missing_reasons(content)
+
+    def rendered(template: str) -> str:
+        return _environment().get_template(template).render(content=content, missing=missing)
+
+    sections = {key: rendered(f"sections/{key}.html") for key in views.DRAWN}
+    return Drawn(sections, rendered("sections/card.md"), content.verdict.warnings)
+
+
+def render_report(content: ReportContent, drawn: Drawn | None = None) -> str:
+    """The report of one run, as a complete HTML page. The same content gives the same page, byte by byte.
+
+    Args:
+        content: what it shows.
+        drawn: what is already drawn of it.
+    """
     return render(
-        "report.html", content=content, sections=views.SECTIONS, outcome=views.OUTCOMES[content.verdict.outcome]
+        "report.html",
+        content=content,
+        drawn=(drawn or draw(content)).sections,
+        sections=views.SECTIONS,
+        outcome=views.OUTCOMES[content.verdict.outcome],
     )
 
 
@@ -42,9 +63,9 @@ def render_comparison(*runs: ReportContent) -> str:
     return render("comparison.html", runs=runs, outcomes=views.OUTCOMES, sections=sections)
 
 
-def render_card(content: ReportContent) -> str:
-    """The model card of one run, in Markdown."""
-    return _environment().get_template("card.md").render(content=content)
+def render_card(content: ReportContent, drawn: Drawn | None = None) -> str:
+    """The model card of one run, in Markdown; see `render_report`."""
+    return _environment().get_template("card.md").render(content=content, drawn=(drawn or draw(content)).card)
 
 
 def render_index(rows: Iterable[IndexRow]) -> str:
@@ -79,7 +100,7 @@ def _functions(*modules: ModuleType) -> dict[str, Callable[..., Any]]:
 def _environment() -> jinja2.Environment:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("mnist_tfx.components.report.page"),
-        autoescape=lambda name: name != "card.md",  # which has words of its own for that: `plain`
+        autoescape=lambda name: not str(name).endswith(".md"),  # which have words of their own for that: `plain`
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

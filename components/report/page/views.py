@@ -152,6 +152,7 @@ SECTIONS = (
     ("serving", "Serving"),
     ("lineage", "Lineage and time"),
 )
+DRAWN = ("data", "model", "training", "quality", "look", "serving")  # by what the artifacts alone decide
 _NEEDS = {  # what a section is made from
     "data": "the statistics of its data were there",
     "model": "a model was exported",

@@ -61,6 +61,19 @@ def test_fingerprint_tells_content_and_nothing_else(tmp_path: Path) -> None:
     assert third.fingerprint != first.fingerprint
 
 
+def test_an_edit_of_prepared_data_is_seen_in_the_same_process(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    write_idx_files(source, train=20, test=10)
+    before = prepare("kmnist", tmp_path, source=source)
+    [names] = (tmp_path / "kmnist" / before.version).glob("label.labels.txt")
+    content = names.read_text()
+    assert load_prepared("kmnist", None, tmp_path).fingerprint == before.fingerprint
+    names.write_text(content.replace("ki", "xi"))
+    assert load_prepared("kmnist", None, tmp_path).fingerprint != before.fingerprint
+    names.write_text(content)
+    assert load_prepared("kmnist", None, tmp_path).fingerprint == before.fingerprint
+
+
 def test_prepared_already_returns_at_once(tmp_path: Path) -> None:
     first = prepare_tiny(tmp_path, train=20, test=10)
     stages = []

@@ -17,7 +17,7 @@ from mnist_tfx.pipeline.recipes import load_recipe
 from mnist_tfx.pipeline.run_recipe import run_until
 from mnist_tfx.pipeline.runs.store import list_runs, load_run
 from tests.fixtures.command import Answer, mnist_tfx
-from tests.fixtures.pages import by_id, parse, table
+from tests.fixtures.pages import by_id, parse, table, text
 from tests.fixtures.tiny_run import TinyRun
 from tests.pipeline.small_pipelines import run_small_pipeline
 
@@ -106,6 +106,37 @@ def test_the_command_prints_the_path_and_makes_the_page_anew(run: TinyRun) -> No
     answer = mnist_tfx("report", run.run_id, "--home", run.home.root)
     assert (answer.code, answer.out, answer.err) == (0, f"{path}\n", "")
     assert path.read_text().startswith("<!DOCTYPE html>")
+
+
+def _without_its_date(page: str) -> str:
+    return re.sub(r"<p>Made .*? by mnist-tfx", "", page)
+
+
+def test_the_page_at_the_end_of_a_run_is_the_one_that_is_made_anew(run: TinyRun, tmp_path: Path) -> None:
+    for answer in (run.answer, run.again()):  # drawn in the run itself, and in an earlier one
+        file = tmp_path / f"{answer.outcome['run']}.html"
+        assert mnist_tfx("report", answer.outcome["run"], "-o", file, "--home", run.home.root).code == 0
+        assert _without_its_date(Path(answer.outcome["report"]).read_text()) == _without_its_date(file.read_text())
+        card = mnist_tfx("report", "--card", answer.outcome["run"], "--home", run.home.root).out
+        assert (run.home.runs("kmnist") / answer.outcome["run"] / "MODEL_CARD.md").read_text() == card
+
+
+def test_a_run_from_the_cache_draws_nothing_again_and_tells_its_own_times(run: TinyRun) -> None:
+    drawn = run.artifact("Report", "report") / "drawn.json"
+    before = drawn.read_text()
+    try:
+        drawn.write_text(before.replace("Confusion matrix of split test", "drawn by the first run"))
+        page = Path(run.again().outcome["report"]).read_text()
+        drawn.write_text(before[: len(before) // 2])
+        made_anew = Path(run.again().outcome["report"]).read_text()
+    finally:
+        drawn.write_text(before)
+    assert "drawn by the first run" in page and "Confusion matrix of split test" not in page
+    root = parse(page)
+    assert run.run_id not in text(by_id(root, "verdict"))
+    [_, *executions] = table(by_id(root, "lineage"))
+    assert {row[4] for row in executions} == {"cached"}
+    assert "Confusion matrix of split test" in made_anew and "could not be" not in made_anew
 
 
 def test_the_report_may_be_written_elsewhere(run: TinyRun, tmp_path: Path) -> None:
