@@ -119,15 +119,15 @@ def test_a_trainer_that_is_pre_empted_goes_on_from_its_backup(
     target: str, tmp_path: Path, tiny: PreparedDataset, tiny_recipe_file: Path
 ) -> None:
     """Killed once, without a word, as by a machine that goes; the pod's own files go with it."""
-    bucket = Bucket(tmp_path / "bucket", tiny, tiny_recipe_file)
+    bucket, epochs = Bucket(tmp_path / "bucket", tiny, tiny_recipe_file), 200  # 16 s or more: time to come in between
     with Preemption(bucket.folder) as preemption:
-        answer = bucket.run(target, "--set", "training.epochs=60", "--set", "training.patience=60")
+        answer = bucket.run(target, "--set", f"training.epochs={epochs}", "--set", f"training.patience={epochs}")
     assert_pushed(answer, bucket)
     task = bucket.folder / "runs" / "kmnist" / answer.outcome["run"] / "Trainer"
     first, second = (task / "task.log").read_text().split("\nretry 1\n")
     epoch = preemption.killed_after
     assert f"going on after epoch {epoch} of an interrupted training" in second and "verdict: " not in first
-    assert f"epoch {epoch + 1}/60" in second and f"epoch {epoch}/60" not in second
+    assert f"epoch {epoch + 1}/{epochs}" in second and f"epoch {epoch}/{epochs}" not in second
 
 
 def assert_pushed(answer: Answer, bucket: Bucket) -> None:
