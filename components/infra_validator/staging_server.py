@@ -23,6 +23,7 @@ from mnist_tfx.contract.errors import PipelineError
 from mnist_tfx.serving.client import Client, InvalidOption, ModelNotFound, ServingClientError, Tls, VersionStatus
 from mnist_tfx.serving.client.channel import open_channel
 
+_FIRST_SECONDS = 10.0  # until it answers at all
 _STATUS_SECONDS = 5.0
 _WITHDRAW_SECONDS = 10.0
 _WHERE = "Correct infra.endpoint and the settings infra.endpoint_* of the recipe, or start the server there."
@@ -124,7 +125,7 @@ class StagingServer(ModelServer):
     def _serves(self, name: str) -> bool:
         with Client(self._address, name, tls=self._tls) as client:
             try:
-                statuses = client.status()
+                statuses = client.status(timeout=_FIRST_SECONDS)
             except ModelNotFound:
                 return False
             except ServingClientError as error:

@@ -15,7 +15,7 @@ import pytest
 from pydantic import ValidationError
 from tensorflow_serving.apis.get_model_status_pb2 import ModelVersionStatus
 
-from mnist_tfx.components.infra_validator import executor
+from mnist_tfx.components.infra_validator import executor, model_server
 from mnist_tfx.components.infra_validator import staging_server as module
 from mnist_tfx.components.infra_validator.model_server import ModelServer as Validated
 from mnist_tfx.components.infra_validator.report import failed_checks, read_report
@@ -213,6 +213,9 @@ def test_a_server_that_dies_meanwhile_is_a_failed_check(
         return measure(staging, request)
 
     monkeypatch.setattr(executor, "_latencies", stop_and_measure)
+    monkeypatch.setattr(model_server, "DEFAULT_TIMEOUT", 5.0)
+    for patience in ("_STATUS_SECONDS", "_WITHDRAW_SECONDS"):
+        monkeypatch.setattr(module, patience, 1.0)
     settings = {"endpoint": f"localhost:{server.grpc_port}", "endpoint_for_candidates_only": True}
     blessing = validate(tmp_path, tiny_run, tiny_run.model, **settings)
     [failure] = failed_checks(blessing.uri)
@@ -238,8 +241,15 @@ def test_a_server_that_dies_meanwhile_is_a_failed_check(
     ],
 )
 def test_a_server_that_cannot_or_must_not_be_used_says_nothing_of_the_model(
-    staging: Staging, tiny_run: TinyRun, tmp_path: Path, changes: dict[str, Any], words: str
+    staging: Staging,
+    tiny_run: TinyRun,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    changes: dict[str, Any],
+    words: str,
 ) -> None:
+    if "does not answer" in words:
+        monkeypatch.setattr(module, "_FIRST_SECONDS", 1.0)
     _write_config(tmp_path / "else.config", elsewhere=tiny_run)
     _write_config(tmp_path / "other.config", other=tiny_run)
     (tmp_path / "bad.config").write_text("model_config_list { config { nom: 'x' } }")
