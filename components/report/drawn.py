@@ -27,7 +27,7 @@ class Drawn:
 
     Attributes:
         sections: HTML, by the section's key.
-        card: Markdown, what stands between the card's head and the way to reproduce the run.
+        card: Markdown, what stands between the card's head and the run's cautions and warnings.
         warnings: what the report warns of.
     """
 

@@ -32,13 +32,13 @@ _COMPARISON_SECTIONS = (
 
 def draw(content: ReportContent) -> Drawn:
     """The parts of page and card that the artifacts alone decide."""
+    sections = {key: _section(f"{key}.html", content) for key in views.DRAWN}
+    return Drawn(sections, _section("card.md", content), content.verdict.warnings)
+
+
+def _section(template: str, content: ReportContent) -> str:
     missing = views.missing_reasons(content)
-
-    def rendered(template: str) -> str:
-        return _environment().get_template(template).render(content=content, missing=missing)
-
-    sections = {key: rendered(f"sections/{key}.html") for key in views.DRAWN}
-    return Drawn(sections, rendered("sections/card.md"), content.verdict.warnings)
+    return _environment().get_template(f"sections/{template}").render(content=content, missing=missing)
 
 
 def render_report(content: ReportContent, drawn: Drawn | None = None) -> str:
@@ -65,7 +65,8 @@ def render_comparison(*runs: ReportContent) -> str:
 
 def render_card(content: ReportContent, drawn: Drawn | None = None) -> str:
     """The model card of one run, in Markdown; see `render_report`."""
-    return _environment().get_template("card.md").render(content=content, drawn=(drawn or draw(content)).card)
+    card = drawn.card if drawn else _section("card.md", content)
+    return _environment().get_template("card.md").render(content=content, drawn=card)
 
 
 def render_index(rows: Iterable[IndexRow]) -> str:
