@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -30,10 +31,13 @@ class Calibration:
     temperature: float = 1.0
     bend: float = 0.0  # -1 or more: below, it would not rise
 
+    def scores(self, behind: Any) -> Any:
+        """Scores, whose softmax are the calibrated probabilities, of what classes are behind: an array or a tensor."""
+        return -behind * (1.0 + behind) ** self.bend / self.temperature
+
     def __call__(self, log_probabilities: Floats) -> Floats:
         """Log probabilities, [N, classes], to calibrated ones."""
-        behind = log_probabilities.max(axis=1, keepdims=True) - log_probabilities
-        scores = -behind * (1.0 + behind) ** self.bend / self.temperature
+        scores = self.scores(log_probabilities.max(axis=1, keepdims=True) - log_probabilities)
         return np.asarray(scores - np.logaddexp.reduce(scores, axis=1, keepdims=True))
 
 

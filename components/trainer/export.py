@@ -102,7 +102,7 @@ class ServingModule(tf.Module):
             return probabilities
         logarithms = tf.math.log(tf.maximum(probabilities, LEAST_PROBABILITY))
         behind = tf.reduce_max(logarithms, axis=-1, keepdims=True) - logarithms
-        return tf.nn.softmax(-behind * (1.0 + behind) ** self.calibration.bend / self.calibration.temperature)
+        return tf.nn.softmax(self.calibration.scores(behind))
 
     def _answer(self, pixels: tf.Tensor) -> dict[str, tf.Tensor]:
         probabilities = self.probabilities(pixels)
