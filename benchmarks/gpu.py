@@ -26,7 +26,7 @@ import tensorflow as tf
 
 from benchmarks import measure
 from benchmarks.gpu_engines import TensorFlowEngine, TorchEngine, Work
-from benchmarks.race import load_arrays
+from benchmarks.race import BATCH_SIZE, load_arrays
 from benchmarks.serving_servers import newest_model
 from mnist_tfx.components.datasets.prepare import prepare
 from mnist_tfx.components.live.metadata import read_metadata
@@ -77,7 +77,7 @@ def seconds_of_training(
         command = ["-m", "benchmarks.our_training", "--precision", hardware_precision("auto")]
         if torch_device:
             command = ["benchmarks/torch_reference.py", "--device", torch_device]
-        options = ["--data", f"{work}/arrays.npz", "--target", str(accuracy), "--batch-size", "256"]
+        options = ["--data", f"{work}/arrays.npz", "--target", str(accuracy), "--batch-size", str(BATCH_SIZE)]
         log = Path(work) / "training.log"
         stdout = measure.stdout_of([sys.executable, *command, *options], log=log, cwd=CHECKOUT)
     epochs = json.loads(stdout.splitlines()[-1])["epochs"]
@@ -124,7 +124,7 @@ def page(
         "| ---: | ---: | ---: | ---: | --- |",
         *rows,
         "",
-        f"Training of 784-512-512-10 on MNIST to {effort.accuracy:.1%} of split test ({trained}, batch 256):",
+        f"Training of 784-512-512-10 on MNIST to {effort.accuracy:.1%} of split test ({trained}, batch {BATCH_SIZE}):",
         f"{seconds:.1f} s, {epochs} epochs, {reached:.4f}{'' if reached >= effort.accuracy else ' (not reached)'}.",
     ]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import re
 import subprocess
 import sys
 import threading
@@ -13,6 +13,9 @@ from pathlib import Path
 
 import psutil
 
+from mnist_tfx.contract.cpus import cpu_count, cpu_flags
+
+_CPU_INFO = Path("/proc/cpuinfo")
 _WIDEST = ("avx512_bf16", "avx512f", "avx2")
 _SAMPLE_SECONDS = 0.2
 _TAIL_LINES = 30
@@ -29,11 +32,9 @@ class Measurement:
 
 def machine() -> str:
     """The processors, in words: how many, their name, and the widest arithmetic that matters here."""
-    lines = (line.partition(":") for line in Path("/proc/cpuinfo").read_text().splitlines())
-    fields = {key.strip(): value.strip() for key, _, value in lines}
-    flags = fields.get("flags", "").split()
-    widest = next((flag for flag in _WIDEST if flag in flags), "neither AVX-512 nor AVX2")
-    return f"{os.cpu_count()} processors, {fields.get('model name', 'of no name')} with {widest}"
+    name = re.search(r"^model name\s*: (.*)$", _CPU_INFO.read_text(), re.MULTILINE)
+    widest = next((flag for flag in _WIDEST if flag in cpu_flags(_CPU_INFO)), "neither AVX-512 nor AVX2")
+    return f"{cpu_count()} processors, {name[1] if name else 'of no name'} with {widest}"
 
 
 class BenchmarkFailed(Exception):

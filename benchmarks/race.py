@@ -31,8 +31,8 @@ TARGETS = {"mnist": 0.98, "fashion_mnist": 0.88}
 _TORCH = ("torch==2.13.0+cpu", "numpy")  # the build for CPUs: the registry's own brings gigabytes of CUDA
 # Its threads otherwise spin while they wait for each other: with any other process on the cores, 20 times as slow.
 _TORCH_ENVIRONMENT = {"OMP_WAIT_POLICY": "PASSIVE"}
-_BATCH_SIZE = 256  # of the recipe mnist/benchmark
-_OURS = f"ours, batch {_BATCH_SIZE}"
+BATCH_SIZE = 256  # of the recipe mnist/benchmark
+_OURS = f"ours, batch {BATCH_SIZE}"
 
 
 def load_arrays(dataset: str, datasets: Path) -> dict[str, npt.NDArray[Any]]:
@@ -68,14 +68,14 @@ def race(arrays_file: Path, target: float, rounds: int, torch: str | None, work:
     """Each contestant's epochs (seconds since the beginning, accuracy), round by round."""
     ours = [sys.executable, "-m", "benchmarks.our_training"]
     keras = [sys.executable, "-m", "benchmarks.keras_fit_reference"]
-    contestants = {_OURS: [*ours, "--batch-size", str(_BATCH_SIZE)]}
+    contestants = {_OURS: [*ours, "--batch-size", str(BATCH_SIZE)]}
     contestants["ours, in bfloat16"] = [*contestants[_OURS], "--precision", "mixed_bfloat16"]
     contestants["Keras fit, its default (32)"] = keras
-    contestants[f"Keras fit, batch {_BATCH_SIZE}"] = [*keras, "--batch-size", str(_BATCH_SIZE)]
+    contestants[f"Keras fit, batch {BATCH_SIZE}"] = [*keras, "--batch-size", str(BATCH_SIZE)]
     if torch:
         script = [torch, str(CHECKOUT / "benchmarks" / "torch_reference.py")]
         contestants["PyTorch, its tutorial's (64)"] = script
-        contestants[f"PyTorch, batch {_BATCH_SIZE}"] = [*script, "--batch-size", str(_BATCH_SIZE)]
+        contestants[f"PyTorch, batch {BATCH_SIZE}"] = [*script, "--batch-size", str(BATCH_SIZE)]
     results: dict[str, list[Any]] = {name: [] for name in contestants}
     for number in range(rounds):
         for name, command in contestants.items():

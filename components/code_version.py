@@ -15,7 +15,7 @@ import platform
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from tfx.dsl.components.base.base_component import BaseComponent
@@ -60,7 +60,7 @@ def code_version(*modules: str) -> str:
     modules = modules or tuple(sorted(_steps()))
     digest = hashlib.sha256(repr(sorted(package_versions().items())).encode())
     for module in sorted(imported_modules(*modules)):
-        digest.update(f"{module}\0{_read(module)[0]}\0".encode())
+        digest.update(f"{module}\0{_read(module).digest}\0".encode())
     return digest.hexdigest()[:12]
 
 
@@ -85,7 +85,7 @@ def imported_modules(*modules: str) -> frozenset[str]:
     waiting = {module for module in modules if _file(module)}
     while waiting:
         found |= waiting
-        waiting = {imported for module in waiting for imported in _read(module)[1]} - found
+        waiting = {imported for module in waiting for imported in _read(module).imports} - found
     return frozenset(found)
 
 
@@ -103,9 +103,14 @@ def _file(module: str) -> Path | None:
     return next((file for file in (path.with_suffix(".py"), path / "__init__.py") if file.is_file()), None)
 
 
+class _Source(NamedTuple):
+    digest: str  # SHA-256 of what the module says, in hex
+    imports: frozenset[str]  # our modules that it imports, and the packages around them
+
+
 @functools.cache
-def _read(module: str) -> tuple[str, frozenset[str]]:
-    """A SHA-256, in hex, of what a module of ours says, and our modules that it imports, with the packages around them.
+def _read(module: str) -> _Source:
+    """Reads a module of ours.
 
     The syntax tree is not kept: all of them together are what the garbage collector would walk through from then on.
     """
@@ -117,7 +122,8 @@ def _read(module: str) -> tuple[str, frozenset[str]]:
     said = "\0".join([ast.dump(tree), *(path.read_text() for path in beside)])
     named = set(_named(tree))
     around = {name.rpartition(".")[0] for name in named | {module}}
-    return hashlib.sha256(said.encode()).hexdigest(), frozenset(name for name in named | around if name and _file(name))
+    imports = frozenset(name for name in named | around if name and _file(name))
+    return _Source(hashlib.sha256(said.encode()).hexdigest(), imports)
 
 
 def _named(tree: ast.Module) -> Iterator[str]:

@@ -1,9 +1,10 @@
-"""How many CPUs this process may use: the one place of the project that counts them."""
+"""How many CPUs this process may use, and what they can: the one place of the project that looks."""
 
 from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -31,6 +32,16 @@ def cpu_quota(cgroups: Path = _CGROUPS, own: Path = _OWN_CGROUP) -> float:
     for folder in _folders(cgroups / "cpu", own, "cpu"):
         ratios += _ratio(folder, "cpu.cfs_quota_us", "cpu.cfs_period_us")
     return min(ratios, default=math.inf)
+
+
+def cpu_flags(cpu_info: Path) -> set[str]:
+    """What the CPU can, as `/proc/cpuinfo` says it; nothing where there is no such file."""
+    try:
+        text = cpu_info.read_text()
+    except OSError:
+        return set()
+    found = re.search(r"^(?:flags|Features)\s*: (.*)$", text, re.MULTILINE)
+    return set(found[1].split()) if found else set()
 
 
 def _folders(root: Path, own: Path, controller: str) -> list[Path]:

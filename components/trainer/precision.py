@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import tensorflow as tf
+
+from mnist_tfx.contract.cpus import cpu_flags
 
 _CPU_INFO = Path("/proc/cpuinfo")
 # Instructions that multiply bfloat16: AVX512-BF16 and AMX of x86-64, BF16 of Arm (names as Linux has them).
@@ -29,13 +30,3 @@ def _computes_bfloat16() -> bool:
         details = [tf.config.experimental.get_device_details(gpu) for gpu in gpus]
         return all(each.get("compute_capability", (0, 0)) >= _GPU_CAPABILITY for each in details)
     return bool(_CPU_FLAGS & cpu_flags(_CPU_INFO))
-
-
-def cpu_flags(cpu_info: Path) -> set[str]:
-    """What the CPU can, as `/proc/cpuinfo` says it; nothing where there is no such file."""
-    try:
-        text = cpu_info.read_text()
-    except OSError:
-        return set()
-    found = re.search(r"^(?:flags|Features)\s*: (.*)$", text, re.MULTILINE)
-    return set(found[1].split()) if found else set()

@@ -15,10 +15,11 @@ from mnist_tfx.components.settings import ModelSettings, TrainingSettings
 from mnist_tfx.components.trainer import precision
 from mnist_tfx.components.trainer.dense import build_model
 from mnist_tfx.components.trainer.optimization import class_weights, make_optimizer
-from mnist_tfx.components.trainer.precision import cpu_flags, hardware_precision
+from mnist_tfx.components.trainer.precision import hardware_precision
 from mnist_tfx.components.trainer.soft_targets import SoftTargetsClassifier
 from mnist_tfx.components.trainer.training import train
 from mnist_tfx.components.trainer.training_data import DecodedExamples
+from mnist_tfx.contract.cpus import cpu_flags
 from tests.fixtures.tiny_run import TinyRun
 from tests.fixtures.training import NORMALIZATION, SHAPE, config, trained
 
