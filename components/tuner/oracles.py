@@ -6,7 +6,7 @@ import json
 import os
 
 import keras_tuner
-from keras_tuner.engine.trial import Trial
+from keras_tuner.engine.trial import Trial, TrialStatus
 
 from mnist_tfx.components.whole_files import write_whole
 
@@ -18,6 +18,20 @@ class _WholeFiles(keras_tuner.Oracle):
     def _save_trial(self, trial: Trial) -> None:
         path = os.path.join(self._get_trial_dir(trial.trial_id), "trial.json")
         write_whole(path, json.dumps(trial.get_state()).encode())
+
+    def reload(self) -> None:
+        """As keras-tuner does, and settles what a kill left between a trial's file and the oracle's, written after it.
+
+        A trial that had just been begun, and that the oracle does not know, is begun anew: keras-tuner would count it
+        and never run it. One that had just been completed is not run again.
+        """
+        super().reload()
+        self.trials: dict[str, Trial] = {
+            number: trial for number, trial in self.trials.items() if number in self.start_order
+        }
+        done = [number for number in self._retry_queue if self.trials[number].status == TrialStatus.COMPLETED]
+        self._retry_queue: list[str] = [number for number in self._retry_queue if number not in done]
+        self.end_order += [number for number in done if number not in self.end_order]
 
 
 class HyperbandOracle(_WholeFiles, keras_tuner.oracles.HyperbandOracle):

@@ -15,6 +15,7 @@ from tfx.components.trainer.fn_args_utils import FnArgs
 from mnist_tfx.components.settings import AugmentationSettings, DistillationSettings, ModelSettings, TrainingSettings
 from mnist_tfx.components.trainer.config import TrainerConfig
 from mnist_tfx.components.tuner.hyperparameters import settings_found, with_settings
+from mnist_tfx.components.tuner.oracles import BayesianOptimizationOracle
 from mnist_tfx.components.tuner.search import PROJECT_PREFIX, RecipeTuner, trial_count, tuner_fn
 from mnist_tfx.components.tuner.settings import Choice, Range, TunerSettings
 from mnist_tfx.components.tuner.space import search_space
@@ -180,6 +181,49 @@ def test_the_number_of_trials_told_is_that_of_keras_tuner(max_epochs: int, facto
         trial.status = "COMPLETED"
         oracle.end_trial(trial)
     assert len(oracle.trials) == trial_count(settings)
+
+
+class Killed(Exception):
+    """What ends a search between two of its files."""
+
+
+def killed() -> None:
+    raise Killed
+
+
+def bayesian_oracle(folder: Path) -> BayesianOptimizationOracle:
+    """An oracle for three trials, which nothing trains."""
+    space = search_space(TunerSettings.model_validate({"space": RATES}).space)
+    oracle = BayesianOptimizationOracle(Objective("val_loss", "min"), max_trials=3, seed=1, hyperparameters=space)
+    oracle.verbose = 0
+    oracle._set_project_dir(str(folder), "project")
+    return oracle
+
+
+def run_trials(oracle: BayesianOptimizationOracle, killed_while: tuple[str, str] | None = None) -> list[str]:
+    """The numbers of those that ran, to the end or until one was killed before `oracle.json` was written."""
+    ran = []
+    while (trial := oracle.create_trial("tuner")).status == "RUNNING":
+        ran.append(trial.trial_id)
+        if killed_while == ("ending", trial.trial_id):
+            oracle.save = killed
+        oracle.update_trial(trial.trial_id, {"val_loss": 1.0})
+        trial.status = "COMPLETED"
+        oracle.end_trial(trial)
+        if killed_while == ("beginning", str(len(oracle.trials))):
+            oracle.save = killed
+    return ran
+
+
+@pytest.mark.parametrize(("moment", "left"), [("beginning", ["1", "2"]), ("ending", ["2"])])
+def test_a_kill_between_two_files_of_a_search_loses_no_trial(moment: str, left: list[str], tmp_path: Path) -> None:
+    with pytest.raises(Killed):
+        run_trials(bayesian_oracle(tmp_path), killed_while=(moment, "1"))
+    again = bayesian_oracle(tmp_path)
+    again.reload()
+    assert run_trials(again) == left
+    assert [trial.status for trial in again.trials.values()] == ["COMPLETED"] * 3
+    assert again.start_order == again.end_order == ["0", "1", "2"]
 
 
 def test_a_trials_score_is_the_best_epochs_accuracy_on_split_eval(hyperband: RecipeTuner) -> None:
