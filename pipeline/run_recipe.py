@@ -86,6 +86,7 @@ def run_until(component: str, recipe: Recipe, home: Home, *, enable_cache: bool 
 class _Planned:
     """A run that is described but not begun."""
 
+    recipe: Recipe
     dataset: PreparedDataset
     run_id: str
     log_file: Path
@@ -104,6 +105,7 @@ class _Planned:
         from mnist_tfx.pipeline.running.live_view import make_observer
 
         with output_to(self.log_file), collector_paused():
+            from mnist_tfx.components.infra_validator.local_server import EarlyStart
             from mnist_tfx.pipeline.running.describe import describer
             from mnist_tfx.pipeline.running.local_runner import run_pipeline
         needed = {until} if until else {node.id for node in self.pipeline.components}
@@ -111,9 +113,17 @@ class _Planned:
             if node.id in needed:
                 needed.update(upstream.id for upstream in node.upstream_nodes)
         node_ids = [node.id for node in self.pipeline.components if node.id in needed]
-        with make_observer(self.dataset.name, node_ids, describer(self.dataset.class_names)) as observer:
+        with (
+            make_observer(self.dataset.name, node_ids, describer(self.dataset.class_names)) as observer,
+            EarlyStart(self.recipe.infra, self.dataset.name) as model_server,
+        ):
             return run_pipeline(
-                self.pipeline, run_id=self.run_id, log_file=self.log_file, observer=observer, only=node_ids
+                self.pipeline,
+                run_id=self.run_id,
+                log_file=self.log_file,
+                observer=observer,
+                only=node_ids,
+                after={} if until else {"Trainer": model_server.start},
             )
 
 
@@ -141,7 +151,7 @@ def _plan(recipe: Recipe, dataset: PreparedDataset, home: Home, *, enable_cache:
             enable_cache=enable_cache,
             metadata_db=home.metadata_db,
         )
-    return _Planned(dataset, run_id, log_file, pipeline)
+    return _Planned(recipe, dataset, run_id, log_file, pipeline)
 
 
 def _run_one(planned: _Planned, home: Home) -> Run:

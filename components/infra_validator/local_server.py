@@ -1,4 +1,4 @@
-"""A model server in a fresh process on this machine, which never outlives this one."""
+"""A model server in a process of its own on this machine, which never outlives this one."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
+from typing import Self
 
 import psutil
 
@@ -33,23 +34,33 @@ if os.getppid() == int(sys.argv[1]):
 class LocalServer(ModelServer):
     """A process of its own on this machine, reached through a Unix socket: no port is taken."""
 
-    def __init__(self, settings: InfraSettings, model_name: str, folder: Path) -> None:
-        """Starts it, with its files in `folder`; it looks for versions of the model from now on."""
+    def __init__(self, settings: InfraSettings, model_name: str) -> None:
+        """Starts it; it looks for versions of the model from now on.
+
+        Raises:
+            PipelineError: the engine asked for is not there.
+        """
+        engine = _server_command(settings.engine)
+        # Short: the path of a Unix socket may have about 100 characters.
+        self._folder = tempfile.TemporaryDirectory(prefix="infra-")
+        folder = Path(self._folder.name)
         base_path, socket = folder / "model", folder / "grpc.sock"
         base_path.mkdir()
         super().__init__(settings, f"unix:{socket}", model_name, str(base_path))
         self._log = folder / "log"
-        command = [*_server_command(settings.engine), f"--grpc_socket_path={socket}", "--port=0", "--rest_api_port=0"]
+        command = [*engine, f"--grpc_socket_path={socket}", "--port=0", "--rest_api_port=0"]
         command += [f"--model_name={model_name}", f"--model_base_path={base_path}", "--max_num_load_retries=0"]
         if sys.platform == "linux":
             command = [sys.executable, "-I", "-S", "-c", _DIE_WITH_PARENT, str(os.getpid()), *command]
         with self._log.open("wb") as output:
             self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
 
-    def kill(self) -> None:
-        """Ends it at once: no request is left, and TF Serving ignores SIGTERM."""
+    def close(self) -> None:
+        """Ends it at once, for no request is left and TF Serving ignores SIGTERM; its files go, too."""
+        self.client.close()
         self._process.kill()
         self._process.wait()
+        self._folder.cleanup()
 
     def resident_bytes(self) -> int | None:
         try:
@@ -73,9 +84,38 @@ class LocalServer(ModelServer):
         return f"the model server ended with status {self._process.returncode}: " + " | ".join(tail)
 
 
+class EarlyStart:
+    """Starts the server that InfraValidator is going to ask for in this process, while other components run.
+
+    A server takes seconds to start and needs one core, the Evaluator another. Leaving the context ends a server that
+    nobody has asked for.
+    """
+
+    def __init__(self, settings: InfraSettings, model_name: str) -> None:
+        """Starts nothing yet; the arguments are those of `local_server`."""
+        self._wanted = (settings, model_name)
+
+    def start(self) -> None:
+        """Starts it, if a local one is wanted. What goes wrong is for InfraValidator to meet, and to tell."""
+        settings, model_name = self._wanted
+        if not settings.endpoint:
+            with suppress(PipelineError, OSError):
+                _started[self._wanted] = LocalServer(settings, model_name)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if server := _started.pop(self._wanted, None):
+            server.close()
+
+
+_started: dict[tuple[InfraSettings, str], LocalServer] = {}  # by EarlyStart, and not yet asked for
+
+
 @contextmanager
 def local_server(settings: InfraSettings, model_name: str) -> Iterator[LocalServer]:
-    """A server in a fresh process, which ends with the context, or with the thread that entered it.
+    """A server in a process of its own, which ends with the context, or with the thread that started it.
 
     Args:
         settings: `engine` is `python` (ours), `tensorflow_model_server`, or `auto`: the latter where it is on the PATH.
@@ -84,14 +124,9 @@ def local_server(settings: InfraSettings, model_name: str) -> Iterator[LocalServ
     Raises:
         PipelineError: the engine asked for is not there.
     """
-    # Short: the path of a Unix socket may have about 100 characters.
-    with tempfile.TemporaryDirectory(prefix="infra-") as folder:
-        server = LocalServer(settings, model_name, Path(folder))
-        try:
-            with server.client:
-                yield server
-        finally:
-            server.kill()
+    server = _started.pop((settings, model_name), None) or LocalServer(settings, model_name)
+    with closing(server):
+        yield server
 
 
 def foreign_server(settings: InfraSettings) -> str:

@@ -10,10 +10,11 @@ from __future__ import annotations
 import logging
 import time
 import traceback
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 
 import ml_metadata as mlmd
 from ml_metadata.proto import metadata_store_pb2
@@ -60,11 +61,18 @@ class RunResult:
 
 
 def run_pipeline(
-    pipeline: Pipeline, *, run_id: str, log_file: Path, observer: Observer, only: Collection[str] | None = None
+    pipeline: Pipeline,
+    *,
+    run_id: str,
+    log_file: Path,
+    observer: Observer,
+    only: Collection[str] | None = None,
+    after: Mapping[str, Callable[[], None]] = MappingProxyType({}),
 ) -> RunResult:
     """Runs every node of `pipeline`, with its own ML Metadata connection; what is printed meanwhile goes to `log_file`.
 
-    With `only`, the nodes of these ids; all that they need must be among them.
+    With `only`, the nodes of these ids; all that they need must be among them. What `after` has for a node's id is
+    called when the node has been run, and not answered from the cache.
 
     The caller holds the home's lock: executions found RUNNING are taken for those of a killed process.
 
@@ -76,7 +84,7 @@ def run_pipeline(
             cache. Where code does not give way within `interrupts.GRACE_SECONDS`, the process ends with status 130.
     """
     with output_to(log_file):
-        run = _Run(pipeline, run_id, log_file, observer, only)
+        run = _Run(pipeline, run_id, log_file, observer, only, after)
         try:
             return run.run()
         except Exception as error:
@@ -87,11 +95,18 @@ def run_pipeline(
 
 class _Run:
     def __init__(
-        self, pipeline: Pipeline, run_id: str, log_file: Path, observer: Observer, only: Collection[str] | None
+        self,
+        pipeline: Pipeline,
+        run_id: str,
+        log_file: Path,
+        observer: Observer,
+        only: Collection[str] | None,
+        after: Mapping[str, Callable[[], None]],
     ) -> None:
         self._run_id = run_id
         self._log_file = log_file
         self._observer = observer
+        self._after = after
         self._ir = compiler.Compiler().compile(pipeline)
         runtime_parameter_utils.substitute_runtime_parameter(
             self._ir, {constants.PIPELINE_RUN_ID_PARAMETER_NAME: run_id}
@@ -146,6 +161,8 @@ class _Run:
                 raise
             raise failure from error
         self._observer.finished(result.node_id, result.seconds, result.cached, result.outputs)
+        if not result.cached and (then := self._after.get(result.node_id)):
+            then()
         return result
 
     def _launched(self, node: _Node) -> NodeResult:

@@ -20,7 +20,7 @@ from tensorflow_serving.apis import prediction_log_pb2
 
 from mnist_tfx.components.infra_validator import executor, model_server
 from mnist_tfx.components.infra_validator.checks import Check, Outputs, answer_checks
-from mnist_tfx.components.infra_validator.local_server import foreign_server
+from mnist_tfx.components.infra_validator.local_server import EarlyStart, foreign_server, local_server
 from mnist_tfx.components.infra_validator.model_server import ModelServer
 from mnist_tfx.components.infra_validator.report import failed_checks, read_report
 from mnist_tfx.components.infra_validator.requests import Request
@@ -164,6 +164,59 @@ def test_an_engine_that_does_not_run_says_nothing_of_the_model(
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(PipelineError, match=r"status 3: a library is missing.*infra\.engine"):
         validate(tmp_path, tiny_run, tiny_run.model, engine="auto")
+
+
+@pytest.fixture
+def sleeping_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A program in TF Serving's place that never ends by itself."""
+    _write_program(tmp_path / "tensorflow_model_server", "exec sleep 600")
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+
+
+def _sleeping() -> list[psutil.Process]:
+    return [each for each in psutil.Process().children() if each.status() != psutil.STATUS_ZOMBIE]
+
+
+@pytest.mark.usefixtures("sleeping_server")
+def test_a_server_that_was_started_early_is_the_one_asked_for() -> None:
+    before = _sleeping()
+    with EarlyStart(InfraSettings(), "kmnist") as early:
+        early.start()
+        [server] = [each for each in _sleeping() if each not in before]
+        with local_server(InfraSettings(), "kmnist") as given:
+            assert given.resident_bytes() and [each for each in _sleeping() if each not in before] == [server]
+        assert _sleeping() == before
+        with local_server(InfraSettings(), "kmnist"):  # a second one is another
+            [second] = [each for each in _sleeping() if each not in before]
+            assert second.pid != server.pid
+    assert _sleeping() == before
+
+
+@pytest.mark.usefixtures("sleeping_server")
+def test_a_server_that_was_started_early_and_not_asked_for_ends_with_the_run() -> None:
+    before = _sleeping()
+    with pytest.raises(KeyboardInterrupt), EarlyStart(InfraSettings(), "kmnist") as early:
+        early.start()
+        assert len(_sleeping()) == len(before) + 1
+        with local_server(InfraSettings(), "mnist"):  # of another model
+            assert len(_sleeping()) == len(before) + 2
+        raise KeyboardInterrupt
+    assert _sleeping() == before
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"endpoint": "host:1", "endpoint_for_candidates_only": True}, {"engine": "tensorflow_model_server"}],
+    ids=["a staging server's", "one that is not there"],
+)
+def test_nothing_is_started_early_where_no_local_server_is_to_be_had(
+    settings: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    before = _sleeping()
+    with EarlyStart(InfraSettings.model_validate(settings), "kmnist") as early:
+        early.start()
+        assert _sleeping() == before
 
 
 def test_which_model_server_would_load_the_model_is_in_the_cache_key(

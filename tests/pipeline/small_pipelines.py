@@ -7,6 +7,7 @@ import io
 import logging
 import os
 import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +100,7 @@ def small_pipeline(
     )
 
 
-def run_small_pipeline(home: Path, **options: Any) -> RunResult:
+def run_small_pipeline(home: Path, after: Mapping[str, Callable[[], None]] | None = None, **options: Any) -> RunResult:
     """Runs `small_pipeline(home, ..., **options)` under a fresh run id; nobody watches."""
     run_id = claim_run_id(home / "runs" / "mnist", "mnist")
     with PlainLines("mnist", NODE_IDS, describe, io.StringIO()) as observer:
@@ -108,6 +109,7 @@ def run_small_pipeline(home: Path, **options: Any) -> RunResult:
             run_id=run_id,
             log_file=log_file(home, run_id),
             observer=observer,
+            after=after or {},
         )
 
 

@@ -5,6 +5,7 @@ import shutil
 import socket
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import ml_metadata as mlmd
@@ -67,6 +68,15 @@ def test_a_changed_parameter_runs_from_there_on(tmp_path: Path) -> None:
     run_small_pipeline(tmp_path)
     result = run_small_pipeline(tmp_path, blessed=0)
     assert [node.cached for node in result.nodes] == [True, True, True, False, False]
+
+
+def test_what_shall_come_after_a_node_comes_only_when_it_was_run(tmp_path: Path) -> None:
+    calls: list[str] = []
+    after = {name: partial(calls.append, name) for name in ("Trainer", "Pusher")}
+    run_small_pipeline(tmp_path, after=after)
+    assert calls == ["Trainer", "Pusher"]
+    run_small_pipeline(tmp_path, blessed=0, after=after)  # the Trainer is answered from the cache
+    assert calls == ["Trainer", "Pusher", "Pusher"]
 
 
 def test_a_deleted_run_folder_is_no_cache(tmp_path: Path) -> None:

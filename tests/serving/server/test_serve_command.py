@@ -16,6 +16,7 @@ from pathlib import Path
 
 import grpc
 import numpy as np
+import psutil
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from tensorflow_serving.apis.prediction_service_pb2_grpc import PredictionServiceStub
@@ -163,11 +164,17 @@ def test_a_second_signal_stops_at_once(home: Path) -> None:
             assert call.code() is grpc.StatusCode.UNAVAILABLE
 
 
-def test_the_server_by_itself_is_as_quiet(served_models: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("legacy_keras", ["0", "1"])  # TensorFlow Transform sets it, for all that a pipeline starts
+def test_the_server_by_itself_is_as_quiet_and_loads_no_keras(
+    served_models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, legacy_keras: str
+) -> None:
+    monkeypatch.setenv("TF_USE_LEGACY_KERAS", legacy_keras)
     log = tmp_path / "stderr"
-    with server_processes("scale", served_models / "scale", log, 1):
+    with server_processes("scale", served_models / "scale", log, 1) as [server]:
         assert "scale: version 3 is AVAILABLE" in log.read_text()
         assert not TENSORFLOWS_LINES.search(log.read_text()), log.read_text()
+        mapped = {part for each in psutil.Process(server.process.pid).memory_maps() for part in Path(each.path).parts}
+    assert mapped & {"tensorflow", "sklearn", "pandas", "matplotlib"} == {"tensorflow"}  # Keras imports the others
 
 
 @pytest.mark.parametrize("to_main_thread", [True, False], ids=["main thread", "another thread"])
