@@ -16,6 +16,7 @@ import pytest
 import tensorflow as tf
 import tensorflow_transform as tft
 from PIL import Image
+from tensorflow.core.protobuf import saved_model_pb2
 
 from mnist_tfx.components.code_version import code_version
 from mnist_tfx.components.live.metadata import read_metadata
@@ -145,6 +146,9 @@ def test_tf_servings_loader_restores_what_was_trained_and_nothing_else(
             np.testing.assert_allclose(answer, expected, atol=1e-5)
     variables = [name for name, _ in tf.train.list_variables(os.path.join(folder, "variables", "variables"))]
     assert variables and not [name for name in variables if "optimizer" in name]
+    saved = saved_model_pb2.SavedModel.FromString((tiny_run.model / "saved_model.pb").read_bytes())
+    objects = [node.user_object.identifier for node in saved.meta_graphs[0].object_graph_def.nodes]
+    assert objects and not [identifier for identifier in objects if "keras" in identifier]
 
 
 @pytest.mark.parametrize(
