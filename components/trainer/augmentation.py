@@ -23,6 +23,8 @@ from mnist_tfx.components.settings import AugmentationSettings
 def augment(images: tf.Tensor, settings: AugmentationSettings, seed: tf.Tensor) -> tf.Tensor:
     """Changes each image of a batch at random.
 
+    In a graph, XLA compiles what moves pixels: a second for each size of batch, then a sixth of the time.
+
     Args:
         images: uint8 [N, height, width, channels].
         settings: what to change, and how far. Mixup is not done here: it needs the targets, too.
@@ -31,16 +33,30 @@ def augment(images: tf.Tensor, settings: AugmentationSettings, seed: tf.Tensor) 
     Returns:
         float32 [N, height, width, channels] of values in [0, 255].
     """
+    count, (height, width, _) = tf.shape(images)[0], images.shape[1:]
     seeds = tf.random.split(seed, 3)
     if settings.flip:
-        mirrored = tf.random.stateless_uniform([tf.shape(images)[0], 1, 1, 1], seeds[0]) < 0.5
+        mirrored = tf.random.stateless_uniform([count, 1, 1, 1], seeds[0]) < 0.5
         images = tf.where(mirrored, tf.reverse(images, [2]), images)
     if not moves_pixels(settings):
         return tf.cast(images, tf.float32)
-    _, height, width, _ = images.shape
-    places = _affine(tf.shape(images)[0], height, width, settings, seeds[1])
+    # Drawn here, as XLA would draw other numbers from the same seed.
+    affine = tf.random.stateless_uniform([6, count, 1], seeds[1], -1.0, 1.0)
+    elastic = None
     if settings.elastic:
-        places += settings.elastic * _elastic(tf.shape(images)[0], height, width, settings.elastic_smoothness, seeds[2])
+        bumps = _bumps(height, width, settings.elastic_smoothness)
+        elastic = tf.random.stateless_normal([count * 2, len(bumps)], seeds[2])
+    move = _move if tf.executing_eagerly() else tf.function(_move, autograph=False, jit_compile=True)
+    return move(images, settings, affine, elastic)
+
+
+def _move(images: tf.Tensor, settings: AugmentationSettings, affine: tf.Tensor, elastic: tf.Tensor | None) -> tf.Tensor:
+    """Moves each image's pixels by the affine maps drawn, [6, N, 1], and the elastic displacements, [2 N, bumps]."""
+    _, height, width, _ = images.shape
+    places = _affine(height, width, settings, affine)
+    if elastic is not None:
+        bumps = _bumps(height, width, settings.elastic_smoothness)
+        places += settings.elastic * tf.reshape(elastic @ bumps, [-1, 2, height * width])
     return interpolate(images, places)
 
 
@@ -75,11 +91,9 @@ def interpolate(images: tf.Tensor, places: tf.Tensor) -> tf.Tensor:
     return tf.reshape(upper * (1.0 - down) + lower * down, [count, height, width, channels])
 
 
-def _affine(count: tf.Tensor, height: int, width: int, settings: AugmentationSettings, seed: tf.Tensor) -> tf.Tensor:
-    """Places, float32 [N, 2, height * width], under random affine maps around the image's centre."""
-    angle, shear, scale_y, scale_x, shift_y, shift_x = tf.unstack(
-        tf.random.stateless_uniform([6, count, 1], seed, -1.0, 1.0)
-    )
+def _affine(height: int, width: int, settings: AugmentationSettings, draws: tf.Tensor) -> tf.Tensor:
+    """Places, float32 [N, 2, height * width], under affine maps around the image's centre; draws are [6, N, 1]."""
+    angle, shear, scale_y, scale_x, shift_y, shift_x = tf.unstack(draws)
     angle *= math.radians(settings.rotation)
     slope = tf.tan(shear * math.radians(settings.shear))
     scale_y, scale_x = 1.0 + scale_y * settings.scale, 1.0 + scale_x * settings.scale
@@ -92,15 +106,11 @@ def _affine(count: tf.Tensor, height: int, width: int, settings: AugmentationSet
     return tf.stack([turned_y, turned_x], axis=1)
 
 
-def _elastic(count: tf.Tensor, height: int, width: int, smoothness: float, seed: tf.Tensor) -> tf.Tensor:
-    """Smooth random displacements, float32 [N, 2, height * width], of standard deviation 1 pixel everywhere."""
-    bumps = _bumps(height, width, smoothness)
-    weights = tf.random.stateless_normal([count * 2, bumps.shape[0]], seed)
-    return tf.reshape(weights @ bumps, [count, 2, height * width])
-
-
 def _bumps(height: int, width: int, smoothness: float) -> npt.NDArray[np.float32]:
-    """Gaussian bumps on a grid as fine as they are wide: [bumps, height * width], squares summing to 1 per pixel."""
+    """Gaussian bumps on a grid as fine as they are wide: [bumps, height * width], squares summing to 1 per pixel.
+
+    Standard normal weights of them make displacements whose standard deviation is 1 pixel everywhere.
+    """
     ys, xs = (np.arange(-smoothness, size + smoothness, smoothness) for size in (height, width))
     pixels_y, pixels_x = np.indices((height, width)).reshape(2, 1, -1)
     centres_y, centres_x = (grid.reshape(-1, 1) for grid in np.meshgrid(ys, xs, indexing="ij"))
