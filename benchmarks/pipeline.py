@@ -29,6 +29,7 @@ from mnist_tfx.pipeline.home import CHECKOUT, Home
 from mnist_tfx.pipeline.recipes import load_recipe
 
 _NOT_IN_B = "InfraValidator"
+_BY_HAND = "\n## What was tried"
 TITLES = {"a": "mnist-tfx run", "b": "TFX's own example", "c": "plain Keras script"}
 
 
@@ -139,7 +140,9 @@ def main() -> int:
     except measure.BenchmarkFailed as error:
         print(error, file=sys.stderr)
         return 1
-    args.output.write_text(text)
+    # What was tried is written by hand, below the figures.
+    before = args.output.read_text() if args.output.exists() else ""
+    args.output.write_text(text + "".join(before.partition(_BY_HAND)[1:]))
     print(text)
     return 0
 
