@@ -62,6 +62,10 @@ class LocalServer(ModelServer):
         self._process.wait()
         self._folder.cleanup()
 
+    def ended(self) -> bool:
+        """Whether its process is no longer there."""
+        return self._process.poll() is not None
+
     def resident_bytes(self) -> int | None:
         try:
             process = psutil.Process(self._process.pid)
@@ -78,7 +82,7 @@ class LocalServer(ModelServer):
             raise PipelineError(f"{why}. That was before it had a model: mend it, or choose another infra.engine.")
 
     def _end(self) -> str:
-        if self._process.poll() is None:
+        if not self.ended():
             return ""
         tail = self._log.read_text(errors="replace").splitlines()[-_LOG_LINES:]
         return f"the model server ended with status {self._process.returncode}: " + " | ".join(tail)
@@ -124,9 +128,12 @@ def local_server(settings: InfraSettings, model_name: str) -> Iterator[LocalServ
     Raises:
         PipelineError: the engine asked for is not there.
     """
-    server = _started.pop((settings, model_name), None) or LocalServer(settings, model_name)
-    with closing(server):
-        yield server
+    server = _started.pop((settings, model_name), None)
+    if server and server.ended():
+        server.close()
+        server = None
+    with closing(server or LocalServer(settings, model_name)) as running:
+        yield running
 
 
 def foreign_server(settings: InfraSettings) -> str:

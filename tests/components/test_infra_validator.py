@@ -193,6 +193,19 @@ def test_a_server_that_was_started_early_is_the_one_asked_for() -> None:
 
 
 @pytest.mark.usefixtures("sleeping_server")
+def test_a_server_that_was_started_early_and_is_gone_is_started_again() -> None:
+    before = _sleeping()
+    with EarlyStart(InfraSettings(), "kmnist") as early:
+        early.start()
+        [server] = [each for each in _sleeping() if each not in before]
+        server.kill()
+        os.waitid(os.P_PID, server.pid, os.WEXITED | os.WNOWAIT)
+        with local_server(InfraSettings(), "kmnist") as given:
+            assert given.resident_bytes()
+    assert _sleeping() == before
+
+
+@pytest.mark.usefixtures("sleeping_server")
 def test_a_server_that_was_started_early_and_not_asked_for_ends_with_the_run() -> None:
     before = _sleeping()
     with pytest.raises(KeyboardInterrupt), EarlyStart(InfraSettings(), "kmnist") as early:
