@@ -10,12 +10,15 @@ from typing import Any
 
 from etils import epath
 
-from mnist_tfx.components.datasets.errors import NotPrepared
 from mnist_tfx.components.datasets.fingerprint import FRAME_BYTES, fingerprint
-from mnist_tfx.contract.errors import UsageError
+from mnist_tfx.contract.errors import PipelineError, UsageError
 
 _VERSION = re.compile(r"\d+\.\d+\.\d+")
 _NAME = re.compile(r"[a-z0-9_]+(/[\w.+-]*\w)?")  # a TFDS builder, or builder/configuration
+
+
+class NotPrepared(PipelineError):
+    """A dataset does not lie complete in a data_dir."""
 
 
 @dataclass(frozen=True)

@@ -148,9 +148,8 @@ def _prepare_project(project: Project, home: Home) -> dict[str, Any]:
 
 def _prepare(name: str, home: Home, source: Path | None) -> dict[str, Any]:
     """Prepares one dataset unless it is; returns what is printed of it."""
-    from mnist_tfx.components.datasets.errors import NotPrepared
     from mnist_tfx.components.datasets.prepare import prepare
-    from mnist_tfx.components.datasets.prepared import load_prepared
+    from mnist_tfx.components.datasets.prepared import NotPrepared, load_prepared
     from mnist_tfx.pipeline.log_capture import output_to
     from mnist_tfx.pipeline.running.data_progress import shown_progress
 

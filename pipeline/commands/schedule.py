@@ -83,9 +83,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _create(args: argparse.Namespace, profile: Profile) -> None:
     from mnist_tfx.kubeflow.remote.cron import parse_cron, parse_timezone
-    from mnist_tfx.kubeflow.remote.cron_zones import clock_changes
+    from mnist_tfx.kubeflow.remote.cron_zones import check_timing, clock_changes
     from mnist_tfx.kubeflow.remote.platform import Timing, check_schedule_name, plain_name
-    from mnist_tfx.kubeflow.remote.timing import check_timing
     from mnist_tfx.pipeline.recipes import load_recipe
 
     cron, zone = parse_cron(args.cron), parse_timezone(args.timezone)

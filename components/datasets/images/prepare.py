@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from mnist_tfx.components.beam_arguments import direct_arguments
-from mnist_tfx.components.datasets.errors import NotPrepared
 from mnist_tfx.components.datasets.images.index import Decided, Finding, Index, splits_before
 from mnist_tfx.components.datasets.images.listing import ImageSource, list_images, listing_digest
 from mnist_tfx.components.datasets.incoming import incoming_folder, publish
-from mnist_tfx.components.datasets.prepared import PreparedDataset, load_prepared
+from mnist_tfx.components.datasets.prepared import NotPrepared, PreparedDataset, load_prepared
 from mnist_tfx.components.datasets.progress import Progress, silent
 from mnist_tfx.contract.cpus import cpu_count
 from mnist_tfx.contract.errors import DataRejected

@@ -83,12 +83,11 @@ class Measure(Generic[_Measured]):
 
 @dataclass(frozen=True)
 class Cell:
-    """One cell of the confusion matrix; `shade` is a class of the style sheet, empty for none."""
+    """One cell of the confusion matrix; `style` are classes of the style sheet."""
 
     count: int
     share: float  # of the actual class
-    shade: str
-    diagonal: bool
+    style: str
 
 
 @dataclass(frozen=True)
@@ -239,10 +238,10 @@ def matrix_rows(confusion: npt.NDArray[np.int64]) -> tuple[tuple[Cell, ...], ...
     worst = float((shares * (1 - np.eye(len(shares)))).max()) or 1.0
 
     def cell(actual: int, predicted: int) -> Cell:
-        share, diagonal = float(shares[actual, predicted]), actual == predicted
-        strength = share if diagonal else share / worst
-        shade = f"{'right' if diagonal else 'wrong'}-{max(1, round(_SHADES * strength))}" if share else ""
-        return Cell(int(confusion[actual, predicted]), share, shade, diagonal)
+        share = float(shares[actual, predicted])
+        name, strength = ("right", share) if actual == predicted else ("wrong", share / worst)
+        shade = f"{name}-{max(1, round(_SHADES * strength))}" if share else "none"
+        return Cell(int(confusion[actual, predicted]), share, f"{shade} diagonal" if actual == predicted else shade)
 
     return tuple(tuple(cell(a, p) for p in range(len(shares))) for a in range(len(shares)))
 
