@@ -42,6 +42,11 @@ class PreparedDataset:
     # What was added (`components.datasets.spans`) by number, and as number 1 the data themselves; none: nothing was.
     spans: Mapping[int, PreparedDataset] = field(default_factory=dict)
 
+    @property
+    def folder(self) -> Path:
+        """Where its files are."""
+        return self.data_dir / self.name / self.version
+
     def grouped(self, groups: Mapping[str, Sequence[str]] | None) -> PreparedDataset:
         """The same with classes that stand for several of TFDS's; None changes nothing.
 

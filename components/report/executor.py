@@ -57,11 +57,10 @@ class Executor(Step):
 
 
 def _leave_card(run: Run, made: Made) -> None:
-    pushed = run.artifact("Pusher", "pushed_model")
-    if not made.card or pushed is None or not pushed.properties.get("pushed"):
+    if not made.card or not run.push.get("pushed"):
         return
     try:
-        add_card(str(pushed.properties["pushed_destination"]), made.card)
+        add_card(str(run.push["pushed_destination"]), made.card)
     except Exception:
         _LOGGER.exception("no model card was put beside the model")
 

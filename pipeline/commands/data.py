@@ -141,7 +141,7 @@ def _prepare_project(project: Project, home: Home) -> dict[str, Any]:
 
     start, before = time.monotonic(), set(home.datasets.glob("*/*"))
     dataset = prepare_dataset(load_recipe(project, "default"), home)
-    folder = _folder(dataset)
+    folder = dataset.folder
     already = folder in before or not folder.is_relative_to(home.datasets)
     return _answer(dataset, time.monotonic() - start, already=already)
 
@@ -160,7 +160,7 @@ def _prepare(name: str, home: Home, source: Path | None) -> dict[str, Any]:
         with shown_progress(name) as progress, output_to(home.root / "data.log"):
             dataset, already = prepare(name, home.datasets, source=source, progress=progress), False
     if already and source is not None:
-        print(f"{name}: --from was not looked at, for {_folder(dataset)} is prepared already", file=sys.stderr)
+        print(f"{name}: --from was not looked at, for {dataset.folder} is prepared already", file=sys.stderr)
     return _answer(dataset, time.monotonic() - start, already=already)
 
 
@@ -168,7 +168,7 @@ def _answer(dataset: PreparedDataset, seconds: float, *, already: bool) -> dict[
     return {
         "dataset": dataset.name,
         "version": dataset.version,
-        "folder": str(_folder(dataset)),
+        "folder": str(dataset.folder),
         "splits": dict(dataset.split_sizes),
         "image_shape": dataset.image_shape,
         "classes": dataset.class_names,
@@ -176,10 +176,6 @@ def _answer(dataset: PreparedDataset, seconds: float, *, already: bool) -> dict[
         "already_prepared": already,
         "seconds": round(seconds, 1),
     }
-
-
-def _folder(dataset: PreparedDataset) -> Path:
-    return dataset.data_dir / dataset.name / dataset.version
 
 
 def _line(answer: dict[str, Any]) -> str:
