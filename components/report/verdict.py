@@ -27,7 +27,7 @@ Outcome = Literal[
     "running",
     "unknown",  # what the component says of what only the run's end decides
 ]
-State = Literal["passed", "failed", "withheld", "not reached", "unknown"]
+State = Literal["passed", "failed", "withheld", "not reached"]
 
 _STOPPED_EXIT_CODE = 130
 _SHOWN = 5  # classes named in one sentence

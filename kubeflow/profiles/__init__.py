@@ -25,24 +25,19 @@ _KEY_PATTERN = r"^(projects/[^/]+/locations/[^/]+/keyRings/[^/]+/cryptoKeys/[^/]
 _LABEL_KEY, _LABEL_VALUE = re.compile(r"[a-z][a-z0-9_-]{0,62}"), re.compile(r"[a-z0-9_-]{0,63}")
 
 
-def _check_root(root: str) -> str:
-    if not re.match(r"gs://[a-z0-9][a-z0-9._-]+", root):
-        raise ValueError(
-            f"{root!r} is not an address that TFX's file layer reads in the image; write 'gs://BUCKET/FOLDER'."
-        )
-    return root.rstrip("/")
+def _address(schemes: str, told: str) -> AfterValidator:
+    def check(root: str) -> str:
+        if not re.match(rf"({schemes})://[a-z0-9][a-z0-9._-]+", root):
+            raise ValueError(f"{root!r} is not an address that {told}.")
+        return root.rstrip("/")
+
+    return AfterValidator(check)
 
 
-def _check_store(root: str) -> str:
-    if not re.match(r"(gs|s3|minio)://[a-z0-9][a-z0-9._-]+", root):
-        raise ValueError(
-            f"{root!r} is not an address that Kubeflow's launcher copies from; write 'gs://BUCKET/FOLDER', s3:// or minio://."
-        )
-    return root.rstrip("/")
-
-
-Root = Annotated[str, AfterValidator(_check_root)]
-Store = Annotated[str, AfterValidator(_check_store)]
+Root = Annotated[str, _address("gs", "TFX's file layer reads in the image; write 'gs://BUCKET/FOLDER'")]
+Store = Annotated[
+    str, _address("gs|s3|minio", "Kubeflow's launcher copies from; write 'gs://BUCKET/FOLDER', s3:// or minio://")
+]
 Image = Annotated[str, Field(pattern=r"^[\w.:/@-]+$")]
 
 

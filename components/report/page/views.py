@@ -119,7 +119,6 @@ _STATES: Mapping[State, tuple[str, str]] = {
     "failed": ("✗ failed", "is-bad"),
     "withheld": ("not pushed", "is-open"),
     "not reached": ("not reached", ""),
-    "unknown": ("not known yet", ""),
 }
 _EXECUTION_STATES = {  # in words, style of the bar, tone of the tag
     "COMPLETE": ("run", "run", ""),
