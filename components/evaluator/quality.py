@@ -94,6 +94,11 @@ class Quality:
         return self.overall.accuracy
 
     @property
+    def confusion_shares(self) -> npt.NDArray[np.float64]:
+        """The confusion matrix in shares of the actual class."""
+        return self.confusion / np.maximum(self.confusion.sum(axis=1, keepdims=True), 1)
+
+    @property
     def class_accuracy(self) -> dict[str, float]:
         """By class name the share of its examples that are classified right; a class without examples has none."""
         return {each.name: each.scores.recall for each in self.classes if each.examples}

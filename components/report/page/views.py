@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 
 from mnist_tfx.components.evaluator.quality import Overall, Quality
 from mnist_tfx.components.report.content import Data, Layer, ReportContent, SplitData
@@ -230,10 +229,9 @@ def accuracy_bounds(quality: Quality) -> str:
     return ", ".join(words)
 
 
-def matrix_rows(confusion: npt.NDArray[np.int64]) -> tuple[tuple[Cell, ...], ...]:
+def matrix_rows(quality: Quality) -> tuple[tuple[Cell, ...], ...]:
     """Rows are actual classes. Mistakes are shaded against the most frequent one, hits by their share."""
-    totals = confusion.sum(axis=1, keepdims=True)
-    shares = np.divide(confusion, totals, out=np.zeros(confusion.shape), where=totals > 0)
+    confusion, shares = quality.confusion, quality.confusion_shares
     worst = float((shares * (1 - np.eye(len(shares)))).max()) or 1.0
 
     def cell(actual: int, predicted: int) -> Cell:
