@@ -103,9 +103,7 @@ def _create(args: argparse.Namespace, profile: Profile) -> None:
         _print({"name": name, "change": "none", "next_runs": _isoformat(runs)}, as_json=args.json)
         return
     schedules = open_platform(profile, args.request_timeout).schedules
-    with compiled_job(args, recipe, profile) as (job, needed):
-        for upload in needed:
-            print(f"needed in the bucket: {upload.command()}", file=sys.stderr)
+    with compiled_job(args, recipe, profile) as job:
         schedule, done = schedules.put(name, job, timing)
     if schedule.state == "paused":
         print(f"note: it is paused; `mnist-tfx schedule resume {name} ...` begins runs again", file=sys.stderr)
