@@ -87,7 +87,7 @@ def uploads(dataset: PreparedDataset, project: Project, profile: Profile, *, mon
     schema = Upload(project.schema_file, paths.schema_file)
     if monitor:
         return [schema]
-    read = {each.data_dir / each.name / each.version for each in (dataset, *dataset.spans.values())}
+    read = {each.folder for each in (dataset, *dataset.spans.values())}
     data = [Upload(folder, f"{paths.data_dir}/{folder.relative_to(dataset.data_dir)}") for folder in sorted(read)]
     return [*data, schema]
 

@@ -59,6 +59,12 @@ class CompiledPipeline:
         component = self.component(task)
         return self.executors.get(component.executor_label) if component is not None else None
 
+    def executed(self) -> Iterator[tuple[str, pb.PipelineTaskSpec, ExecutorSpec]]:
+        """The tasks that are run, by name, and how each is."""
+        for name, task in self.tasks().items():
+            if (executor := self.executor(task)) is not None:
+                yield name, task, executor
+
     def mount_paths(self, task: pb.PipelineTaskSpec) -> list[str]:
         """Where a task's container has volumes."""
         component = self.component(task)

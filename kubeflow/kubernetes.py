@@ -7,7 +7,6 @@ It is the second document of a compiled file, as the package kfp-kubernetes writ
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, model_validator
@@ -55,6 +54,11 @@ class Volume(Section):
             )
         return self
 
+    def mount(self) -> dict[str, str]:
+        """Its mount in a pod, in the words of `pvcMount`."""
+        mount = {"constant": self.claim, "mountPath": self.mount_path}
+        return {**mount, "subPath": self.sub_path} if self.sub_path else mount
+
 
 def _check_secret(text: str) -> str:
     if not re.fullmatch(r"[a-z0-9.-]+/[\w.-]+", text):
@@ -67,35 +71,7 @@ def _check_secret(text: str) -> str:
 SecretKey = Annotated[str, AfterValidator(_check_secret)]
 
 
-def executor_config(
-    node_selector: Mapping[str, str],
-    tolerations: Sequence[Toleration],
-    timeout_minutes: int,
-    secrets: Mapping[str, str],
-    image_pull_secrets: Sequence[str],
-    volume: Volume | None,
-) -> dict[str, Any]:
-    """The `KubernetesExecutorConfig` of one task; empty where nothing is asked for.
-
-    Secrets and claims stand in the message's older fields: a backend refuses fields that it does not know, and all of
-    version 2 know these.
-    """
-    config: dict[str, Any] = {
-        "nodeSelector": {"labels": dict(node_selector)} if node_selector else None,
-        "tolerations": [each.model_dump(exclude_defaults=True) | {"operator": each.operator} for each in tolerations],
-        "activeDeadlineSeconds": str(60 * timeout_minutes) if timeout_minutes else None,
-        "secretAsEnv": [_secret_variable(variable, secret) for variable, secret in sorted(secrets.items())],
-        "imagePullSecret": [{"secretName": name} for name in image_pull_secrets],
-        "pvcMount": [_mount(volume)] if volume else None,
-    }
-    return {key: value for key, value in config.items() if value}
-
-
-def _secret_variable(variable: str, secret: str) -> dict[str, Any]:
+def secret_variable(variable: str, secret: str) -> dict[str, Any]:
+    """A variable of the container that has the value of `SECRET/KEY`, in the words of `secretAsEnv`."""
     name, _, key = secret.partition("/")
     return {"secretName": name, "keyToEnv": [{"secretKey": key, "envVar": variable}]}
-
-
-def _mount(volume: Volume) -> dict[str, str]:
-    mount = {"constant": volume.claim, "mountPath": volume.mount_path}
-    return {**mount, "subPath": volume.sub_path} if volume.sub_path else mount

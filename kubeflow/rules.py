@@ -49,8 +49,7 @@ class Breach:
         return f"{self.rule}: {where}: {self.found}. Remedy: {self.remedy}"
 
 
-# Yields node, what was found, and the remedy.
-_Judge: TypeAlias = Callable[[CompiledPipeline, Target], Iterator[tuple[str, str, str]]]
+_Broken: TypeAlias = Iterator[tuple[str, str, str]]  # node, what was found, and the remedy
 
 
 @dataclass(frozen=True)
@@ -60,14 +59,14 @@ class Rule:
     name: str
     says: str
     targets: tuple[str, ...]
-    judge: _Judge
+    judge: Callable[[CompiledPipeline, Target], _Broken]
 
     def breaches(self, pipeline: CompiledPipeline, target: Target) -> list[Breach]:
         """Where it is broken."""
         return [Breach(self.name, *broken) for broken in self.judge(pipeline, target)]
 
 
-def _schema_version(pipeline: CompiledPipeline, target: Target) -> Iterator[tuple[str, str, str]]:
+def _schema_version(pipeline: CompiledPipeline, target: Target) -> _Broken:
     taken = ("2.1.0",) if target == "kubeflow" else ("2.0.0", "2.1.0")
     if pipeline.spec.schema_version not in taken:
         yield (
@@ -77,16 +76,15 @@ def _schema_version(pipeline: CompiledPipeline, target: Target) -> Iterator[tupl
         )
 
 
-def _file_ending(pipeline: CompiledPipeline, target: Target) -> Iterator[tuple[str, str, str]]:
+def _file_ending(pipeline: CompiledPipeline, target: Target) -> _Broken:
     endings = (".yaml",) if target == "kubeflow" else (".json", ".yaml")
     if pipeline.path.suffix not in endings:
         yield "", f"the file is {pipeline.path.name!r}", f"compile into a file ending in {' or '.join(endings)}."
 
 
-def _no_resolver(pipeline: CompiledPipeline, target: Target) -> Iterator[tuple[str, str, str]]:
-    for name, task in pipeline.tasks().items():
-        executor = pipeline.executor(task)
-        if executor is not None and executor.HasField("resolver"):
+def _no_resolver(pipeline: CompiledPipeline, target: Target) -> _Broken:
+    for name, _, executor in pipeline.executed():
+        if executor.HasField("resolver"):
             yield (
                 name,
                 "it is a Resolver node, which the backend refuses",
@@ -94,19 +92,12 @@ def _no_resolver(pipeline: CompiledPipeline, target: Target) -> Iterator[tuple[s
             )
 
 
-def _no_condition_on_importer(pipeline: CompiledPipeline, target: Target) -> Iterator[tuple[str, str, str]]:
-    tasks = pipeline.tasks()
-    importers = {
-        name
-        for name, task in tasks.items()
-        if (executor := pipeline.executor(task)) is not None and executor.HasField("importer")
-    }
+def _no_condition_on_importer(pipeline: CompiledPipeline, target: Target) -> _Broken:
+    importers = {name for name, _, executor in pipeline.executed() if executor.HasField("importer")}
     remedy = "take the condition away, or let an ordinary component make the artifact."
-    for name, task in tasks.items():
+    for name, task in pipeline.tasks().items():
         condition = task.trigger_policy.condition
-        if not condition:
-            continue
-        if name in importers:
+        if condition and name in importers:
             yield name, f"it is an Importer with the condition {condition!r}", remedy
         for key in _INPUT_IN_CONDITION.findall(condition):
             # TFX names an artifact by the task's own key, or as `_PRODUCER.KEY`, which is no key of the task.
@@ -119,10 +110,9 @@ def _no_condition_on_importer(pipeline: CompiledPipeline, target: Target) -> Ite
                 yield name, f"its condition {condition!r} hangs on the Importer {producer}", remedy
 
 
-def _no_custom_driver(pipeline: CompiledPipeline, target: Target) -> Iterator[tuple[str, str, str]]:
-    for name, task in pipeline.tasks().items():
-        executor = pipeline.executor(task)
-        if executor is not None and executor.container.HasField("lifecycle"):
+def _no_custom_driver(pipeline: CompiledPipeline, target: Target) -> _Broken:
+    for name, _, executor in pipeline.executed():
+        if executor.container.HasField("lifecycle"):
             yield (
                 name,
                 "it needs a driver of its own (lifecycle.preCacheCheck), which never runs there",
@@ -130,7 +120,7 @@ def _no_custom_driver(pipeline: CompiledPipeline, target: Target) -> Iterator[tu
             )
 
 
-def _readable_root(pipeline: CompiledPipeline, target: Target) -> Iterator[tuple[str, str, str]]:
+def _readable_root(pipeline: CompiledPipeline, target: Target) -> _Broken:
     schemes = ("gs://", "s3://", "minio://") if target == "kubeflow" else ("gs://",)
     if not pipeline.root.startswith(schemes):
         found = f"its root is {pipeline.root!r}" if pipeline.root else "it names no root"
@@ -145,19 +135,16 @@ def _readable_root(pipeline: CompiledPipeline, target: Target) -> Iterator[tuple
             if (address := parameter.runtime_value.constant.string_value).startswith(("s3://", "minio://")):
                 found = f"parameter {key!r} holds {address!r}, and TensorFlow in the image reads gs:// only"
                 yield name, found, 'set shared = "gs://BUCKET/FOLDER" in the profile.'
-        executor = pipeline.executor(task)
-        if executor and workers_elsewhere(executor.container.args):
+    for name, task, executor in pipeline.executed():
+        if workers_elsewhere(executor.container.args):
             remedy = 'keep artifacts and data in gs://, or set beam.runner = "direct", in the profile.'
             volumes = pipeline.mount_paths(task)
             for place in volumes if pipeline.root.startswith("gs://") else [pipeline.root, *volumes]:
                 yield name, f"Beam's workers elsewhere cannot read {place!r}", remedy
 
 
-def _accelerator_name(pipeline: CompiledPipeline, target: Target) -> Iterator[tuple[str, str, str]]:
-    for name, task in pipeline.tasks().items():
-        executor = pipeline.executor(task)
-        if executor is None:
-            continue
+def _accelerator_name(pipeline: CompiledPipeline, target: Target) -> _Broken:
+    for name, _, executor in pipeline.executed():
         accelerator = executor.container.resources.accelerator
         kind = accelerator.type or accelerator.resource_type
         if not kind:
@@ -170,7 +157,7 @@ def _accelerator_name(pipeline: CompiledPipeline, target: Target) -> Iterator[tu
             yield name, f"accelerator {kind!r} has no count", "set accelerator_count in the profile."
 
 
-def _artifact_types(pipeline: CompiledPipeline, target: Target) -> Iterator[tuple[str, str, str]]:
+def _artifact_types(pipeline: CompiledPipeline, target: Target) -> _Broken:
     for name, task in pipeline.tasks().items():
         component = pipeline.component(task)
         if component is None:
@@ -196,7 +183,7 @@ def _type_title(schema: Any) -> str:
     return str(schema.schema_title)
 
 
-def _pipeline_name(pipeline: CompiledPipeline, target: Target) -> Iterator[tuple[str, str, str]]:
+def _pipeline_name(pipeline: CompiledPipeline, target: Target) -> _Broken:
     if not _NAME.fullmatch(pipeline.name):
         yield (
             "",
@@ -205,10 +192,9 @@ def _pipeline_name(pipeline: CompiledPipeline, target: Target) -> Iterator[tuple
         )
 
 
-def _container_command(pipeline: CompiledPipeline, target: Target) -> Iterator[tuple[str, str, str]]:
-    for name, task in pipeline.tasks().items():
-        executor = pipeline.executor(task)
-        if executor is None or not executor.HasField("container"):
+def _container_command(pipeline: CompiledPipeline, target: Target) -> _Broken:
+    for name, _, executor in pipeline.executed():
+        if not executor.HasField("container"):
             continue
         found = tuple(executor.container.command)
         if found != COMMAND:
@@ -221,7 +207,7 @@ def _container_command(pipeline: CompiledPipeline, target: Target) -> Iterator[t
             )
 
 
-def _no_local_paths(pipeline: CompiledPipeline, target: Target) -> Iterator[tuple[str, str, str]]:
+def _no_local_paths(pipeline: CompiledPipeline, target: Target) -> _Broken:
     for name, task in pipeline.tasks().items():
         for key, parameter in task.inputs.parameters.items():
             value = json_format.MessageToDict(parameter.runtime_value)
@@ -236,7 +222,7 @@ def _no_local_paths(pipeline: CompiledPipeline, target: Target) -> Iterator[tupl
                 )
 
 
-def _retry_policy(pipeline: CompiledPipeline, target: Target) -> Iterator[tuple[str, str, str]]:
+def _retry_policy(pipeline: CompiledPipeline, target: Target) -> _Broken:
     """Argo reads the factor as a whole number, and no longest time as one of 0 seconds (`processNodeRetries`)."""
     for name, task in pipeline.tasks().items():
         policy = task.retry_policy
@@ -248,7 +234,7 @@ def _retry_policy(pipeline: CompiledPipeline, target: Target) -> Iterator[tuple[
             yield name, found, "set retries.backoff_factor in the profile to a whole number."
 
 
-def _kubernetes_config(pipeline: CompiledPipeline, target: Target) -> Iterator[tuple[str, str, str]]:
+def _kubernetes_config(pipeline: CompiledPipeline, target: Target) -> _Broken:
     """The backend unmarshals it strictly (`unmarshalKubernetesExecutorConfig`, argocompiler/spec_patch.go)."""
     for label, config in pipeline.kubernetes.items():
         if label not in pipeline.executors:
@@ -277,7 +263,7 @@ def _local_paths(value: Any) -> Iterator[str]:
                 return
 
 
-def _whole_graph(pipeline: CompiledPipeline, target: Target) -> Iterator[tuple[str, str, str]]:
+def _whole_graph(pipeline: CompiledPipeline, target: Target) -> _Broken:
     remedy = "compile it anew; the file was edited, or cut off."
     for dag in pipeline.dags():
         if not dag.tasks:

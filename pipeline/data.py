@@ -27,8 +27,7 @@ def find_dataset(recipe: Recipe, home: Home) -> PreparedDataset:
         NotPrepared: a PipelineError; it lies in none of them.
         UsageError: it is not one of labeled images, or data.classes does not fit it.
     """
-    from mnist_tfx.components.datasets.errors import NotPrepared
-    from mnist_tfx.components.datasets.prepared import load_prepared
+    from mnist_tfx.components.datasets.prepared import NotPrepared, load_prepared
 
     settings = recipe.data
     places = [Path(settings.data_dir)] if settings.data_dir else [home.datasets]
@@ -50,7 +49,7 @@ def prepare_dataset(recipe: Recipe, home: Home) -> PreparedDataset:
         PipelineError: it cannot be had; the message says what was tried.
         DataRejected: files of it are damaged, or too few.
     """
-    from mnist_tfx.components.datasets.errors import NotPrepared
+    from mnist_tfx.components.datasets.prepared import NotPrepared
 
     settings = recipe.data
     if settings.images:

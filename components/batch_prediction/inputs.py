@@ -111,7 +111,7 @@ def _of_folder(folder: str, rows: int) -> Inputs:
 def _of_tfds(source: str, data_dir: str, rows: int) -> Inputs:
     name, _, split = source.removeprefix(TFDS).partition(":")
     dataset = load_prepared(name, None, data_dir)
-    folder = os.path.join(dataset.data_dir, name, dataset.version)
+    folder = str(dataset.folder)
     try:
         splits = tfds.builder_from_directory(folder).info.splits
         pieces = tfds.core.ReadInstruction.from_spec(split).to_absolute(splits)

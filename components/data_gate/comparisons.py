@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import tensorflow_data_validation as tfdv
 from tensorflow_metadata.proto.v0 import anomalies_pb2, schema_pb2, statistics_pb2
 
+from mnist_tfx.components.data_gate.findings import Distance
 from mnist_tfx.contract.names import TRAIN
 
 Statistics = Mapping[str, statistics_pb2.DatasetFeatureStatisticsList]  # by split
@@ -23,19 +24,13 @@ class Comparison:
     between: str
     anomalies: anomalies_pb2.Anomalies
 
-    def distances(self) -> Iterator[dict[str, Any]]:
-        """Every measured distance with the most that the schema allows: the fields of the report's `Distance`."""
+    def distances(self) -> Iterator[Distance]:
+        """Every measured distance with the most that the schema allows."""
         for info in self.anomalies.drift_skew_info:
             for measured in (*info.skew_measurements, *info.drift_measurements):
                 name = type(measured).Type.Name(measured.type)
-                yield {
-                    "kind": self.kind,
-                    "between": self.between,
-                    "feature": ".".join(info.path.step),
-                    "measure": _MEASURES.get(name, name),
-                    "value": measured.value,
-                    "bound": measured.threshold,
-                }
+                feature, measure = ".".join(info.path.step), _MEASURES.get(name, name)
+                yield Distance(self.kind, self.between, feature, measure, measured.value, measured.threshold)
 
 
 def skew_comparisons(statistics: Statistics, schema: schema_pb2.Schema) -> Iterator[Comparison]:

@@ -25,8 +25,8 @@ from mnist_tfx.components.step import Artifacts, Step
 from mnist_tfx.contract.errors import DataRejected
 from mnist_tfx.contract.names import DATA_STATISTICS_PATH
 
-# In the DataBlessing: {"dataset", "examples": {split: count}, "compared_with_live": bool, "distances": [...] (see
-# `comparisons.Comparison.distances`)}
+# In the DataBlessing: {"dataset", "examples": {split: count}, "compared_with_live": bool, "distances": [...] (the
+# fields of `findings.Distance`)}
 REPORT = "report.json"
 _STATISTICS_FILE = "FeatureStats.pb"
 _ANOMALIES_FILE = "SchemaDiff.pb"
@@ -62,7 +62,7 @@ class Executor(Step, BaseBeamExecutor):
             "dataset": dataset,
             "examples": counts,
             "compared_with_live": bool(live),
-            "distances": [distance for comparison in comparisons for distance in comparison.distances()],
+            "distances": [vars(distance) for comparison in comparisons for distance in comparison.distances()],
         }
         blessing = outputs["blessing"]
         with tf.io.gfile.GFile(os.path.join(blessing.uri, REPORT), "w") as file:

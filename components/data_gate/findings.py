@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from tensorflow_metadata.proto.v0 import anomalies_pb2
 
@@ -25,6 +25,23 @@ class Finding:
 
     def __str__(self) -> str:
         return f"split {self.split}, feature {self.feature}: {self.reason}\n    remedy: {self.remedy}"
+
+
+@dataclass(frozen=True)
+class Distance:
+    """How far two distributions of one feature are apart."""
+
+    kind: Literal["drift", "skew"]  # drift: against the live model's data; skew: between two splits
+    between: str  # such as "train against test"
+    feature: str
+    measure: str  # such as "L-infinity"
+    value: float
+    bound: float  # the most that the schema allows
+
+    @property
+    def within_bound(self) -> bool:
+        """Whether the schema allows it."""
+        return self.value <= self.bound
 
 
 def anomaly_findings(split: str, anomalies: anomalies_pb2.Anomalies, schema_name: str) -> Iterator[Finding]:

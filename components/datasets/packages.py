@@ -12,10 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from mnist_tfx.components.datasets.errors import SourceUnavailable
 from mnist_tfx.contract.errors import DataRejected
 
 _TIMEOUT_S = 300
+
+
+class SourceUnavailable(Exception):
+    """A dataset cannot be had from one of its sources; the message says why."""
 
 
 @dataclass(frozen=True)

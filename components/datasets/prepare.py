@@ -18,10 +18,10 @@ from mnist_tfx.components.datasets.builders import (
     open_builder,
     reads_idx_files,
 )
-from mnist_tfx.components.datasets.errors import NotPrepared, SourceUnavailable
 from mnist_tfx.components.datasets.idx import unpack_verified
 from mnist_tfx.components.datasets.incoming import incoming_folder, publish
-from mnist_tfx.components.datasets.prepared import PreparedDataset, load_prepared
+from mnist_tfx.components.datasets.packages import SourceUnavailable
+from mnist_tfx.components.datasets.prepared import NotPrepared, PreparedDataset, load_prepared
 from mnist_tfx.components.datasets.progress import Progress, silent
 from mnist_tfx.components.datasets.published import IDX_FILES, PACKAGES, SHA256
 from mnist_tfx.components.datasets.reachable import unreachable_reason

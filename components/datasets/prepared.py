@@ -10,12 +10,15 @@ from typing import Any
 
 from etils import epath
 
-from mnist_tfx.components.datasets.errors import NotPrepared
 from mnist_tfx.components.datasets.fingerprint import FRAME_BYTES, fingerprint
-from mnist_tfx.contract.errors import UsageError
+from mnist_tfx.contract.errors import PipelineError, UsageError
 
 _VERSION = re.compile(r"\d+\.\d+\.\d+")
 _NAME = re.compile(r"[a-z0-9_]+(/[\w.+-]*\w)?")  # a TFDS builder, or builder/configuration
+
+
+class NotPrepared(PipelineError):
+    """A dataset does not lie complete in a data_dir."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,11 @@ class PreparedDataset:
     labels: tuple[int, ...] | None = None  # the class number of each of TFDS's; None: they are the same
     # What was added (`components.datasets.spans`) by number, and as number 1 the data themselves; none: nothing was.
     spans: Mapping[int, PreparedDataset] = field(default_factory=dict)
+
+    @property
+    def folder(self) -> Path:
+        """Where its files are."""
+        return self.data_dir / self.name / self.version
 
     def grouped(self, groups: Mapping[str, Sequence[str]] | None) -> PreparedDataset:
         """The same with classes that stand for several of TFDS's; None changes nothing.

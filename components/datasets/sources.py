@@ -25,8 +25,7 @@ def require_sources(wanted: Iterable[tuple[str, str | None]], data_dir: Path) ->
     Raises:
         PipelineError: one is not prepared, its host does not answer, and a program that fetches its package is missing.
     """
-    from mnist_tfx.components.datasets.errors import NotPrepared
-    from mnist_tfx.components.datasets.prepared import load_prepared
+    from mnist_tfx.components.datasets.prepared import NotPrepared, load_prepared
 
     absent = []
     for name, version in wanted:

@@ -11,7 +11,7 @@ from mnist_tfx.components.settings import EvaluationSettings
 from mnist_tfx.contract.names import FIRST_SPAN, LABEL, PROBABILITIES, SERVING_DEFAULT, SPAN
 
 CANDIDATE, BASELINE = "candidate", "baseline"
-ACCURACY, BALANCED_ACCURACY, MACRO_F1 = "accuracy", "balanced_accuracy", "macro_f1"
+ACCURACY = "accuracy"
 # Float noise between two evaluations of one and the same model must not count as a drop.
 _EPSILON = 1e-6
 
@@ -49,8 +49,8 @@ def evaluation_config(
             _bounds(of_class, settings.min_class_accuracy),
             *of_span,
         ),
-        figure(BALANCED_ACCURACY, _bounds(whole, settings.min_balanced_accuracy)),
-        figure(MACRO_F1, _bounds(whole, settings.min_macro_f1)),
+        figure("balanced_accuracy", _bounds(whole, settings.min_balanced_accuracy)),
+        figure("macro_f1", _bounds(whole, settings.min_macro_f1)),
         config_pb2.MetricConfig(class_name="Figures", module=_METRICS, config=f'"num_classes": {num_classes}'),
     ]
     models = [config_pb2.ModelSpec(name=CANDIDATE, **_MODEL)]

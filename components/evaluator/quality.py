@@ -57,7 +57,7 @@ class ConfidenceBin:
 
 @dataclass(frozen=True)
 class Overall:
-    """What TFMA measured over the whole of split test; None: the evaluation does not hold it."""
+    """What TFMA measured over the whole of split test, by its names; None: the evaluation does not hold it."""
 
     accuracy: float
     balanced_accuracy: float | None  # mean of the classes' accuracies
@@ -79,12 +79,12 @@ class Quality:
     baseline_version: str | None  # "": the baseline is the candidate itself, as no other was served; None: unknown
     classes: tuple[ClassQuality, ...]  # by class number
     confusion: npt.NDArray[np.int64]  # [actual, predicted], sums to `examples`
-    min_accuracy: float | None  # the bounds; None: none is set
-    min_class_accuracy: float | None
-    max_accuracy_drop: float | None
     broken_bounds: tuple[str, ...]  # in words; empty if the model is good enough
     confidence: tuple[ConfidenceBin, ...]  # reliability diagram, accuracy by confidence; empty: not recorded
     spans: tuple[SpanQuality, ...] = ()  # by number; empty: nothing was added to the data
+    min_accuracy: float | None = None  # the bounds; None: none is set
+    min_class_accuracy: float | None = None
+    max_accuracy_drop: float | None = None
     min_span_accuracy: float | None = None
     max_first_span_accuracy_drop: float | None = None
 
@@ -92,6 +92,11 @@ class Quality:
     def accuracy(self) -> float:
         """The share of examples that are classified right."""
         return self.overall.accuracy
+
+    @property
+    def confusion_shares(self) -> npt.NDArray[np.float64]:
+        """The confusion matrix in shares of the actual class."""
+        return self.confusion / np.maximum(self.confusion.sum(axis=1, keepdims=True), 1)
 
     @property
     def class_accuracy(self) -> dict[str, float]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -10,7 +12,7 @@ import tensorflow_model_analysis as tfma
 from tensorflow_model_analysis.proto import metrics_for_slice_pb2, validation_result_pb2
 from tensorflow_model_analysis.writers import eval_config_writer
 
-from mnist_tfx.components.evaluator.config import ACCURACY, BALANCED_ACCURACY, BASELINE, CANDIDATE, MACRO_F1
+from mnist_tfx.components.evaluator.config import ACCURACY, BASELINE, CANDIDATE
 from mnist_tfx.components.evaluator.quality import ClassQuality, ConfidenceBin, Overall, Quality, Scores, SpanQuality
 from mnist_tfx.contract.names import SPAN
 
@@ -37,7 +39,6 @@ def read_quality(evaluation_uri: str, class_names: Sequence[str], baseline_versi
     plots = _overall_plots(evaluation_uri, candidate)
     confusion = _confusion(plots, len(class_names))
     with_baseline = (BASELINE, ACCURACY, None) in metrics and baseline_version != ""
-    bounds = _bounds(evaluation_uri)
     return Quality(
         examples=int(metrics[candidate, "example_count", None]),
         overall=_overall(metrics, candidate),
@@ -53,14 +54,10 @@ def read_quality(evaluation_uri: str, class_names: Sequence[str], baseline_versi
             for number, name in enumerate(class_names)
         ),
         confusion=confusion,
-        min_accuracy=bounds.get("min_accuracy"),
-        min_class_accuracy=bounds.get("min_class_accuracy"),
-        max_accuracy_drop=bounds.get("max_accuracy_drop"),
         broken_bounds=tuple(broken_bounds(evaluation_uri, class_names)),
         confidence=_confidence(plots),
         spans=tuple(_spans(by_slice, candidate, with_baseline=with_baseline)),
-        min_span_accuracy=bounds.get("min_span_accuracy"),
-        max_first_span_accuracy_drop=bounds.get("max_first_span_accuracy_drop"),
+        **_bounds(evaluation_uri),
     )
 
 
@@ -102,16 +99,8 @@ def _overall_plots(evaluation_uri: str, model_name: str) -> list[metrics_for_sli
 
 
 def _overall(metrics: _Metrics, model: str) -> Overall:
-    return Overall(
-        accuracy=metrics[model, ACCURACY, None],
-        balanced_accuracy=metrics.get((model, BALANCED_ACCURACY, None)),
-        macro_f1=metrics.get((model, MACRO_F1, None)),
-        loss=metrics.get((model, "loss", None)),
-        top_2_accuracy=metrics.get((model, "top_2_accuracy", None)),
-        expected_calibration_error=metrics.get((model, "expected_calibration_error", None)),
-        auc=metrics.get((model, "auc", None)),
-        pr_auc=metrics.get((model, "pr_auc", None)),
-    )
+    found: dict[str, Any] = {each.name: metrics.get((model, each.name, None)) for each in fields(Overall)}
+    return Overall(**found)
 
 
 def _scores(metrics: _Metrics, model: str, number: int) -> Scores:

@@ -10,8 +10,8 @@ from __future__ import annotations
 import functools
 import json
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -87,18 +87,7 @@ class Reference:
 
     def as_json(self) -> dict[str, Any]:
         """A few kilobytes."""
-        return {
-            "images": self.images,
-            "image_shape": self.image_shape,
-            "class_names": self.class_names,
-            "classes": self.classes.tolist(),
-            "confidence": self.confidence.tolist(),
-            "histograms": {
-                name: {"edges": each.edges.tolist(), "counts": each.counts.tolist()}
-                for name, each in self.histograms.items()
-            },
-            "layout": {"mean": self.layout.mean.tolist(), "deviation": self.layout.deviation.tolist()},
-        }
+        return asdict(self, dict_factory=_with_lists)
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Reference:
@@ -116,6 +105,10 @@ class Reference:
             },
             layout=Layout(np.array(content["layout"]["mean"]), np.array(content["layout"]["deviation"])),
         )
+
+
+def _with_lists(items: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    return {name: value.tolist() if isinstance(value, np.ndarray) else value for name, value in items}
 
 
 def mix(references: Sequence[Reference], values: Values, classes: npt.NDArray[np.int64]) -> Reference:

@@ -53,8 +53,8 @@ def check_schema(
     statistics = tfdv.generate_statistics_from_dataframe(examples, options)
     anomalies = tfdv.validate_statistics(statistics, fair, previous_statistics=trained_on)
     for measured in Comparison("drift", "split test", anomalies).distances():
-        name = f"{measured['feature']} in the schema"
-        yield Check(name, measured["value"], measured["bound"], f"{measured['measure']} (TFDV)")
+        name = f"{measured.feature} in the schema"
+        yield Check(name, measured.value, measured.bound, f"{measured.measure} (TFDV)")
     for finding in anomaly_findings("", anomalies, ""):
         if finding.feature != LABEL:
             yield Check(f"{finding.feature} in the schema", 1.0, 0.0, "anomaly (TFDV)", finding.reason)

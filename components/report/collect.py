@@ -28,7 +28,40 @@ _Section = TypeVar("_Section")
 
 def collect(run: Run) -> ReportContent:
     """Everything that the report shows; a section that cannot be made is left out, and a warning says why."""
-    return _Collector(run).content()
+    warnings: list[str] = []
+
+    def section(name: str, make: Callable[[], _Section]) -> _Section | None:
+        try:
+            return make()
+        except Exception as error:
+            _LOGGER.exception("section %r of the report could not be made", name)
+            warnings.append(f"Section “{name}” is missing or incomplete: {type(error).__name__}: {error}")
+            return None
+
+    def look() -> LookAtIt | None:
+        examples = run.artifact("TfdsExampleGen", "examples")
+        if examples is None:
+            return None
+        files, plan = example_files(examples.uri, TEST), run.plan
+        found = look_at(loaded, files, plan.class_names, plan.image_shape, seed=plan.data_fingerprint)
+        if quality and (differs := disagreement(found, quality.confusion)):
+            warnings.append(differs)
+        return found.look
+
+    model = run.artifact("Trainer", "model")
+    data = section("Data", lambda: collect_data(run))
+    log = section("Training", lambda: read_training_log(model.uri) if model else None)
+    training = section("Training", lambda: collect_training(log, run.plan.recipe)) if log else None
+    quality = section("Quality", lambda: run.quality or _quality(run))
+    warnings += disagreements(quality) if quality else []
+    checks = section("Serving", lambda: run.checks or _checks(run)) or ()
+    judged = replace(run, quality=quality, checks=checks)
+    model_dir = path_utils.serving_model_dir(model.uri) if model else None
+    loaded: Any = section("Serving", lambda: tf.saved_model.load(model_dir) if model_dir else None)
+    layers = section("Model", lambda: collect_model(log, loaded)) if log and loaded else None
+    shown = section("Look at it", look) if loaded else None
+    serving = section("Serving", lambda: collect_serving(loaded, str(model_dir), judged)) if loaded else None
+    return replace(framed(judged, warnings), data=data, model=layers, training=training, look=shown, serving=serving)
 
 
 def framed(run: Run, warnings: Sequence[str] = ()) -> ReportContent:
@@ -71,48 +104,3 @@ def _quality(run: Run) -> Quality | None:
 def _checks(run: Run) -> tuple[Check, ...]:
     blessing = run.artifact("InfraValidator", "blessing")
     return read_checks(blessing.uri) if blessing else ()
-
-
-class _Collector:
-    def __init__(self, run: Run) -> None:
-        self._run = run
-        self._warnings: list[str] = []
-
-    def content(self) -> ReportContent:
-        run = self._run
-        model = run.artifact("Trainer", "model")
-        data = self._section("Data", lambda: collect_data(run))
-        log = self._section("Training", lambda: read_training_log(model.uri) if model else None)
-        training = self._section("Training", lambda: collect_training(log, run.plan.recipe)) if log else None
-        quality = self._section("Quality", lambda: run.quality or _quality(run))
-        self._warnings += disagreements(quality) if quality else []
-        checks = self._section("Serving", lambda: run.checks or _checks(run)) or ()
-        judged = replace(run, quality=quality, checks=checks)
-        model_dir = path_utils.serving_model_dir(model.uri) if model else None
-        loaded = self._section("Serving", lambda: tf.saved_model.load(model_dir) if model_dir else None)
-        layers = self._section("Model", lambda: collect_model(log, loaded)) if log and loaded else None
-        look = self._section("Look at it", lambda: self._look(loaded, quality)) if loaded else None
-        serving = self._section("Serving", lambda: collect_serving(loaded, str(model_dir), judged)) if loaded else None
-        return replace(
-            framed(judged, self._warnings), data=data, model=layers, training=training, look=look, serving=serving
-        )
-
-    def _section(self, name: str, make: Callable[[], _Section]) -> _Section | None:
-        try:
-            return make()
-        except Exception as error:
-            _LOGGER.exception("section %r of the report could not be made", name)
-            self._warnings.append(f"Section “{name}” is missing or incomplete: {type(error).__name__}: {error}")
-            return None
-
-    def _look(self, model: Any, quality: Quality | None) -> LookAtIt | None:
-        examples = self._run.artifact("TfdsExampleGen", "examples")
-        if examples is None:
-            return None
-        files = example_files(examples.uri, TEST)
-        plan = self._run.plan
-        found = look_at(model, files, plan.class_names, plan.image_shape, seed=plan.data_fingerprint)
-        differs = disagreement(found, quality.confusion) if quality else None
-        if differs:
-            self._warnings.append(differs)
-        return found.look

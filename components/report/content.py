@@ -11,12 +11,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from mnist_tfx.components.data_gate.findings import Finding
+from mnist_tfx.components.data_gate.findings import Distance, Finding
 from mnist_tfx.components.evaluator.quality import Quality
 from mnist_tfx.components.infra_validator.checks import Check
 from mnist_tfx.components.report.run import Execution, Plan
@@ -43,23 +43,6 @@ class Sample:
 
     image: Image
     label: int  # class number
-
-
-@dataclass(frozen=True)
-class Distance:
-    """How far two distributions of one feature are apart."""
-
-    kind: Literal["drift", "skew"]  # drift: against the live model's data; skew: between two splits
-    between: str  # such as "train against test"
-    feature: str
-    measure: str  # such as "L-infinity"
-    value: float
-    bound: float  # the most that the schema allows
-
-    @property
-    def within_bound(self) -> bool:
-        """Whether the schema allows it."""
-        return self.value <= self.bound
 
 
 @dataclass(frozen=True)
@@ -234,6 +217,15 @@ class ReportContent:
     look: LookAtIt | None = None
     serving: Serving | None = None
     lineage: Lineage | None = None
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """What the artifacts alone decide of a report, drawn: only verdict, lineage and times differ between runs."""
+
+    sections: Mapping[str, str]  # HTML, by the section's key
+    card: str  # Markdown: what stands between the model card's head and the run's cautions and warnings
+    warnings: tuple[str, ...]  # what the report warns of
 
 
 @dataclass(frozen=True)

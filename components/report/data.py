@@ -15,8 +15,8 @@ from tfx.utils import io_utils
 
 from mnist_tfx.components.data_gate.comparisons import Comparison, skew_comparisons
 from mnist_tfx.components.data_gate.executor import REPORT, read_anomalies, read_statistics
-from mnist_tfx.components.data_gate.findings import Finding, comparison_findings
-from mnist_tfx.components.report.content import Data, Distance, Sample, SplitData
+from mnist_tfx.components.data_gate.findings import Distance, Finding, comparison_findings
+from mnist_tfx.components.report.content import Data, Sample, SplitData
 from mnist_tfx.components.report.run import Run
 from mnist_tfx.components.transform.preprocessing import decode_images
 from mnist_tfx.contract.cpus import cpu_count
@@ -38,7 +38,7 @@ def collect_data(run: Run) -> Data | None:
     blessing = run.artifact("DataGate", "blessing")
     report = _gate_report(blessing.uri) if blessing else {}
     comparisons = [] if report or not read else _comparisons(run, read)
-    distances = report.get("distances") or [each for found in comparisons for each in found.distances()]
+    distances = [Distance(**each) for each in report.get("distances", ())]
     return Data(
         class_names=run.plan.class_names,
         splits=tuple(
@@ -46,7 +46,7 @@ def collect_data(run: Run) -> Data | None:
         ),
         samples=_samples(example_files(examples.uri, TRAIN), run.plan.image_shape),
         findings=_findings(run, comparisons),
-        distances=tuple(Distance(**distance) for distance in distances),
+        distances=(*distances, *(each for found in comparisons for each in found.distances())),
         compared_with_live=report.get("compared_with_live"),
     )
 

@@ -12,8 +12,7 @@ from tfx.types import Artifact
 from mnist_tfx.components.code_version import code_version, package_versions
 from mnist_tfx.components.pusher.publish import add_card
 from mnist_tfx.components.report.artifact import html_file
-from mnist_tfx.components.report.drawn import keep
-from mnist_tfx.components.report.make import Made, make_report, minimal_page
+from mnist_tfx.components.report.make import Made, keep, make_report, minimal_page
 from mnist_tfx.components.report.run import Plan, Run, made_by
 from mnist_tfx.components.step import Artifacts, Step
 from mnist_tfx.components.whole_files import write_whole
@@ -58,11 +57,10 @@ class Executor(Step):
 
 
 def _leave_card(run: Run, made: Made) -> None:
-    pushed = run.artifact("Pusher", "pushed_model")
-    if not made.card or pushed is None or not pushed.properties.get("pushed"):
+    if not made.card or not run.push.get("pushed"):
         return
     try:
-        add_card(str(pushed.properties["pushed_destination"]), made.card)
+        add_card(str(run.push["pushed_destination"]), made.card)
     except Exception:
         _LOGGER.exception("no model card was put beside the model")
 

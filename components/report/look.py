@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,15 +17,7 @@ from mnist_tfx.components.trainer.export import read_weights
 from mnist_tfx.components.transform.preprocessing import decode_images
 from mnist_tfx.contract.names import EXAMPLES, IMAGE, LABEL, PROBABILITIES, SERVING_DEFAULT
 
-# Examples with the model's answers, in the order of their positions: fields position, draw (a random number), record
-# (serialized), label, predicted and probabilities.
-_Examples = npt.NDArray[np.void]
-# What is shown: how many at most, and by which rank, the smallest first, of equal ones the first example.
-_SHOWN: Mapping[str, tuple[int, Callable[[_Examples], npt.NDArray[Any]]]] = {
-    "mistakes": (24, lambda examples: -examples["probabilities"].max(axis=1)),
-    "uncertain": (24, lambda examples: examples["probabilities"].max(axis=1)),
-    "drawn": (30, lambda examples: examples["draw"]),
-}
+_EXAMPLES, _DRAWN = 24, 30  # shown at most: mistakes and uncertain ones, and those drawn at random
 _FILTERS = 64
 _BATCH = 1000
 
@@ -46,7 +38,7 @@ def look_at(
     *,
     seed: str,
 ) -> ModelPass:
-    """Asks the model for every example, a batch at a time; keeps the few that are shown.
+    """Asks the model for every example, a batch at a time, and decodes the few that are shown.
 
     The answers are those of signature `serving_default`, by which TFMA judges too.
 
@@ -57,24 +49,22 @@ def look_at(
         image_shape: height, width, channels.
         seed: decides, with the number of examples, which are drawn at random.
     """
-    rng = np.random.default_rng([*seed.encode()])
+    records = tf.data.TFRecordDataset(examples_files, compression_type="GZIP")
+    batches = [_answers(model, batch) for batch in records.batch(_BATCH)]
+    labels, predicted, confidence = (np.concatenate(part) for part in zip(*batches, strict=True))
     confusion = np.zeros((len(class_names), len(class_names)), np.int64)
-    shown = dict.fromkeys(_SHOWN, np.empty(0, _fields(len(class_names))))
-    for batch in _answered(model, examples_files, len(class_names)):
-        np.add.at(confusion, (batch["label"], batch["predicted"]), 1)
-        batch["draw"] = rng.random(len(batch))
-        for kind, (most, rank) in _SHOWN.items():
-            candidates = batch[batch["predicted"] != batch["label"]] if kind == "mistakes" else batch
-            candidates = np.concatenate([shown[kind], candidates])
-            shown[kind] = candidates[np.argsort(rank(candidates), kind="stable")[:most]]
+    np.add.at(confusion, (labels, predicted), 1)
+    wrong = np.flatnonzero(predicted != labels)
+    at_random = np.random.default_rng([*seed.encode()]).random(len(labels))
+    shown = {
+        "mistakes": wrong[np.argsort(-confidence[wrong], kind="stable")][:_EXAMPLES],
+        "uncertain": np.argsort(confidence, kind="stable")[:_EXAMPLES],
+        "drawn": np.argsort(at_random, kind="stable")[:_DRAWN],
+    }
+    looked_at = _looked_at(model, records, {int(at) for positions in shown.values() for at in positions}, image_shape)
+    examples = {kind: tuple(looked_at[int(at)] for at in positions) for kind, positions in shown.items()}
     filters, scale, units = _filters(read_weights(model), image_shape)
-    look = LookAtIt(
-        class_names=tuple(class_names),
-        **{kind: _decoded(examples, image_shape) for kind, examples in shown.items()},
-        filters=filters,
-        filter_scale=scale,
-        units=units,
-    )
+    look = LookAtIt(tuple(class_names), **examples, filters=filters, filter_scale=scale, units=units)
     return ModelPass(look, confusion)
 
 
@@ -91,45 +81,32 @@ def disagreement(found: ModelPass, confusion: npt.NDArray[np.int64]) -> str | No
     )
 
 
-def _fields(classes: int) -> np.dtype[np.void]:
-    scalars = [
-        ("position", np.int64),
-        ("draw", np.float64),
-        ("record", object),
-        ("label", np.int64),
-        ("predicted", np.int64),
-    ]
-    return np.dtype([*scalars, ("probabilities", np.float32, (classes,))])
+def _answers(model: Any, records: tf.Tensor) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[Any]]:
+    """Of each example its label, the predicted class and that one's probability: all that is kept of many."""
+    probabilities = _probabilities(model, records)
+    labels = tf.io.parse_example(records, {LABEL: FEATURES[LABEL]})[LABEL].numpy()
+    return labels, probabilities.argmax(axis=1), probabilities.max(axis=1)
 
 
-def _answered(model: Any, files: Sequence[str], classes: int) -> Iterator[_Examples]:
-    answer = model.signatures[SERVING_DEFAULT]
-    position = 0
-    for records in tf.data.TFRecordDataset(files, compression_type="GZIP").batch(_BATCH):
-        batch = np.empty(len(records), _fields(classes))
-        batch["position"] = np.arange(position, position + len(batch))
-        batch["record"] = records.numpy()
-        batch["label"] = tf.io.parse_example(records, {LABEL: FEATURES[LABEL]})[LABEL].numpy()
-        batch["probabilities"] = answer(**{EXAMPLES: records})[PROBABILITIES].numpy()
-        batch["predicted"] = batch["probabilities"].argmax(axis=1)
-        yield batch
-        position += len(batch)
+def _looked_at(
+    model: Any, records: tf.data.Dataset, positions: Container[int], image_shape: tuple[int, int, int]
+) -> dict[int, LookedAt]:
+    """Those to be shown, by position."""
+    # By the batch: tf.data's own iterator takes long for each record.
+    numbered = enumerate(record for batch in records.batch(_BATCH).as_numpy_iterator() for record in batch)
+    chosen = {at: record for at, record in numbered if at in positions}
+    serialized = tf.constant(list(chosen.values()))
+    parsed = tf.io.parse_example(serialized, FEATURES)
+    images = decode_images(parsed[IMAGE], image_shape).numpy()
+    rows = zip(chosen, images, parsed[LABEL].numpy(), _probabilities(model, serialized), strict=True)
+    return {
+        at: LookedAt(image, int(label), int(probabilities.argmax()), tuple(probabilities.tolist()), at)
+        for at, image, label, probabilities in rows
+    }
 
 
-def _decoded(examples: _Examples, image_shape: tuple[int, int, int]) -> tuple[LookedAt, ...]:
-    if not len(examples):
-        return ()
-    images = decode_images(tf.io.parse_example(examples["record"], FEATURES)[IMAGE], image_shape).numpy()
-    return tuple(
-        LookedAt(
-            image=image,
-            actual=int(each["label"]),
-            predicted=int(each["predicted"]),
-            probabilities=tuple(each["probabilities"].tolist()),
-            position=int(each["position"]),
-        )
-        for image, each in zip(images, examples, strict=True)
-    )
+def _probabilities(model: Any, records: tf.Tensor) -> npt.NDArray[np.float32]:
+    return model.signatures[SERVING_DEFAULT](**{EXAMPLES: records})[PROBABILITIES].numpy()
 
 
 def _filters(weights: Sequence[Any], image_shape: tuple[int, int, int]) -> tuple[tuple[Filter, ...], float, int]:

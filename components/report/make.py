@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import html
+import json
 import logging
-from dataclasses import dataclass
+import os
+from dataclasses import asdict, dataclass
+
+from tfx.dsl.io import fileio
 
 from mnist_tfx.components.report.collect import collect, framed
-from mnist_tfx.components.report.drawn import Drawn
+from mnist_tfx.components.report.content import Drawn
 from mnist_tfx.components.report.run import Run
 from mnist_tfx.components.report.verdict import Verdict
+from mnist_tfx.components.whole_files import write_whole
 
+_DRAWN = "drawn.json"
 _LOGGER = logging.getLogger(__name__)
 _MINIMAL = """<!DOCTYPE html>
 <html lang="en">
@@ -58,3 +64,27 @@ def minimal_page(dataset: str, run_id: str, error: Exception) -> str:
     """A page that says only why there is no report."""
     title = html.escape(" ".join(f"Run {run_id} of {dataset}".split()))
     return _MINIMAL.format(title=title, reason=html.escape(f"{type(error).__name__}: {error}"))
+
+
+def keep(drawn: Drawn, uri: str) -> None:
+    """Leaves it in an HTML artifact, where that is a folder (see `artifact.html_file`), so that it is drawn once.
+
+    The end of the run adds what is known by then, and so does every run for which the cache answers the component:
+    that says that artifacts and code are the same.
+    """
+    if fileio.isdir(uri):
+        write_whole(os.path.join(uri, _DRAWN), json.dumps(asdict(drawn)).encode())
+
+
+def kept(run: Run) -> Drawn | None:
+    """What the component `Report` kept for a run; None where it did not run, or what it left cannot be read."""
+    report = run.artifact("Report", "report")
+    if report is None:
+        return None
+    try:
+        with fileio.open(os.path.join(report.uri, _DRAWN), "rb") as file:
+            fields = json.load(file)
+        return Drawn(dict(fields["sections"]), str(fields["card"]), tuple(fields["warnings"]))
+    except Exception:
+        _LOGGER.exception("what was drawn of run %s cannot be read: it is drawn anew", run.run_id)
+        return None

@@ -64,7 +64,6 @@ def collect_serving(model: Any, model_dir: str, run: Run) -> Serving:
         run: the run, which may not have got to the infra validator.
     """
     blessing = run.artifact("InfraValidator", "blessing")
-    pushed = run.artifact("Pusher", "pushed_model")
     return Serving(
         signatures=tuple(_signature(name, model.signatures[name]) for name in sorted(model.signatures)),
         parameters=sum(math.prod(weight.shape) for weight in read_weights(model)),
@@ -73,7 +72,7 @@ def collect_serving(model: Any, model_dir: str, run: Run) -> Serving:
         blessed=bool(blessing.properties.get("blessed")) if blessing else None,
         checks=run.checks,
         latencies_ms=tuple(read_report(blessing.uri)["latency_ms"]) if blessing else (),
-        pushed_to=str(pushed.properties["pushed_destination"]) if pushed and pushed.properties.get("pushed") else None,
+        pushed_to=str(run.push["pushed_destination"]) if run.push.get("pushed") else None,
     )
 
 

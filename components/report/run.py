@@ -122,6 +122,17 @@ class Run:
         """The execution that failed."""
         return next((each for each in self.executions if each.state == "FAILED"), None)
 
+    @property
+    def push(self) -> Mapping[str, Value]:
+        """What the Pusher says of the model; nothing where it did not run."""
+        pushed = self.artifact("Pusher", "pushed_model")
+        return pushed.properties if pushed else {}
+
+    @property
+    def failed_checks(self) -> tuple[str, ...]:
+        """Those of the infra validator, in words."""
+        return tuple(str(check) for check in self.checks if not check.passed)
+
     def maker(self, component: str) -> Execution | None:
         """The execution of a component; None where it did not run or failed."""
         done = (each for each in self.executions if each.state in ("COMPLETE", "CACHED", ""))

@@ -27,7 +27,7 @@ Outcome = Literal[
     "running",
     "unknown",  # what the component says of what only the run's end decides
 ]
-State = Literal["passed", "failed", "withheld", "not reached", "unknown"]
+State = Literal["passed", "failed", "withheld", "not reached"]
 
 _STOPPED_EXIT_CODE = 130
 _SHOWN = 5  # classes named in one sentence
@@ -111,8 +111,7 @@ def judge(run: Run) -> Verdict:
     """The verdict on a run; `Run.verdict` is the way to ask for it."""
     broken_off = tuple(_failures(run))
     gates = _gates(run, {failure.component for failure in broken_off})
-    pusher, pushed = run.maker("Pusher"), run.artifact("Pusher", "pushed_model")
-    said = pushed.properties if pushed else {}
+    pusher, said = run.maker("Pusher"), run.push
     version = str(said["pushed_version"]) if said.get("pushed") else None
     not_pushed = str(said.get("not_pushed", ""))
     outcome = _outcome(run, gates)
@@ -135,7 +134,7 @@ def judge(run: Run) -> Verdict:
         pushed_version=version,
         gates=gates,
         failures=(*broken_off, *_rejections(run)),
-        cautions=(*(remedies.cautions(said) if pushed else ()), *_unbounded_failures(run)),
+        cautions=(*remedies.cautions(said), *_unbounded_failures(run)),
         not_pushed=not_pushed,
         exit_code=_exit_code(run, outcome),
         detail=details.get(outcome, ""),
@@ -173,19 +172,15 @@ def _error_code(run: Run) -> int:
 
 def _gates(run: Run, broken_off: Container[str]) -> tuple[Gate, ...]:
     """Each gate by the artifact that its component left, if the run came so far."""
-    pushed = run.artifact("Pusher", "pushed_model")
-    said = pushed.properties if pushed else {}
-    failed_checks = [check for check in run.checks if not check.passed]
+    failed = len(run.failed_checks)
     details = {
         ("DataGate", "passed"): "No anomaly, no drift or skew beyond the schema's bounds, every image decoded.",
         ("Evaluator", "passed"): "Every bound on accuracy was kept.",
         ("Evaluator", "failed"): "; ".join(_first(run.quality.broken_bounds)) if run.quality else "",
         ("InfraValidator", "passed"): f"{len(run.checks)} checks of the served model passed." if run.checks else "",
-        ("InfraValidator", "failed"): f"{len(failed_checks)} checks of the served model failed."
-        if failed_checks
-        else "",
-        ("Pusher", "passed"): f"Version {said.get('pushed_version')}.",
-        ("Pusher", "withheld"): f"{said.get('not_pushed')}.",
+        ("InfraValidator", "failed"): f"{failed} checks of the served model failed." if failed else "",
+        ("Pusher", "passed"): f"Version {run.push.get('pushed_version')}.",
+        ("Pusher", "withheld"): f"{run.push.get('not_pushed')}.",
         ("Pusher", "failed"): "A model is pushed only with both blessings.",
     }
     gates = []
@@ -235,6 +230,5 @@ def _rejections(run: Run) -> Iterable[Failure]:
     """Of a model that is not good enough."""
     if run.quality and run.quality.broken_bounds:
         yield Failure("Evaluator", "\n".join(_first(run.quality.broken_bounds)), remedies.BROKEN_BOUNDS)
-    failed_checks = [str(check) for check in run.checks if not check.passed]
-    if failed_checks:
-        yield Failure("InfraValidator", "\n".join(failed_checks), remedies.FAILED_CHECKS)
+    if run.failed_checks:
+        yield Failure("InfraValidator", "\n".join(run.failed_checks), remedies.FAILED_CHECKS)

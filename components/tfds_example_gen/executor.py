@@ -59,7 +59,7 @@ class Source:
         """Of a dataset or a span of one; `labels` is what the whole dataset's class numbers are changed to."""
         fits = fit_to is None or data.image_shape == tuple(fit_to)
         shape = None if fits or fit_to is None else (fit_to[0], fit_to[1], fit_to[2])
-        return cls(_folder(data), data.image_key, data.label_key, shape, composed(data.labels, labels))
+        return cls(str(data.folder), data.image_key, data.label_key, shape, composed(data.labels, labels))
 
 
 class Executor(Step, BaseBeamExecutor):
@@ -138,7 +138,7 @@ class _Piece(NamedTuple):
 
 def _pieces_of_first(dataset: PreparedDataset, splits: Splits) -> list[_Piece]:
     """What the recipe's slicing means."""
-    sources = tfds.builder_from_directory(_folder(dataset)).info.splits
+    sources = tfds.builder_from_directory(str(dataset.folder)).info.splits
     seen: list[_Piece] = []
     for name in SPLITS:
         instruction = getattr(splits, name)
@@ -245,7 +245,3 @@ def _read_config() -> tfds.ReadConfig:
     options.autotune.enabled = False
     options.experimental_optimization.map_fusion = True  # TFDS parses an example in one map and decodes it in the next
     return tfds.ReadConfig(interleave_cycle_length=1, num_parallel_calls_for_decode=2 * cpu_count(), options=options)
-
-
-def _folder(dataset: PreparedDataset) -> str:
-    return str(dataset.data_dir / dataset.name / dataset.version)

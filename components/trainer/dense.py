@@ -26,35 +26,14 @@ def build_model(
     Returns:
         A model from float32 [N, height, width, channels] to logits, float32 [N, num_classes].
     """
-    form = {"sequential": _sequential, "functional": _functional, "custom": _custom}[settings.form]
-    return form(settings, image_shape, num_classes, precision)
-
-
-def _sequential(
-    settings: ModelSettings, image_shape: tuple[int, int, int], num_classes: int, precision: str
-) -> keras.Model:
-    """A list of layers."""
-    layers = [keras.Input(image_shape, name="pixels"), *_layers(keras.layers.Dense, settings, num_classes, precision)]
-    return keras.Sequential(layers, name="dense_classifier")
-
-
-def _functional(
-    settings: ModelSettings, image_shape: tuple[int, int, int], num_classes: int, precision: str
-) -> keras.Model:
-    """Layers called on symbolic tensors: the form to begin from for a graph that is no chain."""
-    pixels = keras.Input(image_shape, name="pixels")
-    outputs = pixels
-    for layer in _layers(keras.layers.Dense, settings, num_classes, precision):
-        outputs = layer(outputs)
-    return keras.Model(pixels, outputs, name="dense_classifier")
-
-
-def _custom(
-    settings: ModelSettings, image_shape: tuple[int, int, int], num_classes: int, precision: str
-) -> keras.Model:
-    """As the first form, with a dense layer written out by hand: the form to begin from for a layer of one's own."""
-    layers = [keras.Input(image_shape, name="pixels"), *_layers(AffineLayer, settings, num_classes, precision)]
-    return keras.Sequential(layers, name="dense_classifier")
+    dense = AffineLayer if settings.form == "custom" else keras.layers.Dense
+    pixels, layers = keras.Input(image_shape, name="pixels"), _layers(dense, settings, num_classes, precision)
+    if settings.form == "functional":  # the form to begin from for a graph that is no chain
+        outputs = pixels
+        for layer in layers:
+            outputs = layer(outputs)
+        return keras.Model(pixels, outputs, name="dense_classifier")
+    return keras.Sequential([pixels, *layers], name="dense_classifier")
 
 
 def _layers(
@@ -100,7 +79,7 @@ class TwoLogits(keras.layers.Layer):
 
 
 class AffineLayer(keras.layers.Layer):
-    """What `keras.layers.Dense` computes, written out: `inputs @ kernel + bias`."""
+    """What `keras.layers.Dense` computes, written out: where to begin with a layer of one's own."""
 
     def __init__(
         self,

@@ -11,7 +11,7 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from mnist_tfx.components.settings import BeamSettings, Section
 from mnist_tfx.contract.errors import UsageError, unknown_name
-from mnist_tfx.kubeflow.kubernetes import SecretKey, SecretName, VariableName, Volume, executor_config
+from mnist_tfx.kubeflow.kubernetes import SecretKey, SecretName, VariableName, Volume, secret_variable
 from mnist_tfx.kubeflow.machines import KubeflowMachine, VertexMachine
 from mnist_tfx.kubeflow.retries import KubeflowRetries, VertexRetries
 from mnist_tfx.pipeline.settings_files import SettingsReader, read_toml
@@ -25,24 +25,19 @@ _KEY_PATTERN = r"^(projects/[^/]+/locations/[^/]+/keyRings/[^/]+/cryptoKeys/[^/]
 _LABEL_KEY, _LABEL_VALUE = re.compile(r"[a-z][a-z0-9_-]{0,62}"), re.compile(r"[a-z0-9_-]{0,63}")
 
 
-def _check_root(root: str) -> str:
-    if not re.match(r"gs://[a-z0-9][a-z0-9._-]+", root):
-        raise ValueError(
-            f"{root!r} is not an address that TFX's file layer reads in the image; write 'gs://BUCKET/FOLDER'."
-        )
-    return root.rstrip("/")
+def _address(schemes: str, told: str) -> AfterValidator:
+    def check(root: str) -> str:
+        if not re.match(rf"({schemes})://[a-z0-9][a-z0-9._-]+", root):
+            raise ValueError(f"{root!r} is not an address that {told}.")
+        return root.rstrip("/")
+
+    return AfterValidator(check)
 
 
-def _check_store(root: str) -> str:
-    if not re.match(r"(gs|s3|minio)://[a-z0-9][a-z0-9._-]+", root):
-        raise ValueError(
-            f"{root!r} is not an address that Kubeflow's launcher copies from; write 'gs://BUCKET/FOLDER', s3:// or minio://."
-        )
-    return root.rstrip("/")
-
-
-Root = Annotated[str, AfterValidator(_check_root)]
-Store = Annotated[str, AfterValidator(_check_store)]
+Root = Annotated[str, _address("gs", "TFX's file layer reads in the image; write 'gs://BUCKET/FOLDER'")]
+Store = Annotated[
+    str, _address("gs|s3|minio", "Kubeflow's launcher copies from; write 'gs://BUCKET/FOLDER', s3:// or minio://")
+]
 Image = Annotated[str, Field(pattern=r"^[\w.:/@-]+$")]
 
 
@@ -136,15 +131,23 @@ class KubeflowProfile(Section):
         return self.volume.mount_path if self.volume else self.shared or self.root
 
     def executor_config(self, machine: KubeflowMachine) -> dict[str, Any]:
-        """What Kubernetes is told of the pod of a task on this machine."""
-        return executor_config(
-            machine.node_selector,
-            machine.tolerations,
-            machine.timeout_minutes,
-            self.secrets,
-            self.image_pull_secrets,
-            self.volume,
-        )
+        """The `KubernetesExecutorConfig` of a task on this machine; empty where nothing is asked for.
+
+        Secrets and claims stand in the message's older fields: a backend refuses fields that it does not know, and all
+        of version 2 know these.
+        """
+        minutes, selector, tolerations = machine.timeout_minutes, machine.node_selector, machine.tolerations
+        config: dict[str, Any] = {
+            "nodeSelector": {"labels": dict(selector)} if selector else None,
+            "tolerations": [
+                each.model_dump(exclude_defaults=True) | {"operator": each.operator} for each in tolerations
+            ],
+            "activeDeadlineSeconds": str(60 * minutes) if minutes else None,
+            "secretAsEnv": [secret_variable(variable, secret) for variable, secret in sorted(self.secrets.items())],
+            "imagePullSecret": [{"secretName": name} for name in self.image_pull_secrets],
+            "pvcMount": [self.volume.mount()] if self.volume else None,
+        }
+        return {key: value for key, value in config.items() if value}
 
     def beam_settings(self) -> BeamSettings:
         """Section `beam`, with what Dataflow takes from the rest of the profile."""

@@ -1,14 +1,16 @@
-"""What a change of the clocks does to a schedule, and the same schedule written for another clock."""
+"""Schedules and clocks: what a change of the clocks does, the same for another clock, what a platform can keep."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import datetime, time, timedelta
+from datetime import UTC, datetime, time, timedelta
 from zoneinfo import ZoneInfo
 
 from mnist_tfx.contract.errors import UsageError
-from mnist_tfx.kubeflow.remote.cron import Cron, moments_of
+from mnist_tfx.kubeflow.profiles import KubeflowProfile, Profile
+from mnist_tfx.kubeflow.remote.cron import Cron, moments_of, parse_timezone
+from mnist_tfx.kubeflow.remote.platform import Timing
 
 _DAYS_LOOKED_AT = 400  # every change of the clocks that recurs is within a year
 _EVERY_WEEKDAY = frozenset(range(7))
@@ -90,6 +92,27 @@ def six_fields(cron: Cron) -> str:
     restricted; the canonical form has neither.
     """
     return f"0 {cron}"
+
+
+def check_timing(timing: Timing, profile: Profile) -> None:
+    """Raises UsageError, with what to do instead, where the platform cannot."""
+    if isinstance(profile, KubeflowProfile):
+        kubeflow_expression(timing, profile)
+    elif timing.catch_up:
+        raise UsageError(
+            "on Vertex AI, missed runs are those of a pause: `mnist-tfx schedule resume NAME --catch-up` makes up for "
+            "them; `create` takes no --catch-up."
+        )
+
+
+def kubeflow_expression(timing: Timing, profile: KubeflowProfile) -> str:
+    """The six fields that say the same in the time zone in which the installation reads schedules.
+
+    Raises:
+        UsageError: there are none.
+    """
+    clock = parse_timezone(profile.cron_timezone)
+    return six_fields(for_clock(timing.cron, timing.zone, clock, datetime.now(UTC)))
 
 
 def _offset(local: datetime, zone: ZoneInfo) -> timedelta:

@@ -11,10 +11,10 @@ from zoneinfo import ZoneInfo
 
 from mnist_tfx.contract.errors import UsageError
 from mnist_tfx.kubeflow.remote.attempts import delete_once, make_once
+from mnist_tfx.kubeflow.remote.cron_zones import kubeflow_expression
 from mnist_tfx.kubeflow.remote.kfp_access import KubeflowAccess
 from mnist_tfx.kubeflow.remote.kfp_uploads import experiment_id, find_experiment, version_of
 from mnist_tfx.kubeflow.remote.platform import MANAGED_BY, Change, Job, Schedule, Timing
-from mnist_tfx.kubeflow.remote.timing import kubeflow_expression
 
 _OURS = f"made by {MANAGED_BY}"
 _STATES: dict[str, Literal["active", "paused"]] = {"ENABLED": "active", "DISABLED": "paused"}

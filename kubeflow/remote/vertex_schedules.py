@@ -10,8 +10,8 @@ from google.cloud.aiplatform_v1.types import Schedule as VertexSchedule
 from google.protobuf.field_mask_pb2 import FieldMask
 
 from mnist_tfx.kubeflow.remote.attempts import delete_once, make_once
+from mnist_tfx.kubeflow.remote.cron_zones import check_timing
 from mnist_tfx.kubeflow.remote.platform import MANAGED_BY, Change, Job, Schedule, Timing
-from mnist_tfx.kubeflow.remote.timing import check_timing
 from mnist_tfx.kubeflow.remote.vertex_access import VertexAccess
 
 _UPDATED = FieldMask(paths=["cron", "create_pipeline_job_request", "max_concurrent_run_count", "allow_queueing"])

@@ -141,16 +141,15 @@ def _prepare_project(project: Project, home: Home) -> dict[str, Any]:
 
     start, before = time.monotonic(), set(home.datasets.glob("*/*"))
     dataset = prepare_dataset(load_recipe(project, "default"), home)
-    folder = _folder(dataset)
+    folder = dataset.folder
     already = folder in before or not folder.is_relative_to(home.datasets)
     return _answer(dataset, time.monotonic() - start, already=already)
 
 
 def _prepare(name: str, home: Home, source: Path | None) -> dict[str, Any]:
     """Prepares one dataset unless it is; returns what is printed of it."""
-    from mnist_tfx.components.datasets.errors import NotPrepared
     from mnist_tfx.components.datasets.prepare import prepare
-    from mnist_tfx.components.datasets.prepared import load_prepared
+    from mnist_tfx.components.datasets.prepared import NotPrepared, load_prepared
     from mnist_tfx.pipeline.log_capture import output_to
     from mnist_tfx.pipeline.running.data_progress import shown_progress
 
@@ -161,7 +160,7 @@ def _prepare(name: str, home: Home, source: Path | None) -> dict[str, Any]:
         with shown_progress(name) as progress, output_to(home.root / "data.log"):
             dataset, already = prepare(name, home.datasets, source=source, progress=progress), False
     if already and source is not None:
-        print(f"{name}: --from was not looked at, for {_folder(dataset)} is prepared already", file=sys.stderr)
+        print(f"{name}: --from was not looked at, for {dataset.folder} is prepared already", file=sys.stderr)
     return _answer(dataset, time.monotonic() - start, already=already)
 
 
@@ -169,7 +168,7 @@ def _answer(dataset: PreparedDataset, seconds: float, *, already: bool) -> dict[
     return {
         "dataset": dataset.name,
         "version": dataset.version,
-        "folder": str(_folder(dataset)),
+        "folder": str(dataset.folder),
         "splits": dict(dataset.split_sizes),
         "image_shape": dataset.image_shape,
         "classes": dataset.class_names,
@@ -177,10 +176,6 @@ def _answer(dataset: PreparedDataset, seconds: float, *, already: bool) -> dict[
         "already_prepared": already,
         "seconds": round(seconds, 1),
     }
-
-
-def _folder(dataset: PreparedDataset) -> Path:
-    return dataset.data_dir / dataset.name / dataset.version
 
 
 def _line(answer: dict[str, Any]) -> str:

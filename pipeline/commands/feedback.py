@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 from mnist_tfx.pipeline.commands.data import tell_span
-from mnist_tfx.pipeline.commands.options.request_log import add_logs_argument, log_prefix
+from mnist_tfx.pipeline.commands.monitor import add_logs_argument, log_prefix
 from mnist_tfx.pipeline.commands.options.server import positive
 from mnist_tfx.pipeline.home import Home
 

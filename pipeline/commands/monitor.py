@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 from mnist_tfx.contract.errors import DataRejected, UsageError
 from mnist_tfx.pipeline.commands.options.recipe import add_settings_arguments
-from mnist_tfx.pipeline.commands.options.request_log import add_logs_argument, log_prefix
 from mnist_tfx.pipeline.commands.options.server import positive
 from mnist_tfx.pipeline.home import Home
 
@@ -52,6 +51,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_settings_arguments(parser)
     parser.add_argument("--json", action="store_true", help="print the answer as JSON")
+
+
+def add_logs_argument(parser: argparse.ArgumentParser) -> None:
+    """Declares `--logs`, which `feedback` has too."""
+    parser.add_argument("--logs", metavar="PREFIX", help="of the log files (default: HOME/requests/MODEL/requests)")
+
+
+def log_prefix(named: str | None, recipe: Recipe, home: Home, model: str) -> str:
+    """The prefix that `--logs` names, else the recipe, else that of `mnist-tfx serve --log-requests`."""
+    return named or recipe.monitoring.logs or str(home.requests(model))
 
 
 def run(args: argparse.Namespace) -> int:

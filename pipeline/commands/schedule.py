@@ -83,9 +83,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _create(args: argparse.Namespace, profile: Profile) -> None:
     from mnist_tfx.kubeflow.remote.cron import parse_cron, parse_timezone
-    from mnist_tfx.kubeflow.remote.cron_zones import clock_changes
+    from mnist_tfx.kubeflow.remote.cron_zones import check_timing, clock_changes
     from mnist_tfx.kubeflow.remote.platform import Timing, check_schedule_name, plain_name
-    from mnist_tfx.kubeflow.remote.timing import check_timing
     from mnist_tfx.pipeline.recipes import load_recipe
 
     cron, zone = parse_cron(args.cron), parse_timezone(args.timezone)
@@ -104,9 +103,7 @@ def _create(args: argparse.Namespace, profile: Profile) -> None:
         _print({"name": name, "change": "none", "next_runs": _isoformat(runs)}, as_json=args.json)
         return
     schedules = open_platform(profile, args.request_timeout).schedules
-    with compiled_job(args, recipe, profile) as (job, needed):
-        for upload in needed:
-            print(f"needed in the bucket: {upload.command()}", file=sys.stderr)
+    with compiled_job(args, recipe, profile) as job:
         schedule, done = schedules.put(name, job, timing)
     if schedule.state == "paused":
         print(f"note: it is paused; `mnist-tfx schedule resume {name} ...` begins runs again", file=sys.stderr)

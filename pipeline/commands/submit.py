@@ -46,9 +46,7 @@ def run(args: argparse.Namespace) -> int:
         profile = profile.model_copy(update={"cache": False})
     recipe = load_recipe(project_of(args), args.recipe, args.set)
     platform = open_platform(profile, args.request_timeout)
-    with compiled_job(args, recipe, profile) as (job, needed):
-        for upload in needed:
-            print(f"needed in the bucket: {upload.command()}", file=sys.stderr)
+    with compiled_job(args, recipe, profile) as job:
         submitted = platform.submit(job)
     answer: dict[str, Any] = {"target": profile.target, "run": submitted.run_id, "url": submitted.url}
     if not args.wait:

@@ -71,10 +71,10 @@ def _forget(home: Home, dataset: str) -> None:
 
 
 def _print_table(trials: Sequence[TrialResult], recipe: Recipe) -> None:
-    from rich.console import Console
     from rich.table import Table
 
     from mnist_tfx.components.tuner.results import short
+    from mnist_tfx.pipeline.runs.views import stdout_console
 
     table = Table(title=f"{len(trials)} trials, the best first", title_justify="left")
     table.add_column("trial", justify="right")
@@ -85,10 +85,7 @@ def _print_table(trials: Sequence[TrialResult], recipe: Recipe) -> None:
     for trial in trials:
         values = map(short, trial.settings.values())
         table.add_row(str(trial.number), f"{trial.score:.4f}", str(trial.epochs or recipe.tuner.max_epochs), *values)
-    console = Console()
-    if not console.is_terminal:  # a file has no width; rich would fold the table to 80 columns
-        console.width = _PIPED_COLUMNS
-    console.print(table)
+    stdout_console(_PIPED_COLUMNS).print(table)
 
 
 def _toml(value: Any) -> str:

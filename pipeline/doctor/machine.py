@@ -11,6 +11,8 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
+import psutil
+
 _PROGRAM_SECONDS = 5.0  # getconf and nvidia-smi answer at once, or are stuck
 # Of cgroup version 2, then 1: the limit and the use of this container, in bytes.
 _CGROUP_MEMORY = (
@@ -34,13 +36,8 @@ def glibc_of_system() -> str | None:
 
 def memory_mib() -> tuple[int, int]:
     """Memory in MiB that a process can have: in all, and now; within this container's limit."""
-    total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2**20
-    available = total
-    try:
-        fields = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
-        available = int(fields["MemAvailable"].split()[0]) // 1024
-    except (OSError, KeyError):  # no Linux
-        pass
+    memory = psutil.virtual_memory()
+    total, available = memory.total // 2**20, memory.available // 2**20
     for limit_file, usage_file in _CGROUP_MEMORY:
         try:
             limit = int(Path("/sys/fs/cgroup", limit_file).read_text()) // 2**20

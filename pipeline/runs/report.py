@@ -12,9 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from mnist_tfx.components.report.collect import collect
-from mnist_tfx.components.report.content import IndexRow
-from mnist_tfx.components.report.drawn import Drawn, kept
-from mnist_tfx.components.report.make import Made, make_report
+from mnist_tfx.components.report.content import Drawn, IndexRow
+from mnist_tfx.components.report.make import Made, kept, make_report
 from mnist_tfx.components.report.run import Run
 from mnist_tfx.contract.errors import PipelineError, UsageError
 from mnist_tfx.pipeline.home import Home

@@ -106,7 +106,7 @@ def closing_json(run: Run) -> dict[str, Any]:
         "seconds": _rounded(run.seconds),
         "components": components if run.end == "complete" else [],
         **measured,
-        "failed_checks": [str(check) for check in run.checks if not check.passed],
+        "failed_checks": list(run.failed_checks),
         "blessed": verdict.blessed,
         "pushed_version": verdict.pushed_version,
         "not_pushed": verdict.not_pushed or None,

@@ -190,9 +190,9 @@ NAMES = tuple(_MESSAGES)
 """The full name of every message of this module."""
 
 
-def message_class(full_name: str) -> Any:
+def message_class(full_name: str, pool: descriptor_pool.DescriptorPool = _POOL) -> Any:
     """The class of the message with this full name, such as `tensorflow.TensorProto`."""
-    return message_factory.GetMessageClass(_POOL.FindMessageTypeByName(full_name))
+    return message_factory.GetMessageClass(pool.FindMessageTypeByName(full_name))
 
 
 def enum_values(full_name: str) -> dict[str, int]:

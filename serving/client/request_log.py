@@ -12,10 +12,8 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
-from google.protobuf import message_factory
-
 from mnist_tfx.serving.client.errors import InvalidOption
-from mnist_tfx.serving.client.messages import build_pool
+from mnist_tfx.serving.client.messages import build_pool, message_class
 from mnist_tfx.serving.client.pixels import Pixels, parse_pixels, reduced
 from mnist_tfx.serving.client.record_files import RecordFiles
 
@@ -51,13 +49,9 @@ _POOL = build_pool(
     {},
     (_PACKAGE,),
 )
-_PredictionLog: Any
-_Answer: Any
-_MultiAnswer: Any
-_PredictionLog, _Answer, _MultiAnswer = (
-    message_factory.GetMessageClass(_POOL.FindMessageTypeByName(f"{_PACKAGE}.{name}"))
-    for name in ("PredictionLog", "Answer", "MultiInferenceResponse")
-)
+_PredictionLog = message_class(f"{_PACKAGE}.PredictionLog", _POOL)
+_Answer = message_class(f"{_PACKAGE}.Answer", _POOL)
+_MultiAnswer = message_class(f"{_PACKAGE}.MultiInferenceResponse", _POOL)
 
 
 def resolved_spec(kind: str, response: bytes) -> bytes:

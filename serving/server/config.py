@@ -16,7 +16,6 @@ from mnist_tfx.serving.client import InvalidOption
 from mnist_tfx.serving.client.pixels import parse_pixels
 from mnist_tfx.serving.server import config_files
 from mnist_tfx.serving.server.config_files import BatchingParameters, MonitoringConfig
-from mnist_tfx.serving.server.config_messages import new_message
 from mnist_tfx.serving.server.flags import Flags
 from mnist_tfx.serving.server.listening import is_loopback
 
@@ -58,7 +57,7 @@ class ServerOptions(Flags):
             return None
         if not self.batching_parameters_file:
             return BatchingParameters()
-        message = config_files.read(self.batching_parameters_file, new_message("BatchingParameters"))
+        message = config_files.read(self.batching_parameters_file, config_files.new_message("BatchingParameters"))
         known = {field.name for field in fields(BatchingParameters)}
         given = {field.name: value for field, value in message.ListFields() if field.name in known}
         sizes = tuple(given.pop("allowed_batch_sizes", ()))
@@ -74,7 +73,7 @@ class ServerOptions(Flags):
         path = self.monitoring_config_file
         if not path:
             return MonitoringConfig()
-        prometheus = config_files.read(path, new_message("MonitoringConfig")).prometheus_config
+        prometheus = config_files.read(path, config_files.new_message("MonitoringConfig")).prometheus_config
         where = prometheus.path or config_files.PROMETHEUS_PATH
         if not where.startswith("/"):
             raise UsageError(f"{path}: prometheus_config.path is {where!r}; it must begin with '/'.")
@@ -85,7 +84,7 @@ class ServerOptions(Flags):
         path = self.ssl_config_file
         if not path:
             return None
-        message = config_files.read(path, new_message("SSLConfig"))
+        message = config_files.read(path, config_files.new_message("SSLConfig"))
         for name in ("server_key", "server_cert"):
             if "-----BEGIN " not in getattr(message, name):
                 raise UsageError(f"{path}: {name} holds no PEM text (the text itself is expected there, not a path).")

@@ -73,7 +73,7 @@ def _contents(dataset: PreparedDataset, image_shape: tuple[int, int, int]) -> It
     from mnist_tfx.components.transform.images import content_digest, fit_image
 
     for data in with_newest_spans(dataset, "all").spans.values() or (dataset,):
-        builder = tfds.builder_from_directory(data.data_dir / data.name / data.version)
+        builder = tfds.builder_from_directory(data.folder)
         key, fits = data.image_key, data.image_shape == image_shape
 
         @tf.autograph.experimental.do_not_convert

@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from mnist_tfx.components.beam_arguments import direct_arguments
-from mnist_tfx.components.datasets.errors import NotPrepared
 from mnist_tfx.components.datasets.images.index import Decided, Finding, Index, splits_before
 from mnist_tfx.components.datasets.images.listing import ImageSource, list_images, listing_digest
 from mnist_tfx.components.datasets.incoming import incoming_folder, publish
-from mnist_tfx.components.datasets.prepared import PreparedDataset, load_prepared
+from mnist_tfx.components.datasets.prepared import NotPrepared, PreparedDataset, load_prepared
 from mnist_tfx.components.datasets.progress import Progress, silent
 from mnist_tfx.contract.cpus import cpu_count
 from mnist_tfx.contract.errors import DataRejected
@@ -57,7 +56,7 @@ class Imported:
     @property
     def files(self) -> Path:
         """The CSV file that lists all."""
-        return self.dataset.data_dir / self.dataset.name / self.dataset.version / FILES
+        return self.dataset.folder / FILES
 
 
 def prepare_images(
@@ -93,13 +92,18 @@ def prepare_images(
         _check_share(last.decided.unreadable, last.decided.files, max_unreadable, last.problems)
         return last
     with incoming_folder(data_dir, progress) as incoming:
-        return _import(name, source, listing, last, image_shape, max_unreadable, data_dir, incoming, progress)
+        index = inspected(source, incoming, max_unreadable, progress)
+        decided = index.decide(splits_before(last.files) if last else ())
+        number = int(last.dataset.version.rpartition(".")[2]) + 1 if last else 0
+        shape = _completed(image_shape, last.shape if last else index.natural_shape())
+        made = Made(name, f"1.0.{number}", decided, decided.classes, shape, listing)
+        return written(made, index, source, data_dir, incoming, progress)
 
 
 def _last(name: str, data_dir: Path) -> Imported | None:
     try:
         dataset = load_prepared(name, None, data_dir)
-        record = json.loads((data_dir / name / dataset.version / _RECORD).read_text())
+        record = json.loads((dataset.folder / _RECORD).read_text())
     except (NotPrepared, OSError, ValueError):
         return None
     problems = tuple((file, problem) for file, problem in record["problems"])
@@ -109,25 +113,6 @@ def _last(name: str, data_dir: Path) -> Imported | None:
 def _completed(shape: Shape, others: tuple[int, int, int]) -> tuple[int, int, int]:
     height, width, channels = (other if size is None else size for size, other in zip(shape, others, strict=True))
     return height, width, channels
-
-
-def _import(
-    name: str,
-    source: ImageSource,
-    listing: str,
-    last: Imported | None,
-    image_shape: Shape,
-    max_unreadable: float,
-    data_dir: Path,
-    incoming: Path,
-    progress: Progress,
-) -> Imported:
-    index = inspected(source, incoming, max_unreadable, progress)
-    decided = index.decide(splits_before(last.files) if last else ())
-    number = int(last.dataset.version.rpartition(".")[2]) + 1 if last else 0
-    shape = _completed(image_shape, last.shape if last else index.natural_shape())
-    made = Made(name, f"1.0.{number}", decided, decided.classes, shape, listing)
-    return written(made, index, source, data_dir, incoming, progress)
 
 
 def inspected(

@@ -19,6 +19,7 @@ from mnist_tfx.components.report.page.words import count, general, number, perce
 
 _BIN = 5  # pixel values per bar: 1..255 makes 51 bars
 _WEIGHT_BINS = 31
+_LOW = 190  # height of a histogram
 _DOTS = 30  # points of a line beyond which it is drawn without dots
 _DASHES = ("-", (0, (3, 1.5)), (0, (1, 1)), (0, (5, 1, 1, 1)))
 # Colour and dashes of a chart's lines, from the first on: two that have one colour differ in their dashes.
@@ -39,23 +40,23 @@ def intensity_charts(splits: Sequence[SplitData]) -> tuple[Chart, ...]:
     def of_split(index: int, split: SplitData) -> Chart:
         share, values = counted[split.name], bins[split.name]
 
-        def finish(axes: Axes) -> None:
+        def plot(axes: Axes) -> None:
+            _stairs(axes, values, [*firsts, 256], "pixel value (0 is left out)", "share of pixels")
             axes.set_ylim(0, 1.05 * highest)
             axes.xaxis.set_major_locator(FixedLocator([1, 64, 128, 192, 255]))
             axes.yaxis.set_major_formatter(PERCENT)
 
         told = f"{percent(float(share[0]), 1)} of the pixels are 0; the mean value is {share @ np.arange(256):.1f}."
         rows = ((f"{first} to {first + _BIN - 1}", percent(float(v))) for first, v in zip(firsts, values, strict=True))
-        return _histogram(
+        return chart(
             f"intensity-{index}",
             f"Pixels of split {split.name}",
-            (values, [*firsts, 256]),
-            ("pixel value (0 is left out)", "share of pixels"),
+            plot,
             Table(("pixel values", "share of pixels"), (("0", percent(float(share[0]))), *rows)),
             description=f"Histogram of pixel values of split {split.name}, in bars of {_BIN} values. {told} The "
             f"fullest bar begins at value {firsts[int(values.argmax())]}, with {percent(float(values.max()), 1)}.",
             note=f"{told} Counted over {count(split.intensity_images)} images.",
-            finish=finish,
+            height=_LOW,
         )
 
     return tuple(of_split(index, split) for index, split in enumerate(splits) if split.name in counted)
@@ -69,11 +70,10 @@ def weight_charts(weights: Mapping[str, npt.NDArray[np.floating[Any]]]) -> tuple
         counts, edges = np.histogram(finite, _WEIGHT_BINS)
         low, high, mean, deviation = (general(float(of(finite))) for of in (np.min, np.max, np.mean, np.std))
         rows = zip(edges, edges[1:], counts, strict=False)
-        return _histogram(
+        return chart(
             f"weight-{index}",
             name,
-            (counts, edges),
-            ("weight", "weights"),
+            lambda axes: _stairs(axes, counts, edges, "weight", "weights"),
             Table(("from", "to", "weights"), tuple((general(a), general(b), count(n)) for a, b, n in rows)),
             note=f"{shape(values.shape)}, from {low} to {high}; mean {mean}, standard deviation {deviation}.",
             height=150,
@@ -143,18 +143,20 @@ def curve_chart(
 
 def latency_chart(latencies_ms: Sequence[float]) -> Chart:
     """How long each request of one image took, in the order in which they were made."""
-    requests = range(1, len(latencies_ms) + 1)
+    requests = len(latencies_ms)
+
+    def plot(axes: Axes) -> None:
+        _stairs(axes, latencies_ms, np.arange(requests + 1) + 0.5, "request", "milliseconds")
+        axes.xaxis.set_major_locator(FixedLocator(whole_ticks(requests)))
 
     fastest, median, slowest = min(latencies_ms), statistics.median(latencies_ms), max(latencies_ms)
-    told = f"Fastest {fastest:.2f} ms, median {median:.2f} ms, slowest {slowest:.2f} ms."
-    return _histogram(
+    return chart(
         "latency",
-        f"Latency of {len(requests)} requests of one image",
-        (latencies_ms, np.arange(len(requests) + 1) + 0.5),
-        ("request", "milliseconds"),
+        f"Latency of {requests} requests of one image",
+        plot,
         Table(("request", "milliseconds"), tuple((str(i), f"{v:.3f}") for i, v in enumerate(latencies_ms, start=1))),
-        note=told,
-        finish=lambda axes: axes.xaxis.set_major_locator(FixedLocator(whole_ticks(len(requests)))),
+        note=f"Fastest {fastest:.2f} ms, median {median:.2f} ms, slowest {slowest:.2f} ms.",
+        height=_LOW,
     )
 
 
@@ -167,27 +169,16 @@ def whole_ticks(last: int) -> list[int]:
     return [1, *(tick for tick in inner if 1 + near <= tick <= last - near), last]
 
 
-def _histogram(
-    key: str,
-    title: str,
-    bars: tuple[Sequence[float] | npt.NDArray[Any], Sequence[float] | npt.NDArray[Any]],
-    labels: tuple[str, str],
-    table: Table,
-    *,
-    note: str,
-    description: str = "",
-    height: int = 190,
-    finish: Callable[[Axes], object] = lambda _: None,
-) -> Chart:
-    """Bars beside each other: `bars` are their heights, and their edges, one more; `finish` sets the axes."""
-
-    def plot(axes: Axes) -> None:
-        heights, edges = bars
-        axes.stairs(heights, edges, fill=True, color=Colour.BAR, gid="bars")
-        axes.set(xlabel=labels[0], ylabel=labels[1], xlim=(edges[0], edges[-1]))
-        finish(axes)
-
-    return chart(key, title, plot, table, description=description, note=note, height=height)
+def _stairs(
+    axes: Axes,
+    heights: Sequence[float] | npt.NDArray[Any],
+    edges: Sequence[float] | npt.NDArray[Any],
+    x_name: str,
+    y_name: str,
+) -> None:
+    """Bars beside each other; of their edges there is one more."""
+    axes.stairs(heights, edges, fill=True, color=Colour.BAR, gid="bars")
+    axes.set(xlabel=x_name, ylabel=y_name, xlim=(edges[0], edges[-1]))
 
 
 def _time_chart(epochs: Sequence[Epoch]) -> Chart:

@@ -8,7 +8,6 @@ from functools import partial
 from string import ascii_uppercase
 
 import numpy as np
-import numpy.typing as npt
 
 from mnist_tfx.components.evaluator.quality import ClassQuality, Quality
 from mnist_tfx.components.report.content import ReportContent
@@ -104,7 +103,7 @@ def confusion_changes(a: ReportContent, b: ReportContent) -> Table:
     head = ("true", "taken for", "A", "B", "points")
     if a.quality is None or b.quality is None or not _same_classes(a.quality, b.quality):
         return Table(head, ())
-    before, after = _shares(a.quality), _shares(b.quality)
+    before, after = a.quality.confusion_shares, b.quality.confusion_shares
     more = after - before
     pairs = [(true, guess) for true, guess in np.argwhere(more) if true != guess]
     pairs.sort(key=lambda pair: -abs(more[pair]))
@@ -137,11 +136,6 @@ def _same_classes(a: Quality | None, b: Quality | None) -> list[tuple[ClassQuali
     if a is None or b is None or [c.name for c in a.classes] != [c.name for c in b.classes]:
         return []
     return list(zip(a.classes, b.classes, strict=True))
-
-
-def _shares(quality: Quality) -> npt.NDArray[np.float64]:
-    """The confusion matrix in shares of the true class."""
-    return quality.confusion / np.maximum(quality.confusion.sum(axis=1, keepdims=True), 1)
 
 
 def _differences(runs: Sequence[ReportContent], found: Sequence[Mapping[str, str]]) -> Table:

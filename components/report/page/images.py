@@ -53,9 +53,8 @@ def weights_scale_uri() -> str:
     return data_uri(_diverging(np.arange(1, 256, 2).astype(np.uint8)[None, :]))
 
 
-def matrix_uri(confusion: npt.NDArray[np.int64]) -> str:
+def matrix_uri(shares: npt.NDArray[np.float64]) -> str:
     """A confusion matrix, a pixel per pair: blue where right, vermilion where wrong, by the share of the true class."""
-    shares = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
     right = np.eye(len(shares), dtype=bool)
     wrong = np.sqrt(shares / max(shares[~right].max(), 1e-9))  # single mistakes are seen, too
     signed = np.where(right, shares, -wrong)

@@ -31,17 +31,16 @@ def render_monitoring(report: Report) -> str:
 def distribution_charts(watched: Watched) -> tuple[Chart, ...]:
     """Classes, and then each measure; in each the shares of the requests over those of split test."""
     reference, answers = watched.reference, watched.answers
-    checks = {check.name: check for check in watched.checks}
     charts = []
     if len(reference.class_names) <= MANY_CLASSES:
         found = np.bincount(answers.classes, minlength=len(reference.class_names))
         names = [shorten(name, 12) for name in reference.class_names]
-        charts.append(_chart(watched, CLASSES, "how often each is the answer", names, reference.classes, found, checks))
+        charts.append(_chart(watched, CLASSES, "how often each is the answer", names, reference.classes, found))
     for name, histogram in reference.histograms.items():
         edges = [general(edge) for edge in histogram.edges]
         bins = [f"{low} to {high}" for low, high in zip([UNKNOWN, *edges], [*edges, UNKNOWN], strict=True)]
         found = histogram.count(answers.values[name])
-        charts.append(_chart(watched, name, MEASURES[name], bins, histogram.counts, found, checks))
+        charts.append(_chart(watched, name, MEASURES[name], bins, histogram.counts, found))
     return tuple(charts)
 
 
@@ -81,7 +80,6 @@ def _chart(
     bins: Sequence[str],
     reference: npt.NDArray[np.int64],
     found: npt.NDArray[np.int64],
-    checks: dict[str, Check],
 ) -> Chart:
     then, now = reference / reference.sum(), found / max(found.sum(), 1)
     edges = np.arange(len(bins) + 1)
@@ -95,7 +93,7 @@ def _chart(
         axes.set_xticks(edges[:-1] + 0.5, [str(each) for each in numbered])
         axes.yaxis.set_major_formatter(PERCENT)
 
-    check = checks.get(name)
+    check = next((each for each in watched.checks if each.name == name), None)
     told = f"{words[:1].upper()}{words[1:]}."
     if check:
         verdict = "drift" if check.drifts else "in order"

@@ -17,8 +17,7 @@ import jinja2
 import numpy as np
 from markupsafe import Markup
 
-from mnist_tfx.components.report.content import IndexRow, ReportContent
-from mnist_tfx.components.report.drawn import Drawn
+from mnist_tfx.components.report.content import Drawn, IndexRow, ReportContent
 from mnist_tfx.components.report.page import charts, comparison, images, quality_charts, views, words
 
 _COMPARISON_SECTIONS = (
@@ -32,13 +31,15 @@ _COMPARISON_SECTIONS = (
 
 def draw(content: ReportContent) -> Drawn:
     """The parts of page and card that the artifacts alone decide."""
-    sections = {key: _section(f"{key}.html", content) for key in views.DRAWN}
-    return Drawn(sections, _section("card.md", content), content.verdict.warnings)
+    sections = {
+        key: _part("section.html", content, key=key, title=title) for key, title in views.SECTIONS if key in views.DRAWN
+    }
+    return Drawn(sections, _part("sections/card.md", content), content.verdict.warnings)
 
 
-def _section(template: str, content: ReportContent) -> str:
+def _part(template: str, content: ReportContent, **values: str) -> str:
     missing = views.missing_reasons(content)
-    return _environment().get_template(f"sections/{template}").render(content=content, missing=missing)
+    return _environment().get_template(template).render(content=content, missing=missing, **values)
 
 
 def render_report(content: ReportContent, drawn: Drawn | None = None) -> str:
@@ -65,7 +66,7 @@ def render_comparison(*runs: ReportContent) -> str:
 
 def render_card(content: ReportContent, drawn: Drawn | None = None) -> str:
     """The model card of one run, in Markdown; see `render_report`."""
-    card = drawn.card if drawn else _section("card.md", content)
+    card = drawn.card if drawn else _part("sections/card.md", content)
     return _environment().get_template("card.md").render(content=content, drawn=card)
 
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 
 from mnist_tfx.components.evaluator.quality import Overall, Quality
 from mnist_tfx.components.report.content import Data, Layer, ReportContent, SplitData
@@ -83,12 +82,11 @@ class Measure(Generic[_Measured]):
 
 @dataclass(frozen=True)
 class Cell:
-    """One cell of the confusion matrix; `shade` is a class of the style sheet, empty for none."""
+    """One cell of the confusion matrix; `style` are classes of the style sheet."""
 
     count: int
     share: float  # of the actual class
-    shade: str
-    diagonal: bool
+    style: str
 
 
 @dataclass(frozen=True)
@@ -120,7 +118,6 @@ _STATES: Mapping[State, tuple[str, str]] = {
     "failed": ("✗ failed", "is-bad"),
     "withheld": ("not pushed", "is-open"),
     "not reached": ("not reached", ""),
-    "unknown": ("not known yet", ""),
 }
 _EXECUTION_STATES = {  # in words, style of the bar, tone of the tag
     "COMPLETE": ("run", "run", ""),
@@ -232,17 +229,16 @@ def accuracy_bounds(quality: Quality) -> str:
     return ", ".join(words)
 
 
-def matrix_rows(confusion: npt.NDArray[np.int64]) -> tuple[tuple[Cell, ...], ...]:
+def matrix_rows(quality: Quality) -> tuple[tuple[Cell, ...], ...]:
     """Rows are actual classes. Mistakes are shaded against the most frequent one, hits by their share."""
-    totals = confusion.sum(axis=1, keepdims=True)
-    shares = np.divide(confusion, totals, out=np.zeros(confusion.shape), where=totals > 0)
+    confusion, shares = quality.confusion, quality.confusion_shares
     worst = float((shares * (1 - np.eye(len(shares)))).max()) or 1.0
 
     def cell(actual: int, predicted: int) -> Cell:
-        share, diagonal = float(shares[actual, predicted]), actual == predicted
-        strength = share if diagonal else share / worst
-        shade = f"{'right' if diagonal else 'wrong'}-{max(1, round(_SHADES * strength))}" if share else ""
-        return Cell(int(confusion[actual, predicted]), share, shade, diagonal)
+        share = float(shares[actual, predicted])
+        name, strength = ("right", share) if actual == predicted else ("wrong", share / worst)
+        shade = f"{name}-{max(1, round(_SHADES * strength))}" if share else "none"
+        return Cell(int(confusion[actual, predicted]), share, f"{shade} diagonal" if actual == predicted else shade)
 
     return tuple(tuple(cell(a, p) for p in range(len(shares))) for a in range(len(shares)))
 

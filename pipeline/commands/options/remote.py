@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +17,6 @@ from mnist_tfx.pipeline.home import Home
 from mnist_tfx.pipeline.log_capture import output_to
 
 if TYPE_CHECKING:
-    from mnist_tfx.kubeflow.compile import Upload
     from mnist_tfx.kubeflow.profiles import Profile
     from mnist_tfx.kubeflow.remote.platform import Job, Platform
     from mnist_tfx.pipeline.recipes import Recipe
@@ -79,8 +79,8 @@ def read_profile(args: argparse.Namespace) -> Profile:
 
 
 @contextmanager
-def compiled_job(args: argparse.Namespace, recipe: Recipe, profile: Profile) -> Iterator[tuple[Job, list[Upload]]]:
-    """The pipeline, compiled and checked, and what must lie in the bucket; the file lasts as long as the context.
+def compiled_job(args: argparse.Namespace, recipe: Recipe, profile: Profile) -> Iterator[Job]:
+    """The pipeline, compiled and checked; the file lasts as long as the context. What must lie in the bucket is told.
 
     Raises:
         UsageError: a setting does not fit the target.
@@ -98,7 +98,9 @@ def compiled_job(args: argparse.Namespace, recipe: Recipe, profile: Profile) -> 
             monitor = args.pipeline == "monitor"
             compile_prepared(dataset, recipe, profile, file, monitor=monitor)
             job = Job.read(file, dataset.name, plain_name(args.recipe))
-        yield job, uploads(dataset, recipe.project, profile, monitor=monitor)
+        for upload in uploads(dataset, recipe.project, profile, monitor=monitor):
+            print(f"needed in the bucket: {upload.command()}", file=sys.stderr)
+        yield job
 
 
 def open_platform(profile: Profile, timeout_seconds: float) -> Platform:

@@ -15,8 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from mnist_tfx.components.datasets.errors import SourceUnavailable
-from mnist_tfx.components.datasets.packages import DebianPackage, NpmPackage, unpack
+from mnist_tfx.components.datasets.packages import DebianPackage, NpmPackage, SourceUnavailable, unpack
 from mnist_tfx.components.datasets.prepare import prepare
 from mnist_tfx.components.datasets.published import IDX_FILES, PACKAGES
 from mnist_tfx.contract.errors import DataRejected, PipelineError

@@ -13,10 +13,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mnist_tfx.components.datasets.errors import NotPrepared
 from mnist_tfx.components.datasets.incoming import incoming_folder
 from mnist_tfx.components.datasets.prepare import prepare
-from mnist_tfx.components.datasets.prepared import load_prepared
+from mnist_tfx.components.datasets.prepared import NotPrepared, load_prepared
 from mnist_tfx.components.datasets.progress import silent
 from mnist_tfx.components.datasets.published import SHA256, TRAIN_IMAGES
 from mnist_tfx.contract.errors import DataRejected, PipelineError, UsageError

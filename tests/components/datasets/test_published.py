@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mnist_tfx.components.datasets.errors import SourceUnavailable
 from mnist_tfx.components.datasets.idx import unpack_verified
+from mnist_tfx.components.datasets.packages import SourceUnavailable
 from mnist_tfx.components.datasets.prepare import prepare
 from mnist_tfx.components.datasets.published import DATASETS, PACKAGES, SHA256
 
