@@ -27,7 +27,7 @@ screenshots: setup browser ## take the pictures in docs/ anew, of the runs and m
 	@$(PYTHON) -m scripts.screenshots
 
 test: setup lint browser ## lint, types and the fast tests
-	@$(PYTHON) -m pytest -q -m "not slow" --numprocesses 2 --dist loadfile --no-loadscope-reorder
+	@$(PYTHON) -m pytest -q -m "not slow" -p tests.fixtures.warm_processes --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 test-slow: setup browser ## the tests on real data
 	@$(PYTHON) -m pytest -q -m "slow and not real"
