@@ -163,6 +163,7 @@ def test_a_second_signal_stops_at_once(home: Path) -> None:
             assert call.code() is grpc.StatusCode.UNAVAILABLE
 
 
+@pytest.mark.fresh
 def test_the_server_by_itself_is_as_quiet(served_models: Path, tmp_path: Path) -> None:
     log = tmp_path / "stderr"
     with server_processes("scale", served_models / "scale", log, 1):
