@@ -11,6 +11,22 @@ from mnist_tfx.pipeline.recipes import Recipe
 from tests.fixtures.tiny_dataset import prepare_tiny
 from tests.fixtures.tiny_run import RECIPE_TOML, TinyRun, first_run, tiny_recipe_of
 
+# Of these files each takes half a minute or more.
+LONG = (
+    "tests/pipeline/test_end_to_end.py",
+    "tests/kubeflow/local/test_run.py",
+    "tests/pipeline/test_projects.py",
+    "tests/pipeline/test_new_data.py",
+    "tests/components/test_tuner.py",
+    "tests/pipeline/test_monitor_command.py",
+    "tests/test_notebook.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begins with what takes long: no worker is to be left alone with it in the end."""
+    items.sort(key=lambda item: not item.nodeid.startswith(LONG))
+
 
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> PreparedDataset:
