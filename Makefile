@@ -30,7 +30,7 @@ test: setup browser ## lint, types and the fast tests
 	@$(MAKE) --no-print-directory --jobs 2 lint fast-tests
 
 fast-tests:
-	@$(PYTHON) -m pytest -q -m "not slow" -p tests.fixtures.warm_processes --numprocesses 2 --dist loadfile --no-loadscope-reorder
+	@$(PYTHON) -m pytest -q -m "not slow" -p tests.fixtures.warm_processes --numprocesses auto --dist loadfile --no-loadscope-reorder
 
 test-slow: setup browser ## the tests on real data
 	@$(PYTHON) -m pytest -q -m "slow and not real"
