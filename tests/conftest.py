@@ -23,7 +23,7 @@ LONG = (
     "tests/pipeline/test_monitor_command.py",
     "tests/test_notebook.py",
 )
-_BYTES_A_WORKER = 3 * 2**30
+_BYTES_A_WORKER = 2 * 2**30
 
 
 def pytest_xdist_auto_num_workers() -> int:
