@@ -1,6 +1,6 @@
 # Every target does the set-up it needs; a second call finds it done.
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo-loop browser screenshots test test-slow test-real test-tf-serving-version test-fresh lint format lock image clean
+.PHONY: help setup run demo-loop browser screenshots test fast-tests test-slow test-real test-tf-serving-version test-fresh lint format lock image clean
 
 PYTHON := .venv/bin/python
 ACCELERATOR := cpu
@@ -26,8 +26,11 @@ browser: setup ## get a Chromium and axe-core for the browser tests into .tools/
 screenshots: setup browser ## take the pictures in docs/ anew, of the runs and models in var/
 	@$(PYTHON) -m scripts.screenshots
 
-test: setup lint browser ## lint, types and the fast tests
-	@$(PYTHON) -m pytest -q -m "not slow" --numprocesses 2 --dist loadfile --no-loadscope-reorder
+test: setup browser ## lint, types and the fast tests
+	@$(MAKE) --no-print-directory --jobs 2 lint fast-tests
+
+fast-tests:
+	@$(PYTHON) -m pytest -q -m "not slow" -p tests.fixtures.warm_processes --numprocesses auto --dist loadfile --no-loadscope-reorder
 
 test-slow: setup browser ## the tests on real data
 	@$(PYTHON) -m pytest -q -m "slow and not real"

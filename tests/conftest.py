@@ -4,12 +4,36 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import psutil
 import pytest
 
 from mnist_tfx.components.datasets.prepared import PreparedDataset
+from mnist_tfx.contract.cpus import cpu_count
 from mnist_tfx.pipeline.recipes import Recipe
 from tests.fixtures.tiny_dataset import prepare_tiny
 from tests.fixtures.tiny_run import RECIPE_TOML, TinyRun, first_run, tiny_recipe_of
+
+# Of these files each takes half a minute or more.
+LONG = (
+    "tests/pipeline/test_end_to_end.py",
+    "tests/kubeflow/local/test_run.py",
+    "tests/pipeline/test_projects.py",
+    "tests/pipeline/test_new_data.py",
+    "tests/components/test_tuner.py",
+    "tests/pipeline/test_monitor_command.py",
+    "tests/test_notebook.py",
+)
+_BYTES_A_WORKER = 2 * 2**30
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """One more than there are processors, since tests wait, too, if there is the memory for them."""
+    return max(1, min(cpu_count() + 1, psutil.virtual_memory().total // _BYTES_A_WORKER))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begins with what takes long: no worker is to be left alone with it in the end."""
+    items.sort(key=lambda item: not item.nodeid.startswith(LONG))
 
 
 @pytest.fixture(scope="session")

@@ -105,7 +105,8 @@ def test_a_server_that_dies_or_hangs_while_latency_is_measured_is_a_failed_check
     measure = executor._latencies
 
     def signalled(server: ModelServer, request: Request) -> list[float]:
-        [process] = [each for each in psutil.Process().children() if "mnist_tfx.serving.server" in each.cmdline()]
+        alive = [each for each in psutil.Process().children() if each.status() != psutil.STATUS_ZOMBIE]
+        [process] = [each for each in alive if "mnist_tfx.serving.server" in each.cmdline()]
         if before:
             process.send_signal(number)
             return measure(server, request)

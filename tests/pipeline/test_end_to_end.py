@@ -20,6 +20,8 @@ from mnist_tfx.components.trainer.run_fn import TRAINING_LOG
 from mnist_tfx.pipeline import projects
 from mnist_tfx.pipeline.home import CHECKOUT, Home
 from mnist_tfx.pipeline.projects import shipped
+from mnist_tfx.pipeline.recipes import load_recipe
+from mnist_tfx.pipeline.run_recipe import run_until
 from mnist_tfx.pipeline.runs.store import LATEST, load_run
 from tests.fixtures.command import Answer, mnist_tfx
 from tests.fixtures.tiny_run import RECIPE_TOML, TinyRun, run_tiny
@@ -246,9 +248,8 @@ def test_an_edited_schema_is_not_answered_from_the_cache(
     assert found["ExampleValidator"] == "COMPLETE"
 
 
-def resumed_after(run: TinyRun, answer: Answer) -> int:
-    """The epoch after which the run's training went on; 0 where it began anew."""
-    [model] = (run.home.runs("kmnist") / answer.outcome["run"] / "Trainer" / "model").iterdir()
+def resumed_after(model: Path) -> int:
+    """The epoch after which the model's training went on; 0 where it began anew."""
     return int(json.loads((model / TRAINING_LOG).read_text())["resumed_after_epoch"])
 
 
@@ -256,16 +257,8 @@ KILLED_RUN = "import sys; from mnist_tfx.pipeline.cli import main; sys.exit(main
 
 
 def test_a_killed_run_goes_on_where_it_was_and_a_second_one_beside_it_is_refused(run: TinyRun) -> None:
-    options = (
-        "--set",
-        "normalization=unit",
-        "--set",
-        "epochs=30",
-        "--set",
-        "patience=30",
-        "--set",
-        "hidden_layers=[8]",
-    )
+    settings = ("normalization=unit", "epochs=30", "patience=30", "hidden_layers=[8]")
+    options = [word for setting in settings for word in ("--set", setting)]
     command = [sys.executable, "-c", KILLED_RUN, "run", "--dataset", "kmnist", "--recipe", str(run.recipe_file)]
     process = subprocess.Popen(
         [*command, "--home", str(run.home.root), *options], cwd=CHECKOUT, stderr=subprocess.PIPE, text=True
@@ -290,15 +283,17 @@ def test_a_killed_run_goes_on_where_it_was_and_a_second_one_beside_it_is_refused
         process.wait()
     assert run.versions() == [run.answer.outcome["pushed_version"]]
 
-    elsewhere = run.again(*options, "--no-push", "--set", "data.splits.train=train[180:600]")
-    assert elsewhere.code == 0
-    assert resumed_after(run, elsewhere) == 0, "a training must not go on with other data"
+    other_data = load_recipe("kmnist", str(run.recipe_file), [*settings, "data.splits.train=train[180:600]"])
+    with run.home.lock():
+        [elsewhere] = run_until("Trainer", other_data, run.home).outputs["Trainer"]["model"]
+    assert resumed_after(Path(elsewhere.uri)) == 0, "a training must not go on with other data"
 
     answer = run.again(*options)
     assert answer.code == 0
     # Transform had finished.
     assert not_cached(answer) == ["Trainer", "Baseline", "Evaluator", "InfraValidator", "Pusher", "Report"]
-    assert 0 < resumed_after(run, answer) < 30
+    [model] = (run.home.runs("kmnist") / answer.outcome["run"] / "Trainer" / "model").iterdir()
+    assert 0 < resumed_after(model) < 30
     for version in run.versions():
         assert (run.home.serving("kmnist") / version / "saved_model.pb").is_file()
     assert not list(backups.iterdir())

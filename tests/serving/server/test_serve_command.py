@@ -164,6 +164,7 @@ def test_a_second_signal_stops_at_once(home: Path) -> None:
             assert call.code() is grpc.StatusCode.UNAVAILABLE
 
 
+@pytest.mark.fresh
 @pytest.mark.parametrize("legacy_keras", ["0", "1"])  # TensorFlow Transform sets it, for all that a pipeline starts
 def test_the_server_by_itself_is_as_quiet_and_loads_no_keras(
     served_models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, legacy_keras: str
