@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import psutil
@@ -24,6 +25,11 @@ LONG = (
     "tests/test_notebook.py",
 )
 _BYTES_A_WORKER = 2 * 2**30
+
+
+def pytest_configure() -> None:
+    """Heeds Ctrl-C: a shell that starts the tests in the background has them ignore it, and all that they start."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_xdist_auto_num_workers() -> int:
