@@ -45,18 +45,20 @@ def augment(images: tf.Tensor, settings: AugmentationSettings, seed: tf.Tensor) 
     elastic = None
     if settings.elastic:
         bumps = _bumps(height, width, settings.elastic_smoothness)
-        elastic = tf.random.stateless_normal([count * 2, len(bumps)], seeds[2])
+        elastic = tf.random.stateless_normal([count * 2, len(bumps)], seeds[2]), bumps
     move = _move if tf.executing_eagerly() else tf.function(_move, autograph=False, jit_compile=True)
     return move(images, settings, affine, elastic)
 
 
-def _move(images: tf.Tensor, settings: AugmentationSettings, affine: tf.Tensor, elastic: tf.Tensor | None) -> tf.Tensor:
-    """Moves each image's pixels by the affine maps drawn, [6, N, 1], and the elastic displacements, [2 N, bumps]."""
+def _move(
+    images: tf.Tensor, settings: AugmentationSettings, affine: tf.Tensor, elastic: tuple[tf.Tensor, tf.Tensor] | None
+) -> tf.Tensor:
+    """Moves pixels by affine maps, drawn as [6, N, 1], and by weights, [2 N, bumps], of elastic bumps."""
     _, height, width, _ = images.shape
     places = _affine(height, width, settings, affine)
     if elastic is not None:
-        bumps = _bumps(height, width, settings.elastic_smoothness)
-        places += settings.elastic * tf.reshape(elastic @ bumps, [-1, 2, height * width])
+        weights, bumps = elastic
+        places += settings.elastic * tf.reshape(weights @ bumps, [-1, 2, height * width])
     return interpolate(images, places)
 
 

@@ -123,6 +123,13 @@ def test_a_server_that_dies_or_hangs_while_latency_is_measured_is_a_failed_check
     assert re.match(rf"requests of one image: errors: 1, allowed at most 0 \(.*{words}", failure), failure
 
 
+@pytest.fixture
+def sleeping_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A program in TF Serving's place that knows nothing of us, and never ends by itself."""
+    _write_program(tmp_path / "tensorflow_model_server", "exec sleep 600")
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+
+
 ENTER_TWO_SERVERS = """
 import time
 from mnist_tfx.components.infra_validator.local_server import local_server
@@ -133,10 +140,8 @@ with local_server(InfraSettings(engine="python"), "a"), local_server(InfraSettin
 """
 
 
+@pytest.mark.usefixtures("sleeping_server")
 def test_no_server_outlives_the_process_that_started_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # Stands for one that knows nothing of us.
-    _write_program(tmp_path / "tensorflow_model_server", "exec sleep 600")
-    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     command = [sys.executable, "-c", ENTER_TWO_SERVERS]
     with subprocess.Popen(command, cwd=CHECKOUT, stdout=subprocess.PIPE, text=True) as process:
@@ -165,13 +170,6 @@ def test_an_engine_that_does_not_run_says_nothing_of_the_model(
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(PipelineError, match=r"status 3: a library is missing.*infra\.engine"):
         validate(tmp_path, tiny_run, tiny_run.model, engine="auto")
-
-
-@pytest.fixture
-def sleeping_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A program in TF Serving's place that never ends by itself."""
-    _write_program(tmp_path / "tensorflow_model_server", "exec sleep 600")
-    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
 
 
 def _sleeping() -> list[psutil.Process]:
