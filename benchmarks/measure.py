@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import subprocess
 import sys
 import threading
@@ -13,7 +12,7 @@ from pathlib import Path
 
 import psutil
 
-from mnist_tfx.contract.cpus import cpu_count, cpu_flags
+from mnist_tfx.contract.cpus import cpu_count, cpu_field, cpu_flags
 
 _CPU_INFO = Path("/proc/cpuinfo")
 _WIDEST = ("avx512_bf16", "avx512f", "avx2")
@@ -32,9 +31,9 @@ class Measurement:
 
 def machine() -> str:
     """The processors, in words: how many, their name, and the widest arithmetic that matters here."""
-    name = re.search(r"^model name\s*: (.*)$", _CPU_INFO.read_text(), re.MULTILINE)
+    name = cpu_field(_CPU_INFO, "model name") or "of no name"
     widest = next((flag for flag in _WIDEST if flag in cpu_flags(_CPU_INFO)), "neither AVX-512 nor AVX2")
-    return f"{cpu_count()} processors, {name[1] if name else 'of no name'} with {widest}"
+    return f"{cpu_count()} processors, {name} with {widest}"
 
 
 class BenchmarkFailed(Exception):

@@ -160,7 +160,7 @@ class TrainingSettings(Section):
     # Momentum of the moving average of the trained weights, which is evaluated and kept; 0: none. Batch normalization's
     # statistics are not trained: they stay those of the last steps.
     weight_average: Share = 0.0
-    # Of training; the exported model is float32. auto: mixed_bfloat16 where the hardware computes it.
+    # Of training; the exported model is float32. auto: mixed_bfloat16 where the hardware is faster with it.
     precision: Literal["auto", "float32", "mixed_bfloat16"] = "auto"
     # Two numbers fitted on split eval bring the exported model's probabilities to how often it is right.
     calibrate: bool = True

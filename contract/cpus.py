@@ -36,12 +36,17 @@ def cpu_quota(cgroups: Path = _CGROUPS, own: Path = _OWN_CGROUP) -> float:
 
 def cpu_flags(cpu_info: Path) -> set[str]:
     """What the CPU can, as `/proc/cpuinfo` says it; nothing where there is no such file."""
+    return set(cpu_field(cpu_info, "flags|Features").split())
+
+
+def cpu_field(cpu_info: Path, name: str) -> str:
+    """What `/proc/cpuinfo` says under a name (a regular expression) of the first CPU; empty where it says nothing."""
     try:
         text = cpu_info.read_text()
     except OSError:
-        return set()
-    found = re.search(r"^(?:flags|Features)\s*: (.*)$", text, re.MULTILINE)
-    return set(found[1].split()) if found else set()
+        return ""
+    found = re.search(rf"^(?:{name})\s*: (.*)$", text, re.MULTILINE)
+    return found[1] if found else ""
 
 
 def _folders(root: Path, own: Path, controller: str) -> list[Path]:

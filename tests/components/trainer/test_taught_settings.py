@@ -145,12 +145,13 @@ def test_a_rare_class_is_found_more_often_with_class_weights(tmp_path: Path) -> 
     assert recalls[0] < 0.3 and recalls[1] > recalls[0] + 0.3
 
 
-def test_bfloat16_only_where_the_hardware_computes_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bfloat16_only_where_the_hardware_is_faster_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cpu_info = tmp_path / "cpuinfo"
     monkeypatch.setattr(precision, "_CPU_INFO", cpu_info)
     for line, expected in (
-        ("flags\t\t: fpu avx2 avx512f avx512_bf16", "mixed_bfloat16"),
-        ("flags\t\t: fpu amx_bf16 amx_tile", "mixed_bfloat16"),
+        ("vendor_id\t: AuthenticAMD\nflags\t\t: fpu avx2 avx512f avx512_bf16", "mixed_bfloat16"),
+        ("vendor_id\t: GenuineIntel\nflags\t\t: fpu avx2 avx512f avx512_bf16", "float32"),
+        ("vendor_id\t: GenuineIntel\nflags\t\t: fpu avx512_bf16 amx_bf16 amx_tile", "mixed_bfloat16"),
         ("Features\t: fp asimd bf16", "mixed_bfloat16"),
         ("flags\t\t: fpu avx2 avx512f", "float32"),
         ("model name\t: avx512_bf16", "float32"),
