@@ -20,8 +20,8 @@ _GPU_CAPABILITY = (8, 0)  # NVIDIA's Ampere and later
 def hardware_precision(wanted: str) -> str:
     """Keras' dtype policy for a recipe's `training.precision`: of `auto`, what the hardware computes fastest.
 
-    Where bfloat16 is only emulated, it is slower than float32 (1.25 times, on a CPU with AVX2 alone; 1.6 times on Intel's
-    with AVX512-BF16 and without AMX).
+    Where bfloat16 is only emulated, it is slower than float32: 1.25 times on a CPU with AVX2 alone; 1.6 times on one of
+    Intel's with AVX512-BF16 and without AMX.
     """
     if wanted != "auto":
         return wanted

@@ -25,7 +25,7 @@ from tfx.orchestration.local import runner_utils
 from tfx.orchestration.pipeline import Pipeline
 from tfx.orchestration.portable import launcher, outputs_utils, runtime_parameter_utils
 from tfx.orchestration.portable.mlmd import execution_lib
-from tfx.proto.orchestration import pipeline_pb2
+from tfx.proto.orchestration import executable_spec_pb2, pipeline_pb2
 from tfx.types.artifact import Artifact
 
 from mnist_tfx.components.disk import disk_error
@@ -33,6 +33,7 @@ from mnist_tfx.components.report.run import End
 from mnist_tfx.contract.errors import PipelineError
 from mnist_tfx.pipeline.log_capture import output_to, relevant_tail, size_of
 from mnist_tfx.pipeline.observer import Observer
+from mnist_tfx.pipeline.running.beam import BeamOperator
 from mnist_tfx.pipeline.running.interrupts import StopSignals
 from mnist_tfx.pipeline.runs import records
 from mnist_tfx.pipeline.runs.store import open_store
@@ -173,6 +174,7 @@ class _Run:
             pipeline_runtime_spec=self._ir.runtime_spec,
             executor_spec=runner_utils.extract_executor_spec(self._deployment, node.node_id),
             custom_driver_spec=runner_utils.extract_custom_driver_spec(self._deployment, node.node_id),
+            custom_executor_operators={executable_spec_pb2.BeamExecutableSpec: BeamOperator},
         ).launch()
         if info is None or not info.execution_id:  # the branch of a TFX conditional that is not taken
             return NodeResult(node.node_id, cached=False, seconds=node.seconds, outputs={})
