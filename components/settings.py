@@ -202,11 +202,16 @@ class AugmentationSettings(Section):
 
 
 class DistillationSettings(Section):
-    """A model that learns from an ensemble: models of the same recipe and other seeds, trained before it."""
+    """A model that learns from an ensemble: models of the same recipe and other seeds, trained before it.
+
+    They may be convolutional; what is exported stays dense.
+    """
 
     teachers: Annotated[int, Field(ge=0, le=20)] = 0  # 0: no distillation
     weight: Fraction = 0.7  # of the teachers' mean probabilities in the targets, the rest are the labels
     teacher_epochs: Annotated[int, Field(ge=0)] = 0  # of each; 0: as many as `training.epochs`
+    # Of convolutional teachers: of the first convolution, then of those of each stage; none: as the recipe's model.
+    teacher_channels: tuple[Positive, ...] = ()
 
 
 class EvaluationSettings(Section):

@@ -31,6 +31,7 @@ class TrainerConfig:
     training: TrainingSettings
     augmentation: AugmentationSettings
     distillation: DistillationSettings
+    teacher_channels: tuple[int, ...] = ()  # of the teacher that is trained, if it is one and convolutional
     tuner: TunerSettings | None = None  # where hyperparameters are searched before
     code_version: str
     class_names: tuple[str, ...]
@@ -58,6 +59,7 @@ class TrainerConfig:
             self,
             training=settings.model_copy(update={"seed": seed, "epochs": epochs, "warm_start": False}),
             distillation=DistillationSettings(),
+            teacher_channels=self.distillation.teacher_channels,
             base_weights="",
         )
 

@@ -17,6 +17,7 @@ import tensorflow as tf
 
 from mnist_tfx.components.settings import TrainingSettings
 from mnist_tfx.components.trainer.config import TrainerConfig, identity_digest
+from mnist_tfx.components.trainer.convolutional import build_teacher
 from mnist_tfx.components.trainer.dense import build_model
 from mnist_tfx.components.trainer.optimization import class_weights, make_optimizer
 from mnist_tfx.components.trainer.precision import hardware_precision
@@ -148,7 +149,9 @@ def _trained_teacher(
 
 
 def _new_classifier(config: TrainerConfig, precision: str = "float32") -> keras.Model:
-    """The recipe's classifier, to logits: by default as it is exported."""
+    """The recipe's classifier, to logits: by default as it is exported; or the teacher that the config describes."""
+    if config.teacher_channels:
+        return build_teacher(config.teacher_channels, config.image_shape, len(config.class_names))
     return build_model(config.model, config.image_shape, len(config.class_names), precision)
 
 

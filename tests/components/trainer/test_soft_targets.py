@@ -11,6 +11,7 @@ import numpy.typing as npt
 import pytest
 
 from mnist_tfx.components.settings import ModelSettings
+from mnist_tfx.components.trainer.convolutional import build_teacher
 from mnist_tfx.components.trainer.dense import build_model
 from mnist_tfx.components.trainer.soft_targets import SoftTargetsClassifier, mean_probabilities, mix
 from tests.fixtures.tiny_run import TinyRun
@@ -182,3 +183,24 @@ def test_a_student_learns_from_models_of_the_same_recipe_and_other_seeds(tiny_ru
     assert second["val_accuracy"] != first["val_accuracy"]
     assert not np.allclose(logits(model, tiny_run), logits(alone, tiny_run))
     assert len(log["history"]) == 1
+
+
+def test_a_dense_student_learns_from_a_convolutional_teacher(tiny_run: TinyRun, tmp_path: Path) -> None:
+    taught = {"teachers": 1, "teacher_epochs": 4, "teacher_channels": (4, 6, 8), "weight": 1.0}
+    settings = config(tmp_path, distillation=taught, epochs=4)
+    assert settings.teacher_channels == () and settings.teacher(1).teacher_channels == (4, 6, 8)
+    model, log = trained(tiny_run.examples, tmp_path, settings)
+    kinds = {type(layer) for layer in model.layers}
+    assert keras.layers.Dense in kinds and keras.layers.Conv2D not in kinds
+    [teacher] = log["teachers"]
+    alone, _ = trained(tiny_run.examples, tmp_path / "alone", config(tmp_path / "alone", epochs=4))
+    assert teacher["val_accuracy"] > 0.2
+    assert not np.allclose(logits(model, tiny_run), logits(alone, tiny_run))
+
+
+@pytest.mark.parametrize("shape", [(28, 28, 1), (5, 6, 3)])
+def test_a_teachers_form(shape: tuple[int, int, int]) -> None:
+    model = build_teacher((3, 4, 5), shape, 10)
+    convolutions = [layer for layer in model.layers if isinstance(layer, keras.layers.Conv2D)]
+    assert [layer.filters for layer in convolutions] == [3, 4, 4, 5, 5]
+    assert np.asarray(model(np.zeros((2, *shape), np.float32))).shape == (2, 10)
