@@ -22,6 +22,7 @@ from mnist_tfx.contract.errors import PipelineError
 from mnist_tfx.contract.names import IMAGE, LABEL
 
 _DECODE_BATCH = 256
+_HASHED_BYTES = 2**20  # at once: a file of Examples may be larger than the memory
 _MEMORY_BYTES = 256 * 2**20  # beyond this, decoded images lie on the disk: memory does not grow with the data
 _PARALLEL = cpu_count()
 _PREFETCH_BATCHES = 8
@@ -57,8 +58,11 @@ def examples_digest(*splits: Sequence[str]) -> str:
     digest = hashlib.sha256()
     for patterns in splits:
         for path in _files(patterns):
+            content = hashlib.sha256()
             with tf.io.gfile.GFile(path, "rb") as file:
-                digest.update(hashlib.sha256(file.read()).digest())
+                while block := file.read(_HASHED_BYTES):
+                    content.update(block)
+            digest.update(content.digest())
         digest.update(b"end of split")
     return digest.hexdigest()
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 import time
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +16,12 @@ import tensorflow as tf
 from mnist_tfx.components.settings import AugmentationSettings
 from mnist_tfx.components.trainer import training_data
 from mnist_tfx.components.trainer.augmentation import augment
-from mnist_tfx.components.trainer.training_data import DecodedExamples, TrainingInput, evaluation_batches
+from mnist_tfx.components.trainer.training_data import (
+    DecodedExamples,
+    TrainingInput,
+    evaluation_batches,
+    examples_digest,
+)
 from mnist_tfx.contract.cpus import cpu_count
 from mnist_tfx.contract.errors import PipelineError
 from tests.fixtures.tiny_run import TinyRun, decode, read_split
@@ -67,6 +74,18 @@ def test_decoded_examples_are_the_splits_images_and_labels(tiny_run: TinyRun, tm
     images, labels = zip(*read_split(tiny_run.examples, "eval"), strict=True)
     np.testing.assert_array_equal(examples.labels, labels)
     np.testing.assert_array_equal(examples.read_images(np.arange(len(examples))), decode(list(images)))
+
+
+def test_a_file_of_examples_is_named_by_its_content_without_being_held_in_memory(tmp_path: Path) -> None:
+    content = np.random.default_rng(0).bytes(16 * 2**20 + 5)
+    (tmp_path / "train.gz").write_bytes(content)
+    tracemalloc.start()
+    try:
+        digest = examples_digest([str(tmp_path / "train*")])
+        assert tracemalloc.get_traced_memory()[1] < 4 * 2**20
+    finally:
+        tracemalloc.stop()
+    assert digest == hashlib.sha256(hashlib.sha256(content).digest() + b"end of split").hexdigest()
 
 
 def test_training_sees_the_same_with_decoded_examples_in_memory_and_on_disk(
