@@ -32,8 +32,8 @@ def _changes(cron: Cron, zone: ZoneInfo, now: datetime) -> Iterator[str]:
         day = first_day + timedelta(days=number)
         midnight = datetime.combine(day, time())
         next_midnight = midnight + timedelta(days=1)
-        same_offset = _offset(midnight, zone) == _offset(next_midnight, zone)
-        if same_offset or not cron.matches_day(day):
+        changed = midnight.replace(tzinfo=zone).utcoffset() != next_midnight.replace(tzinfo=zone).utcoffset()
+        if not changed or not cron.matches_day(day):
             continue
         for hour in sorted(cron.hours):
             for minute in sorted(cron.minutes):
@@ -53,10 +53,8 @@ def for_clock(cron: Cron, zone: ZoneInfo, clock: ZoneInfo, now: datetime) -> Cro
     """
     if zone.key == clock.key:
         return cron
-    distances = {
-        _offset(at, clock) - _offset(at, zone)
-        for at in (now.replace(tzinfo=None) + timedelta(days=number) for number in range(_DAYS_LOOKED_AT))
-    }
+    hourly = (now + timedelta(hours=number) for number in range(24 * _DAYS_LOOKED_AT))
+    distances = {_offset(at, clock) - _offset(at, zone) for at in hourly if at.astimezone(zone).hour in cron.hours}
     remedy = f"give the time in {clock.key}: --timezone {clock.key}, with the hour that suits you there"
     no_one = f"{cron} in {zone.key} is no one cron expression in {clock.key}"
     if len(distances) > 1:
@@ -115,9 +113,9 @@ def kubeflow_expression(timing: Timing, profile: KubeflowProfile) -> str:
     return six_fields(for_clock(timing.cron, timing.zone, clock, datetime.now(UTC)))
 
 
-def _offset(local: datetime, zone: ZoneInfo) -> timedelta:
-    offset = zone.utcoffset(local)
-    assert offset is not None  # a ZoneInfo always has one for a date
+def _offset(moment: datetime, zone: ZoneInfo) -> timedelta:
+    offset = moment.astimezone(zone).utcoffset()
+    assert offset is not None  # a ZoneInfo always has one for a moment
     return offset
 
 
