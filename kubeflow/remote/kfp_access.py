@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import re
 import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -12,7 +13,7 @@ from urllib.parse import urlsplit
 import kfp_server_api
 import urllib3
 
-from mnist_tfx.contract.errors import PipelineError
+from mnist_tfx.contract.errors import PipelineError, UsageError
 from mnist_tfx.kubeflow.profiles import KubeflowProfile
 from mnist_tfx.kubeflow.remote.attempts import make_once, read
 from mnist_tfx.kubeflow.remote.platform import OTHER_REMEDY, Unreachable, in_words, read_setting
@@ -59,13 +60,15 @@ class KubeflowAccess:
         self.interface = "{0.scheme}://{0.netloc}".format(urlsplit(profile.endpoint))
         if profile.ca_certificate:
             read_setting(profile.ca_certificate, "ca_certificate")
-        token = read_setting(profile.token_file, "token_file").decode().strip() if profile.token_file else None
+        token = read_setting(profile.token_file, "token_file").strip() if profile.token_file else None
+        if token is not None and not re.fullmatch(rb"[!-~]+", token):
+            raise UsageError("token_file of the profile holds no bearer token, which is one word of printable ASCII.")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # "only works with Kubeflow Pipelines 2"
             self.client = _Client(
                 host=profile.endpoint,
                 namespace=profile.namespace or "kubeflow",
-                existing_token=token,
+                existing_token=token and token.decode(),
                 ssl_ca_cert=profile.ca_certificate or None,
             )
         self._api_client = self.client.runs.api_client
@@ -95,11 +98,16 @@ class KubeflowAccess:
             remedy = _REMEDIES.get(status, OTHER_REMEDY)
             raise PipelineError(f"{where} refused to {what}: {answered}.\n  remedy: {remedy}") from error
         except urllib3.exceptions.HTTPError as error:
-            reason = in_words(getattr(error, "reason", None) or error, 300)
-            raise Unreachable(
-                f"{where} gave no answer to the request to {what}: {reason}.\n  remedy: check the endpoint in the "
-                "profile; with kubectl: kubectl port-forward -n kubeflow svc/ml-pipeline-ui 8080:80."
-            ) from error
+            reason = getattr(error, "reason", None) or error
+            remedy = (
+                "name the PEM file of the authority that signed the endpoint's certificate in the profile, as "
+                "ca_certificate."
+                if isinstance(reason, urllib3.exceptions.SSLError)
+                else "check the endpoint in the profile; with kubectl: kubectl port-forward -n kubeflow "
+                "svc/ml-pipeline-ui 8080:80."
+            )
+            silent = f"{where} gave no answer to the request to {what}: {in_words(reason, 300)}"
+            raise Unreachable(f"{silent}.\n  remedy: {remedy}") from error
 
     def read(self, what: str, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Asks for what changes nothing, or what is the same when done twice; up to three times."""

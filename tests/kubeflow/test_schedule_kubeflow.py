@@ -18,6 +18,7 @@ from mnist_tfx.kubeflow.remote.platform import Job, Timing, Unreachable, find_sc
 from tests.fixtures.command import mnist_tfx
 from tests.fixtures.kubeflow_server import Fault, KubeflowServer, kubeflow_server
 from tests.fixtures.remote_jobs import compiled_job, kubeflow_profile
+from tests.fixtures.vertex_server import vertex_server
 
 NIGHTLY = Timing(parse_cron("0 3 * * *"), ZoneInfo("UTC"))
 LATER = Timing(parse_cron("30 4 * * MON-FRI"), ZoneInfo("UTC"), max_concurrent_runs=2)
@@ -173,6 +174,16 @@ def test_nobody_listens(server: KubeflowServer) -> None:
         KubeflowPlatform(kubeflow_profile("http://127.0.0.1:9")).schedules.all()
 
 
+def test_a_server_that_nobody_vouches_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attempts, "PAUSES_SECONDS", (0.0, 0.0))
+    with vertex_server(tmp_path) as over_tls:
+        profile = kubeflow_profile(f"https://{over_tls.address}")
+        with pytest.raises(
+            Unreachable, match=r"certificate verify failed.*\n  remedy: name the PEM file .*ca_certificate"
+        ):
+            KubeflowPlatform(profile).schedules.all()
+
+
 def test_clock_of_the_installation(server: KubeflowServer, job: Job) -> None:
     paris = Timing(NIGHTLY.cron, ZoneInfo("Europe/Paris"))
     in_utc = KubeflowPlatform(kubeflow_profile(server.address))
@@ -183,6 +194,8 @@ def test_clock_of_the_installation(server: KubeflowServer, job: Job) -> None:
     in_paris = KubeflowPlatform(kubeflow_profile(server.address, "cron_timezone=Europe/Paris"))
     made, _ = in_paris.schedules.put("nightly", job, paris)
     assert (made.cron, made.timezone) == ("0 3 * * *", "Europe/Paris")
+    with pytest.raises(UsageError, match=r"unknown time zone 'Europe/Pariss'. Did you mean 'Europe/Paris'\?"):
+        KubeflowPlatform(kubeflow_profile(server.address, "cron_timezone=Europe/Pariss")).schedules.all()
 
 
 def test_token_and_namespace(server: KubeflowServer, job: Job, tmp_path: Path) -> None:
@@ -194,6 +207,10 @@ def test_token_and_namespace(server: KubeflowServer, job: Job, tmp_path: Path) -
     assert [one["namespace"] for one in (*server.experiments.values(), *server.pipelines.values())] == ["team"] * 2
     with pytest.raises(UsageError, match="token_file of the profile cannot be read"):
         KubeflowPlatform(kubeflow_profile(server.address, "token_file=/missing"))
+    for content in (b"", b"a\nb\n", "é".encode(), b"\xff"):
+        token.write_bytes(content)
+        with pytest.raises(UsageError, match="token_file of the profile holds no bearer token"):
+            KubeflowPlatform(profile)
 
 
 def test_commands(server: KubeflowServer, tiny: PreparedDataset, tiny_recipe_file: Path) -> None:
