@@ -41,10 +41,10 @@ class Upload:
         here = Path.cwd()
         source = self.source.relative_to(here) if self.source.is_relative_to(here) else self.source
         if self.destination.startswith("/"):  # on a volume, through a pod that mounts it
-            folder = shlex.join(
-                ["kubectl", "exec", UPLOAD_POD, "--", "mkdir", "-p", str(Path(self.destination).parent)]
-            )
-            return f"{folder} && {shlex.join(['kubectl', 'cp', str(source), f'{UPLOAD_POD}:{self.destination}'])}"
+            # Into the folder: where what is copied is there already, `kubectl cp` to its name would copy into it.
+            into = str(Path(self.destination).parent)
+            make = ["kubectl", "exec", UPLOAD_POD, "--", "mkdir", "-p", into]
+            return f"{shlex.join(make)} && {shlex.join(['kubectl', 'cp', str(source), f'{UPLOAD_POD}:{into}'])}"
         verb = ("rsync", "--recursive") if self.source.is_dir() else ("cp",)
         return shlex.join(["gcloud", "storage", *verb, str(source), self.destination])
 
