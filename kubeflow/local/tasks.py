@@ -78,14 +78,7 @@ def order_of(pipeline: CompiledPipeline) -> list[str]:
         if task.trigger_policy.condition:
             raise UsageError(f"task {name} has a condition, which cannot be judged here.")
         waits[name] = list(task.dependent_tasks)
-    sorter = TopologicalSorter(waits)
-    sorter.prepare()
-    order: list[str] = []
-    while sorter.is_active():
-        ready = sorted(sorter.get_ready())
-        order += ready
-        sorter.done(*ready)
-    return order
+    return list(TopologicalSorter(dict(sorted(waits.items()))).static_order())
 
 
 def run_tasks(
@@ -135,13 +128,7 @@ def run_tasks(
 
 
 def _try(
-    name: str,
-    executor: Any,
-    given: pb.ExecutorInput,
-    backend: Vertex,
-    places: Places,
-    observer: Observer,
-    retries: int,
+    name: str, executor: Any, given: pb.ExecutorInput, backend: Vertex, places: Places, observer: Observer, retries: int
 ) -> None:
     """Runs a task up to 1 + `retries` times, as both backends do whatever it failed with; without their pauses.
 

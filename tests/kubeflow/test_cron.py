@@ -11,8 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mnist_tfx.contract.errors import UsageError
+from mnist_tfx.kubeflow.profiles import KubeflowProfile, load_profile
 from mnist_tfx.kubeflow.remote.cron import parse_cron, parse_timezone
-from mnist_tfx.kubeflow.remote.cron_zones import clock_changes, for_clock, six_fields
+from mnist_tfx.kubeflow.remote.cron_zones import clock_changes, for_clock, kubeflow_expression
+from mnist_tfx.kubeflow.remote.platform import Timing
 
 PARIS, TOKYO, KOLKATA, ZERO = (
     ZoneInfo("Europe/Paris"),
@@ -104,7 +106,9 @@ def test_unknown_zone() -> None:
     ],
 )
 def test_six_fields(expression: str, written: str) -> None:
-    assert six_fields(parse_cron(expression)) == written
+    profile = load_profile("kubeflow-cpu")
+    assert isinstance(profile, KubeflowProfile)
+    assert kubeflow_expression(Timing(parse_cron(expression), ZERO), profile) == written
 
 
 def test_for_another_clock() -> None:
