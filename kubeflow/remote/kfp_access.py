@@ -60,21 +60,23 @@ class KubeflowAccess:
         self.interface = "{0.scheme}://{0.netloc}".format(urlsplit(profile.endpoint))
         if profile.ca_certificate:
             read_setting(profile.ca_certificate, "ca_certificate")
-        token = read_setting(profile.token_file, "token_file").strip() if profile.token_file else None
-        if token is not None and not re.fullmatch(rb"[!-~]+", token):
-            raise UsageError("token_file of the profile holds no bearer token, which is one word of printable ASCII.")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # "only works with Kubeflow Pipelines 2"
             self.client = _Client(
                 host=profile.endpoint,
                 namespace=profile.namespace or "kubeflow",
-                existing_token=token and token.decode(),
+                existing_token=_token(profile.token_file) if profile.token_file else None,
                 ssl_ca_cert=profile.ca_certificate or None,
             )
         self._api_client = self.client.runs.api_client
+        if profile.token_file:  # kept new by somebody else: a run may be followed longer than a token lasts
+            self._api_client.configuration.refresh_api_key_hook = self._renew_token
         rest = self._api_client.rest_client
         timeout = (min(_CONNECT_SECONDS, timeout_seconds), timeout_seconds)
         rest.request = functools.partial(_within, timeout, rest.request)
+
+    def _renew_token(self, config: kfp_server_api.Configuration) -> None:
+        config.api_key["authorization"] = _token(self.profile.token_file)
 
     def ask(self, what: str, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Calls a method of the client to `what` ("create the run"), once.
@@ -149,6 +151,13 @@ class KubeflowAccess:
         what, method = f"show {path.partition('?')[0]}", "POST" if body else "GET"
         send = self._api_client.rest_client.request
         return bytes(self.ask(what, send, method, self.interface + path, headers={**login, **headers}, body=body).data)
+
+
+def _token(file: str) -> str:
+    token = read_setting(file, "token_file").strip()
+    if not re.fullmatch(rb"[!-~]+", token):
+        raise UsageError("token_file of the profile holds no bearer token, which is one word of printable ASCII.")
+    return token.decode()
 
 
 def _within(timeout: tuple[float, float], send: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:

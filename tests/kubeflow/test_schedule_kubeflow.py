@@ -209,8 +209,12 @@ def test_token_and_namespace(server: KubeflowServer, job: Job, tmp_path: Path) -
     token = tmp_path / "token"
     token.write_text("secret\n")
     profile = kubeflow_profile(server.address, f"token_file={token}", "namespace=team")
-    KubeflowPlatform(profile).schedules.put("nightly", job, NIGHTLY)
+    platform = KubeflowPlatform(profile)
+    platform.schedules.put("nightly", job, NIGHTLY)
     assert server.authorizations == {"Bearer secret"}
+    token.write_text("renewed\n")
+    platform.schedules.all()
+    assert server.authorizations == {"Bearer secret", "Bearer renewed"}
     assert [one["namespace"] for one in (*server.experiments.values(), *server.pipelines.values())] == ["team"] * 2
     with pytest.raises(UsageError, match="token_file of the profile cannot be read"):
         KubeflowPlatform(kubeflow_profile(server.address, "token_file=/missing"))
