@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import google.auth
@@ -65,7 +64,6 @@ class VertexAccess:
         self.profile, self._timeout = profile, timeout_seconds
         self.parent = f"projects/{profile.project}/locations/{profile.region}"
         self._host = profile.endpoint or f"{profile.region}-aiplatform.googleapis.com"
-        self._ask_for_token = partial(Request(), timeout=timeout_seconds)
         try:
             self._credentials, _ = google.auth.default(scopes=[_SCOPE])
         except auth.GoogleAuthError as error:
@@ -90,7 +88,7 @@ class VertexAccess:
         remedy = "check the network and the profile's region; if they are right, try again later."
         try:
             # Here, and not in gRPC, which would print an error of the credentials and tell it as one of the service.
-            self._credentials.before_request(self._ask_for_token, "POST", self._host, {})
+            self._credentials.before_request(Request(), "POST", self._host, {})
             answer = call(**request, retry=None, timeout=self._timeout)
             return list(answer) if hasattr(answer, "pages") else answer
         except auth.TransportError as error:
