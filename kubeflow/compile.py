@@ -7,22 +7,28 @@ import re
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import yaml
+from kfp.pipeline_spec import pipeline_spec_pb2 as pb
+from tfx.dsl.components.base.base_component import BaseComponent
+from tfx.orchestration.kubeflow.v2.kubeflow_v2_dag_runner import KubeflowV2DagRunner, KubeflowV2DagRunnerConfig
+
+from mnist_tfx.components.datasets.prepared import PreparedDataset
+from mnist_tfx.components.live.driver import SurroundingsDriver
+from mnist_tfx.components.report.component import Report
 from mnist_tfx.components.settings import BeamSettings
 from mnist_tfx.contract.errors import UsageError
 from mnist_tfx.kubeflow.check import check_file
-from mnist_tfx.kubeflow.machines import Resources
+from mnist_tfx.kubeflow.machines import KubeflowMachine, VertexMachine
 from mnist_tfx.kubeflow.profiles import KubeflowProfile, Profile, VertexProfile
 from mnist_tfx.kubeflow.retries import BACKUPS
 from mnist_tfx.kubeflow.rules import COMMAND
 from mnist_tfx.kubeflow.verdict import PARAMETER as VERDICT
+from mnist_tfx.pipeline.dag import Paths, create_pipeline
+from mnist_tfx.pipeline.monitor_dag import create_monitor_pipeline
 from mnist_tfx.pipeline.projects import Project
 from mnist_tfx.pipeline.recipes import Recipe
-
-if TYPE_CHECKING:
-    from mnist_tfx.components.datasets.prepared import PreparedDataset
-    from mnist_tfx.pipeline.dag import Paths
 
 UPLOAD_POD = "mnist-tfx-upload"  # docs name it, too
 _TRAINER = "Trainer"
@@ -41,10 +47,10 @@ class Upload:
         here = Path.cwd()
         source = self.source.relative_to(here) if self.source.is_relative_to(here) else self.source
         if self.destination.startswith("/"):  # on a volume, through a pod that mounts it
-            folder = shlex.join(
-                ["kubectl", "exec", UPLOAD_POD, "--", "mkdir", "-p", str(Path(self.destination).parent)]
-            )
-            return f"{folder} && {shlex.join(['kubectl', 'cp', str(source), f'{UPLOAD_POD}:{self.destination}'])}"
+            # Into the folder: where what is copied is there already, `kubectl cp` to its name would copy into it.
+            into = str(Path(self.destination).parent)
+            make = ["kubectl", "exec", UPLOAD_POD, "--", "mkdir", "-p", into]
+            return f"{shlex.join(make)} && {shlex.join(['kubectl', 'cp', str(source), f'{UPLOAD_POD}:{into}'])}"
         verb = ("rsync", "--recursive") if self.source.is_dir() else ("cp",)
         return shlex.join(["gcloud", "storage", *verb, str(source), self.destination])
 
@@ -94,8 +100,6 @@ def uploads(dataset: PreparedDataset, project: Project, profile: Profile, *, mon
 
 def cluster_paths(project: Project, profile: Profile) -> Paths:
     """Every path of the pipeline, under the profile's roots; laid out as in a home."""
-    from mnist_tfx.pipeline.dag import Paths
-
     root, dataset = profile.data_root(), project.dataset
     return Paths(
         pipeline_root=f"{profile.root}/runs/{dataset}",
@@ -108,14 +112,6 @@ def cluster_paths(project: Project, profile: Profile) -> Paths:
 
 def _job(dataset: PreparedDataset, recipe: Recipe, profile: Profile, *, monitor: bool) -> dict[str, Any]:
     """The PipelineJob as a JSON object."""
-    from tfx.dsl.components.base.base_component import BaseComponent
-    from tfx.orchestration.kubeflow.v2.kubeflow_v2_dag_runner import KubeflowV2DagRunner, KubeflowV2DagRunnerConfig
-
-    from mnist_tfx.components.live.driver import SurroundingsDriver
-    from mnist_tfx.components.report.component import Report
-    from mnist_tfx.pipeline.dag import create_pipeline
-    from mnist_tfx.pipeline.monitor_dag import create_monitor_pipeline
-
     if recipe.beam != BeamSettings():
         raise UsageError(
             "on a cluster, Beam's settings are the profile's: leave [beam] out of the recipe, and write it in the "
@@ -137,7 +133,7 @@ def _job(dataset: PreparedDataset, recipe: Recipe, profile: Profile, *, monitor:
     for component in pipeline.components:
         if isinstance(component, BaseComponent):
             machine = profile.machines.trainer if component.id == _TRAINER else profile.machines.default
-            component.with_platform_config(_resource_spec(machine.resources()))
+            component.with_platform_config(_resource_spec(machine))
     config = KubeflowV2DagRunnerConfig(
         default_image=profile.image, default_commands=list(COMMAND), use_pipeline_spec_2_1=True
     )
@@ -194,15 +190,11 @@ def _named_as_system(artifact_type: dict[str, Any]) -> dict[str, Any]:
     return {"schemaTitle": found[1], "schemaVersion": "0.0.1"} if found else artifact_type
 
 
-def _resource_spec(resources: Resources) -> Any:
-    from kfp.pipeline_spec import pipeline_spec_pb2
-
-    spec = pipeline_spec_pb2.PipelineDeploymentConfig.PipelineContainerSpec.ResourceSpec(
-        cpu_limit=resources.cpus, memory_limit=resources.memory_gb
-    )
-    if resources.accelerator:
-        spec.accelerator.type = resources.accelerator
-        spec.accelerator.count = resources.accelerator_count
+def _resource_spec(machine: VertexMachine | KubeflowMachine) -> Any:
+    cpus, memory_gb = machine.size
+    spec = pb.PipelineDeploymentConfig.PipelineContainerSpec.ResourceSpec(cpu_limit=cpus, memory_limit=memory_gb)
+    if machine.accelerator:
+        spec.accelerator.type, spec.accelerator.count = machine.accelerator, machine.accelerator_count
     return spec
 
 
@@ -210,7 +202,5 @@ def _text(job: dict[str, Any], platform: dict[str, Any], output: Path) -> str:
     """JSON holds the whole job, YAML the pipeline and what Kubernetes is told: what each target's own SDK writes."""
     if output.suffix == ".json":
         return json.dumps(job, indent=2, sort_keys=True) + "\n"
-    import yaml
-
     documents = [job["pipelineSpec"], platform] if platform else [job["pipelineSpec"]]
     return "---\n".join(yaml.safe_dump(each, sort_keys=True) for each in documents)

@@ -102,9 +102,8 @@ def read_content(path: Path) -> Mapping[str, Any]:
     if not isinstance(content, dict) or not {"pipelineSpec", "pipelineInfo"} & set(content):
         raise UsageError(f"{path} is no compiled pipeline: it has neither `pipelineSpec` nor `pipelineInfo`.")
     for document in more:
-        content |= (
-            {"platforms": document["platforms"]} if isinstance(document, dict) and "platforms" in document else {}
-        )
+        if isinstance(document, dict) and "platforms" in document:
+            content["platforms"] = document["platforms"]
     return content
 
 

@@ -39,9 +39,7 @@ class Toleration(Section):
 class Volume(Section):
     """A PersistentVolumeClaim, which all tasks read and write at once: ReadWriteMany, or all on one node."""
 
-    claim: Annotated[
-        str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")
-    ]  # the volume in the pod is named so, too
+    claim: Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")]  # also the volume's name in the pod
     mount_path: str
     sub_path: str = ""  # the folder of the volume that is mounted; empty: its root
 

@@ -8,7 +8,6 @@ https://cloud.google.com/compute/docs/machine-resource and https://cloud.google.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import Annotated
 
 from pydantic import Field, model_validator
@@ -44,17 +43,9 @@ _ATTACHED = {
     "NVIDIA_TESLA_V100": (1, 2, 4, 8),
 }
 
+KUBERNETES_RESOURCE = re.compile(r"[a-z0-9.-]+\.[a-z]+/[a-z0-9.-]+")
+
 Count = Annotated[int, Field(ge=0, le=16)]
-
-
-@dataclass(frozen=True)
-class Resources:
-    """The limits of a task; `memory_gb` in 10^9 bytes, as the compiled pipeline wants it."""
-
-    cpus: float
-    memory_gb: float
-    accelerator: str  # empty: none
-    accelerator_count: int
 
 
 class VertexMachine(Section):
@@ -67,7 +58,7 @@ class VertexMachine(Section):
     @model_validator(mode="after")
     def _check(self) -> VertexMachine:
         name = self.machine_type
-        if name not in _WITH_ACCELERATOR and _numbers(name) is None:
+        if _size(name) is None:
             families = ", ".join(sorted({*_GB_PER_CPU, *(known.rpartition("-")[0] for known in _WITH_ACCELERATOR)}))
             raise ValueError(
                 f"machine type {name!r} is not known here; write a family and a size, as in 'n1-standard-8'. "
@@ -96,12 +87,10 @@ class VertexMachine(Section):
                 raise ValueError(f"an n1 machine takes {counts} of {self.accelerator}, not {self.accelerator_count}.")
         return self
 
-    def resources(self) -> Resources:
-        """The machine's processors and memory."""
-        cpus, memory_gb = _WITH_ACCELERATOR.get(self.machine_type, (0, 0.0))[:2]
-        if not cpus:
-            cpus, memory_gb = _numbers(self.machine_type) or (0, 0.0)
-        return Resources(cpus, memory_gb, self.accelerator, self.accelerator_count)
+    @property
+    def size(self) -> tuple[float, float]:
+        """The machine's processors, and its memory in 10^9 bytes, as the compiled pipeline wants it."""
+        return _size(self.machine_type) or (0, 0)
 
 
 class KubeflowMachine(Section):
@@ -117,7 +106,7 @@ class KubeflowMachine(Section):
 
     @model_validator(mode="after")
     def _check(self) -> KubeflowMachine:
-        if self.accelerator and not re.fullmatch(r"[a-z0-9.-]+\.[a-z]+/[a-z0-9.-]+", self.accelerator):
+        if self.accelerator and not KUBERNETES_RESOURCE.fullmatch(self.accelerator):
             raise ValueError(
                 f"accelerator {self.accelerator!r} is not the name of a Kubernetes resource; write 'nvidia.com/gpu'."
             )
@@ -125,16 +114,19 @@ class KubeflowMachine(Section):
             raise ValueError("accelerator and accelerator_count go together: set both, or neither.")
         return self
 
-    def resources(self) -> Resources:
-        """The same."""
-        return Resources(self.cpus, self.memory_gb, self.accelerator, self.accelerator_count)
+    @property
+    def size(self) -> tuple[float, float]:
+        """The same of the container's limits."""
+        return self.cpus, self.memory_gb
 
 
 _WORDS = ", ".join(sorted({*_ATTACHED, *(values[2] for values in _WITH_ACCELERATOR.values())}))
 
 
-def _numbers(machine_type: str) -> tuple[int, float] | None:
-    """Processors and gigabytes of a machine type whose memory goes with its processors."""
+def _size(machine_type: str) -> tuple[int, float] | None:
+    """Processors and gigabytes of a machine type; None where it is not known."""
+    if machine_type in _WITH_ACCELERATOR:
+        return _WITH_ACCELERATOR[machine_type][:2]
     family, _, cpus = machine_type.rpartition("-")
     if family not in _GB_PER_CPU or not cpus.isdecimal() or not 1 <= int(cpus) <= 128:
         return None

@@ -19,13 +19,13 @@ from google.protobuf import json_format
 from mnist_tfx.components.beam_arguments import workers_elsewhere
 from mnist_tfx.kubeflow.artifact_types import OUR_TYPES
 from mnist_tfx.kubeflow.ir import CompiledPipeline
+from mnist_tfx.kubeflow.machines import KUBERNETES_RESOURCE
 from mnist_tfx.kubeflow.profiles import TARGETS, Target
 
 COMMAND = ("python", "-m", "mnist_tfx.kubeflow.entrypoint")
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,127}")
 _TYPE_TITLE = re.compile(r"[a-z][a-z0-9_-]{2,20}\.[A-Z][A-Za-z0-9_-]{2,49}")
 _VERTEX_ACCELERATOR = re.compile(r"(NVIDIA|TPU)_[A-Z0-9_]+")
-_KUBERNETES_RESOURCE = re.compile(r"[a-z0-9.-]+\.[a-z]+/[a-z0-9.-]+")
 # kubernetes_platform/proto/kubernetes_executor_config.proto in github.com/kubeflow/pipelines, as of version 2.17.
 _KUBERNETES_FIELDS = re.compile(
     "secretAs(Volume|Env)|pvcMount|nodeSelector|podMetadata|imagePull(Secret|Policy)|configMapAs(Volume|Env)|"
@@ -69,11 +69,8 @@ class Rule:
 def _schema_version(pipeline: CompiledPipeline, target: Target) -> _Broken:
     taken = ("2.1.0",) if target == "kubeflow" else ("2.0.0", "2.1.0")
     if pipeline.spec.schema_version not in taken:
-        yield (
-            "",
-            f"schemaVersion is {pipeline.spec.schema_version!r}, {' or '.join(taken)} is wanted",
-            "compile with use_pipeline_spec_2_1=True.",
-        )
+        found = f"schemaVersion is {pipeline.spec.schema_version!r}, {' or '.join(taken)} is wanted"
+        yield "", found, "compile with use_pipeline_spec_2_1=True."
 
 
 def _file_ending(pipeline: CompiledPipeline, target: Target) -> _Broken:
@@ -85,11 +82,8 @@ def _file_ending(pipeline: CompiledPipeline, target: Target) -> _Broken:
 def _no_resolver(pipeline: CompiledPipeline, target: Target) -> _Broken:
     for name, _, executor in pipeline.executed():
         if executor.HasField("resolver"):
-            yield (
-                name,
-                "it is a Resolver node, which the backend refuses",
-                "look the artifact up in an ordinary component, as Baseline does.",
-            )
+            remedy = "look the artifact up in an ordinary component, as Baseline does."
+            yield name, "it is a Resolver node, which the backend refuses", remedy
 
 
 def _no_condition_on_importer(pipeline: CompiledPipeline, target: Target) -> _Broken:
@@ -113,22 +107,16 @@ def _no_condition_on_importer(pipeline: CompiledPipeline, target: Target) -> _Br
 def _no_custom_driver(pipeline: CompiledPipeline, target: Target) -> _Broken:
     for name, _, executor in pipeline.executed():
         if executor.container.HasField("lifecycle"):
-            yield (
-                name,
-                "it needs a driver of its own (lifecycle.preCacheCheck), which never runs there",
-                "use a component without one: TfdsExampleGen rather than a file-based ExampleGen.",
-            )
+            found = "it needs a driver of its own (lifecycle.preCacheCheck), which never runs there"
+            yield name, found, "use a component without one: TfdsExampleGen rather than a file-based ExampleGen."
 
 
 def _readable_root(pipeline: CompiledPipeline, target: Target) -> _Broken:
     schemes = ("gs://", "s3://", "minio://") if target == "kubeflow" else ("gs://",)
     if not pipeline.root.startswith(schemes):
         found = f"its root is {pipeline.root!r}" if pipeline.root else "it names no root"
-        yield (
-            "",
-            f"{found}; it must begin with {' or '.join(schemes)}",
-            'set root = "gs://BUCKET/FOLDER" in the profile.',
-        )
+        remedy = 'set root = "gs://BUCKET/FOLDER" in the profile.'
+        yield "", f"{found}; it must begin with {' or '.join(schemes)}", remedy
     for name, task in pipeline.tasks().items():
         for key, parameter in task.inputs.parameters.items():
             # Kubeflow's launcher copies artifacts; what a parameter names, the task reads and writes by itself.
@@ -151,13 +139,14 @@ def _accelerator_name(pipeline: CompiledPipeline, target: Target) -> _Broken:
             continue
         if target == "vertex" and not _VERTEX_ACCELERATOR.fullmatch(kind):
             yield name, f"accelerator {kind!r}", "use Vertex AI's word, as in NVIDIA_TESLA_T4, or a profile for it."
-        if target == "kubeflow" and not _KUBERNETES_RESOURCE.fullmatch(kind):
+        if target == "kubeflow" and not KUBERNETES_RESOURCE.fullmatch(kind):
             yield name, f"accelerator {kind!r}", "use Kubernetes' resource name, nvidia.com/gpu, or a profile for it."
         if not (accelerator.count or accelerator.resource_count):
             yield name, f"accelerator {kind!r} has no count", "set accelerator_count in the profile."
 
 
 def _artifact_types(pipeline: CompiledPipeline, target: Target) -> _Broken:
+    remedy = "give the artifact's class a TYPE_NAME of the form `package.Class` that can be imported so."
     for name, task in pipeline.tasks().items():
         component = pipeline.component(task)
         if component is None:
@@ -166,11 +155,8 @@ def _artifact_types(pipeline: CompiledPipeline, target: Target) -> _Broken:
             for key, artifact in definitions.artifacts.items():
                 title = _type_title(artifact.artifact_type)
                 if title not in OUR_TYPES and (not _TYPE_TITLE.fullmatch(title) or title.startswith("system.")):
-                    yield (
-                        name,
-                        f"artifact {key!r} has the type {title!r}, from which TFX cannot make its class",
-                        "give the artifact's class a TYPE_NAME of the form `package.Class` that can be imported so.",
-                    )
+                    found = f"artifact {key!r} has the type {title!r}, from which TFX cannot make its class"
+                    yield name, found, remedy
 
 
 def _type_title(schema: Any) -> str:
@@ -185,41 +171,33 @@ def _type_title(schema: Any) -> str:
 
 def _pipeline_name(pipeline: CompiledPipeline, target: Target) -> _Broken:
     if not _NAME.fullmatch(pipeline.name):
-        yield (
-            "",
-            f"its name is {pipeline.name!r}",
-            "lower case letters, digits and '-', 128 at most: fashion-mnist, not fashion_mnist.",
-        )
+        remedy = "lower case letters, digits and '-', 128 at most: fashion-mnist, not fashion_mnist."
+        yield "", f"its name is {pipeline.name!r}", remedy
 
 
 def _container_command(pipeline: CompiledPipeline, target: Target) -> _Broken:
     for name, _, executor in pipeline.executed():
         if not executor.HasField("container"):
             continue
-        found = tuple(executor.container.command)
-        if found != COMMAND:
-            yield name, f"its command is {list(found)}", f"it must be {' '.join(COMMAND)}."
-        if not executor.container.image or "tfx-oss-public" in executor.container.image:
-            yield (
-                name,
-                f"its image is {executor.container.image!r}, which lacks our code",
-                "build kubeflow/Dockerfile, and name that image in the profile.",
-            )
+        command, image = list(executor.container.command), executor.container.image
+        if command != list(COMMAND):
+            yield name, f"its command is {command}", f"it must be {' '.join(COMMAND)}."
+        if not image or "tfx-oss-public" in image:
+            remedy = "build kubeflow/Dockerfile, and name that image in the profile."
+            yield name, f"its image is {image!r}, which lacks our code", remedy
 
 
 def _no_local_paths(pipeline: CompiledPipeline, target: Target) -> _Broken:
+    remedy = (
+        "take every path from pipeline.dag.Paths, which a cluster fills with addresses in its bucket, or on the volume "
+        "that the task mounts."
+    )
     for name, task in pipeline.tasks().items():
         for key, parameter in task.inputs.parameters.items():
             value = json_format.MessageToDict(parameter.runtime_value)
             for path in _local_paths(value.get("constant", value.get("constantValue", {}).get("stringValue"))):
-                if any(path.startswith(f"{mounted}/") for mounted in pipeline.mount_paths(task)):
-                    continue
-                yield (
-                    name,
-                    f"parameter {key!r} holds {path!r}, a path of the machine that compiled it",
-                    "take every path from pipeline.dag.Paths, which a cluster fills with addresses in its bucket, or "
-                    "on the volume that the task mounts.",
-                )
+                if not any(path.startswith(f"{mounted}/") for mounted in pipeline.mount_paths(task)):
+                    yield name, f"parameter {key!r} holds {path!r}, a path of the machine that compiled it", remedy
 
 
 def _retry_policy(pipeline: CompiledPipeline, target: Target) -> _Broken:
@@ -237,12 +215,13 @@ def _retry_policy(pipeline: CompiledPipeline, target: Target) -> _Broken:
 def _kubernetes_config(pipeline: CompiledPipeline, target: Target) -> _Broken:
     """The backend unmarshals it strictly (`unmarshalKubernetesExecutorConfig`, argocompiler/spec_patch.go)."""
     for label, config in pipeline.kubernetes.items():
+        task = label.removesuffix("_executor")
         if label not in pipeline.executors:
             found = f"the second document speaks of the executor {label!r}, which is not there"
-            yield label.removesuffix("_executor"), found, "compile it anew; the file was edited, or put together."
+            yield task, found, "compile it anew; the file was edited, or put together."
         for field in sorted(key for key in config if not _KUBERNETES_FIELDS.fullmatch(key)):
             found = f"Kubernetes is told {field!r}, which no KubernetesExecutorConfig has"
-            yield label.removesuffix("_executor"), found, "write it as kubernetes_executor_config.proto has it."
+            yield task, found, "write it as kubernetes_executor_config.proto has it."
 
 
 def _local_paths(value: Any) -> Iterator[str]:

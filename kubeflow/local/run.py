@@ -107,10 +107,12 @@ def _put(source: Path, target: Path) -> None:
     if target.exists():
         return
     target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_name(target.name + ".partial")  # what a kill leaves
     if source.is_dir():
-        shutil.copytree(source, target)
+        shutil.copytree(source, partial, dirs_exist_ok=True)
     else:
-        shutil.copyfile(source, target)
+        shutil.copyfile(source, partial)
+    partial.rename(target)
 
 
 def _artifacts(outputs: Mapping[str, pb.ArtifactList]) -> Mapping[str, Sequence[Artifact]]:

@@ -46,7 +46,9 @@ class Places:
         """A text with what takes the roots' place, also within JSON."""
         if not self.root_here:
             return text
-        roots = "|".join(re.escape(root) for root in self.roots)
+        roots = "|".join(
+            re.escape(root) for root in sorted(self.roots, key=len, reverse=True)
+        )  # one may lie in another
         return re.sub(rf"(?:{roots})(?=[/\"'\\\s]|$)", lambda _: self.root_here, text)
 
 
@@ -76,14 +78,7 @@ def order_of(pipeline: CompiledPipeline) -> list[str]:
         if task.trigger_policy.condition:
             raise UsageError(f"task {name} has a condition, which cannot be judged here.")
         waits[name] = list(task.dependent_tasks)
-    sorter = TopologicalSorter(waits)
-    sorter.prepare()
-    order: list[str] = []
-    while sorter.is_active():
-        ready = sorted(sorter.get_ready())
-        order += ready
-        sorter.done(*ready)
-    return order
+    return list(TopologicalSorter(dict(sorted(waits.items()))).static_order())
 
 
 def run_tasks(
@@ -113,7 +108,7 @@ def run_tasks(
             given = values.executor_input(name)
             spec = pipeline.spec.root.dag.tasks[name]
             executor = pipeline.executor(spec)
-            known = places.cache / _key(executor, given)
+            known = places.cache / _key(pipeline.root, executor, given)
             made = _remembered(known, backend) if spec.caching_options.enable_cache else None
             cached = made is not None
             if made is None:
@@ -133,13 +128,7 @@ def run_tasks(
 
 
 def _try(
-    name: str,
-    executor: Any,
-    given: pb.ExecutorInput,
-    backend: Vertex,
-    places: Places,
-    observer: Observer,
-    retries: int,
+    name: str, executor: Any, given: pb.ExecutorInput, backend: Vertex, places: Places, observer: Observer, retries: int
 ) -> None:
     """Runs a task up to 1 + `retries` times, as both backends do whatever it failed with; without their pauses.
 
@@ -158,21 +147,25 @@ def _try(
             observer.progress(name, f"it failed; retry {attempt + 1} of {retries}")
 
 
-def _key(executor: Any, given: pb.ExecutorInput) -> str:
-    """Names what a task is given: which artifacts, which parameters, and its command before they are filled in."""
+def _key(root: str, executor: Any, given: pb.ExecutorInput) -> str:
+    """Names what a task is given: which artifacts, which parameters, and its command before they are filled in.
+
+    And the `root` of its outputs: what was made for another one has addresses that mean nothing under this one.
+    """
     artifacts = {key: [each.uri for each in given.inputs.artifacts[key].artifacts] for key in given.inputs.artifacts}
     parameters = {key: json_format.MessageToDict(value) for key, value in given.inputs.parameter_values.items()}
     words = [*executor.container.command, *executor.container.args]
     outputs = sorted(given.outputs.artifacts)
-    told = [sorted(artifacts.items()), sorted(parameters.items()), words, outputs]
+    told = [root, sorted(artifacts.items()), sorted(parameters.items()), words, outputs]
     return hashlib.sha256(repr(told).encode()).hexdigest()[:32]
 
 
 def _remembered(known: Path, backend: Vertex) -> pb.ExecutorOutput | None:
     """What a task made in an earlier run; None where it was not run, or its outputs are gone."""
-    if not known.exists():
+    try:
+        made = json_format.Parse(known.read_text(), pb.ExecutorOutput())
+    except (FileNotFoundError, json_format.ParseError):  # a kill, or a full disk, leaves a part of it
         return None
-    made = json_format.Parse(known.read_text(), pb.ExecutorOutput())
     addresses = [artifact.uri for artifacts in made.artifacts.values() for artifact in artifacts.artifacts]
     return made if all(epath.Path(backend.place(address)).exists() for address in addresses) else None
 
@@ -232,7 +225,9 @@ def _run(
 
 def _failure(name: str, code: int, verdict: TaskVerdict | None, folder: Path) -> PipelineError:
     """Our own error, as the task told it; else one with the end of the log."""
-    where = f"  log of the task: {folder / _LOG}\n  run it alone once more: sh {folder / _COMMAND}"
+    where = (
+        f"  log of the task: {folder / _LOG}\n  run it alone once more: {shlex.join(['sh', str(folder / _COMMAND)])}"
+    )
     if verdict is not None and verdict.foreseen and (error := verdict.error()) is not None:
         return type(error)(f"{error}\n{where}")
     log = (folder / _LOG).read_text(errors="replace")

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
-from functools import cached_property
+from typing import NamedTuple
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from mnist_tfx.contract.errors import UsageError, unknown_name
@@ -42,8 +42,7 @@ _KINDS = (
 )
 
 
-@dataclass(frozen=True)
-class Cron:
+class Cron(NamedTuple):
     """A parsed expression: the values at which each field matches. Sunday is 0."""
 
     minutes: frozenset[int]
@@ -54,21 +53,12 @@ class Cron:
 
     def __str__(self) -> str:
         """The canonical expression: numbers, ranges and lists only, which every implementation reads alike."""
-        return " ".join(_written(values, kind) for values, kind in zip(self.fields, _KINDS, strict=True))
-
-    @property
-    def fields(self) -> tuple[frozenset[int], ...]:
-        """Minutes, hours, days of month, months, days of week."""
-        return self.minutes, self.hours, self.days, self.months, self.weekdays
+        return " ".join(_written(values, kind) for values, kind in zip(self, _KINDS, strict=True))
 
     @property
     def every_day(self) -> bool:
         """Whether it matches on each day of the year."""
-        return all(field == kind.every for field, kind in zip(self.fields[2:], _KINDS[2:], strict=True))
-
-    @cached_property
-    def _times(self) -> tuple[time, ...]:
-        return tuple(time(hour, minute) for hour in sorted(self.hours) for minute in sorted(self.minutes))
+        return all(field == kind.every for field, kind in zip(self[2:], _KINDS[2:], strict=True))
 
     def matches_day(self, day: date) -> bool:
         """Whether it fires on `day` at all."""
@@ -87,14 +77,12 @@ class Cron:
         moment at which a clock in `zone` shows a matching minute, which is how Kubeflow's controller counts.
         """
         first_day = after.astimezone(zone).date()
+        times = [time(hour, minute) for hour in self.hours for minute in self.minutes]
         for number in range(_DAYS_SEARCHED):
             day = first_day + timedelta(days=number)
-            if not self.matches_day(day):
-                continue
-            moments = {moment for at in self._times for moment in moments_of(datetime.combine(day, at), zone)}
-            for moment in sorted(moments):
-                if moment > after:
-                    yield moment.astimezone(zone)
+            if self.matches_day(day):
+                moments = {moment for at in times for moment in moments_of(datetime.combine(day, at), zone)}
+                yield from (moment.astimezone(zone) for moment in sorted(moments) if moment > after)
 
 
 def moments_of(local: datetime, zone: ZoneInfo) -> list[datetime]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import replace
 from datetime import UTC, datetime, time, timedelta
 from zoneinfo import ZoneInfo
 
@@ -23,25 +21,18 @@ def clock_changes(cron: Cron, zone: ZoneInfo, now: datetime) -> list[str]:
     """
     if len(cron.hours) == 24:
         return []
-    return list(_changes(cron, zone, now))
-
-
-def _changes(cron: Cron, zone: ZoneInfo, now: datetime) -> Iterator[str]:
-    first_day = now.astimezone(zone).date()
+    changes = []
     for number in range(_DAYS_LOOKED_AT):
-        day = first_day + timedelta(days=number)
-        midnight = datetime.combine(day, time())
-        next_midnight = midnight + timedelta(days=1)
-        same_offset = _offset(midnight, zone) == _offset(next_midnight, zone)
-        if same_offset or not cron.matches_day(day):
+        day = now.astimezone(zone).date() + timedelta(days=number)
+        midnights = [datetime.combine(day + timedelta(days=more), time(), zone).utcoffset() for more in (0, 1)]
+        if midnights[0] == midnights[1] or not cron.matches_day(day):
             continue
-        for hour in sorted(cron.hours):
-            for minute in sorted(cron.minutes):
-                local = datetime.combine(day, time(hour, minute))
-                times = len(moments_of(local, zone))
-                if times != 1:
-                    how = "does not exist: no run" if times == 0 else "comes twice: two runs"
-                    yield f"on {day}, the clocks of {zone.key} change and {local:%H:%M} {how}"
+        for at in sorted(time(hour, minute) for hour in cron.hours for minute in cron.minutes):
+            times = len(moments_of(datetime.combine(day, at), zone))
+            if times != 1:
+                how = "does not exist: no run" if times == 0 else "comes twice: two runs"
+                changes.append(f"on {day}, the clocks of {zone.key} change and {at:%H:%M} {how}")
+    return changes
 
 
 def for_clock(cron: Cron, zone: ZoneInfo, clock: ZoneInfo, now: datetime) -> Cron:
@@ -53,10 +44,8 @@ def for_clock(cron: Cron, zone: ZoneInfo, clock: ZoneInfo, now: datetime) -> Cro
     """
     if zone.key == clock.key:
         return cron
-    distances = {
-        _offset(at, clock) - _offset(at, zone)
-        for at in (now.replace(tzinfo=None) + timedelta(days=number) for number in range(_DAYS_LOOKED_AT))
-    }
+    hourly = (now + timedelta(hours=number) for number in range(24 * _DAYS_LOOKED_AT))
+    distances = {_offset(at, clock) - _offset(at, zone) for at in hourly if at.astimezone(zone).hour in cron.hours}
     remedy = f"give the time in {clock.key}: --timezone {clock.key}, with the hour that suits you there"
     no_one = f"{cron} in {zone.key} is no one cron expression in {clock.key}"
     if len(distances) > 1:
@@ -76,22 +65,12 @@ def for_clock(cron: Cron, zone: ZoneInfo, clock: ZoneInfo, now: datetime) -> Cro
     if len(hours) * len(minutes) != len(shifted):
         raise UsageError(f"{no_one}: its minutes wrap around.\n  remedy: {remedy}.")
     if cron.every_day or days == {0}:
-        return replace(cron, hours=hours, minutes=minutes)
-    if len(days) > 1 or replace(cron, weekdays=_EVERY_WEEKDAY).every_day is False:
+        return cron._replace(hours=hours, minutes=minutes)
+    if len(days) > 1 or not cron._replace(weekdays=_EVERY_WEEKDAY).every_day:
         raise UsageError(f"{no_one}: it falls on other days there.\n  remedy: {remedy}.")
     [moved] = days
-    return replace(
-        cron, hours=hours, minutes=minutes, weekdays=frozenset((weekday + moved) % 7 for weekday in cron.weekdays)
-    )
-
-
-def six_fields(cron: Cron) -> str:
-    """For Kubeflow: with seconds in front. Days of the week count from Sunday = 0 there as here.
-
-    Its parser (robfig/cron 1.2) takes no 7 for Sunday, and reads `*/2` as `*` where it decides whether a day field is
-    restricted; the canonical form has neither.
-    """
-    return f"0 {cron}"
+    weekdays = frozenset((weekday + moved) % 7 for weekday in cron.weekdays)
+    return cron._replace(hours=hours, minutes=minutes, weekdays=weekdays)
 
 
 def check_timing(timing: Timing, profile: Profile) -> None:
@@ -106,18 +85,21 @@ def check_timing(timing: Timing, profile: Profile) -> None:
 
 
 def kubeflow_expression(timing: Timing, profile: KubeflowProfile) -> str:
-    """The six fields that say the same in the time zone in which the installation reads schedules.
+    """The six fields, seconds first, that say the same in the time zone in which the installation reads schedules.
+
+    Its parser (robfig/cron 1.2) takes no 7 for Sunday, and reads `*/2` as `*` where it decides whether a day field is
+    restricted; the canonical form has neither. Days of the week count from Sunday = 0 there as here.
 
     Raises:
         UsageError: there are none.
     """
     clock = parse_timezone(profile.cron_timezone)
-    return six_fields(for_clock(timing.cron, timing.zone, clock, datetime.now(UTC)))
+    return f"0 {for_clock(timing.cron, timing.zone, clock, datetime.now(UTC))}"
 
 
-def _offset(local: datetime, zone: ZoneInfo) -> timedelta:
-    offset = zone.utcoffset(local)
-    assert offset is not None  # a ZoneInfo always has one for a date
+def _offset(moment: datetime, zone: ZoneInfo) -> timedelta:
+    offset = moment.astimezone(zone).utcoffset()
+    assert offset is not None  # a ZoneInfo always has one for a moment
     return offset
 
 

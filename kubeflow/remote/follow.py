@@ -102,6 +102,8 @@ def _success(job: Job, run: Submitted, told: Mapping[str, Told]) -> Verdict:
                 "  remedy: train a better one, or change the recipe's bounds in [evaluation] and [infra]."
             )
         )
+    if _PUSHER not in job.tasks:  # the pipeline that watches
+        return Verdict(None)
     if (pushed := verdicts.get(_PUSHER)) is None:
         return Verdict(None, note=f"whether the model was pushed cannot be told from here: see {_PUSHER} at {run.url}")
     return Verdict(None, pushed.pushed_version, note="" if pushed.pushed_version else f"not pushed: {pushed.says}")

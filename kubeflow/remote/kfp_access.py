@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import re
 import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -12,7 +13,7 @@ from urllib.parse import urlsplit
 import kfp_server_api
 import urllib3
 
-from mnist_tfx.contract.errors import PipelineError
+from mnist_tfx.contract.errors import PipelineError, UsageError
 from mnist_tfx.kubeflow.profiles import KubeflowProfile
 from mnist_tfx.kubeflow.remote.attempts import make_once, read
 from mnist_tfx.kubeflow.remote.platform import OTHER_REMEDY, Unreachable, in_words, read_setting
@@ -59,19 +60,23 @@ class KubeflowAccess:
         self.interface = "{0.scheme}://{0.netloc}".format(urlsplit(profile.endpoint))
         if profile.ca_certificate:
             read_setting(profile.ca_certificate, "ca_certificate")
-        token = read_setting(profile.token_file, "token_file").decode().strip() if profile.token_file else None
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # "only works with Kubeflow Pipelines 2"
             self.client = _Client(
                 host=profile.endpoint,
                 namespace=profile.namespace or "kubeflow",
-                existing_token=token,
+                existing_token=_token(profile.token_file) if profile.token_file else None,
                 ssl_ca_cert=profile.ca_certificate or None,
             )
         self._api_client = self.client.runs.api_client
+        if profile.token_file:  # kept new by somebody else: a run may be followed longer than a token lasts
+            self._api_client.configuration.refresh_api_key_hook = self._renew_token
         rest = self._api_client.rest_client
         timeout = (min(_CONNECT_SECONDS, timeout_seconds), timeout_seconds)
         rest.request = functools.partial(_within, timeout, rest.request)
+
+    def _renew_token(self, config: kfp_server_api.Configuration) -> None:
+        config.api_key["authorization"] = _token(self.profile.token_file)
 
     def ask(self, what: str, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Calls a method of the client to `what` ("create the run"), once.
@@ -95,11 +100,16 @@ class KubeflowAccess:
             remedy = _REMEDIES.get(status, OTHER_REMEDY)
             raise PipelineError(f"{where} refused to {what}: {answered}.\n  remedy: {remedy}") from error
         except urllib3.exceptions.HTTPError as error:
-            reason = in_words(getattr(error, "reason", None) or error, 300)
-            raise Unreachable(
-                f"{where} gave no answer to the request to {what}: {reason}.\n  remedy: check the endpoint in the "
-                "profile; with kubectl: kubectl port-forward -n kubeflow svc/ml-pipeline-ui 8080:80."
-            ) from error
+            reason = getattr(error, "reason", None) or error
+            remedy = (
+                "name the PEM file of the authority that signed the endpoint's certificate in the profile, as "
+                "ca_certificate."
+                if isinstance(reason, urllib3.exceptions.SSLError)
+                else "check the endpoint in the profile; with kubectl: kubectl port-forward -n kubeflow "
+                "svc/ml-pipeline-ui 8080:80."
+            )
+            silent = f"{where} gave no answer to the request to {what}: {in_words(reason, 300)}"
+            raise Unreachable(f"{silent}.\n  remedy: {remedy}") from error
 
     def read(self, what: str, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Asks for what changes nothing, or what is the same when done twice; up to three times."""
@@ -141,6 +151,13 @@ class KubeflowAccess:
         what, method = f"show {path.partition('?')[0]}", "POST" if body else "GET"
         send = self._api_client.rest_client.request
         return bytes(self.ask(what, send, method, self.interface + path, headers={**login, **headers}, body=body).data)
+
+
+def _token(file: str) -> str:
+    token = read_setting(file, "token_file").strip()
+    if not re.fullmatch(rb"[!-~]+", token):
+        raise UsageError("token_file of the profile holds no bearer token, which is one word of printable ASCII.")
+    return token.decode()
 
 
 def _within(timeout: tuple[float, float], send: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:

@@ -7,10 +7,10 @@ import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Literal
-from zoneinfo import ZoneInfo
 
 from mnist_tfx.contract.errors import UsageError
 from mnist_tfx.kubeflow.remote.attempts import delete_once, make_once
+from mnist_tfx.kubeflow.remote.cron import parse_timezone
 from mnist_tfx.kubeflow.remote.cron_zones import kubeflow_expression
 from mnist_tfx.kubeflow.remote.kfp_access import KubeflowAccess
 from mnist_tfx.kubeflow.remote.kfp_uploads import experiment_id, find_experiment, version_of
@@ -127,7 +127,7 @@ class KubeflowSchedules:
             schedule_id=one.recurring_run_id,
             state=_state(one),
             cron=(cron.cron or "").removeprefix("0 ") if cron else "",
-            timezone=ZoneInfo(self._access.profile.cron_timezone).key,
+            timezone=parse_timezone(self._access.profile.cron_timezone).key,
             max_concurrent_runs=int(one.max_concurrency or 1),
             pipeline_digest=digest[1] if digest else "",
             url=f"{self._access.profile.endpoint.rstrip('/')}/#/recurringrun/details/{one.recurring_run_id}",

@@ -183,8 +183,9 @@ def check_schedule_name(name: str) -> str:
 
 
 def plain_name(recipe_name: str) -> str:
-    """A recipe's name as labels and schedules take it: of a file, its stem."""
-    return re.sub(r"[^a-z0-9]+", "-", Path(recipe_name).stem.lower()).strip("-") or "recipe"
+    """A recipe's name as labels and schedules take it: of a file, its own without `.toml`."""
+    name = Path(recipe_name).name.removesuffix(".toml")
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "recipe"
 
 
 def read_setting(path: str, setting: str) -> bytes:

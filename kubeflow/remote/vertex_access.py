@@ -9,11 +9,13 @@ import google.auth
 import grpc
 from google.api_core import exceptions as api
 from google.auth import exceptions as auth
+from google.auth.transport.requests import Request
 from google.cloud.aiplatform_v1.services.pipeline_service import PipelineServiceClient
 from google.cloud.aiplatform_v1.services.pipeline_service.transports.grpc import PipelineServiceGrpcTransport
 from google.cloud.aiplatform_v1.services.schedule_service import ScheduleServiceClient
 from google.cloud.aiplatform_v1.services.schedule_service.transports.grpc import ScheduleServiceGrpcTransport
 from google.cloud.aiplatform_v1.types import PipelineJob
+from google.oauth2 import service_account
 from google.protobuf import json_format
 
 from mnist_tfx.contract.errors import PipelineError
@@ -62,14 +64,16 @@ class VertexAccess:
         self.profile, self._timeout = profile, timeout_seconds
         self.parent = f"projects/{profile.project}/locations/{profile.region}"
         self._host = profile.endpoint or f"{profile.region}-aiplatform.googleapis.com"
-        transport: dict[str, Any] = {"host": self._host, "always_use_jwt_access": True}
+        try:
+            self._credentials, _ = google.auth.default(scopes=[_SCOPE])
+        except auth.GoogleAuthError as error:
+            raise _no_credentials(error) from error
+        if isinstance(self._credentials, service_account.Credentials):  # which then sign their tokens themselves
+            self._credentials = self._credentials.with_always_use_jwt_access(True)
+        transport: dict[str, Any] = {"host": self._host, "credentials": self._credentials}
         if profile.ca_certificate:
             roots = read_setting(profile.ca_certificate, "ca_certificate")
             transport["ssl_channel_credentials"] = grpc.ssl_channel_credentials(roots)
-        try:
-            transport["credentials"], _ = google.auth.default(scopes=[_SCOPE])
-        except auth.GoogleAuthError as error:
-            raise _no_credentials(error) from error
         self.pipelines = PipelineServiceClient(transport=PipelineServiceGrpcTransport(**transport))
         self.schedules = ScheduleServiceClient(transport=ScheduleServiceGrpcTransport(**transport))
 
@@ -80,9 +84,15 @@ class VertexAccess:
             Unreachable: no answer, or one that leaves open whether it was done.
             PipelineError: Vertex AI refused.
         """
+        silent = f"Vertex AI ({self._host}) gave no usable answer to the request to {what}"
+        remedy = "check the network and the profile's region; if they are right, try again later."
         try:
+            # Here, and not in gRPC, which would print an error of the credentials and tell it as one of the service.
+            self._credentials.before_request(Request(), "POST", self._host, {})
             answer = call(**request, retry=None, timeout=self._timeout)
             return list(answer) if hasattr(answer, "pages") else answer
+        except auth.TransportError as error:
+            raise Unreachable(f"{silent}: {in_words(error)}.\n  remedy: {remedy}") from error
         except auth.GoogleAuthError as error:
             raise _no_credentials(error) from error
         except api.GoogleAPICallError as error:
@@ -90,10 +100,7 @@ class VertexAccess:
             words = f"{status.name if status else type(error).__name__}, {in_words(error.message)}"
             if isinstance(error, _UNKNOWN_OUTCOME):
                 kind = Exists if isinstance(error, api.AlreadyExists) else Unreachable
-                raise kind(
-                    f"Vertex AI ({self._host}) gave no usable answer to the request to {what}: {words}.\n"
-                    "  remedy: check the network and the profile's region; if they are right, try again later."
-                ) from error
+                raise kind(f"{silent}: {words}.\n  remedy: {remedy}") from error
             account = self.profile.service_account or "Compute Engine's default account"
             remedy = _REMEDIES.get(status, OTHER_REMEDY).format(self.profile, account=account)
             raise PipelineError(f"Vertex AI refused to {what}: {words}.\n  remedy: {remedy}") from error
@@ -125,6 +132,6 @@ class VertexAccess:
 
 def _no_credentials(error: auth.GoogleAuthError) -> PipelineError:
     return PipelineError(
-        f"no credentials for Google Cloud: {in_words(error, 300)}.\n  remedy: gcloud auth application-default login, "
-        "or name a service account's key file in GOOGLE_APPLICATION_CREDENTIALS."
+        f"no credentials for Google Cloud: {in_words(error.args[0], 300)}.\n  remedy: gcloud auth application-default "
+        "login, or name a service account's key file in GOOGLE_APPLICATION_CREDENTIALS."
     )

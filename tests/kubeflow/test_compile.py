@@ -115,8 +115,10 @@ def test_data_and_models_may_lie_on_a_volume(tmp_path: Path, monkeypatch: pytest
     folder = "/mnt/mnist/datasets/kmnist"
     assert uploads(DESCRIBED, shipped("kmnist"), profile)[0].command() == (
         f"kubectl exec mnist-tfx-upload -- mkdir -p {folder} && "
-        f"kubectl cp no/such/folder/kmnist/3.0.1 mnist-tfx-upload:{folder}/3.0.1"
+        f"kubectl cp no/such/folder/kmnist/3.0.1 mnist-tfx-upload:{folder}"
     )
+    for upload in uploads(DESCRIBED, shipped("kmnist"), profile):  # copied into a folder, it keeps its name
+        assert upload.source.name == Path(upload.destination).name
     compile_prepared(DESCRIBED, tiny_recipe_of(), profile, tmp_path / "p.yaml")
     pipeline = read_compiled(tmp_path / "p.yaml")
     assert {tuple(pipeline.mount_paths(task)) for task in pipeline.tasks().values()} == {("/mnt/mnist",)}

@@ -11,8 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mnist_tfx.contract.errors import UsageError
+from mnist_tfx.kubeflow.profiles import KubeflowProfile, load_profile
 from mnist_tfx.kubeflow.remote.cron import parse_cron, parse_timezone
-from mnist_tfx.kubeflow.remote.cron_zones import clock_changes, for_clock, six_fields
+from mnist_tfx.kubeflow.remote.cron_zones import clock_changes, for_clock, kubeflow_expression
+from mnist_tfx.kubeflow.remote.platform import Timing
 
 PARIS, TOKYO, KOLKATA, ZERO = (
     ZoneInfo("Europe/Paris"),
@@ -20,6 +22,7 @@ PARIS, TOKYO, KOLKATA, ZERO = (
     ZoneInfo("Asia/Kolkata"),
     ZoneInfo("UTC"),
 )
+LONDON, NEW_YORK, CHICAGO = ZoneInfo("Europe/London"), ZoneInfo("America/New_York"), ZoneInfo("America/Chicago")
 NOW = datetime(2027, 3, 1, 12, 0, tzinfo=UTC)  # a Monday
 
 
@@ -103,7 +106,9 @@ def test_unknown_zone() -> None:
     ],
 )
 def test_six_fields(expression: str, written: str) -> None:
-    assert six_fields(parse_cron(expression)) == written
+    profile = load_profile("kubeflow-cpu")
+    assert isinstance(profile, KubeflowProfile)
+    assert kubeflow_expression(Timing(parse_cron(expression), ZERO), profile) == written
 
 
 def test_for_another_clock() -> None:
@@ -115,6 +120,10 @@ def test_for_another_clock() -> None:
     assert shifted("0 3 * * MON", TOKYO) == "0 18 * * 0"  # of the day before
     assert shifted("0 12 1 * *", TOKYO) == "0 3 1 * *"
     assert shifted("15 3 * * *", KOLKATA) == "45 21 * * *"
+    for hour in range(24):  # whatever the time: these clocks change at one moment, which each shows as another hour
+        at = NOW.replace(hour=hour, minute=30)
+        assert str(for_clock(parse_cron("0 12 * * *"), LONDON, PARIS, at)) == "0 13 * * *"
+    assert shifted("0 12 * * *", NEW_YORK, CHICAGO) == "0 11 * * *"
     for expression, zone, message in (
         ("0 3 * * *", PARIS, "CRON_SCHEDULE_TIMEZONE=Europe/Paris"),
         ("0 3 1 * *", TOKYO, "it falls on other days there"),
@@ -124,6 +133,8 @@ def test_for_another_clock() -> None:
         with pytest.raises(UsageError) as raised:
             shifted(expression, zone)
         assert message in str(raised.value) and "--timezone UTC" in str(raised.value)
+    with pytest.raises(UsageError, match="changes with the seasons"):  # at 3 in New York, Chicago's clocks are yet to
+        shifted("0 3 * * *", NEW_YORK, CHICAGO)
 
 
 @settings(max_examples=60, deadline=None)

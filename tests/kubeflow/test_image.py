@@ -169,16 +169,10 @@ def test_entrypoint(tmp_path: Path, arguments: list[str], expected: str) -> None
     command.write_text('#!/bin/sh\necho mnist-tfx "$@"\n')
     command.chmod(0o755)
     environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
-    ran = subprocess.run(
-        ["sh", CHECKOUT / "kubeflow" / "entrypoint.sh", *arguments], env=environment, capture_output=True, text=True
-    )
+    entrypoint: list[str | Path] = ["sh", CHECKOUT / "kubeflow" / "entrypoint.sh"]
+    ran = subprocess.run([*entrypoint, *arguments], env=environment, capture_output=True, text=True)
     assert ran.stdout.strip() == expected
-    as_worker: list[str | Path] = [
-        "sh",
-        CHECKOUT / "kubeflow" / "entrypoint.sh",
-        "--id=1",
-        "--provision_endpoint=localhost:1",
-    ]
+    as_worker = [*entrypoint, "--id=1", "--provision_endpoint=localhost:1"]
     worker = subprocess.run(as_worker, env=environment, capture_output=True, text=True)
     assert "/opt/apache/beam/boot" in worker.stderr and worker.returncode == 127
 

@@ -9,7 +9,6 @@ from pydantic import ValidationError
 
 from mnist_tfx.components.beam_arguments import beam_arguments
 from mnist_tfx.contract.errors import UsageError
-from mnist_tfx.kubeflow.machines import Resources
 from mnist_tfx.kubeflow.profiles import KubeflowProfile, VertexProfile, load_profile, profile_files
 
 
@@ -24,26 +23,26 @@ def test_there_is_one_with_and_one_without_a_gpu_for_each_target() -> None:
     assert set(profile_files()) == {"vertex-cpu", "vertex-gpu", "kubeflow-cpu", "kubeflow-gpu"}
     for name in profile_files():
         machines = load_profile(name).machines
-        assert bool(machines.trainer.resources().accelerator_count) == name.endswith("gpu")
-        assert not machines.default.resources().accelerator_count
+        assert bool(machines.trainer.accelerator_count) == name.endswith("gpu")
+        assert not machines.default.accelerator_count
 
 
 @pytest.mark.parametrize(
-    ("machine", "accelerator", "count", "resources"),
+    ("machine", "accelerator", "count", "size"),
     [
-        ("e2-standard-4", "", 0, Resources(4, 16, "", 0)),
-        ("n1-highmem-2", "", 0, Resources(2, 13, "", 0)),
-        ("n1-standard-8", "NVIDIA_TESLA_T4", 2, Resources(8, 30, "NVIDIA_TESLA_T4", 2)),
-        ("g2-standard-24", "NVIDIA_L4", 2, Resources(24, 96, "NVIDIA_L4", 2)),
-        ("a2-highgpu-1g", "NVIDIA_TESLA_A100", 1, Resources(12, 85, "NVIDIA_TESLA_A100", 1)),
-        ("a3-highgpu-8g", "NVIDIA_H100_80GB", 8, Resources(208, 1872, "NVIDIA_H100_80GB", 8)),
+        ("e2-standard-4", "", 0, (4, 16)),
+        ("n1-highmem-2", "", 0, (2, 13)),
+        ("n1-standard-8", "NVIDIA_TESLA_T4", 2, (8, 30)),
+        ("g2-standard-24", "NVIDIA_L4", 2, (24, 96)),
+        ("a2-highgpu-1g", "NVIDIA_TESLA_A100", 1, (12, 85)),
+        ("a3-highgpu-8g", "NVIDIA_H100_80GB", 8, (208, 1872)),
     ],
 )
 def test_a_machine_of_googles_becomes_its_processors_and_memory(
-    machine: str, accelerator: str, count: int, resources: Resources
+    machine: str, accelerator: str, count: int, size: tuple[float, float]
 ) -> None:
-    profile = load_profile("vertex-cpu", _trainer(machine, accelerator, count))
-    assert profile.machines.trainer.resources() == resources
+    trainer = load_profile("vertex-cpu", _trainer(machine, accelerator, count)).machines.trainer
+    assert (trainer.size, trainer.accelerator, trainer.accelerator_count) == (size, accelerator, count)
 
 
 @pytest.mark.parametrize(

@@ -14,10 +14,11 @@ from mnist_tfx.contract.errors import PipelineError, UsageError
 from mnist_tfx.kubeflow.remote import attempts
 from mnist_tfx.kubeflow.remote.cron import parse_cron
 from mnist_tfx.kubeflow.remote.kfp import KubeflowPlatform
-from mnist_tfx.kubeflow.remote.platform import Job, Timing, Unreachable, find_schedule
+from mnist_tfx.kubeflow.remote.platform import Job, Timing, Unreachable, find_schedule, plain_name
 from tests.fixtures.command import mnist_tfx
 from tests.fixtures.kubeflow_server import Fault, KubeflowServer, kubeflow_server
 from tests.fixtures.remote_jobs import compiled_job, kubeflow_profile
+from tests.fixtures.vertex_server import vertex_server
 
 NIGHTLY = Timing(parse_cron("0 3 * * *"), ZoneInfo("UTC"))
 LATER = Timing(parse_cron("30 4 * * MON-FRI"), ZoneInfo("UTC"), max_concurrent_runs=2)
@@ -74,6 +75,13 @@ def test_create_update_pause_resume_delete(server: KubeflowServer, platform: Kub
         platform.schedules.resume(again, catch_up=True)
     platform.schedules.delete(again)
     assert not server.recurring_runs
+
+
+@pytest.mark.parametrize(
+    ("recipe", "name"), [("default", "default"), ("my/Big_one.toml", "big-one"), ("lr0.1", "lr0-1"), ("_", "recipe")]
+)
+def test_a_recipe_s_name_in_that_of_its_schedule(recipe: str, name: str) -> None:
+    assert plain_name(recipe) == name
 
 
 def test_catch_up(server: KubeflowServer, platform: KubeflowPlatform, job: Job) -> None:
@@ -173,6 +181,16 @@ def test_nobody_listens(server: KubeflowServer) -> None:
         KubeflowPlatform(kubeflow_profile("http://127.0.0.1:9")).schedules.all()
 
 
+def test_a_server_that_nobody_vouches_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attempts, "PAUSES_SECONDS", (0.0, 0.0))
+    with vertex_server(tmp_path) as over_tls:
+        profile = kubeflow_profile(f"https://{over_tls.address}")
+        with pytest.raises(
+            Unreachable, match=r"certificate verify failed.*\n  remedy: name the PEM file .*ca_certificate"
+        ):
+            KubeflowPlatform(profile).schedules.all()
+
+
 def test_clock_of_the_installation(server: KubeflowServer, job: Job) -> None:
     paris = Timing(NIGHTLY.cron, ZoneInfo("Europe/Paris"))
     in_utc = KubeflowPlatform(kubeflow_profile(server.address))
@@ -183,17 +201,27 @@ def test_clock_of_the_installation(server: KubeflowServer, job: Job) -> None:
     in_paris = KubeflowPlatform(kubeflow_profile(server.address, "cron_timezone=Europe/Paris"))
     made, _ = in_paris.schedules.put("nightly", job, paris)
     assert (made.cron, made.timezone) == ("0 3 * * *", "Europe/Paris")
+    with pytest.raises(UsageError, match=r"unknown time zone 'Europe/Pariss'. Did you mean 'Europe/Paris'\?"):
+        KubeflowPlatform(kubeflow_profile(server.address, "cron_timezone=Europe/Pariss")).schedules.all()
 
 
 def test_token_and_namespace(server: KubeflowServer, job: Job, tmp_path: Path) -> None:
     token = tmp_path / "token"
     token.write_text("secret\n")
     profile = kubeflow_profile(server.address, f"token_file={token}", "namespace=team")
-    KubeflowPlatform(profile).schedules.put("nightly", job, NIGHTLY)
+    platform = KubeflowPlatform(profile)
+    platform.schedules.put("nightly", job, NIGHTLY)
     assert server.authorizations == {"Bearer secret"}
+    token.write_text("renewed\n")
+    platform.schedules.all()
+    assert server.authorizations == {"Bearer secret", "Bearer renewed"}
     assert [one["namespace"] for one in (*server.experiments.values(), *server.pipelines.values())] == ["team"] * 2
     with pytest.raises(UsageError, match="token_file of the profile cannot be read"):
         KubeflowPlatform(kubeflow_profile(server.address, "token_file=/missing"))
+    for content in (b"", b"a\nb\n", "é".encode(), b"\xff"):
+        token.write_bytes(content)
+        with pytest.raises(UsageError, match="token_file of the profile holds no bearer token"):
+            KubeflowPlatform(profile)
 
 
 def test_commands(server: KubeflowServer, tiny: PreparedDataset, tiny_recipe_file: Path) -> None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
 import pytest
 from google.cloud.aiplatform_v1 import types
+from google.oauth2 import credentials as oauth2
 from grpc import StatusCode as Code
 
 from mnist_tfx.components.datasets.prepared import PreparedDataset
@@ -172,6 +175,35 @@ def test_no_credentials(server: VertexServer, tmp_path: Path, monkeypatch: pytes
     monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(tmp_path / "missing.json"))
     with pytest.raises(PipelineError, match=r"no credentials for Google Cloud: File .*missing.json.*\n.*gcloud auth"):
         VertexPlatform(vertex_profile(server.address, server.certificate))
+
+
+class TokenServer(BaseHTTPRequestHandler):
+    """Gives nobody a token any more."""
+
+    def do_POST(self) -> None:
+        self.send_response(400)
+        self.end_headers()
+        self.wfile.write(b'{"error": "invalid_grant", "error_description": "Token has been expired or revoked."}')
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_credentials_that_have_expired(
+    server: VertexServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Those of `gcloud auth application-default login`, with which a token is asked for."""
+    credentials = {"type": "authorized_user", "client_id": "i", "client_secret": "s", "refresh_token": "r"}
+    (tmp_path / "key.json").write_text(json.dumps(credentials))
+    profile = vertex_profile(server.address, server.certificate)
+    with HTTPServer(("127.0.0.1", 0), TokenServer) as tokens:
+        monkeypatch.setattr(oauth2, "_GOOGLE_OAUTH2_TOKEN_ENDPOINT", f"http://127.0.0.1:{tokens.server_port}")
+        threading.Thread(target=tokens.handle_request).start()
+        with pytest.raises(PipelineError, match=r"Cloud: invalid_grant: Token has been expired.*\n.*gcloud auth"):
+            VertexPlatform(profile, timeout_seconds=10).schedules.all()
+    with pytest.raises(Unreachable, match=r"to list schedules: .*refused.*\n.*check the network"):
+        VertexPlatform(profile, timeout_seconds=10).schedules.all()  # and now no token server answers
+    assert not server.requests and "Traceback" not in capfd.readouterr().err
 
 
 def test_the_next_runs_are_named_without_credentials_and_network(

@@ -10,13 +10,18 @@ from typing import Any
 import pytest
 
 from mnist_tfx.components.datasets.prepared import PreparedDataset
+from mnist_tfx.kubeflow.compile import compile_prepared
+from mnist_tfx.kubeflow.profiles import load_profile
 from mnist_tfx.kubeflow.remote import attempts
+from mnist_tfx.kubeflow.remote.follow import Verdict
 from mnist_tfx.kubeflow.remote.kfp import KubeflowPlatform
 from mnist_tfx.kubeflow.remote.platform import Job, Unreachable
 from mnist_tfx.kubeflow.verdict import TaskVerdict
 from tests.fixtures.command import mnist_tfx
+from tests.fixtures.compiled import DESCRIBED
 from tests.fixtures.kubeflow_server import Fault, KubeflowServer, kubeflow_server
 from tests.fixtures.remote_jobs import compiled_job, kubeflow_profile, watched
+from tests.fixtures.tiny_run import tiny_recipe_of
 
 CREATE = "POST /runs"
 BEGAN, ENDED = "2027-03-01T03:00:00Z", "2027-03-01T03:00:42Z"
@@ -168,6 +173,17 @@ def test_success(
     verdict = watched(platform, job, run)
     assert verdict.error is None and verdict.pushed_version == version
     assert verdict.note.startswith(note) if note else not verdict.note
+
+
+def test_the_pipeline_that_watches_pushes_nothing(
+    server: KubeflowServer, platform: KubeflowPlatform, tmp_path: Path
+) -> None:
+    file = tmp_path / "monitor.yaml"
+    compile_prepared(DESCRIBED, tiny_recipe_of(), load_profile("kubeflow-cpu"), file, monitor=True)
+    job = Job.read(file, DESCRIBED.name, "default")
+    run = platform.submit(job)
+    server.progress = [state("SUCCEEDED", task("monitor", "SUCCEEDED"))]
+    assert watched(platform, job, run) == Verdict(None)
 
 
 def test_an_installation_that_does_not_show_its_metadata(

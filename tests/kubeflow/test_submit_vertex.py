@@ -97,19 +97,19 @@ class Submit:
     """`mnist-tfx submit` of the tiny dataset, to the loopback server."""
 
     def __init__(self, server: VertexServer, tiny: PreparedDataset, recipe: Path) -> None:
-        self._arguments: list[str | Path] = [
-            "--target",
-            "vertex",
-            "--profile",
-            "vertex-cpu",
-            "--dataset",
-            "kmnist",
-            "--recipe",
-            recipe,
-        ]
+        self._arguments: list[str | Path] = ["--target", "vertex", "--profile", "vertex-cpu", "--dataset", "kmnist"]
         for setting in (f"endpoint={server.address}", f"ca_certificate={server.certificate}"):
             self._arguments += ["--profile-set", setting]
-        self._arguments += ["--home", tiny.data_dir.parent, "--poll", "0.01", "--request-timeout", "10"]
+        self._arguments += [
+            "--recipe",
+            recipe,
+            "--home",
+            tiny.data_dir.parent,
+            "--poll",
+            "0.01",
+            "--request-timeout",
+            "10",
+        ]
 
     def __call__(self, *more: str) -> Answer:
         return mnist_tfx("submit", *self._arguments, *more)

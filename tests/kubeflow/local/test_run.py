@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from mnist_tfx.kubeflow.compile import uploads
 from mnist_tfx.kubeflow.ir import parse_compiled, read_content
 from mnist_tfx.kubeflow.local.backends import Kubeflow, Vertex
 from mnist_tfx.kubeflow.local.bucket import Bucket as BucketFolder
+from mnist_tfx.kubeflow.local.run import _put
 from mnist_tfx.kubeflow.local.tasks import Places, order_of, run_tasks
 from mnist_tfx.kubeflow.profiles import load_profile
 from mnist_tfx.kubeflow.verdict import TaskVerdict
@@ -303,18 +305,74 @@ def test_a_task_is_tried_as_often_as_the_file_says(target: str, works_at: int, t
         "deploymentSpec": {"executors": {"A": {"container": container}}},
     }
     (tmp_path / "here").mkdir()
-    places = Places(tmp_path / "logs", tmp_path / "cache", ["gs://b"], str(tmp_path / "here"))
+    places = Places(tmp_path / "the logs", tmp_path / "cache", ["gs://b"], str(tmp_path / "here"))
     backend = Vertex(str(tmp_path / "outputs"))
     if target == "kubeflow":
         backend = Kubeflow("gs://b/runs/1", places.logs, BucketFolder("gs://b", tmp_path / "here"))
     backend.output_file = lambda task: str(tmp_path / "output.json")  # type: ignore[method-assign]
     watching = Watching()
-    with nullcontext() if works_at < 9 else pytest.raises(PipelineError, match="failed with exit code 3"):
+    again = re.escape(f"run it alone once more: sh '{places.logs}/A/command.sh'")
+    with nullcontext() if works_at < 9 else pytest.raises(PipelineError, match=f"(?s)failed with exit code 3.*{again}"):
         run_tasks(parse_compiled(spec, Path("p.yaml")), backend, places, watching, dict)
     assert (tmp_path / "here" / "count").read_text().count("x") == tries
     retries = [f"A progress it failed; retry {number} of 2" for number in range(1, tries)]
     assert watching.told == ["A started", *retries, "A finished" if works_at < 9 else "A failed"]
     assert (places.logs / "A" / "task.log").read_text().count("\nretry ") == tries - 1
+
+
+WRITES = """
+import json, os, pathlib, sys
+uri = json.loads(sys.argv[1])["outputs"]["artifacts"]["made"]["artifacts"][0]["uri"]
+path = pathlib.Path(os.environ["MNIST_TFX_POD_ROOT"], "gcs", uri.removeprefix("gs://"))
+path.mkdir(parents=True)
+(path / "file").touch()
+"""
+
+
+def test_what_is_remembered_is_whole_and_of_the_same_root(tmp_path: Path) -> None:
+    made = {"artifacts": {"made": {"artifactType": {"schemaTitle": "tfx.Model"}}}}
+    spec = {
+        "pipelineInfo": {"name": "p"},
+        "root": {"dag": {"tasks": {"A": {"componentRef": {"name": "A"}, "cachingOptions": {"enableCache": True}}}}},
+        "components": {"A": {"executorLabel": "A", "outputDefinitions": made}},
+        "deploymentSpec": {"executors": {"A": {"container": {"command": ["python", "-c", WRITES, "{{$}}"]}}}},
+    }
+
+    def ran(root: str, run: str) -> bool:
+        places = Places(tmp_path / run, tmp_path / "cache", [root], str(tmp_path / "here"))
+        backend = Kubeflow(f"{root}/{run}", places.logs, BucketFolder(root, tmp_path / "here"))
+        pipeline = parse_compiled({**spec, "defaultPipelineRoot": root}, Path("p.yaml"))
+        [task] = run_tasks(pipeline, backend, places, Watching(), dict)
+        return not task.cached
+
+    assert ran("gs://a", "1") and not ran("gs://a", "2")
+    assert ran("gs://b", "3") and not ran("gs://b", "4")
+    for known in (tmp_path / "cache").iterdir():
+        known.write_text(known.read_text()[:20])
+    assert ran("gs://a", "5") and not ran("gs://a", "6")
+
+
+@pytest.mark.parametrize("roots", [("gs://data", "gs://data/mnist"), ("gs://data/mnist", "gs://data")])
+def test_a_root_may_lie_in_another(roots: tuple[str, str]) -> None:
+    """As the folder that takes their place is filled: what lies under each, under the folder."""
+    places = Places(Path("logs"), Path("cache"), roots, "/here")
+    assert (
+        places.here('{"a": "gs://data/mnist/datasets", "b": "gs://data/runs"}')
+        == '{"a": "/here/datasets", "b": "/here/runs"}'
+    )
+
+
+def test_what_was_copied_in_part_is_not_taken_for_the_data(tmp_path: Path) -> None:
+    source, target = tmp_path / "data", tmp_path / "bucket" / "data"
+    source.mkdir()
+    (source / "shard").write_text("examples")
+    (source / "lost").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(shutil.Error):
+        _put(source, target)
+    assert not target.exists()
+    (source / "lost").unlink()
+    _put(source, target)
+    assert [path.read_text() for path in target.iterdir()] == ["examples"] and len(list(target.parent.iterdir())) == 1
 
 
 @pytest.mark.parametrize(
