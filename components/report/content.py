@@ -52,7 +52,7 @@ class Data:
     class_names: tuple[str, ...]
     splits: tuple[SplitData, ...]
     samples: tuple[Sample, ...]  # up to 25, for a 5 x 5 grid
-    findings: tuple[Finding, ...]  # empty: no anomaly
+    findings: tuple[Finding, ...] | None  # empty: no anomaly; None: nobody looked for any
     distances: tuple[Distance, ...]  # drift and skew; empty: unknown
     compared_with_live: bool | None  # None: unknown; False: there were no live model's data to drift from
 

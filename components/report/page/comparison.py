@@ -43,10 +43,10 @@ def headline(runs: Sequence[ReportContent]) -> str:
         return f"{_all(runs)} have the same accuracy, {percent(known[0])}"
     if len(runs) > 2:
         best = run_names(runs)[known.index(max(known))]
-        spread = f"{percent(float(np.mean(known)))} ± {points(float(np.std(known, ddof=1))).lstrip('+')} points"
+        spread = f"{percent(float(np.mean(known)))} ± {number(100 * float(np.std(known, ddof=1)), 2)} points"
         return f"{len(runs)} runs, accuracy {spread}; the best is {best}, {percent(max(known))}"
     before, after = known
-    better, difference = "better" if after > before else "worse", points(abs(after - before)).lstrip("+")
+    better, difference = "better" if after > before else "worse", number(100 * abs(after - before), 2)
     return f"B is {better} by {difference} points: {percent(after)} against {percent(before)}"
 
 
@@ -94,7 +94,11 @@ def times_table(runs: Sequence[ReportContent]) -> Table:
 
 def class_chart(a: ReportContent, b: ReportContent) -> Chart | None:
     """Recall by class; None where the runs do not have the same classes."""
-    recalls = [(old.name, old.scores.recall, new.scores.recall) for old, new in _same_classes(a.quality, b.quality)]
+    recalls = [
+        (old.name, old.scores.recall, new.scores.recall)
+        for old, new in _same_classes(a.quality, b.quality)
+        if old.examples and new.examples
+    ]
     return change_chart("classes", "Recall by class, B against A in points", "B is better to the right.", recalls)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -26,12 +25,13 @@ _SCORES = (("precision", "D", Colour.SERIES_1), ("recall", "o", Colour.SERIES_2)
 
 def scores_chart(quality: Quality) -> Chart:
     """Precision, recall and F1 by class, and the bound that recall must keep; of many classes the worst are drawn."""
-    classes, limit = quality.classes, quality.min_class_accuracy
+    limit = quality.min_class_accuracy
+    classes = [c for c in quality.classes if c.examples]  # as in TFMA's averages
     few = len(classes) <= MANY_CLASSES
-    if not few:  # a class without examples has no recall
-        classes = tuple(sorted(classes, key=lambda c: c.scores.recall if c.examples else math.inf))
+    if not few:
+        classes.sort(key=lambda c: c.scores.recall)
     scores = np.array([(c.scores.precision, c.scores.recall, c.scores.f1) for c in classes])
-    averages = np.nanmean(scores, axis=0)
+    averages = scores.mean(axis=0)
     worst, best = (pick(classes, key=lambda c: c.scores.recall) for pick in (min, max))
     must = f" Recall must be at least {bound(limit)}." if limit else ""
     told = (
@@ -52,7 +52,7 @@ def scores_chart(quality: Quality) -> Chart:
             axes.axvline(
                 limit, color=Colour.RED, linestyle=DASHED, linewidth=1.5, label=f"recall ≥ {bound(limit)}", gid="limit"
             )
-        lowest = shown[np.isfinite(shown)].min(initial=min(limit or 1.0, 0.99))
+        lowest = shown.min(initial=min(limit or 1.0, 0.99))
         marks = MaxNLocator(4, steps=[1, 2, 5, 10]).tick_values(lowest, 1.0)
         axes.set_xlim(float(marks[0]), 1.0)
         axes.xaxis.set_major_locator(FixedLocator([mark for mark in marks if mark <= 1]))
@@ -77,10 +77,9 @@ def scores_chart(quality: Quality) -> Chart:
 def change_chart(key: str, title: str, note: str, recalls: Sequence[tuple[str, float, float]]) -> Chart | None:
     """How much the recall of every class rose or fell, the greatest gain first; `recalls`: name, before and after.
 
-    A class without examples has no recall, and is left out; None where no class is left. Of many classes the greatest
-    gains and losses are shown.
+    None where there is no class. Of many classes the greatest gains and losses are shown.
     """
-    changes = [(*recall, recall[2] - recall[1]) for recall in recalls if math.isfinite(recall[2] - recall[1])]
+    changes = [(*recall, recall[2] - recall[1]) for recall in recalls]
     if not changes:
         return None
     changes.sort(key=lambda change: -change[3])
@@ -127,7 +126,7 @@ def change_chart(key: str, title: str, note: str, recalls: Sequence[tuple[str, f
 
 def baseline_chart(classes: Sequence[ClassQuality]) -> Chart | None:
     """Recall of every class against the baseline; None where there is none."""
-    recalls = [(c.name, c.baseline.recall, c.scores.recall) for c in classes if c.baseline is not None]
+    recalls = [(c.name, c.baseline.recall, c.scores.recall) for c in classes if c.examples and c.baseline is not None]
     return change_chart("baseline", "Recall against the baseline, in points", "Better to the right.", recalls)
 
 

@@ -221,8 +221,12 @@ def change_style(difference: float, more_is_better: bool | None) -> str:
     return "is-good" if (difference > 0) == more_is_better else "is-open"
 
 
-def accuracy_bounds(quality: Quality) -> str:
-    """The bounds on accuracy, empty for none."""
+def bounds(content: ReportContent, measure: str) -> str:
+    """The bounds on a measure, by its name; empty for none."""
+    quality, recipe = content.quality, content.lineage.recipe if content.lineage else {}
+    if quality is None or measure != "accuracy":
+        least = recipe.get("evaluation", {}).get(f"min_{measure.lower().replace(' ', '_')}")
+        return f"≥ {bound(least)}" if least else ""
     words = [f"≥ {bound(quality.min_accuracy)}"] if quality.min_accuracy is not None else []
     if quality.max_accuracy_drop is not None:
         words.append(f"drop ≤ {bound(quality.max_accuracy_drop).rstrip('%')} points")
