@@ -138,7 +138,8 @@ def confidence_charts(bins: Sequence[ConfidenceBin], error: float | None) -> tup
 def _reliability_chart(bins: Sequence[ConfidenceBin], error: float | None) -> Chart:
     """Accuracy within each bin of confidence. Guo et al., "On Calibration of Modern Neural Networks", figure 1."""
     filled = [a_bin for a_bin in bins if a_bin.examples]
-    told = f"Expected calibration error {error:.4f}. " if error is not None else ""
+    told = "Bars below the diagonal: too sure; above it: too modest. "
+    told += f"Expected calibration error {error:.4f}. " if error is not None else ""
     gap = max(filled, key=lambda b: abs(b.accuracy - b.mean_confidence), default=None)
     if gap is not None:
         told += f"Widest gap: a mean confidence of {percent(gap.mean_confidence, 1)}, {percent(gap.accuracy, 1)} right."
@@ -149,14 +150,7 @@ def _reliability_chart(bins: Sequence[ConfidenceBin], error: float | None) -> Ch
         _shares(axes.xaxis, "confidence")
         _shares(axes.yaxis, "accuracy")
 
-    return chart(
-        "reliability",
-        "Reliability",
-        plot,
-        _bins_table(bins),
-        note=f"Bars below the diagonal: too sure; above it: too modest. {told}",
-        height=270,
-    )
+    return chart("reliability", "Reliability", plot, _bins_table(bins), note=told, height=270)
 
 
 def _confidence_chart(bins: Sequence[ConfidenceBin]) -> Chart:
@@ -178,14 +172,7 @@ def _confidence_chart(bins: Sequence[ConfidenceBin]) -> Chart:
         axes.set_ylabel("examples")
         axes.yaxis.set_major_formatter(COUNT)
 
-    return chart(
-        "confidence",
-        "Accuracy by confidence",
-        plot,
-        _bins_table(bins),
-        note=told,
-        height=270,
-    )
+    return chart("confidence", "Accuracy by confidence", plot, _bins_table(bins), note=told, height=270)
 
 
 def _selective_chart(bins: Sequence[ConfidenceBin]) -> Chart:
