@@ -255,7 +255,7 @@ def test_a_section_that_cannot_be_made_keeps_no_other_away(run: Run, tmp_path: P
 
 
 def test_no_anomaly_is_known_where_nobody_looked_for_one(run: Run) -> None:
-    found = collect(replace(run, executions=run.executions[:1]))
+    found = collect(replace(run, executions=tuple(e for e in run.executions if e.component == "TfdsExampleGen")))
     assert found.data is not None and found.data.findings is None
     assert "Nobody looked for any" in render_report(found) and "Nobody looked for anomalies" in render_card(found)
 
