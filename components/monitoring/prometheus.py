@@ -82,8 +82,9 @@ def listen(look: Callable[[], Report], port: int, every: float) -> None:
 
     try:
         server = ThreadingHTTPServer(("", port), Handler)
-    except OSError as error:
-        raise PipelineError(f"cannot listen on port {port}: {error.strerror}. Choose another one.") from error
+    except (OSError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise PipelineError(f"cannot listen on port {port}: {reason}. Choose another one.") from error
     threading.Thread(target=server.serve_forever, daemon=True).start()
     with server:
         while True:
@@ -91,4 +92,6 @@ def listen(look: Callable[[], Report], port: int, every: float) -> None:
                 newest = to_text(look())
             except PipelineError as error:
                 _LOGGER.warning("%s", error)
+            except Exception:  # such as a bucket that does not answer for a while
+                _LOGGER.exception("the logs could not be looked at")
             time.sleep(every)

@@ -64,9 +64,9 @@ class LogReader:
     def __iter__(self) -> Iterator[LoggedImage]:
         """In the order in which they were logged."""
         for path in log_files(self.prefix):
-            if tf.io.gfile.stat(path).mtime_nsec / 1e9 < self.since:
-                continue  # its last record is older
             try:
+                if tf.io.gfile.stat(path).mtime_nsec / 1e9 < self.since:
+                    continue  # its last record is older
                 for record in tf.data.TFRecordDataset(path, compression_type="GZIP").as_numpy_iterator():
                     log = PredictionLog.FromString(record)
                     metadata = log.log_metadata
@@ -75,6 +75,8 @@ class LogReader:
                         images = _images(log) if wanted else []
                         self.unused += not images
                         yield from images
+            except tf.errors.NotFoundError:
+                pass  # the server has removed it meanwhile, as the oldest
             except tf.errors.OpError as error:
                 self.notes.append(f"{path} is damaged: {error.message.splitlines()[0]}; what came before it was read")
                 _LOGGER.warning("%s", self.notes[-1])

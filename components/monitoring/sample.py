@@ -30,7 +30,7 @@ class Sample:
         seconds: when each was answered, Unix time, int64 [n].
         other_size: whether each came in another size than the model's, bool [n].
         seen: how many images the logs have.
-        unreadable: how many of those that were drawn cannot be decoded.
+        unreadable: how many more were drawn, which cannot be decoded.
         seen_by_hour: by the Unix time of an hour's begin, how many the logs have.
     """
 
@@ -83,8 +83,9 @@ class _Reservoir:
             autograph=False,
         )
         self._waiting: dict[int, LoggedImage] = {}
-        self._kept: dict[int, tuple[npt.NDArray[np.uint8], bool, LoggedImage]] = {}
-        self._seen = self._unreadable = 0
+        # None: drawn, and cannot be decoded. It keeps its place until another is drawn in its stead, as all do.
+        self._kept: dict[int, tuple[npt.NDArray[np.uint8], bool, LoggedImage] | None] = {}
+        self._seen = 0
         self._by_hour: dict[int, int] = {}
 
     def add(self, row: LoggedImage) -> None:
@@ -101,14 +102,14 @@ class _Reservoir:
     def sample(self) -> Sample:
         """What was drawn, in no order."""
         self._decode()
-        kept = list(self._kept.values())
+        kept = [each for each in self._kept.values() if each is not None]
         return Sample(
             images=np.array([image for image, _, _ in kept], np.uint8).reshape(-1, *self._shape),
             probabilities=np.array([row.probabilities for _, _, row in kept], np.float32),
             seconds=np.array([row.seconds for _, _, row in kept], np.int64),
             other_size=np.array([other for _, other, _ in kept], np.bool_),
             seen=self._seen,
-            unreadable=self._unreadable,
+            unreadable=len(self._kept) - len(kept),
             seen_by_hour=self._by_hour,
         )
 
@@ -122,8 +123,7 @@ class _Reservoir:
             elif (found := fitted[place]) is not None:
                 image, other = found
             else:
-                self._unreadable += 1
-                self._kept.pop(place, None)
+                self._kept[place] = None
                 continue
             self._kept[place] = (image, other, replace(row, image=b"", probabilities=np.array(row.probabilities)))
 

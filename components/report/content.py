@@ -9,7 +9,7 @@ Text is as found, never escaped: names of classes and files may hold anything. N
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -52,7 +52,7 @@ class Data:
     class_names: tuple[str, ...]
     splits: tuple[SplitData, ...]
     samples: tuple[Sample, ...]  # up to 25, for a 5 x 5 grid
-    findings: tuple[Finding, ...]  # empty: no anomaly
+    findings: tuple[Finding, ...] | None  # empty: no anomaly; None: nobody looked for any
     distances: tuple[Distance, ...]  # drift and skew; empty: unknown
     compared_with_live: bool | None  # None: unknown; False: there were no live model's data to drift from
 
@@ -83,19 +83,20 @@ class Calibration:
 
 @dataclass(frozen=True)
 class Training:
-    """Section 4."""
+    """Section 4; most fields are those of the Trainer's log (`components.trainer.training`)."""
 
     epochs: tuple[Epoch, ...]
+    monitor: str  # what early stopping watched, such as "val_accuracy"; empty: unknown
     best_epoch: int  # from 1: whose weights early stopping kept
     stopped: str  # why training ended, in words
-    monitor: str  # what early stopping watched, such as "val_accuracy"; empty: unknown
     seconds: float
     examples_per_second: float
     train_examples: int
     resumed_after_epoch: int  # 0: not resumed
     devices: tuple[str, ...]
-    settings_found: Mapping[str, Any]  # by the tuner or the range test, in place of the recipe's; by their full keys
     teachers: tuple[float, ...]  # the accuracy on split eval of each model that was learned from
+    # By the tuner or the range test, in place of the recipe's; by their full keys.
+    settings_found: Mapping[str, Any] = field(default_factory=dict)
     calibration: Calibration | None = None  # None: the probabilities are as they were trained
     warm_start: str = ""  # what it began with, in words; empty: it was not to begin with a served model
 

@@ -70,10 +70,10 @@ def _comparisons(run: Run, statistics: Any) -> list[Comparison]:
     return list(skew_comparisons(statistics, read))
 
 
-def _findings(run: Run, comparisons: Sequence[Comparison]) -> tuple[Finding, ...]:
+def _findings(run: Run, comparisons: Sequence[Comparison]) -> tuple[Finding, ...] | None:
     anomalies = run.artifact("ExampleValidator", "anomalies")
     if anomalies is None:
-        return ()
+        return None
     splits = [split for split in SPLITS if tf.io.gfile.isdir(os.path.join(anomalies.uri, f"Split-{split}"))]
     found = read_anomalies(anomalies.uri, splits, run.dataset)
     for comparison in comparisons:

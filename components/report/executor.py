@@ -39,7 +39,6 @@ class Executor(Step):
 
     def work(self, inputs: Artifacts, outputs: Artifacts, parameters: Mapping[str, Any]) -> None:
         """Makes the report of what the artifacts tell; whatever goes wrong is logged, and fails nobody's run."""
-        path = html_file(outputs["report"].uri)
         run_id = getattr(self._context, "pipeline_run_id", None) or ""
         try:
             try:
@@ -49,7 +48,7 @@ class Executor(Step):
             except Exception as error:
                 _LOGGER.exception("the report could not be made")
                 made = Made(minimal_page(parameters.get("dataset", ""), run_id, error))
-            write_whole(path, made.page.encode())
+            write_whole(html_file(outputs["report"].uri), made.page.encode())
             if made.drawn:
                 keep(made.drawn, outputs["report"].uri)
         except Exception:

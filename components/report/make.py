@@ -8,6 +8,7 @@ import logging
 import os
 from dataclasses import asdict, dataclass
 
+from pydantic import TypeAdapter
 from tfx.dsl.io import fileio
 
 from mnist_tfx.components.report.collect import collect, framed
@@ -83,8 +84,7 @@ def kept(run: Run) -> Drawn | None:
         return None
     try:
         with fileio.open(os.path.join(report.uri, _DRAWN), "rb") as file:
-            fields = json.load(file)
-        return Drawn(dict(fields["sections"]), str(fields["card"]), tuple(fields["warnings"]))
+            return TypeAdapter(Drawn).validate_json(file.read())
     except Exception:
         _LOGGER.exception("what was drawn of run %s cannot be read: it is drawn anew", run.run_id)
         return None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import math
 import os
@@ -10,15 +9,14 @@ from collections.abc import Mapping
 from typing import Any
 
 import tensorflow as tf
+from pydantic import TypeAdapter
 from tensorflow_serving.apis import prediction_log_pb2
 from tfx.utils import path_utils
 
 from mnist_tfx.components.infra_validator.report import read_report
-from mnist_tfx.components.report.content import Calibration, Epoch, Layer, Model, Serving, Signature, Tensor, Training
+from mnist_tfx.components.report.content import Layer, Model, Serving, Signature, Tensor, Training
 from mnist_tfx.components.report.run import Run
 from mnist_tfx.components.trainer.export import read_weights
-
-_EPOCH_FIELDS = tuple(field.name for field in dataclasses.fields(Epoch))
 
 
 def read_training_log(model_uri: str) -> dict[str, Any]:
@@ -29,28 +27,18 @@ def read_training_log(model_uri: str) -> dict[str, Any]:
 
 def collect_training(log: Mapping[str, Any], recipe: Mapping[str, Any]) -> Training:
     """What the training log says."""
-    return Training(
-        epochs=tuple(Epoch(**{key: row[key] for key in _EPOCH_FIELDS if key in row}) for row in log["history"]),
-        best_epoch=log["best_epoch"],
-        stopped=log["stopped"],
-        monitor=str(recipe.get("training", {}).get("monitor", "")),
-        seconds=log["seconds"],
-        examples_per_second=log["examples_per_second"],
-        train_examples=log["train_examples"],
-        resumed_after_epoch=log["resumed_after_epoch"],
-        devices=tuple(log["devices"]),
-        settings_found=log.get("settings_found", {}),
-        teachers=tuple(teacher["val_accuracy"] for teacher in log.get("teachers", ())),
-        calibration=Calibration(**log["calibration"]) if log.get("calibration") else None,
-        warm_start=log.get("warm_start", ""),
-    )
+    fields = {
+        "epochs": log["history"],
+        "monitor": recipe.get("training", {}).get("monitor", ""),
+        "teachers": [teacher["val_accuracy"] for teacher in log.get("teachers", ())],
+    }
+    return TypeAdapter(Training).validate_python({**log, **fields})
 
 
 def collect_model(log: Mapping[str, Any], model: Any) -> Model:
     """The layers that the Trainer wrote into its log, and the weights of the loaded SavedModel."""
-    rows = log.get("layers", ())
     return Model(
-        layers=tuple(Layer(**row | {"output_shape": tuple(row["output_shape"])}) for row in rows),
+        layers=TypeAdapter(tuple[Layer, ...]).validate_python(log.get("layers", ())),
         weights={"/".join(each.name.partition(":")[0].split("/")[-2:]): each.numpy() for each in read_weights(model)},
     )
 

@@ -9,7 +9,7 @@ from string import ascii_uppercase
 
 import numpy as np
 
-from mnist_tfx.components.evaluator.quality import ClassQuality, Quality
+from mnist_tfx.components.evaluator.quality import Quality
 from mnist_tfx.components.report.content import ReportContent
 from mnist_tfx.components.report.page.charts import curve_chart
 from mnist_tfx.components.report.page.drawing import Chart, Table
@@ -43,10 +43,10 @@ def headline(runs: Sequence[ReportContent]) -> str:
         return f"{_all(runs)} have the same accuracy, {percent(known[0])}"
     if len(runs) > 2:
         best = run_names(runs)[known.index(max(known))]
-        spread = f"{percent(float(np.mean(known)))} ± {points(float(np.std(known, ddof=1))).lstrip('+')} points"
+        spread = f"{percent(float(np.mean(known)))} ± {number(100 * float(np.std(known, ddof=1)), 2)} points"
         return f"{len(runs)} runs, accuracy {spread}; the best is {best}, {percent(max(known))}"
     before, after = known
-    better, difference = "better" if after > before else "worse", points(abs(after - before)).lstrip("+")
+    better, difference = "better" if after > before else "worse", number(100 * abs(after - before), 2)
     return f"B is {better} by {difference} points: {percent(after)} against {percent(before)}"
 
 
@@ -92,28 +92,28 @@ def times_table(runs: Sequence[ReportContent]) -> Table:
     return Table(("component", *run_names(runs)), rows)
 
 
-def class_chart(a: ReportContent, b: ReportContent) -> Chart | None:
-    """Recall by class; None where the runs do not have the same classes."""
-    recalls = [(old.name, old.scores.recall, new.scores.recall) for old, new in _same_classes(a.quality, b.quality)]
+def class_chart(a: Quality, b: Quality) -> Chart | None:
+    """Recall by class, of two runs with the same classes."""
+    recalls = [
+        (old.name, old.scores.recall, new.scores.recall)
+        for old, new in zip(a.classes, b.classes, strict=True)
+        if old.examples and new.examples
+    ]
     return change_chart("classes", "Recall by class, B against A in points", "B is better to the right.", recalls)
 
 
-def confusion_changes(a: ReportContent, b: ReportContent) -> Table:
-    """The confusions whose share of the true class changed most; empty where the classes are not the same."""
-    head = ("true", "taken for", "A", "B", "points")
-    if a.quality is None or b.quality is None or not _same_classes(a.quality, b.quality):
-        return Table(head, ())
-    before, after = a.quality.confusion_shares, b.quality.confusion_shares
+def confusion_changes(a: Quality, b: Quality) -> Table:
+    """The confusions whose share of the true class changed most, of two runs with the same classes."""
+    before, after, names = a.confusion_shares, b.confusion_shares, [each.name for each in a.classes]
     more = after - before
     pairs = [(true, guess) for true, guess in np.argwhere(more) if true != guess]
     pairs.sort(key=lambda pair: -abs(more[pair]))
-    names = [c.name for c in a.quality.classes]
     rows = (
         (names[true], names[guess], percent(before[true, guess], 1), percent(after[true, guess], 1), words)
         for true, guess in pairs[:_CONFUSIONS]
         for words in [f"{points(more[true, guess], 1)} {'worse' if more[true, guess] > 0 else 'better'}"]
     )
-    return Table(head, tuple(rows))
+    return Table(("true", "taken for", "A", "B", "points"), tuple(rows))
 
 
 def history_charts(runs: Sequence[ReportContent]) -> tuple[Chart, ...]:
@@ -129,13 +129,6 @@ def history_charts(runs: Sequence[ReportContent]) -> tuple[Chart, ...]:
         curve_chart("loss", "Loss on split eval", longest, losses, number),
         curve_chart("accuracy", "Accuracy on split eval", longest, accuracies, percent),
     )
-
-
-def _same_classes(a: Quality | None, b: Quality | None) -> list[tuple[ClassQuality, ClassQuality]]:
-    """Each class in both runs; none where they are not the same."""
-    if a is None or b is None or [c.name for c in a.classes] != [c.name for c in b.classes]:
-        return []
-    return list(zip(a.classes, b.classes, strict=True))
 
 
 def _differences(runs: Sequence[ReportContent], found: Sequence[Mapping[str, str]]) -> Table:

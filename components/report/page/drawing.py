@@ -153,11 +153,7 @@ def chart(
     """
     file = io.StringIO()
     # "default" first: the user's own matplotlibrc has no say in this page.
-    with (
-        _ONE_AT_A_TIME,
-        style.context(["default", {**_SETTINGS, "svg.hashsalt": key}]),
-        warnings.catch_warnings(),
-    ):
+    with _ONE_AT_A_TIME, style.context(["default", {**_SETTINGS, "svg.hashsalt": key}]), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph", UserWarning)  # the reader's browser has other fonts
         figure = Figure(figsize=(WIDTH / 72, height / 72))
         across, up = (WIDTH - left - _RIGHT) / WIDTH, (height - _TOP - _BOTTOM) / height

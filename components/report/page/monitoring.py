@@ -15,7 +15,6 @@ from mnist_tfx.components.report.page.render import render
 from mnist_tfx.components.report.page.words import MANY_CLASSES, UNKNOWN, general, number, percent, shorten
 
 if TYPE_CHECKING:
-    from mnist_tfx.components.monitoring.checks import Check
     from mnist_tfx.components.monitoring.watch import Report, Watched
 
 
@@ -24,8 +23,7 @@ def render_monitoring(report: Report) -> str:
 
     Apart from the other pages: a change of monitoring is none of the run's report.
     """
-    functions = (distribution_charts, checks_table, hours_table)
-    return render("monitoring.html", report=report, **{each.__name__: each for each in functions})
+    return render("monitoring.html", report=report, distribution_charts=distribution_charts)
 
 
 def distribution_charts(watched: Watched) -> tuple[Chart, ...]:
@@ -42,35 +40,6 @@ def distribution_charts(watched: Watched) -> tuple[Chart, ...]:
         found = histogram.count(answers.values[name])
         charts.append(_chart(watched, name, MEASURES[name], bins, histogram.counts, found))
     return tuple(charts)
-
-
-def checks_table(checks: Sequence[Check]) -> Table:
-    """One row a check."""
-    rows = (
-        (
-            check.name,
-            "" if check.told else number(check.value),
-            "" if check.told else number(check.bound),
-            "✗ drift" if check.drifts else "✓ in order",
-            check.told or check.by,
-        )
-        for check in checks
-    )
-    return Table(("check", "value", "bound", "verdict", "by"), tuple(rows))
-
-
-def hours_table(watched: Watched) -> Table:
-    """One row an hour."""
-    rows = (
-        (
-            f"{hour.begin:%Y-%m-%d %H}:00",
-            f"{hour.images:,}",
-            ", ".join(f"✗ {check.name} {number(check.value, 3)}" for check in hour.checks if check.drifts)
-            or ("✓ in order" if hour.checks else "too few to say"),
-        )
-        for hour in watched.hours
-    )
-    return Table(("hour (UTC)", "images", "verdict"), tuple(rows))
 
 
 def _chart(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -26,12 +25,13 @@ _SCORES = (("precision", "D", Colour.SERIES_1), ("recall", "o", Colour.SERIES_2)
 
 def scores_chart(quality: Quality) -> Chart:
     """Precision, recall and F1 by class, and the bound that recall must keep; of many classes the worst are drawn."""
-    classes, limit = quality.classes, quality.min_class_accuracy
+    limit = quality.min_class_accuracy
+    classes = [c for c in quality.classes if c.examples]  # as in TFMA's averages
     few = len(classes) <= MANY_CLASSES
-    if not few:  # a class without examples has no recall
-        classes = tuple(sorted(classes, key=lambda c: c.scores.recall if c.examples else math.inf))
+    if not few:
+        classes.sort(key=lambda c: c.scores.recall)
     scores = np.array([(c.scores.precision, c.scores.recall, c.scores.f1) for c in classes])
-    averages = np.nanmean(scores, axis=0)
+    averages = scores.mean(axis=0)
     worst, best = (pick(classes, key=lambda c: c.scores.recall) for pick in (min, max))
     must = f" Recall must be at least {bound(limit)}." if limit else ""
     told = (
@@ -52,7 +52,7 @@ def scores_chart(quality: Quality) -> Chart:
             axes.axvline(
                 limit, color=Colour.RED, linestyle=DASHED, linewidth=1.5, label=f"recall ≥ {bound(limit)}", gid="limit"
             )
-        lowest = shown[np.isfinite(shown)].min(initial=min(limit or 1.0, 0.99))
+        lowest = shown.min(initial=min(limit or 1.0, 0.99))
         marks = MaxNLocator(4, steps=[1, 2, 5, 10]).tick_values(lowest, 1.0)
         axes.set_xlim(float(marks[0]), 1.0)
         axes.xaxis.set_major_locator(FixedLocator([mark for mark in marks if mark <= 1]))
@@ -77,10 +77,9 @@ def scores_chart(quality: Quality) -> Chart:
 def change_chart(key: str, title: str, note: str, recalls: Sequence[tuple[str, float, float]]) -> Chart | None:
     """How much the recall of every class rose or fell, the greatest gain first; `recalls`: name, before and after.
 
-    A class without examples has no recall, and is left out; None where no class is left. Of many classes the greatest
-    gains and losses are shown.
+    None where there is no class. Of many classes the greatest gains and losses are shown.
     """
-    changes = [(*recall, recall[2] - recall[1]) for recall in recalls if math.isfinite(recall[2] - recall[1])]
+    changes = [(*recall, recall[2] - recall[1]) for recall in recalls]
     if not changes:
         return None
     changes.sort(key=lambda change: -change[3])
@@ -127,7 +126,7 @@ def change_chart(key: str, title: str, note: str, recalls: Sequence[tuple[str, f
 
 def baseline_chart(classes: Sequence[ClassQuality]) -> Chart | None:
     """Recall of every class against the baseline; None where there is none."""
-    recalls = [(c.name, c.baseline.recall, c.scores.recall) for c in classes if c.baseline is not None]
+    recalls = [(c.name, c.baseline.recall, c.scores.recall) for c in classes if c.examples and c.baseline is not None]
     return change_chart("baseline", "Recall against the baseline, in points", "Better to the right.", recalls)
 
 
@@ -139,7 +138,8 @@ def confidence_charts(bins: Sequence[ConfidenceBin], error: float | None) -> tup
 def _reliability_chart(bins: Sequence[ConfidenceBin], error: float | None) -> Chart:
     """Accuracy within each bin of confidence. Guo et al., "On Calibration of Modern Neural Networks", figure 1."""
     filled = [a_bin for a_bin in bins if a_bin.examples]
-    told = f"Expected calibration error {error:.4f}. " if error is not None else ""
+    told = "Bars below the diagonal: too sure; above it: too modest. "
+    told += f"Expected calibration error {error:.4f}. " if error is not None else ""
     gap = max(filled, key=lambda b: abs(b.accuracy - b.mean_confidence), default=None)
     if gap is not None:
         told += f"Widest gap: a mean confidence of {percent(gap.mean_confidence, 1)}, {percent(gap.accuracy, 1)} right."
@@ -150,14 +150,7 @@ def _reliability_chart(bins: Sequence[ConfidenceBin], error: float | None) -> Ch
         _shares(axes.xaxis, "confidence")
         _shares(axes.yaxis, "accuracy")
 
-    return chart(
-        "reliability",
-        "Reliability",
-        plot,
-        _bins_table(bins),
-        note=f"Bars below the diagonal: too sure; above it: too modest. {told}",
-        height=270,
-    )
+    return chart("reliability", "Reliability", plot, _bins_table(bins), note=told, height=270)
 
 
 def _confidence_chart(bins: Sequence[ConfidenceBin]) -> Chart:
@@ -179,14 +172,7 @@ def _confidence_chart(bins: Sequence[ConfidenceBin]) -> Chart:
         axes.set_ylabel("examples")
         axes.yaxis.set_major_formatter(COUNT)
 
-    return chart(
-        "confidence",
-        "Accuracy by confidence",
-        plot,
-        _bins_table(bins),
-        note=told,
-        height=270,
-    )
+    return chart("confidence", "Accuracy by confidence", plot, _bins_table(bins), note=told, height=270)
 
 
 def _selective_chart(bins: Sequence[ConfidenceBin]) -> Chart:

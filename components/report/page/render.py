@@ -20,14 +20,6 @@ from markupsafe import Markup
 from mnist_tfx.components.report.content import Drawn, IndexRow, ReportContent
 from mnist_tfx.components.report.page import charts, comparison, images, quality_charts, views, words
 
-_COMPARISON_SECTIONS = (
-    ("verdict", "Verdict"),
-    ("changes", "What differs"),
-    ("quality", "Quality by class"),
-    ("training", "Training"),
-    ("time", "Time"),
-)
-
 
 def draw(content: ReportContent) -> Drawn:
     """The parts of page and card that the artifacts alone decide."""
@@ -38,8 +30,7 @@ def draw(content: ReportContent) -> Drawn:
 
 
 def _part(template: str, content: ReportContent, **values: str) -> str:
-    missing = views.missing_reasons(content)
-    return _environment().get_template(template).render(content=content, missing=missing, **values)
+    return _environment().get_template(template).render(content=content, **values)
 
 
 def render_report(content: ReportContent, drawn: Drawn | None = None) -> str:
@@ -49,19 +40,12 @@ def render_report(content: ReportContent, drawn: Drawn | None = None) -> str:
         content: what it shows.
         drawn: what is already drawn of it.
     """
-    return render(
-        "report.html",
-        content=content,
-        drawn=(drawn or draw(content)).sections,
-        sections=views.SECTIONS,
-        outcome=views.OUTCOMES[content.verdict.outcome],
-    )
+    return render("report.html", content=content, drawn=(drawn or draw(content)).sections, sections=views.SECTIONS)
 
 
 def render_comparison(*runs: ReportContent) -> str:
     """Two or more runs beside each other: where they differ, and what came of it; of two, what the second changed."""
-    sections = [each for each in _COMPARISON_SECTIONS if each[0] != "quality" or len(runs) == 2]
-    return render("comparison.html", runs=runs, outcomes=views.OUTCOMES, sections=sections)
+    return render("comparison.html", runs=runs)
 
 
 def render_card(content: ReportContent, drawn: Drawn | None = None) -> str:

@@ -99,7 +99,8 @@ def plain(text: str) -> str:
 def flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
     """Each setting of a recipe as its dotted name and its value, as TOML and `--set` write them."""
     for key, value in settings.items():
+        name = prefix + (key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else json.dumps(key, ensure_ascii=False))
         if isinstance(value, Mapping):
-            yield from flat(value, f"{prefix}{key}.")
+            yield from flat(value, f"{name}.")
         else:
-            yield f"{prefix}{key}", json.dumps(value, ensure_ascii=False, default=str)
+            yield name, json.dumps(value, ensure_ascii=False, default=str)

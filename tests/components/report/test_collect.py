@@ -20,7 +20,7 @@ from mnist_tfx.components.report.content import ReportContent
 from mnist_tfx.components.report.executor import Executor
 from mnist_tfx.components.report.look import ModelPass, disagreement
 from mnist_tfx.components.report.model import collect_training, read_training_log
-from mnist_tfx.components.report.page.render import render_report
+from mnist_tfx.components.report.page.render import render_card, render_report
 from mnist_tfx.components.report.run import Run
 from mnist_tfx.pipeline.runs.store import load_run
 from tests.fixtures.executors import artifact, context
@@ -254,6 +254,12 @@ def test_a_section_that_cannot_be_made_keeps_no_other_away(run: Run, tmp_path: P
     ]
 
 
+def test_no_anomaly_is_known_where_nobody_looked_for_one(run: Run) -> None:
+    found = collect(replace(run, executions=tuple(e for e in run.executions if e.component == "TfdsExampleGen")))
+    assert found.data is not None and found.data.findings is None
+    assert "Nobody looked for any" in render_report(found) and "Nobody looked for anomalies" in render_card(found)
+
+
 def test_how_a_run_ended_is_not_taken_for_good_where_it_is_not_known(run: Run) -> None:
     gates = {gate.name: gate.state for gate in replace(run, executions=(), end=None).verdict().gates}
     assert set(gates.values()) == {"not reached"}
@@ -300,6 +306,8 @@ def test_a_report_that_cannot_be_written_fails_nothing(run: Run, tmp_path: Path)
     (tmp_path / "report" / "report.html").mkdir()
     _run_component(run, tmp_path, report)
     assert (tmp_path / "report" / "report.html").is_dir()
+    report.uri = "nowhere://bucket/report"
+    _run_component(run, tmp_path, report)
 
 
 def _elsewhere(run: Run, component: str, name: str, uri: str) -> Run:

@@ -170,6 +170,13 @@ def test_the_card_tells_hostile_names_as_text():
     assert render_card(empty_content()).endswith("The recipe of this run is not known.\n")
 
 
+def test_the_card_says_how_a_project_of_ones_own_is_run():
+    """There the command is refused that names the dataset, which is none of the shipped ones."""
+    _, _, how = render_card(sample_content()).partition("## How to reproduce it\n")
+    assert "    mnist-tfx run --dataset fashion_mnist --recipe recipe.toml\n" in how
+    assert "in a project of your own: without --dataset" in how
+
+
 def test_is_small(page):
     assert len(page.encode()) < 1_000_000  # of the 3 MB that a report may have
 

@@ -28,7 +28,12 @@ from mnist_tfx.components.report.page.charts import (
 )
 from mnist_tfx.components.report.page.drawing import Chart
 from mnist_tfx.components.report.page.images import data_uri, weights_uri
-from mnist_tfx.components.report.page.quality_charts import change_chart, confidence_charts, scores_chart
+from mnist_tfx.components.report.page.quality_charts import (
+    baseline_chart,
+    change_chart,
+    confidence_charts,
+    scores_chart,
+)
 from mnist_tfx.components.report.page.render import render_comparison, render_report, sparkline
 from mnist_tfx.components.report.page.words import UNKNOWN, bound, flat, percent, points, seconds, shorten, size
 from tests.fixtures.pages import find, parse, tag, text
@@ -181,14 +186,15 @@ def test_names_are_never_taken_for_formulas():
 
 def test_a_class_without_examples_has_no_recall():
     quality = sample_content().quality
-    unknown = Scores(float("nan"), float("nan"), float("nan"))
-    scores = drawn(
-        scores_chart(replace(quality, classes=(*quality.classes[:9], replace(quality.classes[9], scores=unknown))))
-    )
-    assert len(find(group(scores, "scores recall"), "use")) == 9
-    svg = drawn(change_chart("changes", "Changes", "", [("a", float("nan"), 0.6), ("b", 0.6, 0.7)]))
-    assert len(find(svg, "g", "better")) == 1 and not find(svg, "g", "worse")
-    assert change_chart("changes", "Changes", "", [("a", float("nan"), 0.6)]) is None
+    nothing = Scores(0.0, 0.0, 0.0)  # as the Evaluator counts it
+    unseen = replace(quality.classes[9], name="unseen", examples=0, scores=nothing, baseline=nothing)
+    chart = scores_chart(replace(quality, classes=(*quality.classes[:9], unseen)))
+    assert len(find(group(drawn(chart), "scores recall"), "use")) == 9
+    average = np.mean([each.scores.recall for each in quality.classes[:9]])
+    assert chart.table.rows[0][3] == f"{100 * average:.2f}%" and "unseen" not in chart.note
+    changes = baseline_chart((*quality.classes[:2], unseen))
+    assert {row[0] for row in changes.table.rows} == {each.name for each in quality.classes[:2]}
+    assert baseline_chart((unseen,)) is None
 
 
 def test_the_users_own_settings_of_matplotlib_change_nothing():
@@ -241,6 +247,8 @@ def test_recipe_is_told_as_toml():
     lines = [f"{name} = {value}" for name, value in flat(recipe)]
     assert tomllib.loads("\n".join(lines)) == recipe
     assert json.loads(dict(flat({"name": "Größe"}))["name"]) == "Größe"
+    classes = {"data": {"classes": {"no. 5": ["a"], 'say "b"': ["b"], "ä": ["c"]}}}
+    assert tomllib.loads("\n".join(f"{name} = {value}" for name, value in flat(classes))) == classes
 
 
 def test_weights_are_blue_or_vermilion():

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from mnist_tfx.components.report import content as c
-from mnist_tfx.components.report.page.render import render_comparison, render_report
+from mnist_tfx.components.report.page.render import render_card, render_comparison, render_report
 from mnist_tfx.components.report.page.words import UNKNOWN
 from tests.fixtures.pages import attributes, by_id, find, parse, table, text
 from tests.fixtures.report_content import FASHION, content_of_classes, sample_content
@@ -167,6 +167,18 @@ def test_reliability_counts_all_examples(root, content):
     assert kept[1] == ["0.0%", "100.00%", f"{100 * right / content.quality.examples:.2f}%"]
 
 
+def test_every_bound_is_beside_its_measure():
+    content = sample_content()
+    recipe = {"evaluation": {"min_balanced_accuracy": 0.8, "min_macro_f1": 0.75}}
+    bounded = replace(content, lineage=replace(content.lineage, recipe=recipe))
+    rows = {row[0]: row for row in table(section(parse(render_report(bounded)), "quality"))}
+    told = {name: rows[name][4] for name in ("accuracy", "balanced accuracy", "macro F1", "top-2 accuracy")}
+    assert list(told.values()) == ["≥ 88%, drop ≤ 0.5 points", "≥ 80%", "≥ 75%", ""]
+    card = render_card(bounded).splitlines()
+    for name, words in told.items():
+        assert any(line.startswith(f"| {name} |") and line.endswith(f"| {words} |") for line in card), name
+
+
 def test_examples_show_true_class_and_guess(root, content):
     shown = find(section(root, "look"), "li", "example")
     assert len(shown) == 48
@@ -234,6 +246,18 @@ def test_lineage_names_all_executions(root, content):
     recipe = text(find(root, "pre")[0])
     assert 'data.splits.eval = "train[55000:]"' in recipe and "model.hidden_layers = [512, 256]" in recipe
     assert content.lineage.data_fingerprint in text(root)
+
+
+def test_no_anomaly_is_told_only_where_somebody_looked_for_one():
+    content = data_rejected_content()
+    told = {}
+    for outcome, findings in (("pushed", ()), ("failed", None), ("data rejected", ())):
+        verdict = replace(content.verdict, outcome=outcome)
+        shown = replace(content, verdict=verdict, data=replace(content.data, findings=findings))
+        told[outcome] = text(section(parse(render_report(shown)), "data"))
+    assert "✓ None" in told["pushed"]
+    assert "✓ None" not in told["failed"] and "did not get to the ExampleValidator" in told["failed"]
+    assert "✓ None" not in told["data rejected"] and "told under the verdict" in told["data rejected"]
 
 
 def test_missing_sections_say_why():
@@ -359,6 +383,13 @@ def test_comparison_of_many_has_a_column_for_each_run():
     curves = table(find(by_id(root, "loss"), "details")[0])
     assert curves[0] == ["epoch", "A", "B", "C"] and len(curves) == 19
     assert "quality" not in {link.get("href", "").lstrip("#") for link in find(root, "a")}
+
+
+def test_a_spread_too_small_to_see_has_one_sign():
+    runs = [sample_content() for _ in range(6)]
+    one = replace(runs[0].verdict, accuracy=runs[0].verdict.accuracy + 1e-4)
+    words = text(by_id(parse(render_comparison(replace(runs[0], verdict=one), *runs)), "verdict-heading"))
+    assert "% ± 0.00 points" in words
 
 
 def test_comparison_warns_where_the_runs_are_not_alike():

@@ -1,0 +1,80 @@
+"""Logs while they are read: more images than are kept, files that the server removes, a bucket that does not answer."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
+
+from mnist_tfx.components.monitoring.prometheus import listen
+from mnist_tfx.components.monitoring.records import LogReader
+from mnist_tfx.components.monitoring.sample import read_logs
+from mnist_tfx.components.monitoring.watch import Report
+from mnist_tfx.contract.errors import PipelineError
+from tests.fixtures.monitoring import sample_report
+
+MODEL, VERSION = "digits", 7
+
+
+def write_log(path: Path, encoded: list[bytes]) -> None:
+    """One request with these images."""
+    log = PredictionLog()
+    log.log_metadata.model_spec.name, log.log_metadata.timestamp_secs = MODEL, 1_790_000_000
+    log.log_metadata.model_spec.version.value = VERSION
+    log.predict_log.request.inputs["encoded_images"].CopyFrom(tf.make_tensor_proto(encoded))
+    answers = np.full((len(encoded), 10), 0.1, np.float32)
+    log.predict_log.response.outputs["probabilities"].CopyFrom(tf.make_tensor_proto(answers))
+    with tf.io.TFRecordWriter(str(path), "GZIP") as writer:
+        writer.write(log.SerializeToString())
+
+
+def png() -> bytes:
+    file = io.BytesIO()
+    Image.new("L", (8, 8), 100).save(file, "PNG")
+    return file.getvalue()
+
+
+def test_the_share_that_cannot_be_decoded_is_that_of_the_logs_however_many_are_read(tmp_path: Path) -> None:
+    write_log(tmp_path / "log-1.tfrecord.gz", ([png()] * 9 + [b"no image"]) * 900)
+    read = read_logs(f"{tmp_path}/log", MODEL, {VERSION: (8, 8, 1)}, since=0, max_images=600)
+    sample = read.samples[VERSION]
+    assert sample.seen == 9000
+    share = sample.unreadable / (len(sample.images) + sample.unreadable)
+    assert share == pytest.approx(0.1, abs=0.05)
+
+
+def test_a_file_that_the_server_removes_meanwhile_is_left_out(tmp_path: Path) -> None:
+    files = [tmp_path / f"log-{number}.tfrecord.gz" for number in range(3)]
+    for file in files:
+        write_log(file, [png()])
+    reader = LogReader(f"{tmp_path}/log", MODEL)
+    images = iter(reader)
+    next(images)
+    files[1].unlink()
+    assert len(list(images)) == 1 and reader.notes == []
+
+
+def test_metrics_outlive_a_look_that_fails() -> None:
+    looks: list[int] = []
+
+    def look() -> Report:
+        looks.append(len(looks))
+        if len(looks) == 1:
+            raise tf.errors.UnavailableError(None, None, "the bucket does not answer")
+        if len(looks) == 3:
+            raise KeyboardInterrupt
+        return sample_report()
+
+    with pytest.raises(KeyboardInterrupt):
+        listen(look, 0, every=0.0)
+    assert len(looks) == 3
+
+
+def test_a_port_that_there_is_not_is_told() -> None:
+    with pytest.raises(PipelineError, match="cannot listen on port 70000"):
+        listen(sample_report, 70000, every=0.0)
