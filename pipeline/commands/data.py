@@ -121,6 +121,8 @@ def _run_prepare(args: argparse.Namespace) -> int:
 
     if args.dataset in (None, "all") and args.source is not None:
         raise UsageError("--from holds one dataset: name it with --dataset.")
+    if args.project and args.source is not None:
+        raise UsageError("--from is for the datasets of TFDS: where a project's data are, its recipe says in [data].")
     home = Home.resolve(args.home)
     home.prepare()
     names = DATASETS if args.dataset in (None, "all") else (args.dataset,)
@@ -151,14 +153,17 @@ def _prepare(name: str, home: Home, source: Path | None) -> dict[str, Any]:
     from mnist_tfx.components.datasets.prepare import prepare
     from mnist_tfx.components.datasets.prepared import NotPrepared, load_prepared
     from mnist_tfx.pipeline.log_capture import output_to
+    from mnist_tfx.pipeline.projects import shipped_datasets
+    from mnist_tfx.pipeline.recipes import load_recipe
     from mnist_tfx.pipeline.running.data_progress import shown_progress
 
     start = time.monotonic()
+    builder = load_recipe(name, "default").data.builder if name in shipped_datasets() else ""
     try:
         dataset, already = load_prepared(name, None, home.datasets), True
     except NotPrepared:
         with shown_progress(name) as progress, output_to(home.root / "data.log"):
-            dataset, already = prepare(name, home.datasets, source=source, progress=progress), False
+            dataset, already = prepare(name, home.datasets, source=source, builder=builder, progress=progress), False
     if already and source is not None:
         print(f"{name}: --from was not looked at, for {dataset.folder} is prepared already", file=sys.stderr)
     return _answer(dataset, time.monotonic() - start, already=already)
