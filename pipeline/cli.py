@@ -84,10 +84,12 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; returns its exit code."""
     args = build_parser().parse_args(argv)
+    code = 0
     try:
         choose_project(args)
         with _checked_output():
-            return int(args.run(args))
+            code = int(args.run(args))
+        return code
     except PipelineError as error:
         return _failed(error)
     except KeyboardInterrupt:
@@ -95,7 +97,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
     except BrokenPipeError:  # the reader of our output went away (`| head`)
         sys.stderr.close()
-        return 0
+        return code  # which a command that had come to its end has told
     except Exception as error:
         refused = disk_error(error, *_home_of(args)) or _forbidden(error)
         if refused is None:
