@@ -11,7 +11,6 @@ import io
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mnist_tfx.components.disk import disk_error
@@ -99,7 +98,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stderr.close()
         return code  # which a command that had come to its end has told
     except Exception as error:
-        refused = disk_error(error, *_home_of(args)) or _forbidden(error)
+        homes = [Home.resolve(args.home).root] if hasattr(args, "home") else []
+        refused = disk_error(error, *homes) or _forbidden(error)
         if refused is None:
             raise
         return _failed(refused)
@@ -108,10 +108,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _failed(error: PipelineError) -> int:
     print(f"error: {error}", file=sys.stderr)
     return error.exit_code
-
-
-def _home_of(args: argparse.Namespace) -> list[Path]:
-    return [Home.resolve(args.home).root] if hasattr(args, "home") else []
 
 
 def _forbidden(error: Exception) -> PipelineError | None:

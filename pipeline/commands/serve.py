@@ -180,9 +180,9 @@ class ServingFolder:
 
 def _become(binary: str, args: argparse.Namespace, given: dict[str, Any], own: list[str]) -> int:
     """Replaces this process by TF Serving's server, with the same flags."""
-    for flag in own:
+    if own:
         raise UsageError(
-            f"--{flag} is for our own server: {BINARY} listens on all addresses, takes each list of models that a "
+            f"--{own[0]} is for our own server: {BINARY} listens on all addresses, takes each list of models that a "
             "client sends it, and has no request log. Add --engine python."
         )
     if given.get("version"):
