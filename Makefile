@@ -16,7 +16,7 @@ run: ## train, validate and push a model for Fashion-MNIST and for MNIST
 	@bash scripts/setup.sh data
 	@.venv/bin/mnist-tfx run --dataset all
 
-demo-loop: setup ## serve, drift, label, retrain, push: the whole loop on MNIST
+demo-loop: ## serve, drift, label, retrain, push: the whole loop on MNIST
 	@bash scripts/setup.sh data
 	@$(PYTHON) -m scripts.demo_loop
 

@@ -68,7 +68,9 @@ def model_folder(serving: Path, model: str) -> Path:
     """The base path of a model. Raises PipelineError where nothing was pushed yet, UsageError for an unknown model."""
     names = model_names(serving)
     if not names:
-        raise PipelineError(f"there is no model in {serving} yet. Make one: mnist-tfx run --dataset mnist")
+        raise PipelineError(
+            f"there is no model in {serving} yet. Make one: mnist-tfx run --dataset mnist (or --project DIR)"
+        )
     if model not in names:
         raise unknown_name("model", model, names)
     return serving / model

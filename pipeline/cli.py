@@ -11,7 +11,6 @@ import io
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mnist_tfx.components.disk import disk_error
@@ -84,10 +83,12 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; returns its exit code."""
     args = build_parser().parse_args(argv)
+    code = 0
     try:
         choose_project(args)
         with _checked_output():
-            return int(args.run(args))
+            code = int(args.run(args))
+        return code
     except PipelineError as error:
         return _failed(error)
     except KeyboardInterrupt:
@@ -95,9 +96,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
     except BrokenPipeError:  # the reader of our output went away (`| head`)
         sys.stderr.close()
-        return 0
+        return code  # which a command that had come to its end has told
     except Exception as error:
-        refused = disk_error(error, *_home_of(args)) or _forbidden(error)
+        homes = [Home.resolve(args.home).root] if hasattr(args, "home") else []
+        refused = disk_error(error, *homes) or _forbidden(error)
         if refused is None:
             raise
         return _failed(refused)
@@ -106,10 +108,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _failed(error: PipelineError) -> int:
     print(f"error: {error}", file=sys.stderr)
     return error.exit_code
-
-
-def _home_of(args: argparse.Namespace) -> list[Path]:
-    return [Home.resolve(args.home).root] if hasattr(args, "home") else []
 
 
 def _forbidden(error: Exception) -> PipelineError | None:

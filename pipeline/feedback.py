@@ -90,11 +90,11 @@ def export_logged(
     """
     if (folder / LABELS).exists():
         raise UsageError(f"{folder / LABELS} is there already: fill it in, or name another folder.")
-    rows = {
-        image.id: (image.id, "", got.label, f"{got.probabilities.max():.4f}", got.version, _utc(got.seconds))
-        for image in logged_images(prefix, model, image_shape)
-        if (got := image.answer)
-    }
+    rows = {}
+    for image in logged_images(prefix, model, image_shape):
+        got = image.answer
+        time = f"{datetime.fromtimestamp(got.seconds, UTC):%Y-%m-%dT%H:%M:%SZ}"
+        rows[image.id] = (image.id, "", got.label, f"{got.probabilities.max():.4f}", got.version, time)
     if not rows:
         raise UsageError(f"the logs hold no image that {model} was asked about: {prefix}-*")
     chosen = heapq.nsmallest(most, rows.values(), key=lambda row: (row[3], row[0]))
@@ -128,9 +128,11 @@ def read_labels(path: Path) -> dict[str, str]:
     Raises:
         UsageError: it is no such CSV file, names an id that is none, or no row is filled in.
     """
+    from mnist_tfx.components.datasets.images.listing import csv_rows
+
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
-            rows = csv.DictReader(file)
+            rows = csv_rows(file)
             if not {"id", "label"} <= set(rows.fieldnames or ()):
                 raise UsageError(f"{path} must have the columns id and label, as `feedback --export` writes them.")
             found = {(row["id"] or "").strip(): (row["label"] or "").strip() for row in rows}
@@ -166,7 +168,3 @@ def add_feedback(
         with open(listed, "w", encoding="utf-8", newline="") as file:
             csv.writer(file).writerows([("file", "label"), *((f"{name}.png", label) for name, label in labels.items())])
         return add_images(recipe, home, ImageSource(folder, listed), with_test=with_test)
-
-
-def _utc(seconds: int) -> str:
-    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%SZ}"

@@ -7,7 +7,6 @@ import math
 import os
 import re
 from collections.abc import Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,8 +20,6 @@ from mnist_tfx.pipeline.projects import HOME, RECIPE, SCHEMA, is_project, projec
 from mnist_tfx.pipeline.recipes import Recipe, load_recipe
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from mnist_tfx.components.datasets.prepared import PreparedDataset
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
@@ -86,16 +83,9 @@ class DataSource:
     data_dir: Path | None = None
 
 
-@dataclass(frozen=True)
-class Made:
-    """A new project."""
-
-    folder: Path
-    dataset: PreparedDataset
-    told: str
-
-
-def init_project(folder: Path, source: DataSource, *, size: tuple[int, int] | None = None) -> Made:
+def init_project(
+    folder: Path, source: DataSource, *, size: tuple[int, int] | None = None
+) -> tuple[PreparedDataset, str]:
     """Prepares the data and writes `recipe.toml` and `schema.pbtxt`.
 
     Args:
@@ -103,20 +93,28 @@ def init_project(folder: Path, source: DataSource, *, size: tuple[int, int] | No
         source: where the data come from.
         size: height and width that every image is fitted to; None: the images' own, or 64 x 64 where they differ.
 
+    Returns:
+        The dataset, and what it was made of, in words.
+
     Raises:
         UsageError: the folder is a project already, or the name or the source is none.
         DataRejected: the data are too few, or damaged.
     """
     if is_project(folder):
         raise UsageError(f"{folder} is a project already: edit {folder / RECIPE}, or name another folder.")
+    name = folder.resolve().name
+    if source.images and not _NAME.fullmatch(name):
+        raise UsageError(
+            f"{name!r} cannot be the name of a dataset and its model: small letters, digits and _, a letter first."
+        )
     home = Home.resolve(os.environ.get("MNIST_TFX_HOME") or str(folder / HOME))
     home.prepare()
     data, dataset, told = (
         _of_images(folder, source, size, home) if source.images else _of_tfds(folder, source, size, home)
     )
-    with _removed_on_failure(folder / RECIPE, folder / SCHEMA):
-        from mnist_tfx.components.schema.proposal import LEAST_SCHEMA
+    from mnist_tfx.components.schema.proposal import LEAST_SCHEMA
 
+    try:
         (folder / RECIPE).write_text(_recipe_text(folder, data, dataset, min_accuracy=0.0), encoding="utf-8")
         (folder / SCHEMA).write_text(LEAST_SCHEMA)
         recipe = load_recipe(project_in(folder), "default")
@@ -124,7 +122,11 @@ def init_project(folder: Path, source: DataSource, *, size: tuple[int, int] | No
         (folder / SCHEMA).write_text(schema, encoding="utf-8")
         bound = min(0.99, math.ceil(20 * commonest + 1) / 20)
         (folder / RECIPE).write_text(_recipe_text(folder, data, dataset, min_accuracy=bound), encoding="utf-8")
-    return Made(folder, dataset, told)
+    except BaseException:  # half a project would be taken for one
+        (folder / RECIPE).unlink(missing_ok=True)
+        (folder / SCHEMA).unlink(missing_ok=True)
+        raise
+    return dataset, told
 
 
 def propose_for(recipe: Recipe, home: Home) -> tuple[str, float]:
@@ -150,12 +152,8 @@ def propose_for(recipe: Recipe, home: Home) -> tuple[str, float]:
 def _of_images(
     folder: Path, source: DataSource, size: tuple[int, int] | None, home: Home
 ) -> tuple[dict[str, object], PreparedDataset, str]:
-    name = folder.resolve().name
-    if not _NAME.fullmatch(name):
-        raise UsageError(
-            f"{name!r} cannot be the name of a dataset and its model: small letters, digits and _, a letter first."
-        )
     assert source.images is not None
+    name = folder.resolve().name
     images, labels = source.images.expanduser().resolve(), source.labels
     where = {"images": str(images), "labels": str(labels.expanduser().resolve()) if labels else ""}
     settings = DataSettings.model_validate({"dataset": name, **where, "max_unreadable": source.max_unreadable})
@@ -229,13 +227,3 @@ def _toml(value: object) -> str:
     if isinstance(value, Mapping):
         return "{ " + ", ".join(f"{key} = {_toml(each)}" for key, each in value.items()) + " }"
     return json.dumps(value, ensure_ascii=False)
-
-
-@contextmanager
-def _removed_on_failure(*files: Path) -> Iterator[None]:
-    try:
-        yield
-    except BaseException:
-        for file in files:
-            file.unlink(missing_ok=True)
-        raise

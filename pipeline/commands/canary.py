@@ -3,13 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING
 
 from mnist_tfx.pipeline.commands.options.release import add_release_arguments, make_release
-
-if TYPE_CHECKING:
-    from mnist_tfx.serving.releases.plans import Plan
-    from mnist_tfx.serving.releases.state import ModelState
 
 SUMMARY = "Serve a version behind the label 'canary', beside the one behind 'stable'."
 EXAMPLE = "mnist-tfx canary mnist"
@@ -25,10 +20,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Changes the files that a server watches and waits until it follows."""
+    from mnist_tfx.serving.releases.plans import canary
 
-    def decide(state: ModelState) -> Plan:
-        from mnist_tfx.serving.releases.plans import canary
-
-        return canary(state, args.version)
-
-    return make_release(args, decide)
+    return make_release(args, lambda state: canary(state, args.version))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,9 +13,9 @@ from mnist_tfx.pipeline.commands.options.remote import (
     TARGETS,
     add_pipeline_arguments,
     add_target_arguments,
+    compile_into,
     read_profile,
 )
-from mnist_tfx.pipeline.home import Home
 
 if TYPE_CHECKING:
     from mnist_tfx.kubeflow.compile import Upload
@@ -78,7 +77,6 @@ def _check(path: Path, args: argparse.Namespace) -> int:
 
 
 def _compile(output: Path, args: argparse.Namespace) -> int:
-    from mnist_tfx.pipeline.log_capture import output_to
     from mnist_tfx.pipeline.recipes import load_recipe
 
     profile = read_profile(args)
@@ -86,22 +84,14 @@ def _compile(output: Path, args: argparse.Namespace) -> int:
     if args.in_bucket and backend == "kubeflow":
         raise UsageError("--in-bucket goes with --as vertex: Kubeflow's launcher copies with credentials of its own.")
     recipe = load_recipe(project_of(args), args.recipe, args.set)
-    home = Home.resolve(args.home)
-    with output_to(Path(os.devnull)):  # TensorFlow and TFX are chatty from their import on
-        from mnist_tfx.kubeflow.compile import check_ending, compile_prepared, uploads
-        from mnist_tfx.pipeline.data import find_dataset
-
-        check_ending(profile, output)
-        dataset = find_dataset(recipe, home)
-        monitor = args.pipeline == "monitor"
-        compile_prepared(dataset, recipe, profile, output, monitor=monitor)
-        needed = uploads(dataset, recipe.project, profile, monitor=monitor)
+    dataset, needed = compile_into(output, args, recipe, profile)
     if not args.run_local:
         _report(output, needed, as_json=args.json)
         return 0
     from mnist_tfx.kubeflow.ir import read_compiled
     from mnist_tfx.kubeflow.local.run import LOG, check_target, run_local
     from mnist_tfx.kubeflow.local.tasks import order_of
+    from mnist_tfx.pipeline.log_capture import output_to
     from mnist_tfx.pipeline.running.describe import describer
     from mnist_tfx.pipeline.running.live_view import make_observer
     from mnist_tfx.pipeline.runs.ids import claim_run_id

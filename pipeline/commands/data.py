@@ -121,12 +121,16 @@ def _run_prepare(args: argparse.Namespace) -> int:
 
     if args.dataset in (None, "all") and args.source is not None:
         raise UsageError("--from holds one dataset: name it with --dataset.")
+    if args.project and args.source is not None:
+        raise UsageError("--from is for the datasets of TFDS: where a project's data are, its recipe says in [data].")
     home = Home.resolve(args.home)
     home.prepare()
     names = DATASETS if args.dataset in (None, "all") else (args.dataset,)
     answers = []
     for name in names:
-        answers.append(_prepare_project(args.project, home) if args.project else _prepare(name, home, args.source))
+        start = time.monotonic()
+        dataset, already = _prepare_project(args.project, home) if args.project else _prepare(name, home, args.source)
+        answers.append(_answer(dataset, time.monotonic() - start, already=already))
         if not args.json:
             print(_line(answers[-1]), flush=True)
     if args.json:
@@ -134,34 +138,34 @@ def _run_prepare(args: argparse.Namespace) -> int:
     return 0
 
 
-def _prepare_project(project: Project, home: Home) -> dict[str, Any]:
-    """Prepares what the project's recipe names; returns what is printed of it."""
+def _prepare_project(project: Project, home: Home) -> tuple[PreparedDataset, bool]:
+    """Prepares what the project's recipe names, and says whether that was there already."""
     from mnist_tfx.pipeline.data import prepare_dataset
     from mnist_tfx.pipeline.recipes import load_recipe
 
-    start, before = time.monotonic(), set(home.datasets.glob("*/*"))
+    before = set(home.datasets.glob("*/*"))
     dataset = prepare_dataset(load_recipe(project, "default"), home)
-    folder = dataset.folder
-    already = folder in before or not folder.is_relative_to(home.datasets)
-    return _answer(dataset, time.monotonic() - start, already=already)
+    return dataset, dataset.folder in before or not dataset.folder.is_relative_to(home.datasets)
 
 
-def _prepare(name: str, home: Home, source: Path | None) -> dict[str, Any]:
-    """Prepares one dataset unless it is; returns what is printed of it."""
+def _prepare(name: str, home: Home, source: Path | None) -> tuple[PreparedDataset, bool]:
+    """Prepares one dataset unless it is, and says whether it was."""
     from mnist_tfx.components.datasets.prepare import prepare
     from mnist_tfx.components.datasets.prepared import NotPrepared, load_prepared
     from mnist_tfx.pipeline.log_capture import output_to
+    from mnist_tfx.pipeline.projects import shipped_datasets
+    from mnist_tfx.pipeline.recipes import load_recipe
     from mnist_tfx.pipeline.running.data_progress import shown_progress
 
-    start = time.monotonic()
     try:
-        dataset, already = load_prepared(name, None, home.datasets), True
+        dataset = load_prepared(name, None, home.datasets)
     except NotPrepared:
+        builder = load_recipe(name, "default").data.builder if name in shipped_datasets() else ""
         with shown_progress(name) as progress, output_to(home.root / "data.log"):
-            dataset, already = prepare(name, home.datasets, source=source, progress=progress), False
-    if already and source is not None:
+            return prepare(name, home.datasets, source=source, builder=builder, progress=progress), False
+    if source is not None:
         print(f"{name}: --from was not looked at, for {dataset.folder} is prepared already", file=sys.stderr)
-    return _answer(dataset, time.monotonic() - start, already=already)
+    return dataset, True
 
 
 def _answer(dataset: PreparedDataset, seconds: float, *, already: bool) -> dict[str, Any]:

@@ -18,10 +18,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Prints every check; 0 where none failed, else 1."""
+    from mnist_tfx.components.datasets.published import DATASETS
     from mnist_tfx.pipeline.doctor.checks import examine
     from mnist_tfx.pipeline.home import Home
 
-    checks = examine(Home.resolve(args.home))
+    checks = examine(Home.resolve(args.home), () if args.project else DATASETS)  # a project has data of its own
     ok = all(check.status != "fail" for check in checks)
     if args.json:
         print(json.dumps({"ok": ok, "checks": [asdict(check) for check in checks]}, indent=2))

@@ -5,9 +5,11 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
+from shlex import quote
 
 from mnist_tfx.pipeline.commands.data import tell_span
 from mnist_tfx.pipeline.commands.monitor import add_logs_argument, log_prefix
+from mnist_tfx.pipeline.commands.options.project import project_of_model
 from mnist_tfx.pipeline.commands.options.server import positive
 from mnist_tfx.pipeline.home import Home
 
@@ -41,10 +43,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Exports, or adds."""
     from mnist_tfx.pipeline.feedback import LABELS, add_feedback, export_logged
-    from mnist_tfx.pipeline.projects import shipped
     from mnist_tfx.pipeline.recipes import load_recipe
 
-    recipe, home = load_recipe(args.project or shipped(args.model), args.recipe), Home.resolve(args.home)
+    recipe, home = load_recipe(project_of_model(args), args.recipe), Home.resolve(args.home)
     prefix = log_prefix(args.logs, recipe, home, args.model)
     if args.labels:
         home.prepare()
@@ -59,5 +60,5 @@ def run(args: argparse.Namespace) -> int:
         print(json.dumps({"file": str(args.export / LABELS), "written": written, "found": found}, indent=2))
     else:
         print(f"{written:,} of {found:,} logged images in {args.export}; fill in the column label of {LABELS}, then:")
-        print(f"mnist-tfx feedback {args.model} --labels {args.export / LABELS}")
+        print(f"mnist-tfx feedback {args.model} --labels {quote(str(args.export / LABELS))}")
     return 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
+from shlex import quote
 
 from mnist_tfx.components.settings import DataSettings
 from mnist_tfx.contract.errors import UsageError
@@ -16,7 +17,9 @@ EXAMPLE = "mnist-tfx init flowers --images ~/pictures/flowers"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the options."""
-    parser.add_argument("name", metavar="NAME", help="the project's folder, which is made; its name is the model's")
+    parser.add_argument(
+        "name", metavar="NAME", help="the project's folder, which is made; with --images, its name is the model's"
+    )
     parser.add_argument(
         "--images",
         metavar="DIR",
@@ -25,7 +28,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "renamed or moved later, also from test to train, an image stays in the split it was first in",
     )
     parser.add_argument(
-        "--csv", metavar="FILE", type=Path, help="with --images: columns file and label (and split) say the classes"
+        "--csv",
+        metavar="FILE",
+        type=Path,
+        help="columns file and label (and split) say the classes; files are named from --images (default: its folder)",
     )
     parser.add_argument(
         "--tfds",
@@ -56,27 +62,26 @@ def run(args: argparse.Namespace) -> int:
     from mnist_tfx.pipeline.init_project import DataSource, init_project
     from mnist_tfx.pipeline.projects import RECIPE, SCHEMA
 
-    if bool(args.images) == bool(args.tfds):
+    images = args.csv.parent if args.csv and not (args.images or args.tfds) else args.images
+    if bool(images) == bool(args.tfds):
         raise UsageError(f"init needs --images DIR or --tfds NAME. Example: {EXAMPLE}")
-    if args.csv and not args.images:
+    if args.csv and not images:
         raise UsageError("--csv goes with --images DIR, the folder from which its files are named.")
     if not 0.0 <= args.max_unreadable <= 1.0:
         raise UsageError(f"--max-unreadable {args.max_unreadable:g}: a share is between 0 and 1.")
     if args.data_dir and not args.tfds:
         raise UsageError("--data-dir goes with --tfds NAME.")
     folder = Path(args.name).expanduser()
-    made = init_project(
+    dataset, told = init_project(
         folder,
-        DataSource(args.images, args.csv, args.max_unreadable, args.tfds, args.data_dir),
+        DataSource(images, args.csv, args.max_unreadable, args.tfds, args.data_dir),
         size=tuple(args.size) if args.size else None,
     )
     if args.json:
         files = {"recipe": str(folder / RECIPE), "schema": str(folder / SCHEMA)}
-        print(
-            json.dumps({"project": str(folder), "model": made.dataset.name, "prepared": made.told, **files}, indent=2)
-        )
+        print(json.dumps({"project": str(folder), "model": dataset.name, "prepared": told, **files}, indent=2))
         return 0
-    print(f"prepared {made.told}")
+    print(f"prepared {told}")
     print(f"wrote {folder / RECIPE}, {folder / SCHEMA}: look at them, they are what will be enforced")
-    print(f"next: mnist-tfx run --project {folder}")
+    print(f"next: mnist-tfx run --project {quote(str(folder))}")
     return 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -43,9 +44,9 @@ def run(args: argparse.Namespace) -> int:
     from mnist_tfx.pipeline.recipes import load_recipe
     from mnist_tfx.pipeline.run_recipe import run_until
 
-    if not 0.0 < args.min_rate < args.max_rate:
+    if not 0.0 < args.min_rate < args.max_rate < math.inf:
         raise UsageError(
-            f"the range goes from {args.min_rate:g} to {args.max_rate:g}: it must begin above 0, and rise."
+            f"the range goes from {args.min_rate:g} to {args.max_rate:g}: it must begin above 0, and rise to a number."
         )
     if args.steps < 50:
         raise UsageError(f"--steps {args.steps}: at least 50 are needed, else noise hides the curve.")

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mnist_tfx.contract.errors import DataRejected, UsageError
+from mnist_tfx.pipeline.commands.options.project import project_of_model
 from mnist_tfx.pipeline.commands.options.recipe import add_settings_arguments
-from mnist_tfx.pipeline.commands.options.server import positive
+from mnist_tfx.pipeline.commands.options.server import port, positive
 from mnist_tfx.pipeline.home import Home
 
 if TYPE_CHECKING:
@@ -24,7 +25,8 @@ if TYPE_CHECKING:
 SUMMARY = "compare what a model is asked, by its request logs, with what it was trained on"
 EXAMPLE = "mnist-tfx monitor mnist --since 24h --page drift.html"
 
-_UNITS = {"m": "minutes", "h": "hours", "d": "days"}
+_HOURS = {"m": 1 / 60, "h": 1.0, "d": 24.0}
+_MOST_HOURS = 24 * 36525  # a century: Python's dates end somewhere
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -44,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     out = parser.add_mutually_exclusive_group()
     out.add_argument("--textfile", type=Path, metavar="FILE", help="write metrics for Prometheus' node exporter, too")
     out.add_argument(
-        "--listen", type=int, metavar="PORT", help="go on, and answer Prometheus on this port of all addresses"
+        "--listen", type=port, metavar="PORT", help="go on, and answer Prometheus on this port of all addresses"
     )
     parser.add_argument(
         "--every", type=positive(float), default=300.0, metavar="S", help="with --listen (default: %(default)g seconds)"
@@ -66,14 +68,11 @@ def log_prefix(named: str | None, recipe: Recipe, home: Home, model: str) -> str
 def run(args: argparse.Namespace) -> int:
     """Prints a table, or JSON; with `--listen` goes on until a signal."""
     from mnist_tfx.contract.versions import model_folder
-    from mnist_tfx.pipeline.projects import shipped
     from mnist_tfx.pipeline.recipes import load_recipe
 
     home = Home.resolve(args.home)
     model_folder(home.serving_root, args.model)  # a wrong name is told as a model's, not as a dataset's
-    recipe = load_recipe(args.project or shipped(args.model), args.recipe, args.set)
-    if recipe.data.dataset != args.model:
-        raise UsageError(f"the project's model is {recipe.data.dataset!r}, not {args.model!r}.")
+    recipe = load_recipe(project_of_model(args), args.recipe, args.set)
     look = watcher(recipe, home, logs=args.logs, since=args.since, version=args.version)
     if args.listen is not None:
         from mnist_tfx.components.monitoring.prometheus import listen
@@ -137,9 +136,10 @@ def watcher(
 
 def _span(text: str) -> timedelta:
     found = re.fullmatch(r"(\d+(?:\.\d+)?)([mhd])", text)
-    if not found:
+    hours = float(found[1]) * _HOURS[found[2]] if found else 0.0
+    if not 0 < hours <= _MOST_HOURS:
         raise argparse.ArgumentTypeError(f"{text!r} is no span of time, such as 30m, 24h or 7d")
-    return timedelta(**{_UNITS[found[2]]: float(found[1])})
+    return timedelta(hours=hours)
 
 
 def _write(path: Path, text: str) -> None:

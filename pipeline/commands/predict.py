@@ -59,6 +59,8 @@ def run(args: argparse.Namespace) -> int:
     """Prints one line, or one JSON object, an image."""
     if args.batch is not None:
         return predict_batch.run_batch(args)
+    if args.out is not None or args.recipe is not None or args.set:
+        raise UsageError("--out, --recipe and --set go with --batch IN.")
     if args.top < 1:
         raise UsageError(f"--top must be at least 1, got {args.top}.")
     from mnist_tfx.serving.client import Retry

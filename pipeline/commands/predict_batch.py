@@ -109,7 +109,7 @@ def _version(args: argparse.Namespace, home: Home, manifest: dict[str, object] |
 
     state = read_state(home.serving_root, args.model)
     begun = manifest["model"] if manifest else None
-    number = args.version or _labelled(args.label, state)
+    number = _labelled(args.label, state) if args.version is None else args.version
     if number is None and isinstance(begun, dict) and begun["model"] == args.model:
         number = begun["version"]
     number = state.live if number is None else number

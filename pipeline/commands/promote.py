@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING
 
 from mnist_tfx.contract.errors import UsageError
 from mnist_tfx.pipeline.commands.options.release import add_release_arguments, make_release
-
-if TYPE_CHECKING:
-    from mnist_tfx.serving.releases.plans import Plan
-    from mnist_tfx.serving.releases.state import ModelState
 
 SUMMARY = "Make the canary, or a named version, the stable one; later pushes wait until they are promoted."
 EXAMPLE = "mnist-tfx promote mnist"
@@ -33,12 +28,10 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         UsageError: a version and `--follow-latest` were both given.
     """
-    if args.follow_latest and args.version is not None:
+    from mnist_tfx.serving.releases.plans import follow_latest, promote
+
+    if not args.follow_latest:
+        return make_release(args, lambda state: promote(state, args.version))
+    if args.version is not None:
         raise UsageError("--follow-latest takes no VERSION; promote the version first.")
-
-    def decide(state: ModelState) -> Plan:
-        from mnist_tfx.serving.releases.plans import follow_latest, promote
-
-        return follow_latest(state) if args.follow_latest else promote(state, args.version)
-
-    return make_release(args, decide)
+    return make_release(args, follow_latest)

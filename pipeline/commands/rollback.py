@@ -3,13 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING
 
 from mnist_tfx.pipeline.commands.options.release import add_release_arguments, make_release
-
-if TYPE_CHECKING:
-    from mnist_tfx.serving.releases.plans import Plan
-    from mnist_tfx.serving.releases.state import ModelState
 
 SUMMARY = "Go back to an earlier version of a model, or withdraw its canary."
 EXAMPLE = "mnist-tfx rollback mnist --reason 'wrong on sandals'"
@@ -28,10 +23,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Changes the files that a server watches and waits until it follows."""
+    from mnist_tfx.serving.releases.plans import rollback
 
-    def decide(state: ModelState) -> Plan:
-        from mnist_tfx.serving.releases.plans import rollback
-
-        return rollback(state, args.to)
-
-    return make_release(args, decide)
+    return make_release(args, lambda state: rollback(state, args.to))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from shlex import quote
 
 from mnist_tfx.pipeline.home import Home
 
@@ -30,7 +31,9 @@ def run(args: argparse.Namespace) -> int:
     elif runs:
         stdout_console().print(runs_table(runs))
     else:
-        dataset = args.dataset or "mnist"
         of_it = f" of {args.dataset}" if args.dataset else ""
-        print(f"No run{of_it} in {home.root} yet. Make one: mnist-tfx run --dataset {dataset}")
+        option = f"--dataset {args.dataset or 'mnist'}"
+        if args.project:
+            option = f"--project {quote(str(args.project.schema_file.parent))}"
+        print(f"No run{of_it} in {home.root} yet. Make one: mnist-tfx run {option}")
     return 0

@@ -88,10 +88,10 @@ def _create(args: argparse.Namespace, profile: Profile) -> None:
     from mnist_tfx.pipeline.recipes import load_recipe
 
     cron, zone = parse_cron(args.cron), parse_timezone(args.timezone)
+    recipe = load_recipe(project_of(args), args.recipe, args.set)
     what = args.recipe if args.pipeline == "train" else args.pipeline
     timing = Timing(cron, zone, args.max_concurrent_runs, args.catch_up)
     name = check_schedule_name(args.name or f"{plain_name(args.dataset)}-{plain_name(what)}")
-    recipe = load_recipe(project_of(args), args.recipe, args.set)
     check_timing(timing, profile)
     now = datetime.now(UTC)
     runs = _next_runs(timing, now)
@@ -115,14 +115,15 @@ def _list(args: argparse.Namespace, profile: Profile) -> None:
     if args.json:
         print(json.dumps([_as_json(schedule) for schedule in schedules], indent=2))
         return
-    from rich.console import Console
     from rich.table import Table
+
+    from mnist_tfx.pipeline.runs.views import stdout_console
 
     table = Table("name", "state", "cron", "time zone", "next run")
     for schedule in schedules:
         runs = _runs_of(schedule)
         table.add_row(schedule.name, schedule.state, schedule.cron, schedule.timezone, _when(runs[0]) if runs else "")
-    Console().print(table)
+    stdout_console().print(table)
 
 
 def _show(args: argparse.Namespace, profile: Profile) -> None:

@@ -58,5 +58,6 @@ def run(args: argparse.Namespace) -> int:
     if written:
         print(f"wrote {project.schema_file}; what it was is in {project.schema_file.name}{_KEPT}")
     elif differences:
-        print("nothing was changed; `mnist-tfx schema update` takes these over")
+        remedy = "`mnist-tfx schema update` takes these over" if project.home else "a shipped schema is edited by hand"
+        print(f"nothing was changed; {remedy}")
     return 0

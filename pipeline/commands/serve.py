@@ -31,9 +31,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the options: ours, and TF Serving's flags."""
     parser.description = (
         f"{SUMMARY[0].upper()}{SUMMARY[1:]}. Without a flag that names models, all models under HOME/serving are "
-        "served, as HOME/serving/models.config says if it exists; versions and models that come later are taken up. "
-        "The flags are TF Serving's, and so are the formats of the files they name. What TF Serving leaves off unless "
-        "told is on here: REST (port 8501) and, in our own server, batching and Prometheus metrics."
+        "served, as HOME/serving/models.config says if it exists; versions that come later are taken up, and by our "
+        "own server models, too. The flags are TF Serving's, and so are the formats of the files they name. What TF "
+        "Serving leaves off unless told is on here: REST (port 8501) and, in our own server, batching and Prometheus "
+        "metrics."
     )
     parser.add_argument("--home", metavar="DIR", help="where the models are (default: MNIST_TFX_HOME, else var/)")
     parser.add_argument(
@@ -158,7 +159,7 @@ class ServingFolder:
         if not self._names:
             raise PipelineError(
                 f"no model has been pushed to {self._folder} yet. Make one with: make run (or: mnist-tfx run --dataset "
-                "mnist)"
+                "mnist, or --project DIR)"
             )
         return models
 
@@ -179,9 +180,9 @@ class ServingFolder:
 
 def _become(binary: str, args: argparse.Namespace, given: dict[str, Any], own: list[str]) -> int:
     """Replaces this process by TF Serving's server, with the same flags."""
-    for flag in own:
+    if own:
         raise UsageError(
-            f"--{flag} is for our own server: {BINARY} listens on all addresses, takes each list of models that a "
+            f"--{own[0]} is for our own server: {BINARY} listens on all addresses, takes each list of models that a "
             "client sends it, and has no request log. Add --engine python."
         )
     if given.get("version"):

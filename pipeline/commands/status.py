@@ -34,7 +34,7 @@ def run(args: argparse.Namespace) -> int:
     home = Home.resolve(args.home)
     models = model_names(home.serving_root) if args.model is None else [args.model]
     if not models and not args.json:
-        print(f"No model in {home.serving_root} yet. Make one: mnist-tfx run --dataset mnist")
+        print(f"No model in {home.serving_root} yet. Make one: mnist-tfx run --dataset mnist (or --project DIR)")
         return 0
     runs = known_pushing_runs(home.metadata_db)
     console = stdout_console()

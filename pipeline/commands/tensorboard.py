@@ -7,6 +7,7 @@ import threading
 from pathlib import Path
 
 from mnist_tfx.contract.errors import PipelineError, UsageError
+from mnist_tfx.pipeline.commands.options.server import port
 from mnist_tfx.pipeline.home import Home
 
 SUMMARY = "Open TensorBoard on the training logs of a run, or of all runs, also of one that is going on."
@@ -21,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         help="as `mnist-tfx runs` lists it, its beginning, or 'latest' (default: all)",
     )
-    parser.add_argument("--port", type=int, help="0: a free one (default: the first free one from 6006 on)")
+    parser.add_argument("--port", type=port, help="0: a free one (default: the first free one from 6006 on)")
     parser.add_argument("--home", metavar="DIR", help="where all state lives (default: MNIST_TFX_HOME, else var/)")
 
 
@@ -30,9 +31,9 @@ def run(args: argparse.Namespace) -> int:
     logs = _logs(Home.resolve(args.home), args.run_id)
     from tensorboard import program
 
-    port = [] if args.port is None else ["--port", str(args.port)]
+    asked = [] if args.port is None else ["--port", str(args.port)]
     board = program.TensorBoard()
-    board.configure(argv=["tensorboard", "--logdir", str(logs), *port])
+    board.configure(argv=["tensorboard", "--logdir", str(logs), *asked])
     try:
         address = board.launch()
     except program.TensorBoardServerException as error:
@@ -46,7 +47,9 @@ def _logs(home: Home, run_id: str | None) -> Path:
     """The folder with the logs. A run that took its model from the cache has those of the run that trained it."""
     if run_id is None:
         if not home.root.joinpath("runs").is_dir():
-            raise UsageError(f"there is no run in {home.root} yet. Make one: mnist-tfx run --dataset mnist")
+            raise UsageError(
+                f"there is no run in {home.root} yet. Make one: mnist-tfx run --dataset mnist (or --project DIR)"
+            )
         return home.root / "runs"
     from mnist_tfx.pipeline.runs.store import load_run
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -42,7 +43,8 @@ def run(args: argparse.Namespace) -> int:
     home.prepare()
     with home.lock():
         if args.anew:
-            _forget(home, args.dataset)
+            for folder in (home.cache("training_backup") / args.dataset).glob("tuner-*"):
+                shutil.rmtree(folder)
         made = run_until("Tuner", recipe, home, enable_cache=not args.anew)
     from mnist_tfx.components.tuner.results import read_trials
     from mnist_tfx.pipeline.commands.plots import plot_trials
@@ -61,13 +63,6 @@ def run(args: argparse.Namespace) -> int:
         print("a run that searches (cached by now), trains with the best, and pushes: add --set tune=true to `run`")
     print(f"plot: {plot}", file=sys.stderr)
     return 0
-
-
-def _forget(home: Home, dataset: str) -> None:
-    import shutil
-
-    for folder in (home.cache("training_backup") / dataset).glob("tuner-*"):
-        shutil.rmtree(folder)
 
 
 def _print_table(trials: Sequence[TrialResult], recipe: Recipe) -> None:

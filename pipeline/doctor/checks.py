@@ -10,6 +10,7 @@ import shutil
 import socket
 import sys
 import tempfile
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,10 +44,10 @@ class Check:
     remedy: str = ""
 
 
-def examine(home: Home) -> list[Check]:
+def examine(home: Home, datasets: Sequence[str] = DATASETS) -> list[Check]:
     """All checks, in the order they are shown. The datasets' hosts are asked meanwhile: five seconds at most."""
     with ThreadPoolExecutor() as pool:
-        data = pool.map(lambda name: check_data(name, home), DATASETS)
+        data = pool.map(lambda name: check_data(name, home), datasets)
         here = [check_python(), check_packages(), check_glibc(), check_memory(), check_cores(), check_gpu()]
         state = [check_home(home), check_disk(home)]
         ports = [check_port(port, protocol) for port, protocol in PORTS.items()]

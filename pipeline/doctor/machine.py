@@ -14,10 +14,12 @@ from pathlib import Path
 import psutil
 
 _PROGRAM_SECONDS = 5.0  # getconf and nvidia-smi answer at once, or are stuck
-# Of cgroup version 2, then 1: the limit and the use of this container, in bytes.
+_CGROUPS = Path("/sys/fs/cgroup")
+# Of cgroup version 2, then 1, in bytes: the limit and the use of this container, and how much of the use is page cache
+# that the kernel gives up first. `docker stats` takes the same from it (docker/cli, calculateMemUsageUnixNoCache).
 _CGROUP_MEMORY = (
-    ("memory.max", "memory.current"),
-    ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
+    ("", "memory.max", "memory.current", "inactive_file"),
+    ("memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
 )
 
 
@@ -34,17 +36,22 @@ def glibc_of_system() -> str | None:
     return (_output(["getconf", "GNU_LIBC_VERSION"]) or "").strip().removeprefix("glibc ") or None
 
 
-def memory_mib() -> tuple[int, int]:
-    """Memory in MiB that a process can have: in all, and now; within this container's limit."""
+def memory_mib(cgroups: Path = _CGROUPS) -> tuple[int, int]:
+    """Memory in MiB that a process can have: in all, and now; within this container's limit.
+
+    Args:
+        cgroups: where the cgroups are mounted.
+    """
     memory = psutil.virtual_memory()
     total, available = memory.total // 2**20, memory.available // 2**20
-    for limit_file, usage_file in _CGROUP_MEMORY:
+    for folder, limit_file, usage_file, cache in _CGROUP_MEMORY:
+        place = cgroups / folder
         try:
-            limit = int(Path("/sys/fs/cgroup", limit_file).read_text()) // 2**20
-            usage = int(Path("/sys/fs/cgroup", usage_file).read_text()) // 2**20
+            limit, usage = (int((place / file).read_text()) for file in (limit_file, usage_file))
+            usage -= int(dict(line.split() for line in (place / "memory.stat").read_text().splitlines())[cache])
         except (OSError, ValueError):  # not this cgroup version; "max" means no limit
             continue
-        total, available = min(total, limit), max(0, min(available, limit - usage))
+        total, available = min(total, limit // 2**20), max(0, min(available, (limit - usage) // 2**20))
     return total, available
 
 

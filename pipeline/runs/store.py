@@ -62,7 +62,9 @@ def load_run(metadata_db: Path, run_id: str) -> Run:
     store = open_store(metadata_db)
     contexts = _contexts(store) if store is not None else []
     if store is None or not contexts:
-        raise UsageError(f"there is no run in {metadata_db.parent} yet. Make one: mnist-tfx run --dataset mnist")
+        raise UsageError(
+            f"there is no run in {metadata_db.parent} yet. Make one: mnist-tfx run --dataset mnist (or --project DIR)"
+        )
     named = contexts[:1] if run_id == LATEST else [c for c in contexts if c.name == run_id]
     named = named or [c for c in contexts if run_id and c.name.startswith(run_id)]
     if not named:

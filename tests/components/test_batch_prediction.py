@@ -153,6 +153,8 @@ def test_other_inputs_or_another_model_in_the_same_folder_are_refused(tiny_run: 
         other = predict(tiny_run, source, out, "--version", newer.name)
         assert other.code == 2 and f"version {version}" in other.err
         assert predict(tiny_run, source, out, "--version", "7").code == 2
+        none = predict(tiny_run, source, out, "--version", "0")
+        assert none.code == 2 and "has no version 0" in none.err
     finally:
         shutil.rmtree(newer)
 

@@ -248,7 +248,11 @@ def test_commands(server: VertexServer, tiny: PreparedDataset, tiny_recipe_file:
     assert mnist_tfx("schedule", "resume", "kmnist-tiny", *to).out == "name: kmnist-tiny\nstate: active\n"
     shown = json.loads(mnist_tfx("schedule", "show", "kmnist-tiny", *to, "--json").out)
     assert shown["next_runs"] == answer["next_runs"]
-    assert "kmnist-tiny" in mnist_tfx("schedule", "list", *to).out
+    long = "kmnist-tiny-on-workdays-and-before-everybody-comes"
+    assert mnist_tfx("schedule", "create", *to, *what, *when, "--name", long).code == 0
+    [row] = [line for line in mnist_tfx("schedule", "list", *to).out.splitlines() if long in line]
+    assert "Europe/Paris" in row
+    assert mnist_tfx("schedule", "delete", long, *to).code == 0
     assert mnist_tfx("schedule", "delete", "kmnist-tiny", *to).code == 0
     gone = mnist_tfx("schedule", "show", "kmnist-tiny", *to)
     assert gone.code == 2 and gone.err.startswith("error: there is no schedule 'kmnist-tiny'")

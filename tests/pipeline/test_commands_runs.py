@@ -12,6 +12,7 @@ import pytest
 
 from mnist_tfx.contract.errors import PipelineError, UsageError
 from mnist_tfx.pipeline.commands import runs, show
+from tests.fixtures.command import mnist_tfx
 from tests.pipeline.small_pipelines import run_small_pipeline
 
 
@@ -47,11 +48,11 @@ def test_runs_of_one_dataset_as_json(home: Path, capsys: pytest.CaptureFixture[s
     assert (run["dataset"], run["verdict"]) == ("mnist", "pushed version 7")
 
 
-def test_runs_in_an_empty_home_says_how_to_make_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert call(runs, "--home", str(tmp_path)) == 0
-    assert "Make one: mnist-tfx run --dataset mnist" in capsys.readouterr().out
-    assert call(runs, "--home", str(tmp_path), "--json") == 0
-    assert json.loads(capsys.readouterr().out) == []
+def test_runs_in_an_empty_home_says_how_to_make_one(tmp_path: Path) -> None:
+    answer = mnist_tfx("runs", "--home", tmp_path)
+    assert answer.code == 0 and "Make one: mnist-tfx run --dataset mnist" in answer.out
+    answer = mnist_tfx("runs", "--home", tmp_path, "--json")
+    assert answer.code == 0 and json.loads(answer.out) == []
 
 
 def test_show_prints_lineage_parameters_and_the_error(home: Path, capsys: pytest.CaptureFixture[str]) -> None:

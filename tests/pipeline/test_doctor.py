@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import socket
 import struct
@@ -14,9 +13,10 @@ import pytest
 
 from mnist_tfx.components.datasets.prepare import prepare
 from mnist_tfx.components.datasets.published import IDX_FILES
-from mnist_tfx.pipeline.commands import doctor as command
 from mnist_tfx.pipeline.doctor import checks as doctor
+from mnist_tfx.pipeline.doctor.machine import memory_mib
 from mnist_tfx.pipeline.home import Home
+from tests.fixtures.command import mnist_tfx
 
 NOWHERE = "http://127.0.0.1:9"  # the discard port, where nobody listens
 
@@ -28,13 +28,6 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(name, NOWHERE)
         monkeypatch.setenv(name.upper(), NOWHERE)
     monkeypatch.setenv("no_proxy", "")
-
-
-def run(*options: str) -> int:
-    """The command with these options; returns its exit code."""
-    parser = argparse.ArgumentParser()
-    command.add_arguments(parser)
-    return command.run(parser.parse_args(options))
 
 
 def test_the_environment_that_runs_the_tests_is_fit() -> None:
@@ -50,6 +43,25 @@ def test_a_free_port_is_ok_and_a_busy_one_a_warning_that_names_it() -> None:
     assert "in use" in busy.found
     assert str(port) in busy.remedy
     assert doctor.check_port(port, "gRPC").status == "ok"
+
+
+@pytest.mark.parametrize(
+    ("folder", "limit", "usage", "cache"),
+    [
+        ("", "memory.max", "memory.current", "inactive_file"),
+        ("memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+    ],
+)
+def test_page_cache_of_a_container_is_memory_that_a_run_can_have(
+    tmp_path: Path, folder: str, limit: str, usage: str, cache: str
+) -> None:
+    """As after a set-up of 3 GB: a container's use then is nearly its limit, and most of it files' content."""
+    place = tmp_path / folder
+    place.mkdir(exist_ok=True)
+    (place / limit).write_text(f"{1024 * 2**20}\n")
+    (place / usage).write_text(f"{1000 * 2**20}\n")
+    (place / "memory.stat").write_text(f"anon 5\n{cache} {900 * 2**20}\n")
+    assert memory_mib(tmp_path) == (1024, 924)
 
 
 def test_a_home_that_does_not_exist_can_be_made_but_is_not(tmp_path: Path) -> None:
@@ -130,11 +142,12 @@ def test_half_a_dataset_is_not_prepared(tmp_path: Path, no_network: None) -> Non
     assert doctor.check_data("mnist", home).status != "ok"
 
 
-def test_json_says_what_the_text_says(tmp_path: Path, no_network: None, capsys: pytest.CaptureFixture[str]) -> None:
+def test_json_says_what_the_text_says(tmp_path: Path, no_network: None) -> None:
     file = tmp_path / "file"
     file.write_text("")
-    assert run("--json", "--home", str(file / "home")) == 1
-    answer = json.loads(capsys.readouterr().out)
+    as_json = mnist_tfx("doctor", "--json", "--home", file / "home")
+    assert as_json.code == 1
+    answer = json.loads(as_json.out)
     assert answer["ok"] is False
     names = [check["name"] for check in answer["checks"]]
     assert {"Python", "glibc", "memory", "cores", "GPU", "home", "disk", "data mnist", "port 8500"} <= set(names)
@@ -142,9 +155,9 @@ def test_json_says_what_the_text_says(tmp_path: Path, no_network: None, capsys: 
         assert set(check) == {"name", "status", "found", "remedy"}
         assert bool(check["remedy"]) == (check["status"] != "ok"), check
 
-    assert run("--home", str(file / "home")) == 1
-    text = capsys.readouterr().out
-    assert all(name in text for name in names)
+    text = mnist_tfx("doctor", "--home", file / "home")
+    assert text.code == 1
+    assert all(name in text.out for name in names)
 
 
 def test_it_answers_without_importing_tensorflow(tmp_path: Path, no_network: None) -> None:

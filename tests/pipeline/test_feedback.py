@@ -17,6 +17,7 @@ from PIL import Image
 
 from mnist_tfx.components.datasets.prepared import load_prepared
 from mnist_tfx.components.datasets.spans import added_spans, with_newest_spans
+from mnist_tfx.pipeline.feedback import read_labels
 from mnist_tfx.pipeline.home import Home
 from mnist_tfx.serving.client import Client, Predictions
 from mnist_tfx.serving.server.config import ServerOptions
@@ -98,6 +99,13 @@ def test_what_was_labelled_becomes_a_span_without_split_test(logged: Logged, tmp
     assert sum(splits.values()) == 30 and splits["test"] == 0
     dataset = load_prepared("kmnist", None, logged.home.datasets)
     assert added_spans(dataset) == [2] and with_newest_spans(dataset, "all").spans[2].class_names == CLASS_NAMES
+
+
+@pytest.mark.parametrize("separator", [",", ";"])
+def test_labels_are_read_with_the_separator_that_a_spreadsheet_writes(tmp_path: Path, separator: str) -> None:
+    rows = [("id", "label", "predicted"), ("0123456789abcdef", "o", "ki"), ("f" * 16, "", "o")]
+    (tmp_path / "labels.csv").write_text("".join(f"{separator.join(row)}\n" for row in rows), encoding="utf-8-sig")
+    assert read_labels(tmp_path / "labels.csv") == {"0123456789abcdef": "o"}
 
 
 @pytest.mark.parametrize(

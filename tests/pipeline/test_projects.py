@@ -203,6 +203,22 @@ def test_a_dataset_that_nobody_knows_is_told_how_to_name_it(tmp_path: Path) -> N
     assert not (tmp_path / "own" / "recipe.toml").exists()
 
 
+def test_the_files_of_a_csv_file_alone_are_named_from_its_own_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_images(tmp_path / "images", 20)
+    files = sorted(path.relative_to(tmp_path / "images") for path in (tmp_path / "images").glob("*/*"))
+    rows = "".join(f"{file.as_posix()},{file.parent}\n" for file in files)
+    (tmp_path / "images" / "all.csv").write_text(f"file,label\n{rows}", encoding="utf-8")
+    monkeypatch.chdir(tmp_path / "images")
+    answer = mnist_tfx("init", tmp_path / "my place" / "colours", "--csv", "all.csv")
+    assert answer.code == 0, answer.err
+    assert "60 images of 60 files, 3 classes" in answer.out
+    assert answer.out.endswith(f"next: mnist-tfx run --project '{tmp_path / 'my place' / 'colours'}'\n")
+    data = load_recipe(project_in(tmp_path / "my place" / "colours"), "default").data
+    assert Path(data.images).samefile(tmp_path / "images")
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

@@ -9,6 +9,7 @@ import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TextIO
 
 from mnist_tfx.contract.errors import UsageError
 from mnist_tfx.contract.names import EVAL, TEST, TRAIN
@@ -84,9 +85,7 @@ def listing_digest(source: ImageSource) -> str:
 def _of_csv(path: Path) -> Iterator[ListedImage]:
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
-            first = file.readline()
-            file.seek(0)
-            rows = csv.DictReader(file, delimiter=";" if first.count(";") > first.count(",") else ",")
+            rows = csv_rows(file)
             if not set(_COLUMNS) <= set(rows.fieldnames or ()):
                 raise UsageError(
                     f"{path} has the columns {', '.join(rows.fieldnames or ()) or '(none)'}; it must have file and "
@@ -102,6 +101,13 @@ def _of_csv(path: Path) -> Iterator[ListedImage]:
                 yield ListedImage(row["file"].strip(), _class_name(row["label"].strip(), at), _SPLITS.get(given, ""))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UsageError(f"cannot read {path} as CSV in UTF-8: {error}.") from error
+
+
+def csv_rows(file: TextIO) -> csv.DictReader[str]:
+    """The rows of a CSV file that has just been opened; many spreadsheets write semicolons instead of commas."""
+    first = file.readline()
+    file.seek(0)
+    return csv.DictReader(file, delimiter=";" if first.count(";") > first.count(",") else ",")
 
 
 def _class_name(name: str, at: str) -> str:

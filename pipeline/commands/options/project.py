@@ -57,3 +57,15 @@ def project_of(args: argparse.Namespace) -> Project:
     if args.dataset is None:
         raise UsageError("name a dataset: --dataset NAME; or a project of your own: --project DIR.")
     return shipped(args.dataset)
+
+
+def project_of_model(args: argparse.Namespace) -> Project:
+    """The project whose model MODEL is: that of `--project`, or the shipped one of this name.
+
+    Raises:
+        UsageError: the project's model is another one, or there is no such shipped one.
+    """
+    project: Project = args.project or shipped(args.model)
+    if project.dataset != args.model:
+        raise UsageError(f"the project's model is {project.dataset!r}, not {args.model!r}.")
+    return project

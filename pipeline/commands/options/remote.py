@@ -17,6 +17,8 @@ from mnist_tfx.pipeline.home import Home
 from mnist_tfx.pipeline.log_capture import output_to
 
 if TYPE_CHECKING:
+    from mnist_tfx.components.datasets.prepared import PreparedDataset
+    from mnist_tfx.kubeflow.compile import Upload
     from mnist_tfx.kubeflow.profiles import Profile
     from mnist_tfx.kubeflow.remote.platform import Job, Platform
     from mnist_tfx.pipeline.recipes import Recipe
@@ -78,29 +80,41 @@ def read_profile(args: argparse.Namespace) -> Profile:
     return profile
 
 
+def compile_into(
+    file: Path, args: argparse.Namespace, recipe: Recipe, profile: Profile
+) -> tuple[PreparedDataset, list[Upload]]:
+    """Compiles the pipeline and checks it; returns its dataset, and what must lie in the bucket.
+
+    Raises:
+        UsageError: a setting, or the file's ending, does not fit the target.
+        NotPrepared: the dataset is not prepared in the home.
+        BrokenRules: the compiled pipeline would not run at its target.
+    """
+    with output_to(Path(os.devnull)):  # TensorFlow and TFX are chatty from their import on
+        from mnist_tfx.kubeflow.compile import check_ending, compile_prepared, uploads
+        from mnist_tfx.pipeline.data import find_dataset
+
+        check_ending(profile, file)
+        dataset = find_dataset(recipe, Home.resolve(args.home))
+        monitor = args.pipeline == "monitor"
+        compile_prepared(dataset, recipe, profile, file, monitor=monitor)
+        return dataset, uploads(dataset, recipe.project, profile, monitor=monitor)
+
+
 @contextmanager
 def compiled_job(args: argparse.Namespace, recipe: Recipe, profile: Profile) -> Iterator[Job]:
     """The pipeline, compiled and checked; the file lasts as long as the context. What must lie in the bucket is told.
 
-    Raises:
-        UsageError: a setting does not fit the target.
-        NotPrepared: the dataset is not prepared in the home.
-        BrokenRules: the compiled pipeline would not run at its target.
+    Raises what `compile_into` does.
     """
-    with TemporaryDirectory(prefix="mnist-tfx-") as folder:
-        with output_to(Path(os.devnull)):  # TensorFlow and TFX are chatty from their import on
-            from mnist_tfx.kubeflow.compile import compile_prepared, uploads
-            from mnist_tfx.kubeflow.remote.platform import Job, plain_name
-            from mnist_tfx.pipeline.data import find_dataset
+    from mnist_tfx.kubeflow.remote.platform import Job, plain_name
 
-            dataset = find_dataset(recipe, Home.resolve(args.home))
-            file = Path(folder) / ("pipeline.json" if profile.target == "vertex" else "pipeline.yaml")
-            monitor = args.pipeline == "monitor"
-            compile_prepared(dataset, recipe, profile, file, monitor=monitor)
-            job = Job.read(file, dataset.name, plain_name(args.recipe))
-        for upload in uploads(dataset, recipe.project, profile, monitor=monitor):
+    with TemporaryDirectory(prefix="mnist-tfx-") as folder:
+        file = Path(folder) / ("pipeline.json" if profile.target == "vertex" else "pipeline.yaml")
+        dataset, needed = compile_into(file, args, recipe, profile)
+        for upload in needed:
             print(f"needed in the bucket: {upload.command()}", file=sys.stderr)
-        yield job
+        yield Job.read(file, dataset.name, plain_name(args.recipe))
 
 
 def open_platform(profile: Profile, timeout_seconds: float) -> Platform:

@@ -57,6 +57,14 @@ def share(text: str) -> float:
     return value
 
 
+def port(text: str) -> int:
+    """For argparse: reads the number of a port, or 0."""
+    value = int(text)
+    if not 0 <= value <= 65535:
+        raise argparse.ArgumentTypeError(f"must be from 0 to 65535, got {text}")
+    return value
+
+
 def add_version_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the choice of the version that answers."""
     choice = parser.add_mutually_exclusive_group()
@@ -96,7 +104,7 @@ def _remedy(error: Any, args: argparse.Namespace) -> str:
             return (
                 ". The server's TLS and the options --tls, --ca, --cert, --key and --server-name do not fit together."
             )
-        if "connect" in words or "resolution" in words or "socket" in words:
+        if "connect" in words or "resol" in words or "socket" in words:
             return f". Is a server running at {args.address}? Start one: mnist-tfx serve"
     if isinstance(error, ModelNotFound):
         return ". See what there is: mnist-tfx status"

@@ -52,6 +52,18 @@ def test_from_needs_one_dataset(tmp_path: Path) -> None:
         _run("prepare", "--from", str(tmp_path), "--home", str(tmp_path))
 
 
+def test_a_shipped_dataset_with_a_builder_of_its_own_is_prepared_by_its_name(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert _run("prepare", "--dataset", "digits", "--home", str(tmp_path), "--json") == 0
+    [answer] = json.loads(capfd.readouterr().out)
+    assert (
+        answer["folder"] == str(tmp_path / "datasets" / "digits" / "1.0.0") and sum(answer["splits"].values()) == 1797
+    )
+    with pytest.raises(UsageError, match="not made of MNIST's four IDX files"):
+        _run("prepare", "--dataset", "digits", "--home", str(tmp_path / "other"), "--from", str(tmp_path))
+
+
 def test_help_imports_no_tensorflow() -> None:
     script = "import sys, mnist_tfx.pipeline.commands.data; print([n for n in sys.modules if n[:10] == 'tensorflow'])"
     result = subprocess.run([sys.executable, "-c", script], cwd=_ROOT, capture_output=True, text=True, check=True)

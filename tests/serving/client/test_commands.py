@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import gzip
 import io
 import json
@@ -17,7 +18,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mnist_tfx.contract.errors import PipelineError
 from mnist_tfx.contract.names import METADATA_PATH
+from mnist_tfx.pipeline.commands.options.server import add_server_arguments, connected
+from mnist_tfx.serving.client import Unavailable
 from tests.fixtures.command import Answer, mnist_tfx
 from tests.fixtures.reference_server import LOADING, ReferenceServer, class_of, probabilities_of, serving
 
@@ -147,6 +151,21 @@ def test_nothing_answers(tmp_path: Path) -> None:
         assert time.monotonic() - begin < 30, "none of them waits longer than it was told to"
         assert answer.code == 1 and answer.out == ""
         assert answer.err.startswith("error: ") and "mnist-tfx serve" in answer.err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [  # of gRPC as it is installed, and of older ones
+        "errors resolving nowhere:8500: [field:hostname lookup error:address lookup failed for nowhere:8500]",
+        "DNS resolution failed for nowhere:8500",
+    ],
+)
+def test_where_no_such_host_is_known_a_server_is_asked_for(words: str) -> None:
+    parser = argparse.ArgumentParser()
+    add_server_arguments(parser)
+    args = parser.parse_args(["kmnist", "--address", "nowhere:8500"])
+    with pytest.raises(PipelineError, match="Is a server running at nowhere:8500"), connected(args):
+        raise Unavailable(words)
 
 
 def test_unknown_model_and_options(server: ReferenceServer, run: Run, tmp_path: Path) -> None:

@@ -1,0 +1,113 @@
+"""Command lines that cannot be meant: told in words with exit code 2, before any work."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mnist_tfx.pipeline.cli import COMMANDS, main
+from mnist_tfx.pipeline.home import CHECKOUT
+from tests.fixtures.command import mnist_tfx
+from tests.fixtures.run_process import COMMAND
+
+RECIPE = """
+[data]
+dataset = "flowers"
+image_shape = [16, 16, 3]
+[evaluation]
+min_accuracy = 0.5
+"""
+VERTEX = ("--target", "vertex", "--profile", "vertex-gpu")
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A project that has its recipe alone, in a folder with a space in its path."""
+    folder = tmp_path / "my place" / "flowers"
+    folder.mkdir(parents=True)
+    (folder / "recipe.toml").write_text(RECIPE)
+    return folder
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help_with_an_example(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([command, "--help"])
+    assert ended.value.code == 0 and f"example: mnist-tfx {command}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("schedule", "create", *VERTEX, "--cron", "0 3 * * *"), "name a dataset: --dataset NAME"),
+        (("submit", *VERTEX), "name a dataset: --dataset NAME"),
+        (("recipes", "--dataset", "all"), "unknown dataset 'all'. Known: digits, "),
+        (("lr-find", "--dataset", "digits", "--max-rate", "inf"), "must begin above 0, and rise to a number"),
+        (("predict", "mnist", "a.png", "--out", "there"), "--out, --recipe and --set go with --batch IN"),
+    ],
+)
+def test_wrong_usage_is_told(arguments: tuple[str, ...], words: str) -> None:
+    answer = mnist_tfx(*arguments)
+    assert (answer.code, answer.out) == (2, "")
+    assert words in answer.err and "Did you mean 'all'" not in answer.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("monitor", "mnist", "--since", "0m"), "'0m' is no span of time"),
+        (("monitor", "mnist", "--since", "9999999999d"), "'9999999999d' is no span of time"),
+        (("monitor", "mnist", "--listen", "65536"), "must be from 0 to 65535"),
+        (("tensorboard", "--port", "-1"), "must be from 0 to 65535"),
+    ],
+)
+def test_a_value_that_does_not_fit_is_told(
+    arguments: tuple[str, ...], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([*arguments])
+    assert ended.value.code == 2 and words in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("data", "prepare", "--from", "."), "where a project's data are, its recipe says"),
+        (("feedback", "mnist", "--export", "there"), "the project's model is 'flowers', not 'mnist'"),
+        (("compile", *VERTEX, "-o", "x.json"), "data prepare --dataset flowers` (with the same --home or --project)"),
+        (("status", "flowers"), "run --dataset mnist (or --project DIR)"),
+        (("show", "latest"), "run --dataset mnist (or --project DIR)"),
+    ],
+)
+def test_what_a_project_is_told(project: Path, arguments: tuple[str, ...], words: str) -> None:
+    answer = mnist_tfx(*arguments, "--project", project)
+    assert answer.code in (1, 2) and words in answer.err
+
+
+def test_the_first_run_of_a_project_is_made_by_what_is_told(project: Path) -> None:
+    assert f"Make one: mnist-tfx run --project '{project}'\n" in mnist_tfx("runs", "--project", project).out
+
+
+def test_of_a_machine_for_a_project_the_shipped_datasets_are_not_asked(project: Path) -> None:
+    asked = json.loads(mnist_tfx("doctor", "--json", "--project", project).out)["checks"]
+    assert {"home", "disk"} <= {check["name"] for check in asked}
+    assert not [check for check in asked if check["name"].startswith("data ")]
+
+
+def test_a_name_that_no_model_can_have_makes_no_folder(tmp_path: Path) -> None:
+    assert mnist_tfx("init", tmp_path / "My Flowers", "--images", tmp_path).code == 2
+    assert not (tmp_path / "My Flowers").exists()
+
+
+def test_a_result_that_nobody_reads_keeps_its_exit_code(project: Path) -> None:
+    """As with `| head`: doctor says 1 where the home cannot be written to, also to a reader that has gone away."""
+    arguments = ["doctor", "--project", str(project), "--home", str(project / "recipe.toml")]
+    command = [sys.executable, "-c", COMMAND, *arguments]
+    with subprocess.Popen(command, cwd=CHECKOUT, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout and process.stderr
+        process.stdout.close()
+        assert (process.wait(), process.stderr.read()) == (1, b"")
