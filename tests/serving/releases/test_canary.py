@@ -99,6 +99,12 @@ def test_a_rollback_withdraws_the_canary_first_then_the_stable_version(serving: 
     ]  # fmt: skip
 
 
+def test_a_rollback_from_what_was_pinned_while_it_was_live_goes_to_the_version_below(serving: Path) -> None:
+    promote(serving, 4)
+    assert roll_back(serving).plan.after == 3
+    assert pinned(serving) == ([3], {"stable": 3})
+
+
 def test_a_rollback_that_was_undone_can_be_made_again(serving: Path) -> None:
     promote(serving, 2)
     promote(serving, 4)
