@@ -203,7 +203,7 @@ def test_no_files(server: ReferenceServer, connect: MakeClient) -> None:
     ("image", "words"),
     [
         ("missing.png", "missing.png: No such file"),
-        (b"GIF89a", "neither PNG nor JPEG"),
+        (b"RIFF\0\0\0\0WEBP", "neither PNG nor JPEG"),
         (b"", "begins with nothing"),
         ("zero\0byte.png", "neither a path nor"),
         (3, "neither a path nor"),
