@@ -13,6 +13,7 @@ import re
 import struct
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -119,8 +120,7 @@ class RecordFiles:
 
     def _write(self, records: Sequence[Record]) -> None:
         written = time.monotonic() >= self._failing_until and self._has_written(records)
-        for model in {model for model, _ in records}:
-            many = sum(1 for name, _ in records if name == model)
+        for model, many in Counter(model for model, _ in records).items():
             self.count(model, "OK" if written else "UNAVAILABLE", many)
 
     def _has_written(self, records: Sequence[Record]) -> bool:
