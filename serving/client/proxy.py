@@ -48,7 +48,7 @@ _OPTIONS = [
     ("grpc.enable_retries", 0),
     ("grpc.use_local_subchannel_pool", 1),
 ]
-_OF_THE_CONNECTION = ("user-agent", "grpc-", ":", "te", "content-type")
+_OF_THE_CONNECTION = ("user-agent", "te", "content-type")  # and what begins with "grpc-" or ":"
 
 
 class Recorder:
@@ -138,7 +138,9 @@ class Proxy(grpc.GenericRpcHandler):
 
 def _metadata(context: Any) -> tuple[Any, ...]:
     given = context.invocation_metadata() or ()
-    return tuple((key, value) for key, value in given if not key.startswith(_OF_THE_CONNECTION))
+    return tuple(
+        (key, value) for key, value in given if key not in _OF_THE_CONNECTION and not key.startswith(("grpc-", ":"))
+    )
 
 
 async def _fail(context: Any, error: grpc.aio.AioRpcError) -> None:

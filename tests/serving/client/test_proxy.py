@@ -157,7 +157,7 @@ class Echo(grpc.GenericRpcHandler):
         return grpc.unary_unary_rpc_method_handler(self.answer)
 
     def answer(self, request: bytes, context: grpc.ServicerContext) -> bytes:
-        given = {key: value for key, value in context.invocation_metadata() if key.startswith("x-")}
+        given = {key: value for key, value in context.invocation_metadata() if key.startswith(("x-", "ten"))}
         context.set_trailing_metadata((*given.items(), ("x-left", f"{context.time_remaining():.0f}")))
         if request == b"fail":
             context.abort(grpc.StatusCode.ABORTED, "as asked: ä")
@@ -189,10 +189,11 @@ def test_metadata_and_cancellations_go_with_a_call(echo: tuple[Echo, str], tmp_p
     handler, server = echo
     with proxied(server, tmp_path, "--sampling", "0") as proxy:
         call = proxy.channel.unary_unary(path)
-        sent = (("x-user", "me"), ("x-bytes-bin", b"\0\xff"))
+        sent = (("x-user", "me"), ("x-bytes-bin", b"\0\xff"), ("tenant", "us"))
         answer, info = call.with_call(b"hello", metadata=sent, timeout=50)
         trailing = dict(info.trailing_metadata())
         assert (answer, trailing["x-user"], trailing["x-bytes-bin"]) == (b"hello", "me", b"\0\xff")
+        assert trailing["tenant"] == "us"
         assert 45 <= int(trailing["x-left"]) <= 50
         if path != OTHER:
             assert dict(info.initial_metadata())["x-initial"] == "1"
