@@ -36,7 +36,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_server_arguments(parser)
     add_version_arguments(parser)
     images = parser.add_argument(
-        "images", metavar="IMAGE", nargs="+", help="a PNG, JPEG, BMP or IDX file (IDX possibly gzipped), or - for stdin"
+        "images",
+        metavar="IMAGE",
+        nargs="+",
+        help="a PNG, JPEG, BMP, GIF or IDX file (also gzipped IDX), or - for stdin",
     )
     parser.add_argument("--top", type=int, default=3, metavar="K", help="tell the K likeliest classes (default: 3)")
     parser.add_argument(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 from google.protobuf.message import DecodeError
 
@@ -34,12 +35,14 @@ def read_predictions(response: Any, rows: int, class_names: tuple[str, ...] | No
     classes = _decode(CLASSES, outputs[CLASSES])
     named = outputs[LABELS]
     # Most servers use the typed field; reading it straight saves the array in between.
-    labels = named.string_val if len(named.string_val) == rows else _decode(LABELS, named)
+    labels = named.string_val if len(named.string_val) == rows else np.atleast_1d(_decode(LABELS, named)).tolist()
     if probabilities.ndim != 2 or len(probabilities) != rows or classes.shape != (rows,) or len(labels) != rows:
         raise MalformedAnswer(
             f"{rows} images were sent; the answer holds {PROBABILITIES} {list(probabilities.shape)}, "
             f"{CLASSES} {list(classes.shape)} and {len(labels)} {LABELS}."
         )
+    if probabilities.dtype.kind != "f" or not all(isinstance(label, bytes) for label in labels):
+        raise MalformedAnswer(f"the answer's {PROBABILITIES} are no floats, or its {LABELS} no strings.")
     numbers = classes.tolist()  # of a few rows, quicker than NumPy's reductions
     if rows and not (classes.dtype.kind == "i" and 0 <= min(numbers) <= max(numbers) < probabilities.shape[1]):
         raise MalformedAnswer(f"the answer's {CLASSES} are not among its {probabilities.shape[1]} {PROBABILITIES}.")

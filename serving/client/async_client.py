@@ -6,7 +6,6 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping, Sequence
 from functools import cached_property
-from types import TracebackType
 from typing import Any, TypeVar
 
 import grpc
@@ -90,9 +89,7 @@ class AsyncClient(BaseClient):
     async def __aenter__(self) -> AsyncClient:
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *error: object) -> None:
         await self.close()
 
     @cached_property
@@ -125,7 +122,8 @@ class AsyncClient(BaseClient):
                     self._check_open()
                     step = steps.throw(error)
                 except asyncio.CancelledError:  # of this task, or grpc.aio's word for a call whose channel was closed
-                    if not _is_cancelled():
+                    task = asyncio.current_task()
+                    if task is not None and not task.cancelling():
                         self._check_open()
                     raise
                 else:
@@ -142,9 +140,8 @@ class AsyncClient(BaseClient):
         rebatcher = Rebatcher(self._settings.batch_size)
         given = [images] if isinstance(images, np.ndarray) else images
         async for some in given if isinstance(given, AsyncIterable) else _asynchronously(given):
-            for batch in rebatcher.add(
-                await self._drive(self._operations.prepare(some, white, self._deadline(timeout)))
-            ):
+            prepared = await self._drive(self._operations.prepare(some, white, self._deadline(timeout)))
+            for batch in rebatcher.add(prepared):
                 yield batch
         for batch in rebatcher.flush():
             yield batch
@@ -165,11 +162,6 @@ class AsyncClient(BaseClient):
             for task in under_way:
                 task.cancel()
             await asyncio.gather(*under_way, return_exceptions=True)
-
-
-def _is_cancelled() -> bool:
-    """Whether somebody cancelled the running task; as far as Python tells (from 3.11 on)."""
-    return bool(getattr(asyncio.current_task(), "cancelling", lambda: True)())
 
 
 async def _asynchronously(items: Iterable[T]) -> AsyncIterator[T]:

@@ -117,7 +117,7 @@ def resolve_target(address: str) -> str:
     if _SCHEME.match(address):
         return address
     if found := _HOST_AND_PORT.fullmatch(address):
-        if int(found[1]) > _MAX_PORT:
+        if not 1 <= int(found[1]) <= _MAX_PORT:
             raise InvalidOption(f"{address!r} has no port of a server: it must be 1 to {_MAX_PORT}.")
         return address
     if _HOST.fullmatch(address):

@@ -6,7 +6,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from types import TracebackType
 from typing import Any, TypeVar
 
 import grpc
@@ -86,7 +85,7 @@ class Client(BaseClient):
         top: int = 3,
         timeout: float | None = None,
     ) -> list[Classification]:
-        """Classifies PNG, JPEG or BMP images of any size, each a path or the bytes.
+        """Classifies PNG, JPEG, BMP or GIF images of any size, each a path or the bytes.
 
         Returns:
             One Classification an image, in order, with its `top` likeliest classes.
@@ -141,9 +140,7 @@ class Client(BaseClient):
     def __enter__(self) -> Client:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     def _drive(self, steps: Steps[T]) -> T:

@@ -84,7 +84,7 @@ def checked_seconds(value: Any, kind: type[ServingClientError]) -> float:
 
 
 def from_rpc_error(
-    error: grpc.RpcError, *, model: str, target: str, attempts: int = 1, proxy: str | None = None
+    error: grpc.RpcError, model: str, target: str, attempts: int, proxy: str | None
 ) -> ServingClientError:
     """The typed error for what a gRPC call raised, after `attempts` attempts.
 

@@ -19,6 +19,7 @@ from mnist_tfx.serving.client.errors import InvalidInput
 
 GZIP, IMAGES, LABELS = b"\x1f\x8b", b"\x00\x00\x08\x03", b"\x00\x00\x08\x01"
 _MAX_SIDE = 1 << 14  # beyond it, the header is of something else
+_MAX_BYTES = 1 << 28  # read at once: a reader takes the memory before it has the bytes
 
 
 def read_images(file: BinaryIO, name: str, *, gzipped: bool, rows: int) -> Iterator[npt.NDArray[np.uint8]]:
@@ -36,6 +37,7 @@ def read_images(file: BinaryIO, name: str, *, gzipped: bool, rows: int) -> Itera
     count, height, width = struct.unpack(">3I", header[4:])
     if not (0 < height <= _MAX_SIDE and 0 < width <= _MAX_SIDE):
         raise InvalidInput(f"{name} is damaged: it announces images of {height} x {width} pixels.")
+    rows = min(rows, max(1, _MAX_BYTES // (height * width)))
     for start in range(0, count, rows):
         wanted = min(rows, count - start)
         content = _read(source, wanted * height * width, name)

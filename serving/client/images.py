@@ -1,4 +1,4 @@
-"""From what users have (arrays, PNG, JPEG and BMP files) to what the signatures take."""
+"""From what users have (arrays, PNG, JPEG, BMP and GIF files) to what the signatures take."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from mnist_tfx.serving.client.errors import InvalidInput
 from mnist_tfx.serving.client.results import TensorSpec
 
 EncodedImage: TypeAlias = bytes | str | PathLike[str]
-"""The bytes of a PNG, JPEG or BMP image, or the path of a file of them."""
+"""The bytes of a PNG, JPEG, BMP or GIF image, or the path of a file of them."""
 
-_PNG, _JPEG, _BMP = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"BM"
+_MARKS = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"BM", b"GIF8")
 _MAX_PIXEL = 255
 # gRPC servers take 4 MiB a message unless told otherwise; TF Serving takes more.
 _MAX_BATCH_BYTES = 3 << 20
@@ -100,7 +100,7 @@ def _from_floats(array: npt.NDArray[Any], white: float | None) -> npt.NDArray[np
 
 
 def read_encoded(image: EncodedImage) -> bytes:
-    """The bytes of one PNG, JPEG or BMP image. Raises InvalidInput if the file cannot be read or is none of them."""
+    """The bytes of one PNG, JPEG, BMP or GIF image. Raises InvalidInput if it cannot be read or is none of them."""
     name = name_of(image)
     if isinstance(image, bytes):
         content = image
@@ -111,9 +111,9 @@ def read_encoded(image: EncodedImage) -> bytes:
             raise InvalidInput(f"cannot read {name}: {error.strerror or error}.") from error
         except (TypeError, ValueError) as error:  # no path at all, or one with a zero byte
             raise InvalidInput(f"{image!r} is neither a path nor the bytes of an image: {error}.") from error
-    if not content.startswith((_PNG, _JPEG, _BMP)):
+    if not content.startswith(_MARKS):
         begins = content[:8].hex(" ") or "nothing"
-        raise InvalidInput(f"{name} is neither PNG nor JPEG nor BMP: it begins with {begins}.")
+        raise InvalidInput(f"{name} is neither PNG nor JPEG nor BMP nor GIF: it begins with {begins}.")
     return content
 
 

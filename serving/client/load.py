@@ -97,7 +97,11 @@ def measure(client: Client, images: npt.NDArray[Any], load: Load) -> LoadReport:
                 report.words.setdefault(code, str(error))
         last_answers.append(last)
 
-    _run_together(call, load.concurrency)
+    threads = [threading.Thread(target=call, daemon=True) for _ in range(load.concurrency)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
     report.latencies.sort()
     report.seconds = max(last_answers) - load.warmup_seconds
     return report
@@ -109,14 +113,6 @@ def _error_of(client: Client, images: npt.NDArray[Any]) -> ServingClientError | 
     except ServingClientError as error:
         return error
     return None
-
-
-def _run_together(call: Any, count: int) -> None:
-    threads: Sequence[threading.Thread] = [threading.Thread(target=call, daemon=True) for _ in range(count)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
 
 
 def random_images(shape: Sequence[int], count: int) -> npt.NDArray[np.uint8]:

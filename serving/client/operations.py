@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 
@@ -113,8 +114,7 @@ class Operations:
 
     def metadata(self, deadline: float, attempts: int | None = None) -> Steps[ModelMetadata]:
         """The signatures of the version that answers, asked anew."""
-        request = messages.GetModelMetadataRequest(metadata_field=["signature_def"])
-        request.model_spec.CopyFrom(self._spec)
+        request = messages.GetModelMetadataRequest(model_spec=self._spec, metadata_field=["signature_def"])
         metadata = answers.read_metadata((yield from self._call(METADATA, request, deadline, attempts)))
         newest = dict(list(self._known.items())[1 - _KNOWN_VERSIONS :])
         self._known = {**newest, metadata.version: metadata}
@@ -175,13 +175,13 @@ class Operations:
             )
         )
 
-    def predict_batch(self, batch: npt.NDArray[Any], deadline: float) -> Steps[Predictions]:
+    def predict_batch(self, batch: npt.NDArray[Any], deadline: float, signature: str = IMAGES) -> Steps[Predictions]:
         """Classifies one prepared batch in one call."""
-        response = yield from self._predict(IMAGES, {IMAGES: batch}, deadline, None)
+        response = yield from self._predict(signature, {signature: batch}, deadline)
         return answers.read_predictions(response, len(batch), self._settings.class_names)
 
     def classify(self, given: Iterable[images.EncodedImage], top: int, deadline: float) -> Steps[list[Classification]]:
-        """Classifies PNG, JPEG and BMP images, batch by batch."""
+        """Classifies PNG, JPEG, BMP and GIF images, batch by batch."""
         if top < 1:
             raise InvalidInput(f"`top` is how many classes to tell, at least 1; got {top}.")
         found: list[Classification] = []
@@ -192,8 +192,14 @@ class Operations:
 
     def _predict_files(self, batch: Sequence[tuple[images.EncodedImage, bytes]], deadline: float) -> Steps[Predictions]:
         """One call; if the server rejects it, one call an image: it does not say which one it cannot decode."""
+        contents = as_tensor([content for _, content in batch])
         try:
-            return (yield from self._predict_encoded([content for _, content in batch], deadline))
+            yield from self._checked(
+                ENCODED_IMAGES,
+                lambda found: check_inputs(ENCODED_IMAGES, found, {ENCODED_IMAGES: contents}),
+                deadline,
+            )
+            return (yield from self.predict_batch(contents, deadline, ENCODED_IMAGES))
         except InvalidInput as error:
             if error.code is None:
                 raise
@@ -205,21 +211,17 @@ class Operations:
             parts.append((yield from self._predict_files([one], deadline)))
         return Predictions.concatenate(parts)
 
-    def _predict_encoded(self, contents: Sequence[bytes], deadline: float) -> Steps[Predictions]:
-        arrays = {ENCODED_IMAGES: as_tensor(contents)}
-        yield from self._checked(ENCODED_IMAGES, lambda found: check_inputs(ENCODED_IMAGES, found, arrays), deadline)
-        response = yield from self._predict(ENCODED_IMAGES, arrays, deadline, None)
-        return answers.read_predictions(response, len(contents), self._settings.class_names)
-
     def _predict(
-        self, signature: str, arrays: Mapping[str, npt.NDArray[Any]], deadline: float, outputs: Sequence[str] | None
+        self,
+        signature: str,
+        arrays: Mapping[str, npt.NDArray[Any]],
+        deadline: float,
+        outputs: Sequence[str] | None = None,
     ) -> Steps[Any]:
-        request = messages.PredictRequest()
-        spec = request.model_spec
-        spec.CopyFrom(self._spec)
+        request = messages.PredictRequest(model_spec=self._spec)
         name = None
         try:
-            spec.signature_name = signature
+            request.model_spec.signature_name = signature
             request.output_filter.extend(outputs or ())
             for name, array in arrays.items():
                 tensors.encode(array, request.inputs[name])
@@ -243,10 +245,8 @@ class Operations:
         """The result of `check` on the signature; what it raises counts only by fresh metadata."""
         known = self._current
         if known is not None:
-            try:
+            with suppress(InvalidInput, SignatureNotFound):
                 return check(self._signature(known, signature))
-            except (InvalidInput, SignatureNotFound):
-                pass
         fresh = yield from self.metadata(deadline)
         return check(self._signature(fresh, signature))
 
@@ -267,13 +267,7 @@ class Operations:
             try:
                 return (yield Call(method, request, max(deadline - time.monotonic(), 0.0)))
             except grpc.RpcError as error:
-                failed = from_rpc_error(
-                    error,
-                    model=self._settings.model,
-                    target=self._settings.target,
-                    attempts=attempt,
-                    proxy=self._proxy,
-                )
+                failed = from_rpc_error(error, self._settings.model, self._settings.target, attempt, self._proxy)
                 pause = retry.backoff(attempt) * random.uniform(0.5, 1.5)
                 in_time = time.monotonic() + pause < deadline
                 if not isinstance(failed, Unavailable) or attempt == attempts or not in_time:

@@ -20,6 +20,7 @@ from typing import Any
 import grpc
 import grpc.aio
 
+from mnist_tfx.serving.client.channel import is_loopback
 from mnist_tfx.serving.client.errors import InvalidOption
 from mnist_tfx.serving.client.record_files import MAX_QUEUED_BYTES
 from mnist_tfx.serving.client.request_log import DEFAULT_KEEP_DAYS, DEFAULT_MAX_BYTES, RequestLog, resolved_spec
@@ -47,7 +48,7 @@ _OPTIONS = [
     ("grpc.enable_retries", 0),
     ("grpc.use_local_subchannel_pool", 1),
 ]
-_OF_THE_CONNECTION = ("user-agent", "grpc-", ":", "te", "content-type")
+_OF_THE_CONNECTION = ("user-agent", "te", "content-type")  # and what begins with "grpc-" or ":"
 
 
 class Recorder:
@@ -83,7 +84,9 @@ class Proxy(grpc.GenericRpcHandler):
     """Sends each call on to one server."""
 
     def __init__(self, server: str, recorder: Recorder) -> None:
-        self._channel = grpc.aio.insecure_channel(server, _OPTIONS)
+        # gRPC itself sends even calls to this machine to an http_proxy of the environment.
+        through_proxy = ("grpc.enable_http_proxy", int(not is_loopback(server)))
+        self._channel = grpc.aio.insecure_channel(server, [*_OPTIONS, through_proxy])
         self._recorder = recorder
         self._unary = {path: self._handler(path) for path in _UNARY}
 
@@ -135,7 +138,9 @@ class Proxy(grpc.GenericRpcHandler):
 
 def _metadata(context: Any) -> tuple[Any, ...]:
     given = context.invocation_metadata() or ()
-    return tuple((key, value) for key, value in given if not key.startswith(_OF_THE_CONNECTION))
+    return tuple(
+        (key, value) for key, value in given if key not in _OF_THE_CONNECTION and not key.startswith(("grpc-", ":"))
+    )
 
 
 async def _fail(context: Any, error: grpc.aio.AioRpcError) -> None:
@@ -175,7 +180,12 @@ async def _run(args: argparse.Namespace) -> None:
     )
     recorder = Recorder(log)
     pairs = [pair.split("=", 1) for pair in filter(None, args.grpc_channel_arguments.split(","))]
-    arguments = [(name, int(value)) for name, value in pairs]
+    try:
+        arguments = [(name, int(value)) for name, value in pairs]
+    except ValueError as error:
+        raise InvalidOption(
+            f"--grpc-channel-arguments: give NAME=NUMBER,..., not {args.grpc_channel_arguments!r}."
+        ) from error
     await serve(Proxy(args.server, recorder), recorder, args.listen, arguments, args.drain)
     print(f"{log.written} records written, {log.dropped} dropped", file=sys.stderr)
 
@@ -201,7 +211,7 @@ def main() -> int:
     """Serves as the options say; returns the exit code."""
     try:
         asyncio.run(_run(build_parser().parse_args()))
-    except (InvalidOption, ValueError) as error:
+    except InvalidOption as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0

@@ -13,6 +13,7 @@ import re
 import struct
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -83,12 +84,13 @@ class RecordFiles:
             size = self._queued_bytes + len(record)
             has_room = size <= MAX_QUEUED_BYTES and len(record) <= self._max_file_bytes and not self._closed
             if has_room:
+                if self._thread is None:
+                    thread = threading.Thread(target=self._work, name="request log", daemon=True)
+                    thread.start()  # where none can be had, the next record tries again
+                    self._thread = thread
                 self._queue.append((model, record))
                 self._queued_bytes = size
-                if self._thread is None:
-                    self._thread = threading.Thread(target=self._work, name="request log", daemon=True)
-                    self._thread.start()
-                elif size - len(record) < _MEMBER_BYTES <= size:
+                if size - len(record) < _MEMBER_BYTES <= size:
                     self._changed.notify()
         if not has_room:
             self.count(model, "RESOURCE_EXHAUSTED", 1)
@@ -118,8 +120,7 @@ class RecordFiles:
 
     def _write(self, records: Sequence[Record]) -> None:
         written = time.monotonic() >= self._failing_until and self._has_written(records)
-        for model in {model for model, _ in records}:
-            many = sum(1 for name, _ in records if name == model)
+        for model, many in Counter(model for model, _ in records).items():
             self.count(model, "OK" if written else "UNAVAILABLE", many)
 
     def _has_written(self, records: Sequence[Record]) -> bool:
@@ -171,10 +172,11 @@ class RecordFiles:
     def _prune(self, room: int) -> None:
         """Removes old files, and then the oldest until there is room below the limit. Raises OSError."""
         self._pruned = time.monotonic()
-        if not os.path.isdir(self._folder):
-            return
-        found = sorted(entry.name for entry in os.scandir(self._folder) if self._ours.fullmatch(entry.name))
-        stats = [(Path(self._folder, name), os.stat(Path(self._folder, name))) for name in found]
+        stats = []
+        for name in sorted(filter(self._ours.fullmatch, os.listdir(self._folder))):
+            path = Path(self._folder, name)
+            with suppress(FileNotFoundError):  # another process that logs here removes old files, too
+                stats.append((path, path.stat()))
         left = sum(stat.st_size for _, stat in stats)
         for path, stat in stats:
             if left + room > self._max_bytes or stat.st_mtime < time.time() - self._keep_seconds:

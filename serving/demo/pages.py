@@ -91,9 +91,8 @@ def _metadata(version: str) -> dict[str, Any]:
     """What the Trainer wrote into the model; empty where another hand made it."""
     with suppress(OSError, ValueError, tf.errors.OpError):
         path = os.path.join(version, METADATA_PATH)
-        if tf.io.gfile.exists(path):
-            with tf.io.gfile.GFile(path) as file:
-                return dict(json.load(file))
+        with tf.io.gfile.GFile(path) as file:
+            return dict(json.load(file))
     return {}
 
 

@@ -35,21 +35,19 @@ def rollback(state: ModelState, to: int | None) -> Plan:
     """
     _check_listed(state)
     pin = state.pin
-    if pin is None:
-        live = max((version.number for version in state.stored), default=None)
-        older = [number for number in state.whole if live is not None and number < live]
-        fallback = max(older, default=None)
+    is_trial = pin is not None and pin.canary is not None
+    live = pin.stable if pin is not None else max((version.number for version in state.stored), default=None)
+    if is_trial:
+        fallback = live
     else:
-        live = pin.stable
         usable = [number for number in state.whole if number not in state.withdrawn]
-        fallback = live if pin.canary is not None else record.stable_before(state.releases, live)
-        if fallback not in usable and fallback != live:
-            fallback = max((number for number in usable if number < live), default=None)
+        fallback = record.stable_before(state.releases, pin.stable) if pin is not None else None
+        if fallback not in usable:
+            fallback = max((number for number in usable if live is not None and number < live), default=None)
     target = fallback if to is None else to
     if target is None:
         nothing = f"no whole version of {state.model} is older than {live}, and the last one is not removed"
         raise PipelineError(f"{nothing if live is not None else f'{state.model} has no version'}. {_choices(state)}")
-    is_trial = pin is not None and pin.canary is not None
     if target == live and not is_trial and (pin is not None or target in state.whole):
         raise UsageError(f"version {target} of {state.model} is live already. {_choices(state)}")
     if pin is None:

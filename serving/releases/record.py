@@ -81,8 +81,8 @@ def withdrawn_versions(releases: Iterable[Release]) -> frozenset[int]:
 
 
 def stable_before(releases: Iterable[Release], stable: int) -> int | None:
-    """What was stable before `stable` was promoted, where that is on record."""
-    promotions = [r for r in releases if r.outcome == DONE and r.action == PROMOTE and r.after == stable]
+    """What was stable before `stable` was promoted, where that is on record; to pin what is live changes nothing."""
+    promotions = [r for r in releases if r.outcome == DONE and r.action == PROMOTE and r.after == stable != r.before]
     return promotions[-1].before if promotions else None
 
 

@@ -101,6 +101,20 @@ def test_bars_move_while_drawing_by_the_rest_call_of_any_client(pages: Pages, de
     assert watched.complaints == []
 
 
+def test_a_model_that_does_not_tell_its_classes_gets_a_row_for_each(pages: Pages, demo: str) -> None:
+    rows = pages.open(demo).page.evaluate(
+        """async (url) => {
+            const [bars, headline, spoken] = ["ul", "p", "p"].map((tag) => document.createElement(tag));
+            const answer = new (await import(url)).Answer(bars, headline, spoken);
+            answer.begin(Array.from({ length: 10 }, (_, index) => `class ${index}`));
+            answer.show([0.25, 0.7, 0.05], 1, "boot");
+            return [...bars.children].map((row) => [row.children[0].textContent, row.children[2].textContent]);
+        }""",
+        f"{demo}answer.js",
+    )
+    assert rows == [["class 0", "25 %"], ["boot", "70 %"], ["class 2", "5 %"]]
+
+
 def test_clear_takes_everything_back(pages: Pages, demo: str) -> None:
     watched = open_demo(pages, demo)
     page = watched.page
@@ -208,6 +222,15 @@ def test_an_image_is_dropped_or_chosen(pages: Pages, demo: str, tmp_path: Path) 
     page.set_input_files("#file", file)
     expect(page.locator("#headline")).to_have_text("Nothing stands out in this image.")
     assert watched.complaints == []
+
+
+@pytest.mark.parametrize("level", [0, 255])
+def test_nothing_stands_out_of_a_black_or_a_white_image(pages: Pages, demo: str, tmp_path: Path, level: int) -> None:
+    Image.new("L", (40, 40), level).save(tmp_path / "plain.png")
+    watched = open_demo(pages, demo, "fashion_mnist")
+    watched.page.set_input_files("#file", tmp_path / "plain.png")
+    expect(watched.page.locator("#headline")).to_have_text("Nothing stands out in this image.")
+    assert not [url for url in watched.requests if url.endswith(":predict")]
 
 
 @pytest.mark.parametrize(

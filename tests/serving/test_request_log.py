@@ -7,6 +7,7 @@ import logging
 import random
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -301,6 +302,38 @@ def test_a_full_queue_and_a_record_that_is_too_large_are_dropped(
     one.close()
     one.add("m", b"too late")
     assert written.counts == {"OK": 10, "RESOURCE_EXHAUSTED": 7}
+
+
+def test_logs_that_remove_each_others_old_files_lose_no_record(
+    files: Callable[..., tuple[RecordFiles, Written]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(record_files, "_WRITE_SECONDS", 0.001)
+    logs = [files() for _ in range(3)]
+    record = np.random.default_rng(1).bytes(9000)  # each needs a new file
+    for _ in range(300):
+        for one, _ in logs:
+            one.add("m", record)
+        time.sleep(0.002)
+    for one, written in logs:
+        one.close()
+        assert written.counts == {"OK": 300}
+
+
+def test_a_thread_that_cannot_be_had_is_tried_for_again(
+    files: Callable[..., tuple[RecordFiles, Written]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, written = files()
+
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", refuse)
+        with pytest.raises(RuntimeError, match="can't start new thread"):
+            one.add("m", b"not logged, which the caller counts")
+    one.add("m", b"logged")
+    one.close()
+    assert written.counts == {"OK": 1}
 
 
 def test_what_was_written_survives_a_kill(tmp_path: Path) -> None:

@@ -34,6 +34,7 @@ export class Answer {
 
   /** Shows probabilities; `label` is what the model calls the likeliest. */
   show(probabilities, best, label) {
+    if (probabilities.length !== this.#names.length) this.begin(probabilities.map((_, index) => `class ${index}`));
     this.#names[best] = label;
     this.#bars.classList.remove("empty");
     this.#fill(probabilities, best);

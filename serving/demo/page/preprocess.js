@@ -30,6 +30,7 @@ export function clothing(grey) {
   if (grey.width === SIZE && grey.height === SIZE && background === 0) return grey;
   const above = sum(grey.values, (value) => Math.max(0, value - background));
   const below = sum(grey.values, (value) => Math.max(0, background - value));
+  if (!above && !below) return null;
   const values = Float64Array.from(grey.values, (value) =>
     Math.max(0, below > above ? (background - value) / background : (value - background) / (255 - background)) * 255,
   );

@@ -203,7 +203,7 @@ def test_no_files(server: ReferenceServer, connect: MakeClient) -> None:
     ("image", "words"),
     [
         ("missing.png", "missing.png: No such file"),
-        (b"GIF89a", "neither PNG nor JPEG"),
+        (b"RIFF\0\0\0\0WEBP", "neither PNG nor JPEG"),
         (b"", "begins with nothing"),
         ("zero\0byte.png", "neither a path nor"),
         (3, "neither a path nor"),
@@ -344,6 +344,19 @@ def test_answers_that_break_the_contract(server: ReferenceServer, connect: MakeC
         server._outputs = lambda *_, outputs=outputs: outputs  # type: ignore[method-assign]
         with pytest.raises(MalformedAnswer, match="classes are not among its 10 probabilities"):
             client.predict(pictures(1))
+    good = {
+        "labels": np.array([b"a", b"b"], object),
+        "classes": np.array([1, 2]),
+        "probabilities": np.eye(2, dtype="f4"),
+    }
+    for name, wrong, words in (
+        ("labels", np.array([1, 2]), "labels no strings"),
+        ("labels", np.array(b"a", object), "and 1 labels"),
+        ("probabilities", np.eye(2, dtype=np.int64), "probabilities are no floats"),
+    ):
+        server._outputs = lambda *_, outputs={**good, name: wrong}: outputs  # type: ignore[method-assign]
+        with pytest.raises(MalformedAnswer, match=words):
+            client.predict(pictures(2))
 
 
 @pytest.mark.parametrize(

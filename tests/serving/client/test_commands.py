@@ -79,12 +79,13 @@ def test_predict_names_runners_up_as_the_model_on_this_machine_does(run: Run, tm
     assert told["top"][1]["label"] == "abcdefghij"[(best + 1) % 10]
 
 
-def test_predict_a_bitmap(run: Run, tmp_path: Path) -> None:
-    bitmap = tmp_path / "boot.bmp"
-    bitmap.write_bytes(encoded("BMP"))
-    answer = run("predict", "--json", bitmap)
+@pytest.mark.parametrize("kind", ["BMP", "GIF"])
+def test_predict_other_kinds_that_a_model_decodes(run: Run, tmp_path: Path, kind: str) -> None:
+    image = tmp_path / "boot"
+    image.write_bytes(encoded(kind))
+    answer = run("predict", "--json", image)
     assert answer.code == 0, answer.err
-    assert json.loads(answer.out)[0]["index"] == bitmap.stat().st_size % 10
+    assert json.loads(answer.out)[0]["index"] == image.stat().st_size % 10
 
 
 @pytest.mark.parametrize("pack", [bytes, gzip.compress], ids=["raw", "gzip"])

@@ -62,6 +62,7 @@ def test_addresses(address: str, target: str) -> None:
         ("a:1,b:1", "ipv4:"),
         ("http://serving:8501/", r"Leave out the scheme: serving:8501\."),
         ("serving:99999", "1 to 65535"),
+        ("serving:0", "1 to 65535"),
     ],
 )
 def test_what_is_no_address(address: str, words: str) -> None:

@@ -51,3 +51,18 @@ def test_damaged_gzip(damage: Any) -> None:
     content = damage(gzip.compress(idx_file(np.random.default_rng(1).integers(0, 256, (9, 9, 9)).astype(np.uint8))))
     with pytest.raises(InvalidInput, match=r"damaged|cut off"):
         list(idx.read_images(io.BytesIO(content), "t10k.gz", gzipped=True, rows=100))
+
+
+def test_no_header_makes_it_take_much_memory() -> None:
+    """A reader of files takes the memory that it is asked for before it has the bytes."""
+    asked: list[int] = []
+
+    class Watched(io.BytesIO):
+        def read(self, size: int | None = -1, /) -> bytes:
+            asked.append(size or 0)
+            return super().read(size)
+
+    header = struct.pack(">4I", 0x803, 10_000, 1 << 14, 1 << 14)
+    with pytest.raises(InvalidInput, match="is cut off: it announces 10000 images"):
+        list(idx.read_images(Watched(header + b"pixels"), "t10k", gzipped=False, rows=100))
+    assert max(asked) <= 1 << 28

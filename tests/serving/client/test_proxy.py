@@ -64,7 +64,8 @@ def proxied(address: str, folder: Path, *options: str) -> Iterator[Proxied]:
     try:
         found = re.fullmatch(r"listening on port (\d+)\n", process.stderr.readline())
         assert found
-        with grpc.insecure_channel(f"127.0.0.1:{found[1]}", [("grpc.max_receive_message_length", -1)]) as channel:
+        options_here = [("grpc.max_receive_message_length", -1), ("grpc.enable_http_proxy", 0)]
+        with grpc.insecure_channel(f"127.0.0.1:{found[1]}", options_here) as channel:
             yield Proxied(process, channel)
     finally:
         process.kill()
@@ -156,7 +157,7 @@ class Echo(grpc.GenericRpcHandler):
         return grpc.unary_unary_rpc_method_handler(self.answer)
 
     def answer(self, request: bytes, context: grpc.ServicerContext) -> bytes:
-        given = {key: value for key, value in context.invocation_metadata() if key.startswith("x-")}
+        given = {key: value for key, value in context.invocation_metadata() if key.startswith(("x-", "ten"))}
         context.set_trailing_metadata((*given.items(), ("x-left", f"{context.time_remaining():.0f}")))
         if request == b"fail":
             context.abort(grpc.StatusCode.ABORTED, "as asked: ä")
@@ -188,10 +189,11 @@ def test_metadata_and_cancellations_go_with_a_call(echo: tuple[Echo, str], tmp_p
     handler, server = echo
     with proxied(server, tmp_path, "--sampling", "0") as proxy:
         call = proxy.channel.unary_unary(path)
-        sent = (("x-user", "me"), ("x-bytes-bin", b"\0\xff"))
+        sent = (("x-user", "me"), ("x-bytes-bin", b"\0\xff"), ("tenant", "us"))
         answer, info = call.with_call(b"hello", metadata=sent, timeout=50)
         trailing = dict(info.trailing_metadata())
         assert (answer, trailing["x-user"], trailing["x-bytes-bin"]) == (b"hello", "me", b"\0\xff")
+        assert trailing["tenant"] == "us"
         assert 45 <= int(trailing["x-left"]) <= 50
         if path != OTHER:
             assert dict(info.initial_metadata())["x-initial"] == "1"
@@ -211,10 +213,27 @@ def test_metadata_and_cancellations_go_with_a_call(echo: tuple[Echo, str], tmp_p
 def test_a_server_that_is_away_is_unavailable_and_wrong_options_are_told(tmp_path: Path) -> None:
     with proxied("127.0.0.1:1", tmp_path) as proxy, refused(grpc.StatusCode.UNAVAILABLE):
         proxy.prediction.Predict(scale_request())
-    for options in (["--sampling", "2"], ["--pixels", "some"], ["--listen", "nowhere:1"]):
+    for options, words in (
+        (["--sampling", "2"], "a share from 0 to 1"),
+        (["--pixels", "some"], "full, hash"),
+        (["--listen", "nowhere:1"], "cannot listen at nowhere:1"),
+        (["--grpc-channel-arguments", "grpc.max_connection_age_ms"], "give NAME=NUMBER"),
+        (["--grpc-channel-arguments", "grpc.max_connection_age_ms=long"], "give NAME=NUMBER"),
+    ):
         command = [sys.executable, "-m", "mnist_tfx.serving.client.proxy", "--folder", str(tmp_path), *options]
         ended = subprocess.run(command, capture_output=True, text=True, timeout=60)
-        assert ended.returncode == 2 and "error: " in ended.stderr and "Traceback" not in ended.stderr, ended.stderr
+        assert ended.returncode == 2 and "error: " in ended.stderr and words in ended.stderr, ended.stderr
+        assert "Traceback" not in ended.stderr
+
+
+def test_an_http_proxy_in_the_environment_does_not_get_calls_to_the_server_beside_it(
+    echo: tuple[Echo, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+    for name in ("no_proxy", "no_grpc_proxy", "https_proxy", "grpc_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    with proxied(echo[1], tmp_path, "--sampling", "0") as proxy:
+        assert proxy.channel.unary_unary(OTHER)(b"hello", timeout=10) == b"hello"
 
 
 def test_pixels_are_hashed_on_request(model_server: Running, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+import tomllib
 import venv
 from pathlib import Path
 
@@ -38,6 +39,12 @@ def test_the_client_imports_no_tensorflow() -> None:
 def test_the_commands_import_no_tensorflow_before_they_run() -> None:
     modules = imported_by("from mnist_tfx.pipeline.cli import build_parser; build_parser()")
     assert not modules & {"tensorflow", "grpc", "numpy"}
+
+
+def test_the_distribution_asks_for_no_older_python_than_its_code_is_checked_for() -> None:
+    told = tomllib.loads((SOURCES / "pyproject.toml").read_text())["project"]["requires-python"]
+    checked = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["tool"]["mypy"]["python_version"]
+    assert told == f">={checked}"
 
 
 @pytest.mark.slow

@@ -99,6 +99,22 @@ def test_a_rollback_withdraws_the_canary_first_then_the_stable_version(serving: 
     ]  # fmt: skip
 
 
+def test_a_rollback_from_what_was_pinned_while_it_was_live_goes_to_the_version_below(serving: Path) -> None:
+    promote(serving, 4)
+    assert roll_back(serving).plan.after == 3
+    assert pinned(serving) == ([3], {"stable": 3})
+
+
+def test_a_rollback_passes_over_what_was_rolled_back_while_versions_were_pinned(serving: Path) -> None:
+    promote(serving, 2)
+    promote(serving, 3)
+    roll_back(serving)
+    promote(serving, 4)
+    follow_latest(serving)
+    assert seen_by_a_server(serving, "mnist") == ["1", "2", "3", "4"]
+    assert roll_back(serving).after.live == 2
+
+
 def test_a_rollback_that_was_undone_can_be_made_again(serving: Path) -> None:
     promote(serving, 2)
     promote(serving, 4)
