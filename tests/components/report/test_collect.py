@@ -14,6 +14,7 @@ from tfx.types import standard_artifacts
 from mnist_tfx.components.data_gate.component import DataBlessing
 from mnist_tfx.components.evaluator.quality import disagreements
 from mnist_tfx.components.evaluator.result import read_quality
+from mnist_tfx.components.report import data
 from mnist_tfx.components.report.artifact import HTML, html_file
 from mnist_tfx.components.report.collect import collect
 from mnist_tfx.components.report.content import ReportContent
@@ -72,6 +73,19 @@ def test_the_data_are_those_of_the_examples(content: ReportContent, tiny_run: Ti
     assert content.data.findings == () and content.data.compared_with_live is False
     assert {distance.between for distance in content.data.distances} == {"train against eval", "train against test"}
     assert all(distance.within_bound and distance.value > 0 for distance in content.data.distances)
+
+
+def test_of_many_images_the_pixels_of_some_are_counted_from_the_whole_split(
+    run: Run, tiny_run: TinyRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(data, "_COUNTED", 60)
+    found = data.collect_data(run)
+    assert found is not None
+    for split in found.splits:
+        every = {"train": 8, "eval": 2, "test": 3}[split.name]
+        encoded = [image for image, _ in read_split(tiny_run.examples, split.name)][::every]
+        assert split.intensity is not None and split.intensity_images == len(encoded)
+        assert split.intensity.tolist() == np.bincount(decode(encoded).ravel(), minlength=256).tolist()
 
 
 def test_the_samples_show_every_class_and_bear_their_labels(content: ReportContent, tiny_run: TinyRun) -> None:
