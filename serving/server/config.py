@@ -21,6 +21,14 @@ from mnist_tfx.serving.server.listening import is_loopback
 
 __all__ = ["BatchingParameters", "LoadOptions", "MonitoringConfig", "ServerOptions"]
 
+_INT32_MAX = 2**31 - 1
+_RANGES = {
+    "port": (-1, 65535),
+    "rest_api_port": (-1, 65535),
+    "rest_api_timeout_in_ms": (1, _INT32_MAX),
+    "max_num_load_retries": (0, _INT32_MAX),
+}
+
 
 @dataclass(frozen=True)
 class LoadOptions:
@@ -34,7 +42,12 @@ class LoadOptions:
 
 @dataclass(frozen=True)
 class ServerOptions(Flags):
-    """The flags; the methods read the files that they name."""
+    """The flags; the methods read the files that they name. Raises UsageError for a number out of its range."""
+
+    def __post_init__(self) -> None:
+        for name, (least, most) in _RANGES.items():
+            if not least <= getattr(self, name) <= most:
+                raise UsageError(f"--{name} is {getattr(self, name)}; it must be from {least} to {most}.")
 
     def models(self) -> ModelServerConfig:
         """The models of `model_config_file`, or of `model_name` and `model_base_path`. Raises UsageError."""
@@ -167,5 +180,8 @@ class ServerOptions(Flags):
             key, equals, value = (part.strip() for part in argument.partition("="))
             if not key or not equals:
                 raise UsageError(f"--grpc_channel_arguments: {argument!r} is not of the form key=value.")
-            arguments.append((key, int(value) if value.removeprefix("-").isdecimal() else value))
+            given = int(value) if value.removeprefix("-").isdecimal() else value
+            if isinstance(given, int) and abs(given) > _INT32_MAX:
+                raise UsageError(f"--grpc_channel_arguments: {argument!r} is more than gRPC takes, {_INT32_MAX}.")
+            arguments.append((key, given))
         return arguments
