@@ -181,10 +181,9 @@ def to_json(name: str, array: np.ndarray) -> Any:
         raise invalid(f"output {name} is complex, which JSON cannot carry; ask over gRPC, or for other outputs")
     else:
         return array.tolist()
-    rows_of_nothing = int(np.prod(array.shape[: array.shape.index(0)])) if 0 in array.shape else 0
-    for size in reversed(array.shape[1:]):
-        flat = [flat[i : i + size] for i in range(0, len(flat), size)] if size else [[]] * rows_of_nothing
-    return flat if array.ndim else flat[0]
+    items = np.empty(array.size, object)
+    items[:] = flat
+    return items.reshape(array.shape).tolist()
 
 
 def _bytes_to_json(value: bytes | str, as_base64: bool) -> Any:
@@ -278,7 +277,7 @@ def _array(name: str, data_type: int, value: Any) -> np.ndarray:
     try:
         with np.errstate(over="ignore"):  # beyond a float32 is Infinity
             return np.array(flat, dtype=dtype).reshape(shape)
-    except OverflowError as error:
+    except (OverflowError, TypeError) as error:  # TypeError: what bfloat16 says
         raise invalid(f"input {name}: a number is out of the range of {dtype}") from error
 
 

@@ -15,10 +15,13 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from tensorflow.core.framework import types_pb2
 
-from mnist_tfx.serving.server import limits
+from mnist_tfx.serving.server import limits, rest_json
 from mnist_tfx.serving.server.config import ServerOptions
+from mnist_tfx.serving.server.errors import ServingError
 from tests.serving.conftest import Running, running, wait_until
 
 A64 = base64.b64encode(b"a").decode()
@@ -412,3 +415,15 @@ def test_bytes_that_are_no_http(model_server: Running, caplog: pytest.LogCapture
         assert connection.recv(100).startswith(b"HTTP/1.0 400") or connection.recv(100) == b""
     assert ask(model_server, "GET", "/v1/models/scale")[0] == 200
     assert not caplog.records  # or a client could fill the disk
+
+
+@pytest.mark.parametrize("shape", [(), (0,), (0, 3), (2, 0), (0, 0), (0, 2, 0), (2, 0, 3), (2, 3, 0), (2, 3)], ids=str)
+def test_arrays_become_lists_as_numpy_has_them(shape: tuple[int, ...]) -> None:
+    array = np.arange(math.prod(shape), dtype=np.float32).reshape(shape)
+    assert rest_json.to_json("y", array) == array.tolist()
+
+
+def test_a_number_that_is_too_large_for_bfloat16() -> None:
+    body = json.dumps({"inputs": [10**400]}).encode()
+    with pytest.raises(ServingError, match="INVALID_ARGUMENT: input x: a number is out of the range of bfloat16"):
+        rest_json.read_predict(body, "", {"serving_default": ({"x": types_pb2.DT_BFLOAT16}, None)})
