@@ -22,6 +22,7 @@ from tensorflow.core.framework import types_pb2
 from mnist_tfx.serving.server import limits, rest_json
 from mnist_tfx.serving.server.config import ServerOptions
 from mnist_tfx.serving.server.errors import ServingError
+from mnist_tfx.serving.server.json_reader import Reader
 from tests.serving.conftest import Running, running, wait_until
 
 A64 = base64.b64encode(b"a").decode()
@@ -427,3 +428,18 @@ def test_a_number_that_is_too_large_for_bfloat16() -> None:
     body = json.dumps({"inputs": [10**400]}).encode()
     with pytest.raises(ServingError, match="INVALID_ARGUMENT: input x: a number is out of the range of bfloat16"):
         rest_json.read_predict(body, "", {"serving_default": ({"x": types_pb2.DT_BFLOAT16}, None)})
+
+
+def test_a_process_that_starts_longer_than_a_call_may_take_serves_the_next() -> None:
+    body = b'{"inputs": [1]}'
+    call = ("read_predict", body, "", {"serving_default": ({"x": types_pb2.DT_INT64}, None)})
+    reader = Reader()
+    try:
+        with pytest.raises(ServingError, match="DEADLINE_EXCEEDED"):
+            reader.call(time.monotonic(), *call)
+        process = reader._process
+        name, arrays, _ = reader.call(time.monotonic() + 60, *call)
+        assert (name, arrays["x"].tolist()) == ("serving_default", [1])
+        assert reader._process is process
+    finally:
+        reader.close()
