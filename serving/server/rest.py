@@ -8,6 +8,7 @@ import re
 import time
 from collections.abc import Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import unquote
@@ -123,10 +124,22 @@ class RestServer:
             return web.Response(body=self._calls.metrics.text().encode(), headers={"Content-Type": CONTENT_TYPE})
         if not path.lower().startswith("/v1/"):
             return self._error(404, f"Not Found: {path}")
+        self._in_hand += 1
+        try:
+            response = await self._respond(request, path)
+            with suppress(ConnectionError):  # it is in hand until the client has it, and a drain waits for that
+                await response.prepare(request)
+                if request.transport is not None:
+                    request.transport.set_write_buffer_limits(0)
+                await response.write_eof()
+            return response
+        finally:
+            self._in_hand -= 1
+
+    async def _respond(self, request: web.Request, path: str) -> web.Response:
         start = time.perf_counter()
         asked = _Asked()
         failure: ServingError | None = None
-        self._in_hand += 1
         try:
             async with asyncio.timeout(self._timeout):
                 body = await self._answer(request, path, asked)
@@ -141,7 +154,6 @@ class RestServer:
         except Exception as error:
             failure = as_serving_error(error)
         finally:
-            self._in_hand -= 1
             self._calls.metrics.request(asked.spec.name, asked.method, "REST", start, failure)
         status = 413 if isinstance(failure, TooLargeError) else _HTTP_STATUS.get(failure.code, 500)
         return self._error(status, failure.message)
@@ -279,6 +291,8 @@ class _Body:
         try:
             async with asyncio.timeout(limits.BODY_STALL_SECONDS) as self._patience:
                 async for piece in request.content.iter_any():
+                    if self._given_up:  # in the very moment in which this piece came
+                        raise TimeoutError
                     self._patience.reschedule(loop.time() + limits.BODY_STALL_SECONDS)
                     self.data += piece
                     self._check_size(len(self.data))
@@ -296,12 +310,11 @@ class _Body:
 
     def give_up(self) -> bool:
         """Ends the reading; whether that had not been done before."""
-        if self._given_up or self._patience is None:
+        if self._given_up or self._patience is None or self._patience.expired():
             return False
         self._given_up = True
         self._patience.reschedule(asyncio.get_running_loop().time())
         self._charge(0)
-        self.data = bytearray()
         return True
 
     def _charge(self, size: int) -> None:

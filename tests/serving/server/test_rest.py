@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import gzip
 import http.client
 import json
 import math
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -17,9 +19,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from aiohttp.base_protocol import BaseProtocol
+from aiohttp.streams import StreamReader
+from aiohttp.test_utils import make_mocked_request
 from tensorflow.core.framework import types_pb2
 
-from mnist_tfx.serving.server import limits, rest_json
+from mnist_tfx.serving.server import limits, rest, rest_json
 from mnist_tfx.serving.server.config import ServerOptions
 from mnist_tfx.serving.server.errors import ServingError
 from mnist_tfx.serving.server.json_reader import Reader
@@ -443,3 +448,49 @@ def test_a_process_that_starts_longer_than_a_call_may_take_serves_the_next() -> 
         assert reader._process is process
     finally:
         reader.close()
+
+
+def test_a_sender_is_given_up_in_the_moment_in_which_more_comes() -> None:
+    """Its body must not be taken for whole."""
+
+    async def read() -> rest._Body:
+        loop = asyncio.get_running_loop()
+        protocol = BaseProtocol(loop)
+        protocol.connection_made(asyncio.Transport())
+        stream = StreamReader(protocol, 2**16, loop=loop)
+        body = rest._Body(rest._Bodies())
+        reading = asyncio.create_task(body.read(make_mocked_request("POST", "/", payload=stream)))
+        await asyncio.sleep(0)
+        stream.feed_data(b"the beginning")
+        while not body.data:
+            await asyncio.sleep(0)
+        stream.feed_data(b"more")
+        assert body.give_up() and not body.give_up()
+        stream.feed_eof()
+        await asyncio.wait_for(reading, 10)
+        return body
+
+    with pytest.raises(ServingError, match="UNAVAILABLE: given up for others"):
+        asyncio.run(read())
+
+
+def test_a_drain_waits_until_an_answer_is_taken(served_models: Path) -> None:
+    options = ServerOptions(port=0, rest_api_port=-1, model_name="mixed", model_base_path=str(served_models / "mixed"))
+    body = json.dumps({"inputs": {"numbers": [[1, 2]], "words": ["x" * 6 * 2**20]}}).encode()  # comes back twice
+    with running(options) as one, socket.socket() as connection:
+        connection.settimeout(30)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2**17)
+        connection.connect(("127.0.0.1", one.server.rest_port))
+        head = f"POST /v1/models/mixed:predict HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
+        connection.sendall(head.encode() + body)
+        received = connection.recv(2000)
+        stopping = threading.Thread(target=one.server.stop, args=(20,))
+        stopping.start()
+        time.sleep(2)  # longer than idle connections have
+        size = int(received.partition(b"Content-Length: ")[2].partition(b"\r\n")[0])
+        expected = received.index(b"\r\n\r\n") + 4 + size
+        count = len(received)
+        while count < expected and (piece := connection.recv(2**20)):
+            count += len(piece)
+        stopping.join()
+    assert count == expected and size > 12 * 2**20
