@@ -24,6 +24,7 @@ from aiohttp.streams import StreamReader
 from aiohttp.test_utils import make_mocked_request
 from tensorflow.core.framework import types_pb2
 
+from mnist_tfx.contract.cpus import cpu_count
 from mnist_tfx.serving.server import limits, rest, rest_json
 from mnist_tfx.serving.server.config import ServerOptions
 from mnist_tfx.serving.server.errors import ServingError
@@ -494,3 +495,18 @@ def test_a_drain_waits_until_an_answer_is_taken(served_models: Path) -> None:
             count += len(piece)
         stopping.join()
     assert count == expected and size > 12 * 2**20
+
+
+def test_a_stop_leaves_out_what_waits_and_says_nothing_of_it(
+    served_models: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    options = ServerOptions(port=0, rest_api_port=-1, model_name="slow", model_base_path=str(served_models / "slow"))
+    body = b'{"instances": [200000]}'
+    head = f"POST /v1/models/slow:predict HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
+    with running(options) as one, ExitStack() as stack:
+        for _ in range(2 * cpu_count() + 1):
+            connection = stack.enter_context(socket.create_connection(("127.0.0.1", one.server.rest_port)))
+            connection.sendall(head.encode() + body)
+        wait_until(lambda: one.server._rest._server._answering == 2 * cpu_count() + 1, "the requests")
+        one.server.stop(0)
+    assert "unforeseen" not in caplog.text
