@@ -25,10 +25,11 @@ from aiohttp.test_utils import make_mocked_request
 from tensorflow.core.framework import types_pb2
 
 from mnist_tfx.contract.cpus import cpu_count
-from mnist_tfx.serving.server import limits, rest, rest_json
+from mnist_tfx.serving.server import limits, rest_json
 from mnist_tfx.serving.server.config import ServerOptions
 from mnist_tfx.serving.server.errors import ServingError
 from mnist_tfx.serving.server.json_reader import Reader
+from mnist_tfx.serving.server.rest_bodies import Bodies, Body
 from tests.serving.conftest import Running, running, wait_until
 
 A64 = base64.b64encode(b"a").decode()
@@ -454,12 +455,12 @@ def test_a_process_that_starts_longer_than_a_call_may_take_serves_the_next() -> 
 def test_a_sender_is_given_up_in_the_moment_in_which_more_comes() -> None:
     """Its body must not be taken for whole."""
 
-    async def read() -> rest._Body:
+    async def read() -> Body:
         loop = asyncio.get_running_loop()
         protocol = BaseProtocol(loop)
         protocol.connection_made(asyncio.Transport())
         stream = StreamReader(protocol, 2**16, loop=loop)
-        body = rest._Body(rest._Bodies())
+        body = Body(Bodies())
         reading = asyncio.create_task(body.read(make_mocked_request("POST", "/", payload=stream)))
         await asyncio.sleep(0)
         stream.feed_data(b"the beginning")
