@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import grpc
@@ -71,13 +71,11 @@ class ServerOptions(Flags):
         if not self.batching_parameters_file:
             return BatchingParameters()
         message = config_files.read(self.batching_parameters_file, config_files.new_message("BatchingParameters"))
-        known = {field.name for field in fields(BatchingParameters)}
-        given = {field.name: value for field, value in message.ListFields() if field.name in known}
-        sizes = tuple(given.pop("allowed_batch_sizes", ()))
+        given = {field.name: getattr(value, "value", value) for field, value in message.ListFields()}
+        given.pop("thread_pool_name", None)  # there is one pool
+        given["allowed_batch_sizes"] = tuple(message.allowed_batch_sizes)
         try:
-            return BatchingParameters(
-                allowed_batch_sizes=sizes, **{name: getattr(value, "value", value) for name, value in given.items()}
-            )
+            return BatchingParameters(**given)
         except ValueError as error:
             raise UsageError(f"{self.batching_parameters_file}: {error}.") from None
 
