@@ -19,16 +19,18 @@ def main() -> int:
     if given.pop("version", False):
         return tell_version()
 
-    load_libraries()
-    from mnist_tfx.serving.server.config import ServerOptions
-    from mnist_tfx.serving.server.main import ModelServer
-    from mnist_tfx.serving.server.process import run
-
     try:
+        load_libraries()
+        from mnist_tfx.serving.server.config import ServerOptions
+        from mnist_tfx.serving.server.main import ModelServer
+        from mnist_tfx.serving.server.process import run
+
         return run(ModelServer(ServerOptions(**as_options(given))))
     except PipelineError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
+    except KeyboardInterrupt:  # while the libraries are loaded; later `run` hears it
+        return 130
 
 
 if __name__ == "__main__":

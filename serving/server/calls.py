@@ -13,6 +13,7 @@ from typing import Any, TypeAlias, TypeVar
 
 from tensorflow_serving.apis import inference_pb2, model_pb2, predict_pb2
 
+from mnist_tfx.contract.names import SERVING_DEFAULT
 from mnist_tfx.serving.server import inference, predict
 from mnist_tfx.serving.server.batching import Outputs
 from mnist_tfx.serving.server.errors import ServingError, as_serving_error, check_deadline, invalid
@@ -143,7 +144,7 @@ class Calls:
     def infer(self, form: Form, request: Any, deadline: float | None) -> Steps[Any]:
         """Classify or Regress: a result for each example."""
         answer = form.answer()
-        name = request.model_spec.signature_name or predict.DEFAULT_SIGNATURE
+        name = request.model_spec.signature_name or SERVING_DEFAULT
         with self.acquire(spec_of(request), deadline) as servable:
             outputs = form.outputs(servable, name)
             given = inference.examples(request.input)

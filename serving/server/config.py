@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import grpc
@@ -21,6 +21,14 @@ from mnist_tfx.serving.server.listening import is_loopback
 
 __all__ = ["BatchingParameters", "LoadOptions", "MonitoringConfig", "ServerOptions"]
 
+_INT32_MAX = 2**31 - 1
+_RANGES = {
+    "port": (-1, 65535),
+    "rest_api_port": (-1, 65535),
+    "rest_api_timeout_in_ms": (1, _INT32_MAX),
+    "max_num_load_retries": (0, _INT32_MAX),
+}
+
 
 @dataclass(frozen=True)
 class LoadOptions:
@@ -34,7 +42,12 @@ class LoadOptions:
 
 @dataclass(frozen=True)
 class ServerOptions(Flags):
-    """The flags; the methods read the files that they name."""
+    """The flags; the methods read the files that they name. Raises UsageError for a number out of its range."""
+
+    def __post_init__(self) -> None:
+        for name, (least, most) in _RANGES.items():
+            if not least <= getattr(self, name) <= most:
+                raise UsageError(f"--{name} is {getattr(self, name)}; it must be from {least} to {most}.")
 
     def models(self) -> ModelServerConfig:
         """The models of `model_config_file`, or of `model_name` and `model_base_path`. Raises UsageError."""
@@ -58,13 +71,11 @@ class ServerOptions(Flags):
         if not self.batching_parameters_file:
             return BatchingParameters()
         message = config_files.read(self.batching_parameters_file, config_files.new_message("BatchingParameters"))
-        known = {field.name for field in fields(BatchingParameters)}
-        given = {field.name: value for field, value in message.ListFields() if field.name in known}
-        sizes = tuple(given.pop("allowed_batch_sizes", ()))
+        given = {field.name: getattr(value, "value", value) for field, value in message.ListFields()}
+        given.pop("thread_pool_name", None)  # there is one pool
+        given["allowed_batch_sizes"] = tuple(message.allowed_batch_sizes)
         try:
-            return BatchingParameters(
-                allowed_batch_sizes=sizes, **{name: getattr(value, "value", value) for name, value in given.items()}
-            )
+            return BatchingParameters(**given)
         except ValueError as error:
             raise UsageError(f"{self.batching_parameters_file}: {error}.") from None
 
@@ -167,5 +178,8 @@ class ServerOptions(Flags):
             key, equals, value = (part.strip() for part in argument.partition("="))
             if not key or not equals:
                 raise UsageError(f"--grpc_channel_arguments: {argument!r} is not of the form key=value.")
-            arguments.append((key, int(value) if value.removeprefix("-").isdecimal() else value))
+            given = int(value) if value.removeprefix("-").isdecimal() else value
+            if isinstance(given, int) and abs(given) > _INT32_MAX:
+                raise UsageError(f"--grpc_channel_arguments: {argument!r} is more than gRPC takes, {_INT32_MAX}.")
+            arguments.append((key, given))
         return arguments

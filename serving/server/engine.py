@@ -19,12 +19,11 @@ from tensorflow.core.protobuf.config_pb2 import CallableOptions
 from tensorflow.core.protobuf.meta_graph_pb2 import SignatureDef
 
 from mnist_tfx.serving.server.errors import ServingError, invalid
-from mnist_tfx.serving.server.rows import Arrays
+from mnist_tfx.serving.server.rows import Arrays, check_keys
 from mnist_tfx.serving.server.tensors import enum_of, type_name
 
 logger = logging.getLogger(__name__)
 
-TAG = "serve"
 _INIT_SIGNATURES = ("__saved_model_init_op", "__saved_model_train_op")
 _IN_THE_CALLERS_THREAD = -1
 _MAX_CALLABLES = 256
@@ -40,7 +39,11 @@ class Engine:
     """
 
     def __init__(
-        self, path: str, threads: int = 0, session: tf.compat.v1.ConfigProto | None = None, tags: Sequence[str] = (TAG,)
+        self,
+        path: str,
+        threads: int = 0,
+        session: tf.compat.v1.ConfigProto | None = None,
+        tags: Sequence[str] = ("serve",),
     ) -> None:
         """Loads a SavedModel.
 
@@ -99,8 +102,7 @@ class Engine:
                     f"output tensor alias not found in signature: {output} Outputs expected to be in the set "
                     f"{{{','.join(sorted(known_outputs))}}}."
                 )
-        if len(inputs) != len(feeds) or any(key not in inputs for key, _ in feeds):
-            raise _wrong_keys(inputs, [key for key, _ in feeds])
+        check_keys(inputs, self.signatures[signature_name].inputs)
         for position, (key, expected) in enumerate(feeds):
             try:
                 given = enum_of(inputs[key].dtype)
@@ -163,12 +165,3 @@ def _load_error(path: str, tags: Sequence[str], error: Exception) -> ServingErro
 
 def _op_error(error: tf.errors.OpError) -> ServingError:
     return ServingError(_CODES.get(error.error_code, grpc.StatusCode.UNKNOWN), error.message)
-
-
-def _wrong_keys(inputs: Arrays, expected: Sequence[str]) -> ServingError:
-    extra = ",".join(sorted(set(inputs) - set(expected)))
-    missing = ",".join(sorted(set(expected) - set(inputs)))
-    return invalid(
-        f"input size does not match signature: {len(inputs)}!={len(expected)} len({{{','.join(sorted(inputs))}}}) != "
-        f"len({{{','.join(expected)}}}). Sent extra: {{{extra}}}. Missing but required: {{{missing}}}."
-    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from concurrent.futures import CancelledError
 
 import grpc
 
@@ -53,6 +54,8 @@ def as_serving_error(error: BaseException) -> ServingError:
     """What a client hears of any error; one that nobody foresaw is logged."""
     if isinstance(error, ServingError):
         return error
+    if isinstance(error, CancelledError):
+        return ServingError(grpc.StatusCode.UNAVAILABLE, "the server stopped before this request was computed")
     if isinstance(error, MemoryError):
         return ServingError(grpc.StatusCode.RESOURCE_EXHAUSTED, "not enough memory for this request")
     logger.error("a request failed in an unforeseen way", exc_info=error)

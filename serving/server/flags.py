@@ -76,13 +76,7 @@ class Flags:
 
 
 _KINDS = {"int": int, "float": float, "str": str, "bool": _boolean, "bool | None": _boolean}
-OWN = (
-    "host",
-    "enable_reload_config",
-    "request_log_max_megabytes",
-    "request_log_keep_days",
-    "request_log_pixels",
-)
+OWN = ("host", "enable_reload_config", "request_log_max_megabytes", "request_log_keep_days", "request_log_pixels")
 """The flags that TF Serving does not have."""
 
 # Name: (type, metavar, help).

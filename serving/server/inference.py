@@ -13,8 +13,8 @@ from tensorflow.core.framework import types_pb2
 from tensorflow.core.protobuf.meta_graph_pb2 import SignatureDef
 from tensorflow_serving.apis import classification_pb2, inference_pb2, input_pb2, regression_pb2
 
+from mnist_tfx.contract.names import SERVING_DEFAULT
 from mnist_tfx.serving.server.errors import ServingError, invalid
-from mnist_tfx.serving.server.predict import DEFAULT_SIGNATURE
 from mnist_tfx.serving.server.servable import Servable
 from mnist_tfx.serving.server.tensors import enum_of, type_name
 
@@ -59,7 +59,7 @@ def forms(servable: Servable, tasks: Iterable[inference_pb2.InferenceTask]) -> d
             raise invalid("Found ModelSpec with an empty model name.")
         if task.model_spec.name != servable.name:
             raise invalid("All ModelSpecs in a MultiInferenceRequest must access the same model name.")
-        name = task.model_spec.signature_name or DEFAULT_SIGNATURE
+        name = task.model_spec.signature_name or SERVING_DEFAULT
         if name in found:
             raise invalid(f"Duplicate evaluation of signature: {name}")
         form = next((one for one in (CLASSIFY, REGRESS) if one.method == task.method_name), None)

@@ -34,6 +34,7 @@ class Reader:
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
         self._connection: Connection | None = None
+        self._is_ready = False
 
     def call(self, deadline: float, function: str, *arguments: Any) -> Any:
         """What the function returns. `deadline`: `time.monotonic()` seconds.
@@ -43,6 +44,10 @@ class Reader:
         """
         try:
             connection = self._connection or self._start()
+            if not self._is_ready:
+                if not connection.poll(max(0.0, deadline - time.monotonic())):
+                    raise deadline_exceeded()  # it starts on, for the next call
+                self._is_ready = connection.recv()
             connection.send((function, arguments))
             if not connection.poll(max(0.0, deadline - time.monotonic())):
                 self.close()
@@ -64,6 +69,7 @@ class Reader:
             self._process.kill()
             self._process.wait()
         self._process = self._connection = None
+        self._is_ready = False
 
     def _start(self) -> Connection:
         ours, theirs = Pipe()
@@ -88,6 +94,7 @@ def main() -> None:
     from mnist_tfx.serving.server import rest_json
 
     connection = Connection(int(sys.argv[1]))
+    connection.send(True)  # ready
     last = False
     while not last:
         try:

@@ -68,10 +68,7 @@ class Model:
         """Moves towards the wanted versions, and never from one that serves to none while one is wanted."""
         for version in self.versions:
             wanted = self.wanted.get(version.number) == version.path
-            if version.state == END and not wanted:
-                version.wanted = False
-            elif version.state != END:
-                version.wanted = wanted
+            version.wanted = wanted and (version.wanted or version.state != END)  # one that ended stays so
         for number, path in sorted(self.wanted.items(), reverse=True):
             if not any(one.number == number and one.path == path and self._occupies(one) for one in self.versions):
                 version = Version(self.name, number, path)

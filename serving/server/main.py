@@ -5,8 +5,10 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
+import grpc
 from aiohttp import web
 from tensorflow_serving.apis.get_model_status_pb2 import ModelVersionStatus
 from tensorflow_serving.config.model_server_config_pb2 import ModelServerConfig
@@ -153,12 +155,14 @@ class ModelServer:
                 try:
                     port = self._grpc.listen(f"{bracketed(address)}:{port}", credentials)
                 except RuntimeError as error:
+                    self._check_pem_texts(credentials)
                     raise _port_taken("gRPC", address, port, "--port") from error
             self.grpc_port = port
         if options.grpc_socket_path:
             try:
                 self._grpc.listen(f"unix:{options.grpc_socket_path}", credentials)
             except RuntimeError as error:
+                self._check_pem_texts(credentials)
                 raise PipelineError(f"cannot listen on the UNIX socket {options.grpc_socket_path}: {error}") from error
         sockets = []
         if options.rest_api_port:
@@ -174,6 +178,17 @@ class ModelServer:
             self._rest.start(sockets)
         if self._demo:
             say(f"The demo is at http://{bracketed(options.host)}:{self.rest_port}{DEMO_PATH}")
+
+    def _check_pem_texts(self, credentials: grpc.ServerCredentials | None) -> None:
+        """Raises UsageError where gRPC refuses them at a free port, too: it has one error for both."""
+        path = self.options.ssl_config_file
+        try:
+            if path and credentials is not None:
+                grpc.server(ThreadPoolExecutor(1)).add_secure_port(f"{bracketed(self._addresses[0])}:0", credentials)
+        except RuntimeError as error:
+            raise UsageError(
+                f"{path}: gRPC cannot use these PEM texts. Each must be whole, and server_key the key of server_cert."
+            ) from error
 
     def _take_over_list(self) -> None:
         models = self._source()

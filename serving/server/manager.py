@@ -125,7 +125,8 @@ class ModelManager:
             for one in listed:
                 models[one.name].labels = dict(one.version_labels)
                 known = before.get(one.name)
-                self._configs[one.name] = known if known == one else one
+                is_followed = known == one and self._poll_seconds > 0  # else it is looked at anew
+                self._configs[one.name] = known if is_followed else one
             for name in before.keys() - self._configs.keys():
                 model = self._models[name]
                 model.labels, model.scanned = {}, False

@@ -9,17 +9,16 @@ import numpy as np
 from tensorflow.core.framework import types_pb2
 from tensorflow_serving.apis import model_pb2, predict_pb2
 
+from mnist_tfx.contract.names import SERVING_DEFAULT
 from mnist_tfx.serving.server.errors import ServingError, invalid
-from mnist_tfx.serving.server.rows import check_rows
+from mnist_tfx.serving.server.rows import check_keys, check_rows
 from mnist_tfx.serving.server.servable import Servable
 from mnist_tfx.serving.server.tensors import decode_tensor, encode_tensor
-
-DEFAULT_SIGNATURE = "serving_default"
 
 
 def read(servable: Servable, request: predict_pb2.PredictRequest) -> tuple[str, dict[str, np.ndarray], tuple[str, ...]]:
     """Which signature is asked, its inputs by name, and the outputs that are wanted. Raises ServingError."""
-    name = request.model_spec.signature_name or DEFAULT_SIGNATURE
+    name = request.model_spec.signature_name or SERVING_DEFAULT
     signature = servable.signatures.get(name)
     if signature is None:
         raise ServingError(grpc.StatusCode.FAILED_PRECONDITION, f'Serving signature key "{name}" not found.')
@@ -73,14 +72,7 @@ def _decode(  # type: ignore[no-untyped-def]
     """The request's tensors, and the signature's defaults for those that are not sent."""
     known = signature.inputs
     inputs: dict[str, np.ndarray] = {}
-    extra = [key for key in request.inputs if key not in known]
-    missing = [key for key in known if key not in request.inputs and key not in signature.defaults]
-    if extra or missing:
-        raise invalid(
-            f"input size does not match signature: {len(request.inputs)}!={len(known)} "
-            f"len({{{','.join(sorted(request.inputs))}}}) != len({{{','.join(sorted(known))}}}). "
-            f"Sent extra: {{{','.join(sorted(extra))}}}. Missing but required: {{{','.join(sorted(missing))}}}."
-        )
+    check_keys(request.inputs, known, signature.defaults)
     most = servable.max_rows(name)
     for key in known:
         tensor = request.inputs[key] if key in request.inputs else signature.defaults[key]

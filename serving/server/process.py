@@ -53,7 +53,10 @@ def run(server: ModelServer) -> int:
     try:
         # Only a main thread that waits for nothing else hears a signal while a first load hangs.
         threading.Thread(target=start, name="start", daemon=True).start()
-        event = _next(events)
+        event: int | BaseException | None = None
+        while event is None:
+            with suppress(Empty):
+                event = events.get(timeout=_LOOK_SECONDS)
         if isinstance(event, BaseException):
             server.stop(0)
             raise event
@@ -64,12 +67,6 @@ def run(server: ModelServer) -> int:
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)
-
-
-def _next(events: SimpleQueue[int | BaseException]) -> int | BaseException:
-    while True:
-        with suppress(Empty):
-            return events.get(timeout=_LOOK_SECONDS)
 
 
 def _stop(server: ModelServer, others: set[threading.Thread], code: int) -> None:

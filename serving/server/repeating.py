@@ -25,19 +25,15 @@ def repeat(job: Callable[[], None], seconds: float, stopping: threading.Event, f
     def loop() -> None:
         told = ""
         while not stopping.wait(seconds):
-            words = _error_of(job)
+            words = ""
+            try:
+                job()
+            except (PipelineError, ServingError) as error:
+                words = str(error)
+            except Exception as error:
+                words = f"{type(error).__name__}: {error}"
             if words and words != told:
                 say(f"error: {failed}: {words}")
             told = words
 
     threading.Thread(target=loop, name=job.__name__.strip("_"), daemon=True).start()
-
-
-def _error_of(job: Callable[[], None]) -> str:
-    try:
-        job()
-    except (PipelineError, ServingError) as error:
-        return str(error)
-    except Exception as error:
-        return f"{type(error).__name__}: {error}"
-    return ""

@@ -13,21 +13,14 @@ from tensorflow_serving.config.model_server_config_pb2 import ModelConfig
 
 from mnist_tfx.serving.client.pixels import Pixels
 from mnist_tfx.serving.client.record_files import RecordFiles
-from mnist_tfx.serving.client.request_log import DEFAULT_KEEP_DAYS, DEFAULT_MAX_BYTES, SampledLog
+from mnist_tfx.serving.client.request_log import SampledLog
 from mnist_tfx.serving.server.metrics import Metrics
 
 
 class RequestLogs:
     """The logs of the models in the list. All methods may be called from many threads at once."""
 
-    def __init__(
-        self,
-        metrics: Metrics,
-        *,
-        max_bytes: int = DEFAULT_MAX_BYTES,
-        keep_days: float = DEFAULT_KEEP_DAYS,
-        pixels: Pixels = "full",
-    ) -> None:
+    def __init__(self, metrics: Metrics, *, max_bytes: int, keep_days: float, pixels: Pixels) -> None:
         """As a client's `RequestLog`; `max_bytes` are those of all files of one prefix."""
         self._metrics = metrics
         self._pixels = pixels

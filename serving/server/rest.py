@@ -8,6 +8,7 @@ import re
 import time
 from collections.abc import Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import unquote
@@ -26,9 +27,9 @@ from mnist_tfx.serving.server.inference import CLASSIFY, REGRESS
 from mnist_tfx.serving.server.json_reader import Reader
 from mnist_tfx.serving.server.manager import ModelManager
 from mnist_tfx.serving.server.metrics import CONTENT_TYPE
+from mnist_tfx.serving.server.rest_bodies import Bodies, Body
 
 DEMO_PATH = "/demo/"
-
 
 _MODEL_PATH = re.compile(
     r"(?i:/v1/models)/(?P<name>[^/:]+)(?:/(?i:versions)/(?P<version>\d+)|/(?i:labels)/(?P<label>[^/:]+))?"
@@ -88,7 +89,7 @@ class RestServer:
         self._headers = _CORS if cors else {}
         self._in_hand = 0
         self._answering = 0
-        self._bodies = _Bodies()
+        self._bodies = Bodies()
         self._one_by_one = ThreadPoolExecutor(1, thread_name_prefix="rest-large")
         self._reader = Reader()  # used in that thread only
 
@@ -123,10 +124,22 @@ class RestServer:
             return web.Response(body=self._calls.metrics.text().encode(), headers={"Content-Type": CONTENT_TYPE})
         if not path.lower().startswith("/v1/"):
             return self._error(404, f"Not Found: {path}")
+        self._in_hand += 1
+        try:
+            response = await self._respond(request, path)
+            with suppress(ConnectionError):  # it is in hand until the client has it, and a drain waits for that
+                await response.prepare(request)
+                if request.transport is not None:
+                    request.transport.set_write_buffer_limits(0)
+                await response.write_eof()
+            return response
+        finally:
+            self._in_hand -= 1
+
+    async def _respond(self, request: web.Request, path: str) -> web.Response:
         start = time.perf_counter()
         asked = _Asked()
         failure: ServingError | None = None
-        self._in_hand += 1
         try:
             async with asyncio.timeout(self._timeout):
                 body = await self._answer(request, path, asked)
@@ -141,7 +154,6 @@ class RestServer:
         except Exception as error:
             failure = as_serving_error(error)
         finally:
-            self._in_hand -= 1
             self._calls.metrics.request(asked.spec.name, asked.method, "REST", start, failure)
         status = 413 if isinstance(failure, TooLargeError) else _HTTP_STATUS.get(failure.code, 500)
         return self._error(status, failure.message)
@@ -164,7 +176,7 @@ class RestServer:
             show = self._metadata if match["metadata"] else self._status
             return await asyncio.to_thread(show, asked.spec)
         deadline = time.monotonic() + self._timeout
-        with _Body(self._bodies) as body:
+        with Body(self._bodies) as body:
             await body.read(request)
             if self._answering >= limits.MAX_REQUESTS:
                 raise ServingError(grpc.StatusCode.UNAVAILABLE, "too many requests in hand, try again later")
@@ -232,85 +244,6 @@ class _Asked:
 
     spec: model_pb2.ModelSpec = field(default_factory=model_pb2.ModelSpec)
     method: str = ""
-
-
-class _Bodies:
-    """The bodies that are arriving, the oldest first, and what all in hand take."""
-
-    def __init__(self) -> None:
-        self.arriving: dict[_Body, None] = {}
-        self.held_bytes = 0
-
-    def make_room(self, newcomer: _Body) -> None:
-        """Gives up the slowest sender for another one. Raises ServingError where none is slow."""
-        longest_ago = time.monotonic() - limits.SLOW_SECONDS
-        for body in self.arriving:
-            if body is not newcomer and body.began < longest_ago and body.give_up():
-                return
-        raise ServingError(grpc.StatusCode.UNAVAILABLE, "too many large requests in hand, try again later")
-
-
-class _Body:
-    """One body. What has arrived of it is charged, if that is large, until it is left as a context."""
-
-    def __init__(self, bodies: _Bodies) -> None:
-        self.data = bytearray()
-        self.encoding = ""
-        self.began = time.monotonic()
-        self._bodies = bodies
-        self._charged = 0
-        self._patience: asyncio.Timeout | None = None
-        self._given_up = False
-
-    def __enter__(self) -> _Body:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._charge(0)
-
-    async def read(self, request: web.Request) -> None:
-        """Reads it whole. Raises ServingError."""
-        self.encoding = request.headers.get("Content-Encoding", "").strip().lower()
-        self._check_size(request.content_length or 0)
-        bodies, loop = self._bodies, asyncio.get_running_loop()
-        if len(bodies.arriving) >= limits.MAX_REQUESTS:
-            bodies.make_room(self)
-        bodies.arriving[self] = None
-        try:
-            async with asyncio.timeout(limits.BODY_STALL_SECONDS) as self._patience:
-                async for piece in request.content.iter_any():
-                    self._patience.reschedule(loop.time() + limits.BODY_STALL_SECONDS)
-                    self.data += piece
-                    self._check_size(len(self.data))
-                    if len(self.data) >= limits.LARGE_BODY_BYTES:
-                        self._charge(len(self.data))
-                    if bodies.held_bytes > limits.MAX_BODIES_BYTES:
-                        bodies.make_room(self)
-        except TimeoutError:
-            if self._given_up:
-                raise ServingError(grpc.StatusCode.UNAVAILABLE, "given up for others: the body came slowly") from None
-            words = f"no more of the body came in {limits.BODY_STALL_SECONDS:g} s"
-            raise ServingError(grpc.StatusCode.DEADLINE_EXCEEDED, words) from None
-        finally:
-            bodies.arriving.pop(self, None)
-
-    def give_up(self) -> bool:
-        """Ends the reading; whether that had not been done before."""
-        if self._given_up or self._patience is None:
-            return False
-        self._given_up = True
-        self._patience.reschedule(asyncio.get_running_loop().time())
-        self._charge(0)
-        self.data = bytearray()
-        return True
-
-    def _charge(self, size: int) -> None:
-        self._bodies.held_bytes += size - self._charged
-        self._charged = size
-
-    def _check_size(self, size: int) -> None:
-        if size > limits.MAX_BODY_BYTES:
-            raise TooLargeError(f"the body is larger than {limits.MAX_BODY_BYTES // 2**20} MiB")
 
 
 def _logger_without_bad_requests() -> logging.Logger:

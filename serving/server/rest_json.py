@@ -10,6 +10,7 @@ import json
 import re
 import zlib
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from itertools import chain
 from typing import Any
 
@@ -19,27 +20,19 @@ from tensorflow.core.example.example_pb2 import Example
 from tensorflow.core.framework import types_pb2
 from tensorflow_serving.apis import classification_pb2, input_pb2, regression_pb2
 
+from mnist_tfx.contract.names import SERVING_DEFAULT
 from mnist_tfx.serving.server.errors import TooLargeError, invalid
 from mnist_tfx.serving.server.limits import MAX_BODY_BYTES, MAX_JSON_DEPTH, MAX_JSON_VALUES
 from mnist_tfx.serving.server.rows import check_rows
-from mnist_tfx.serving.server.tensors import TYPES
+from mnist_tfx.serving.server.tensors import TYPES, type_name
 
 Inputs = Mapping[str, int]
 """A signature's inputs, with the `DataType` of each."""
 
-DEFAULT_SIGNATURE = "serving_default"
-
-_ALLOWED: dict[str, set[type]] = {
-    "f": {float, int},
-    "V": {float, int},
-    "i": {int},
-    "u": {int},
-    "b": {bool},
-}  # by dtype.kind; V: bfloat16
+# By dtype.kind; V: bfloat16.
+_ALLOWED: dict[str, set[type]] = {"f": {float, int}, "V": {float, int}, "i": {int}, "u": {int}, "b": {bool}}
 _KINDS = {bool: "Bool", int: "Number", float: "Number", str: "String", list: "Array", dict: "Object"}
 _SHORT_FLOATS = (np.dtype(np.float32), np.dtype(np.float16), np.dtype(ml_dtypes.bfloat16))
-
-
 _WHITE_SPACE = dict.fromkeys(map(ord, " \t\n\v\f\r"))
 _BASE64 = re.compile("[A-Za-z0-9+/]*")
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]", re.ASCII)
@@ -56,7 +49,7 @@ def read_predict(
         signatures: the inputs of each, and how many rows it takes at most (None: any number).
     """
     document = _parse(body, encoding)
-    name = _signature_name(document) or DEFAULT_SIGNATURE
+    name = _signature_name(document) or SERVING_DEFAULT
     if name not in signatures:
         raise invalid(f'Serving signature name: "{name}" not found in signature def')
     inputs, most = signatures[name]
@@ -181,20 +174,16 @@ def to_json(name: str, array: np.ndarray) -> Any:
         raise invalid(f"output {name} is complex, which JSON cannot carry; ask over gRPC, or for other outputs")
     else:
         return array.tolist()
-    rows_of_nothing = int(np.prod(array.shape[: array.shape.index(0)])) if 0 in array.shape else 0
-    for size in reversed(array.shape[1:]):
-        flat = [flat[i : i + size] for i in range(0, len(flat), size)] if size else [[]] * rows_of_nothing
-    return flat if array.ndim else flat[0]
+    items = np.empty(array.size, object)
+    items[:] = flat
+    return items.reshape(array.shape).tolist()
 
 
-def _bytes_to_json(value: bytes | str, as_base64: bool) -> Any:
-    raw = value.encode() if isinstance(value, str) else value
+def _bytes_to_json(value: bytes, as_base64: bool) -> Any:
     if not as_base64:
-        try:
-            return raw.decode()
-        except UnicodeDecodeError:
-            pass  # text it is not
-    return {"b64": base64.b64encode(raw).decode()}
+        with suppress(UnicodeDecodeError):
+            return value.decode()
+    return {"b64": base64.b64encode(value).decode()}
 
 
 def _short(value: float) -> float:
@@ -273,12 +262,12 @@ def _array(name: str, data_type: int, value: Any) -> np.ndarray:
     if wrong:
         raise invalid(
             f"JSON Value of input {name}, Type: {_KINDS.get(wrong.pop(), 'Null')} is not of expected type: "
-            f"{types_pb2.DataType.Name(data_type).removeprefix('DT_').lower()}"
+            f"{type_name(data_type)}"
         )
     try:
         with np.errstate(over="ignore"):  # beyond a float32 is Infinity
             return np.array(flat, dtype=dtype).reshape(shape)
-    except OverflowError as error:
+    except (OverflowError, TypeError) as error:  # TypeError: what bfloat16 says
         raise invalid(f"input {name}: a number is out of the range of {dtype}") from error
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import grpc
 import numpy as np
@@ -26,6 +26,18 @@ def is_batchable(signature: SignatureDef) -> bool:
     return bool(signature.inputs) and all(
         has_rows(name, tensors) for tensors in (signature.inputs, signature.outputs) for name in tensors
     )
+
+
+def check_keys(sent: Collection[str], known: Collection[str], optional: Collection[str] = ()) -> None:
+    """Raises ServingError where the names of the inputs are not those that a signature knows."""
+    extra = [key for key in sent if key not in known]
+    missing = [key for key in known if key not in sent and key not in optional]
+    if extra or missing:
+        raise invalid(
+            f"input size does not match signature: {len(sent)}!={len(known)} len({{{','.join(sorted(sent))}}}) != "
+            f"len({{{','.join(sorted(known))}}}). Sent extra: {{{','.join(sorted(extra))}}}. "
+            f"Missing but required: {{{','.join(sorted(missing))}}}."
+        )
 
 
 def count_rows(inputs: Arrays) -> int:

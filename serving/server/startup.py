@@ -27,7 +27,9 @@ def load_libraries() -> None:
         with _stderr_dropped():
             _import_server()
             if not _NVIDIA_DRIVER.exists():  # where there is one, a GPU that cannot be used must be heard of
-                _look_for_devices()
+                import tensorflow as tf
+
+                tf.config.list_physical_devices()  # else the first model would; TensorFlow complains only once
 
 
 def _read_in_polling_thread() -> None:
@@ -66,13 +68,6 @@ def _without_keras() -> Iterator[None]:
     finally:
         for package in hidden:
             del sys.modules[package]
-
-
-def _look_for_devices() -> None:
-    """TensorFlow would at the first model; it looks, and complains, only once."""
-    import tensorflow as tf
-
-    tf.config.list_physical_devices()
 
 
 @contextmanager

@@ -166,7 +166,7 @@ class UnaryCalls:
                 over = object()
                 self._state.rpc_states.add(over)
                 return over, ()
-            call = _Call(event.call, method, _monotonic(event.call_details.deadline))
+            call = _Call(event.call, method, _deadline(event.call_details.deadline - time.time()))
             self._state.rpc_states.add(call)
             if self._state.stage is _grpc_server._ServerStage.STARTED:
                 self._request_call(method)
@@ -259,8 +259,7 @@ def _ordinary_handler(method: Method) -> grpc.RpcMethodHandler:
     """A handler that parses by itself, so that bytes that do not parse get a clear message."""
 
     def respond(data: bytes, context: grpc.ServicerContext) -> bytes:
-        remaining = context.time_remaining()
-        deadline = None if remaining is None or remaining > _FOREVER else time.monotonic() + remaining
+        deadline = _deadline(context.time_remaining())
         try:
             return future(method.answer(method.parse(data), deadline)).result().SerializeToString()
         except Exception as raised:
@@ -271,6 +270,5 @@ def _ordinary_handler(method: Method) -> grpc.RpcMethodHandler:
     return grpc.unary_unary_rpc_method_handler(respond)
 
 
-def _monotonic(unix_seconds: float) -> float | None:
-    remaining = unix_seconds - time.time()
-    return None if remaining > _FOREVER else time.monotonic() + remaining
+def _deadline(remaining: float | None) -> float | None:
+    return None if remaining is None or remaining > _FOREVER else time.monotonic() + remaining

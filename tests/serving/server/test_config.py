@@ -185,3 +185,21 @@ def test_channel_arguments() -> None:
     ]
     with pytest.raises(UsageError, match="key=value"):
         ServerOptions(grpc_channel_arguments="grpc.x").channel_arguments()
+    for number in ("4294967296", "-2147483648"):  # gRPC would fail with an OverflowError
+        with pytest.raises(UsageError, match=f"'grpc.x={number}' is more than gRPC takes"):
+            ServerOptions(grpc_channel_arguments=f"grpc.x={number}").channel_arguments()
+
+
+@pytest.mark.parametrize(
+    ("flag", "value", "words"),
+    [
+        ("port", 70_000, "from -1 to 65535"),
+        ("port", -5, "from -1 to 65535"),
+        ("rest_api_port", 70_000, "from -1 to 65535"),
+        ("rest_api_timeout_in_ms", 0, "from 1 to"),
+        ("max_num_load_retries", -1, "from 0 to"),
+    ],
+)
+def test_numbers_that_cannot_be_meant(flag: str, value: int, words: str) -> None:
+    with pytest.raises(UsageError, match=f"--{flag} is {value}; it must be {words}"):
+        ServerOptions(**{flag: value})

@@ -19,7 +19,7 @@ from tensorflow_serving.apis import model_management_pb2
 from tensorflow_serving.apis.model_service_pb2_grpc import ModelServiceStub
 from tensorflow_serving.apis.prediction_service_pb2_grpc import PredictionServiceStub
 
-from mnist_tfx.contract.errors import PipelineError
+from mnist_tfx.contract.errors import PipelineError, UsageError
 from mnist_tfx.serving.server.calls import Calls
 from mnist_tfx.serving.server.config import ServerOptions
 from mnist_tfx.serving.server.listening import addresses_of, listening_sockets
@@ -127,6 +127,19 @@ def test_mutual_tls_guards_the_port_and_the_unix_socket(served_models: Path, tmp
                     PredictionServiceStub(channel).Predict(scale_request())
     finally:
         model_server.stop(1)
+
+
+@pytest.mark.parametrize("at", ["port", "UNIX socket"])
+def test_pem_texts_that_do_not_fit_are_no_taken_port(served_models: Path, tmp_path: Path, at: str) -> None:
+    authority = CertificateAuthority()
+    pems = {"server_key": authority.issue("other").key, "server_cert": authority.issue("server").certificate}
+    config = tmp_path / "ssl.config"
+    config.write_text("\n".join(f"{field}: {json.dumps(pem.decode())}" for field, pem in pems.items()))
+    unix = {"grpc_socket_path": str(tmp_path / "grpc.sock")} if at == "UNIX socket" else {}
+    server = ModelServer(options_for(served_models, ssl_config_file=str(config), **unix))
+    with pytest.raises(UsageError, match=r"ssl\.config: gRPC cannot use these PEM texts"):
+        server.start()
+    server.stop(0)
 
 
 def test_a_unix_socket_alone_takes_no_port(served_models: Path, tmp_path: Path) -> None:

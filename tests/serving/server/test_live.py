@@ -191,6 +191,16 @@ def test_who_reaches_the_server_is_answered(served_models: Path, tmp_path: Path)
     assert set(statuses) == {0, 200}
 
 
+@pytest.mark.fresh
+def test_ctrl_c_while_the_libraries_are_loaded(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "mnist_tfx.serving.server", f"--model_base_path={tmp_path}"]
+    process = subprocess.Popen(command, cwd=CHECKOUT, stderr=subprocess.PIPE, text=True)
+    wait_until(lambda: "aiohttp" in Path(f"/proc/{process.pid}/maps").read_text(), "the imports to begin")
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert (process.returncode, said) == (130, "")
+
+
 def test_a_first_load_that_hangs_does_not_keep_sigterm_waiting(tmp_path: Path) -> None:
     make_hanging(tmp_path / "m" / "1")
     command = [

@@ -327,6 +327,15 @@ def test_a_reload_replaces_the_whole_list(begin: Begin, push, base: Path, built:
     assert [ask(manager, "other", version=version) for version in (1, 3)] == [(1, 1.0), (3, 3.0)]
 
 
+def test_without_polling_a_reload_looks_at_the_files(begin: Begin, push, base: Path) -> None:
+    push(1)
+    manager = begin(poll_seconds=0)
+    wait_states(manager, {1: AVAILABLE})
+    push(2)
+    manager.reload(models(base))
+    wait_states(manager, {2: AVAILABLE, 1: END})
+
+
 def test_a_reload_to_another_base_path_serves_what_lies_there(begin: Begin, push, base: Path, tmp_path: Path) -> None:
     push(1)
     manager = begin()

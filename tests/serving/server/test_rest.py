@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import gzip
 import http.client
 import json
 import math
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,10 +17,19 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from aiohttp.base_protocol import BaseProtocol
+from aiohttp.streams import StreamReader
+from aiohttp.test_utils import make_mocked_request
+from tensorflow.core.framework import types_pb2
 
-from mnist_tfx.serving.server import limits
+from mnist_tfx.contract.cpus import cpu_count
+from mnist_tfx.serving.server import limits, rest_json
 from mnist_tfx.serving.server.config import ServerOptions
+from mnist_tfx.serving.server.errors import ServingError
+from mnist_tfx.serving.server.json_reader import Reader
+from mnist_tfx.serving.server.rest_bodies import Bodies, Body
 from tests.serving.conftest import Running, running, wait_until
 
 A64 = base64.b64encode(b"a").decode()
@@ -412,3 +423,91 @@ def test_bytes_that_are_no_http(model_server: Running, caplog: pytest.LogCapture
         assert connection.recv(100).startswith(b"HTTP/1.0 400") or connection.recv(100) == b""
     assert ask(model_server, "GET", "/v1/models/scale")[0] == 200
     assert not caplog.records  # or a client could fill the disk
+
+
+@pytest.mark.parametrize("shape", [(), (0,), (0, 3), (2, 0), (0, 0), (0, 2, 0), (2, 0, 3), (2, 3, 0), (2, 3)], ids=str)
+def test_arrays_become_lists_as_numpy_has_them(shape: tuple[int, ...]) -> None:
+    array = np.arange(math.prod(shape), dtype=np.float32).reshape(shape)
+    assert rest_json.to_json("y", array) == array.tolist()
+
+
+def test_a_number_that_is_too_large_for_bfloat16() -> None:
+    body = json.dumps({"inputs": [10**400]}).encode()
+    with pytest.raises(ServingError, match="INVALID_ARGUMENT: input x: a number is out of the range of bfloat16"):
+        rest_json.read_predict(body, "", {"serving_default": ({"x": types_pb2.DT_BFLOAT16}, None)})
+
+
+def test_a_process_that_starts_longer_than_a_call_may_take_serves_the_next() -> None:
+    body = b'{"inputs": [1]}'
+    call = ("read_predict", body, "", {"serving_default": ({"x": types_pb2.DT_INT64}, None)})
+    reader = Reader()
+    try:
+        with pytest.raises(ServingError, match="DEADLINE_EXCEEDED"):
+            reader.call(time.monotonic(), *call)
+        process = reader._process
+        name, arrays, _ = reader.call(time.monotonic() + 60, *call)
+        assert (name, arrays["x"].tolist()) == ("serving_default", [1])
+        assert reader._process is process
+    finally:
+        reader.close()
+
+
+def test_a_sender_is_given_up_in_the_moment_in_which_more_comes() -> None:
+    """Its body must not be taken for whole."""
+
+    async def read() -> Body:
+        loop = asyncio.get_running_loop()
+        protocol = BaseProtocol(loop)
+        protocol.connection_made(asyncio.Transport())
+        stream = StreamReader(protocol, 2**16, loop=loop)
+        body = Body(Bodies())
+        reading = asyncio.create_task(body.read(make_mocked_request("POST", "/", payload=stream)))
+        await asyncio.sleep(0)
+        stream.feed_data(b"the beginning")
+        while not body.data:
+            await asyncio.sleep(0)
+        stream.feed_data(b"more")
+        assert body.give_up() and not body.give_up()
+        stream.feed_eof()
+        await asyncio.wait_for(reading, 10)
+        return body
+
+    with pytest.raises(ServingError, match="UNAVAILABLE: given up for others"):
+        asyncio.run(read())
+
+
+def test_a_drain_waits_until_an_answer_is_taken(served_models: Path) -> None:
+    options = ServerOptions(port=0, rest_api_port=-1, model_name="mixed", model_base_path=str(served_models / "mixed"))
+    body = json.dumps({"inputs": {"numbers": [[1, 2]], "words": ["x" * 6 * 2**20]}}).encode()  # comes back twice
+    with running(options) as one, socket.socket() as connection:
+        connection.settimeout(30)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2**17)
+        connection.connect(("127.0.0.1", one.server.rest_port))
+        head = f"POST /v1/models/mixed:predict HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
+        connection.sendall(head.encode() + body)
+        received = connection.recv(2000)
+        stopping = threading.Thread(target=one.server.stop, args=(20,))
+        stopping.start()
+        time.sleep(2)  # longer than idle connections have
+        size = int(received.partition(b"Content-Length: ")[2].partition(b"\r\n")[0])
+        expected = received.index(b"\r\n\r\n") + 4 + size
+        count = len(received)
+        while count < expected and (piece := connection.recv(2**20)):
+            count += len(piece)
+        stopping.join()
+    assert count == expected and size > 12 * 2**20
+
+
+def test_a_stop_leaves_out_what_waits_and_says_nothing_of_it(
+    served_models: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    options = ServerOptions(port=0, rest_api_port=-1, model_name="slow", model_base_path=str(served_models / "slow"))
+    body = b'{"instances": [200000]}'
+    head = f"POST /v1/models/slow:predict HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
+    with running(options) as one, ExitStack() as stack:
+        for _ in range(2 * cpu_count() + 1):
+            connection = stack.enter_context(socket.create_connection(("127.0.0.1", one.server.rest_port)))
+            connection.sendall(head.encode() + body)
+        wait_until(lambda: one.server._rest._server._answering == 2 * cpu_count() + 1, "the requests")
+        one.server.stop(0)
+    assert "unforeseen" not in caplog.text
