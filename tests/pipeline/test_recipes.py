@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +15,7 @@ from mnist_tfx.contract.errors import UsageError
 from mnist_tfx.pipeline.projects import MAIN_DATASETS, shipped, shipped_datasets
 from mnist_tfx.pipeline.recipes import Recipe, flatten, load_recipe
 from tests.fixtures.command import mnist_tfx
+from tests.fixtures.locales import make_locale
 
 SHIPPED = [(dataset, name) for dataset in shipped_datasets() for name in shipped(dataset).recipes]
 
@@ -156,6 +160,18 @@ def test_a_file_that_is_no_recipe_is_refused_by_name(tmp_path: Path, content: st
     with pytest.raises(UsageError) as caught:
         load_recipe("kmnist", str(path))
     assert message in str(caught.value) and str(path) in str(caught.value)
+
+
+def test_a_file_is_utf_8_in_every_locale_and_may_say_so(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text('\ufeff[data]\nclasses = { "été" = ["0"] }\n' + MINIMAL.removeprefix("[data]\n"), encoding="utf-8")
+    code = (
+        "from mnist_tfx.pipeline.recipes import load_recipe;"
+        f"print(*map(ascii, load_recipe('kmnist', {str(path)!r}).data.classes))"
+    )
+    for env in ({"LC_ALL": "C.UTF-8"}, make_locale(tmp_path, "de_DE", "ISO-8859-1")):
+        done = subprocess.run([sys.executable, "-c", code], env={**os.environ, **env}, capture_output=True, text=True)
+        assert done.stdout == "'\\xe9t\\xe9'\n", done.stderr
 
 
 def test_a_file_that_is_no_text_is_refused_by_name(tmp_path: Path) -> None:
