@@ -91,7 +91,10 @@ def load_recipe(project: Project | str, name: str, overrides: Iterable[str] = ()
     project = shipped(project) if isinstance(project, str) else project
     path = project.recipe_file(name)
     content, overrides = read_toml(path, "recipe"), list(overrides)
-    is_study = content.get("push", {}).get("enabled") is False  # before the overrides are applied to the content
+    push = content.get("push")
+    is_study = (
+        isinstance(push, dict) and push.get("enabled") is False
+    )  # before the overrides are applied to the content
     _leave_out_other_optimizers(content, overrides)
     _find_paths(content, path.resolve().parent)
     recipe = _READER.make(path, content, overrides)

@@ -150,6 +150,7 @@ def test_a_file_needs_a_dataset_and_a_bound_alone(tmp_path: Path) -> None:
         (MINIMAL + "[training]\nepohcs = 3\n", "unknown setting 'training.epohcs'. Did you mean 'training.epochs'?"),
         (MINIMAL + "[trainign]\nepochs = 3\n", "unknown setting 'trainign'"),
         ("data = 3\n[evaluation]\nmin_accuracy = 0.9\n", "data: "),
+        ("push = false\n" + MINIMAL, "push: "),
         (None, "cannot read recipe"),
     ],
 )
