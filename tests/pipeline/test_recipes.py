@@ -12,8 +12,8 @@ import pytest
 from pydantic import ValidationError
 
 from mnist_tfx.contract.errors import UsageError
-from mnist_tfx.pipeline.projects import MAIN_DATASETS, shipped, shipped_datasets
-from mnist_tfx.pipeline.recipes import Recipe, flatten, load_recipe
+from mnist_tfx.pipeline.projects import MAIN_DATASETS, project_in, shipped, shipped_datasets
+from mnist_tfx.pipeline.recipes import Recipe, flatten, load_recipe, recipe_name
 from tests.fixtures.command import mnist_tfx
 from tests.fixtures.locales import make_locale
 
@@ -187,6 +187,22 @@ def test_an_override_of_what_is_no_section_is_refused(tmp_path: Path) -> None:
     path.write_text("training = 3\n" + MINIMAL)
     with pytest.raises(UsageError, match="training: "):
         load_recipe("kmnist", str(path), ["epochs=3"])
+
+
+@pytest.mark.parametrize("beside", ["[data", 'project = "my-project"\n', None])
+def test_a_recipe_is_called_by_the_nearest_of_its_project(tmp_path: Path, beside: str | None) -> None:
+    """Whatever else lies there: a Vertex profile, or a recipe that is only half written."""
+    (tmp_path / "recipe.toml").write_text(MINIMAL)
+    (tmp_path / "wide.toml").write_text(MINIMAL + "[model]\nhidden_layers = [900, 900]\n[training]\nepochs = 5\n")
+    if beside is not None:
+        (tmp_path / "beside.toml").write_text(beside)
+    project = project_in(tmp_path)
+    assert recipe_name(load_recipe(project, "wide")) == "wide"
+    assert recipe_name(load_recipe(project, "default", ["beam.args=--x"])) == "default"
+    assert recipe_name(load_recipe(project, "wide", ["epochs=6"])) == "wide with training.epochs=6"
+    assert recipe_name(load_recipe(project, "default", ["epochs=6"])) == "default with training.epochs=6"
+    far = [f"{name}=0.1" for name in ("dropout", "l2", "mixup", "shift", "elastic", "scale", "learning_rate")]
+    assert recipe_name(load_recipe(project, "default", far)) == ""
 
 
 def test_a_recipe_cannot_be_changed(tiny_recipe: Recipe) -> None:
