@@ -129,12 +129,14 @@ def _leave_out_other_optimizers(content: dict[str, Any], overrides: Iterable[str
     training = content.get("training")
     if not isinstance(training, dict):
         return
-    own = training.get("optimizer", TrainingSettings().optimizer)
+    chosen = own = training.get("optimizer", TrainingSettings().optimizer)
     for override in overrides:
         key, _, value = (part.strip() for part in override.partition("="))
-        if key in ("optimizer", "training.optimizer") and value.strip('"') != own:
-            for setting in OF_OPTIMIZERS:
-                training.pop(setting, None)
+        if key in ("optimizer", "training.optimizer"):
+            chosen = value.strip("\"'")
+    if chosen != own:
+        for setting in OF_OPTIMIZERS:
+            training.pop(setting, None)
 
 
 def flatten(recipe: Recipe) -> dict[str, Any]:

@@ -64,13 +64,14 @@ def test_an_override_changes_one_setting(override: str, key: str, value: object)
     assert {k: v for k, v in after.items() if k != key} == {k: v for k, v in before.items() if k != key}
 
 
-@pytest.mark.parametrize("override", ["optimizer=sgd", 'training.optimizer = "sgd"'])
+@pytest.mark.parametrize("override", ["optimizer=sgd", 'training.optimizer = "sgd"', "optimizer='sgd'"])
 def test_another_optimizer_leaves_out_what_the_file_says_of_its_own(override: str) -> None:
     assert load_recipe("mnist", "default").training.beta_2 == 0.99
     training = load_recipe("mnist", "default", [override]).training
     assert (training.optimizer, training.beta_2, training.momentum) == ("sgd", None, 0.9)
     assert load_recipe("mnist", "default", [override, "momentum=0.5"]).training.momentum == 0.5
-    assert load_recipe("mnist", "default", ["optimizer=adam"]) == load_recipe("mnist", "default")
+    for own in (["optimizer=adam"], ["optimizer='adam'"], [override, "optimizer=adam"]):
+        assert load_recipe("mnist", "default", own) == load_recipe("mnist", "default")
 
 
 STUDIES = [(dataset, name) for dataset, name in SHIPPED if not load_recipe(dataset, name).push.enabled]
