@@ -150,14 +150,13 @@ def _prepare(name: str, home: Home, source: Path | None) -> dict[str, Any]:
     """Prepares one dataset unless it is; returns what is printed of it."""
     from mnist_tfx.components.datasets.prepare import prepare
     from mnist_tfx.components.datasets.prepared import NotPrepared, load_prepared
-    from mnist_tfx.pipeline.log_capture import output_to
     from mnist_tfx.pipeline.running.data_progress import shown_progress
 
     start = time.monotonic()
     try:
         dataset, already = load_prepared(name, None, home.datasets), True
     except NotPrepared:
-        with shown_progress(name) as progress, output_to(home.root / "data.log"):
+        with shown_progress(name, home) as progress:
             dataset, already = prepare(name, home.datasets, source=source, progress=progress), False
     if already and source is not None:
         print(f"{name}: --from was not looked at, for {dataset.folder} is prepared already", file=sys.stderr)
