@@ -129,8 +129,7 @@ def train(dataset: str, name: str, seed: int, home: Home) -> Result:
     # Neither a served model nor a bound has a say: every figure counts, the bad ones, too.
     for setting in (f"training.seed={seed}", "evaluation.baseline=none", "min_accuracy=0", "min_class_accuracy=0"):
         command += ["--set", setting]
-    answer = json.loads(measure.stdout_of(command, log=home.root / f"{dataset}-{name}-{seed}.log"))
-    (outcome,) = answer if isinstance(answer, list) else [answer]
+    [outcome] = json.loads(measure.stdout_of(command, log=home.root / f"{dataset}-{name}-{seed}.log"))
     (log_file,) = (home.runs(dataset) / outcome["run"]).glob("Trainer/model/*/training.json")
     log: dict[str, Any] = json.loads(log_file.read_text())
     return Result(

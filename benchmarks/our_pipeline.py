@@ -39,6 +39,5 @@ def run(dataset: str, recipe: str, datasets: Path, work: Path, settings: Sequenc
     command = [str(COMMAND), "run", "--dataset", dataset, "--recipe", recipe, "--home", str(home.root)]
     command += ["--no-cache", "--json", *(word for setting in settings for word in ("--set", setting))]
     measurement = measure.run(command, log=work.with_suffix(".log"))
-    answer = json.loads(measurement.stdout)
-    (result,) = answer if isinstance(answer, list) else [answer]
+    [result] = json.loads(measurement.stdout)
     return OurRun(measurement, {each["id"]: each["seconds"] for each in result["components"]}, result["accuracy"])

@@ -91,6 +91,11 @@ def side_by_side(servers: Mapping[str, Server], plan: Plan) -> dict[str, dict[in
     return found
 
 
+def tables(loads: Mapping[str, Mapping[int, list[Answers]]]) -> dict[str, dict[int, dict[str, float]]]:
+    """Each server's figures by concurrency."""
+    return {name: {c: asdict(figures(rounds)) for c, rounds in by.items()} for name, by in loads.items()}
+
+
 def batches(server: Server, engine: EngineAlone, plan: Plan) -> dict[str, list[float]]:
     """Images a second in each round, in requests of BATCH: through the server, and the engine alone."""
     cores = cpu_count()
@@ -136,11 +141,10 @@ def run(version: Path, work: Path, plan: Plan) -> dict[str, Any]:
     say("a rollover under load")
     rollover = serving_rollover.measure(version, work, max(CONCURRENCY))
 
-    shown = {name: {c: figures(rounds) for c, rounds in loads[name].items()} for name in loads}
     return {
         "model": str(version),
         "left_out": left_out,
-        "one_image_a_request": {name: {c: asdict(one) for c, one in by.items()} for name, by in shown.items()},
+        "one_image_a_request": tables(loads),
         "images_per_second_of_batches": {name: statistics.median(rates) for name, rates in images.items()},
         "client_us_a_request": {batch: asdict(times) for batch, times in codec.items()},
         "rollover": asdict(rollover),
@@ -165,8 +169,7 @@ def logging(version: Path, work: Path, plan: Plan) -> dict[str, Any]:
             servers[name] = stack.enter_context(serving_servers.ours(version.parent, work / f"{rate}.log", config))
         loads = side_by_side(servers, plan)
         dropped = sum(map(serving_logging.dropped, servers.values()))
-    shown = {name: {c: asdict(figures(rounds)) for c, rounds in by.items()} for name, by in loads.items()}
-    return {"one_image_a_request": shown, "aims": serving_logging.aims(loads, dropped)}
+    return {"one_image_a_request": tables(loads), "aims": serving_logging.aims(loads, dropped)}
 
 
 def proxy(version: Path, work: Path, plan: Plan) -> dict[str, Any]:
@@ -178,8 +181,7 @@ def proxy(version: Path, work: Path, plan: Plan) -> dict[str, Any]:
         loads = side_by_side(servers, plan)
         say("the client's log")
         client = serving_proxy.client_log_us(ours, work)
-    shown = {name: {c: asdict(figures(rounds)) for c, rounds in by.items()} for name, by in loads.items()}
-    return {"one_image_a_request": shown, "client_log_us": client, "aims": serving_proxy.aims(loads)}
+    return {"one_image_a_request": tables(loads), "client_log_us": client, "aims": serving_proxy.aims(loads)}
 
 
 def say(words: str) -> None:

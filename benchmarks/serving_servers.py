@@ -19,13 +19,13 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks import v2_protocol
+from benchmarks.our_pipeline import COMMAND
 from benchmarks.serving_load import Method
 from mnist_tfx.contract.names import METADATA_PATH
 from mnist_tfx.pipeline.home import CHECKOUT, Home
 from mnist_tfx.serving.client import messages, tensors
 
 MODEL = "mnist"
-COMMAND = Path(sys.executable).with_name("mnist-tfx")
 MLSERVER = "mlserver==1.7.*"
 
 _SHAPES = ((784, 512), (512,), (512, 512), (512,), (512, 10), (10,))
@@ -139,20 +139,18 @@ def mlserver(weights: Path, folder: Path) -> Iterator[Server]:
     folder.mkdir()
     shutil.copy(Path(__file__).with_name("serving_mlserver.py"), folder / "dense_runtime.py")
     grpc_port, http_port = _free_ports(2)
-    _write_json(
-        folder / "settings.json",
-        {
-            "debug": False,
-            "parallel_workers": 0,
-            "host": "127.0.0.1",
-            "grpc_port": grpc_port,
-            "http_port": http_port,
-            "metrics_endpoint": None,
-        },
-    )
+    settings = {
+        "debug": False,
+        "parallel_workers": 0,
+        "host": "127.0.0.1",
+        "grpc_port": grpc_port,
+        "http_port": http_port,
+        "metrics_endpoint": None,
+    }
     parameters = {"extra": {"weights": str(weights)}}
     runtime = {"name": MODEL, "implementation": "dense_runtime.DenseModel", "parameters": parameters}
-    _write_json(folder / "model-settings.json", runtime)
+    for name, content in (("settings", settings), ("model-settings", runtime)):
+        (folder / f"{name}.json").write_text(json.dumps(content))
     log = folder / "log"
     command = [str(python.with_name("mlserver")), "start", str(folder)]
     with open(log, "w") as lines, _process(command, stdout=lines, stderr=lines, cwd=folder) as process:
@@ -211,7 +209,3 @@ def _free_ports(count: int) -> list[int]:
     for one in sockets:
         one.close()
     return ports
-
-
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    path.write_text(json.dumps(content))

@@ -63,10 +63,9 @@ def main() -> int:
     if args.json:
         print(json.dumps(answer, indent=2))
         return 0
-    if "switches" in answer:
-        show_variants("switch", answer["switches"])
-    if "input" in answer:
-        show_variants("augmentation", answer["input"])
+    for part, title in (("switches", "switch"), ("input", "augmentation")):
+        if part in answer:
+            show_variants(title, answer[part])
     return 0
 
 

@@ -35,8 +35,7 @@ from mnist_tfx.components.trainer.config import TrainerConfig
 from mnist_tfx.components.warm_start.component import WarmStart
 from mnist_tfx.contract.errors import UsageError, unknown_name
 from mnist_tfx.contract.names import EVAL, TEST, TRAIN
-from mnist_tfx.pipeline.recipes import Recipe
-from mnist_tfx.pipeline.recipes.name import recipe_name
+from mnist_tfx.pipeline.recipes import Recipe, recipe_name
 
 # Our modules that TFX's components are told to call.
 _PREPROCESSING = "mnist_tfx.components.transform.preprocessing"

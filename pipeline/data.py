@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 from mnist_tfx.contract.names import SPLITS
 from mnist_tfx.pipeline.home import Home
-from mnist_tfx.pipeline.log_capture import output_to
 
 if TYPE_CHECKING:
     from mnist_tfx.components.datasets.images.listing import ImageSource
@@ -64,7 +63,7 @@ def prepare_dataset(recipe: Recipe, home: Home) -> PreparedDataset:
     from mnist_tfx.components.datasets.prepare import prepare
     from mnist_tfx.pipeline.running.data_progress import shown_progress
 
-    with shown_progress(settings.dataset) as progress, output_to(home.root / "data.log"):
+    with shown_progress(settings.dataset, home) as progress:
         dataset = prepare(
             settings.dataset, home.datasets, version=settings.version, builder=settings.builder, progress=progress
         )
@@ -90,7 +89,7 @@ def add_images(recipe: Recipe, home: Home, source: ImageSource, *, with_test: bo
     # As it is in TFDS: its own classes, and no span chosen.
     as_prepared = recipe.data.model_copy(update={"classes": None, "spans": "all"})
     dataset = replace(prepare_dataset(recipe.model_copy(update={"data": as_prepared}), home), spans={})
-    with shown_progress(dataset.name) as progress, output_to(home.root / "data.log"):
+    with shown_progress(dataset.name, home) as progress:
         from mnist_tfx.components.datasets.images.add import add_span
 
         return add_span(
@@ -107,7 +106,7 @@ def import_images(settings: DataSettings, home: Home, image_shape: Shape) -> Imp
     """Makes the dataset of the image files as they are now; None in `image_shape` is found by itself."""
     from mnist_tfx.pipeline.running.data_progress import shown_progress
 
-    with shown_progress(settings.dataset) as progress, output_to(home.root / "data.log"):
+    with shown_progress(settings.dataset, home) as progress:
         from mnist_tfx.components.datasets.images.listing import ImageSource
         from mnist_tfx.components.datasets.images.prepare import prepare_images
 

@@ -46,7 +46,9 @@ def output_to(log_file: Path) -> Iterator[None]:
         stream.flush()
     with ExitStack() as restore:
         log = restore.enter_context(_opened(log_file))
-        restore.enter_context(_absl_at_info())
+        absl_logger = logging.getLogger("absl")
+        restore.callback(absl_logger.setLevel, absl_logger.level)
+        absl_logger.setLevel(logging.INFO)  # TFX's lines, which absl drops until told otherwise
         for descriptor in (1, 2):
             saved = os.dup(descriptor)
             restore.callback(os.close, saved)
@@ -118,24 +120,15 @@ def _writer(file: io.FileIO, encoding: str = "utf-8") -> TextIO:
 
 
 @contextmanager
-def _absl_at_info() -> Iterator[None]:
-    """Lets TFX's INFO lines through; absl drops them until told otherwise."""
-    absl_logger = logging.getLogger("absl")
-    before = absl_logger.level
-    absl_logger.setLevel(logging.INFO)
-    try:
-        yield
-    finally:
-        absl_logger.setLevel(before)
-
-
-def original_stderr() -> TextIO:
-    """A stream to what standard error is now, which `output_to` will not divert. The caller closes it."""
+def original_stderr() -> Iterator[TextIO]:
+    """A stream to what standard error is now, which `output_to` will not divert."""
     try:
         descriptor = os.dup(sys.stderr.fileno())
     except (io.UnsupportedOperation, AttributeError):  # a test, or a notebook, has replaced sys.stderr
-        return sys.stderr
-    return _writer(_Tolerant(descriptor, None, closefd=True), sys.stderr.encoding)
+        yield sys.stderr
+        return
+    with _writer(_Tolerant(descriptor, None, closefd=True), sys.stderr.encoding) as stream:
+        yield stream
 
 
 def size_of(log_file: Path) -> int:

@@ -152,7 +152,6 @@ def _prepare(name: str, home: Home, source: Path | None) -> tuple[PreparedDatase
     """Prepares one dataset unless it is, and says whether it was."""
     from mnist_tfx.components.datasets.prepare import prepare
     from mnist_tfx.components.datasets.prepared import NotPrepared, load_prepared
-    from mnist_tfx.pipeline.log_capture import output_to
     from mnist_tfx.pipeline.projects import shipped_datasets
     from mnist_tfx.pipeline.recipes import load_recipe
     from mnist_tfx.pipeline.running.data_progress import shown_progress
@@ -161,7 +160,7 @@ def _prepare(name: str, home: Home, source: Path | None) -> tuple[PreparedDatase
         dataset = load_prepared(name, None, home.datasets)
     except NotPrepared:
         builder = load_recipe(name, "default").data.builder if name in shipped_datasets() else ""
-        with shown_progress(name) as progress, output_to(home.root / "data.log"):
+        with shown_progress(name, home) as progress:
             return prepare(name, home.datasets, source=source, builder=builder, progress=progress), False
     if source is not None:
         print(f"{name}: --from was not looked at, for {dataset.folder} is prepared already", file=sys.stderr)

@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
         return 0
     for dataset, name, path, recipe in loaded:
         print(f"{dataset} / {name}")
-        for line in path.read_text().splitlines():
+        for line in path.read_text(encoding="utf-8-sig").splitlines():
             if not line.startswith("#"):
                 break
             print(f"  {line.removeprefix('#').strip()}")

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
+from contextlib import suppress
+from functools import reduce
+from operator import getitem
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +34,7 @@ from mnist_tfx.pipeline.settings_files import SettingsReader, read_toml, setting
 
 # Settings of section `data` that are paths; from a recipe's own folder, if they are not absolute.
 _PATHS = ("images", "labels", "data_dir")
+_MOST_CHANGES = 6  # beyond these it is another recipe
 
 
 class Recipe(Section):
@@ -91,7 +96,10 @@ def load_recipe(project: Project | str, name: str, overrides: Iterable[str] = ()
     project = shipped(project) if isinstance(project, str) else project
     path = project.recipe_file(name)
     content, overrides = read_toml(path, "recipe"), list(overrides)
-    is_study = content.get("push", {}).get("enabled") is False  # before the overrides are applied to the content
+    push = content.get("push")
+    is_study = (
+        isinstance(push, dict) and push.get("enabled") is False
+    )  # before the overrides are applied to the content
     _leave_out_other_optimizers(content, overrides)
     _find_paths(content, path.resolve().parent)
     recipe = _READER.make(path, content, overrides)
@@ -121,20 +129,39 @@ def _leave_out_other_optimizers(content: dict[str, Any], overrides: Iterable[str
     training = content.get("training")
     if not isinstance(training, dict):
         return
-    own = training.get("optimizer", TrainingSettings().optimizer)
+    chosen = own = training.get("optimizer", TrainingSettings().optimizer)
     for override in overrides:
         key, _, value = (part.strip() for part in override.partition("="))
-        if key in ("optimizer", "training.optimizer") and value.strip('"') != own:
-            for setting in OF_OPTIMIZERS:
-                training.pop(setting, None)
+        if key in ("optimizer", "training.optimizer"):
+            chosen = value.strip("\"'")
+    if chosen != own:
+        for setting in OF_OPTIMIZERS:
+            training.pop(setting, None)
 
 
 def flatten(recipe: Recipe) -> dict[str, Any]:
     """Every setting by its full key, as `--set` takes it, with JSON-able values."""
-    flat: dict[str, Any] = {}
-    for key in setting_keys(Recipe):
-        value: Any = recipe.model_dump(mode="json")
-        for part in key.split("."):
-            value = value[part]
-        flat[key] = value
-    return flat
+    sections = recipe.model_dump(mode="json")
+    return {key: reduce(getitem, key.split("."), sections) for key in setting_keys(Recipe)}
+
+
+def recipe_name(recipe: Recipe) -> str:
+    """What people call a recipe: the nearest of its project's, with what was changed, `default with training.epochs=3`.
+
+    Found by its settings: they alone decide what runs. Where Beam runs is not counted, as it changes nothing of what
+    comes out. Empty where none is near.
+    """
+    settings = _settings_that_count(recipe)
+    changes = {}
+    for name in recipe.project.recipes:
+        with suppress(UsageError):  # a file beside it that is no recipe, or only half written
+            known = _settings_that_count(load_recipe(recipe.project, name))
+            changes[name] = [f"{key}={value}" for key, value in settings.items() if value != known[key]]
+    nearest = min(changes, key=lambda name: (len(changes[name]), name != "default", name), default=None)
+    if nearest is None or len(changes[nearest]) > _MOST_CHANGES:
+        return ""
+    return f"{nearest} with {', '.join(changes[nearest])}" if changes[nearest] else nearest
+
+
+def _settings_that_count(recipe: Recipe) -> dict[str, str]:
+    return {key: json.dumps(value) for key, value in flatten(recipe).items() if not key.startswith("beam.")}

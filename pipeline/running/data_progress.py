@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TextIO
 
 from mnist_tfx.components.datasets.progress import Progress
-from mnist_tfx.pipeline.log_capture import original_stderr
+from mnist_tfx.pipeline.home import Home
+from mnist_tfx.pipeline.log_capture import original_stderr, output_to
 
 
 @contextmanager
-def shown_progress(name: str) -> Iterator[Progress]:
+def shown_progress(name: str, home: Home) -> Iterator[Progress]:
     """Shows the stages of preparing dataset `name` on stderr: a bar on a terminal, else one line for each stage.
 
-    Enter it before `output_to`, which moves stderr away.
+    What is printed and logged meanwhile goes to data.log in the home.
     """
-    stream = original_stderr()
-    try:
-        with _bar(name, stream) if stream.isatty() else _lines(name, stream) as progress:
-            yield progress
-    finally:
-        if stream is not sys.stderr:
-            stream.close()
+    with (
+        original_stderr() as stream,
+        _bar(name, stream) if stream.isatty() else _lines(name, stream) as progress,
+        output_to(home.root / "data.log"),
+    ):
+        yield progress
 
 
 @contextmanager

@@ -6,7 +6,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable
-from types import FrameType, TracebackType
+from types import FrameType
 
 GRACE_SECONDS = 5.0
 EXIT_CODE = 130  # also for SIGTERM: to the user both are "stopped"
@@ -43,9 +43,7 @@ class StopSignals:
         threading.Thread(target=self._watch, args=(self._read_end,), daemon=True, name="stop-signals").start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._left.set()
         if self._before:
             signal.set_wakeup_fd(self._wakeup_before)

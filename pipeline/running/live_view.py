@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import logging
 import math
-import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Any, Self, TextIO
 
 from rich.console import Console
@@ -54,12 +52,14 @@ class _Rows(logging.Handler):
         self._on_exit = ExitStack()
 
     def __enter__(self) -> Self:
-        self._on_exit.enter_context(_heard_by(self))
+        logger = logging.getLogger(PROGRESS_LOGGER)
+        self._on_exit.callback(logger.setLevel, logger.level)
+        self._on_exit.callback(logger.removeHandler, self)
+        logger.setLevel(logging.INFO)
+        logger.addHandler(self)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._on_exit.close()
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -196,8 +196,7 @@ class PlainLines(_Rows):
 @contextmanager
 def make_observer(title: str, node_ids: Sequence[str], describe: Describe) -> Iterator[LiveTable | PlainLines]:
     """The observer that suits standard error: a table on a terminal, else lines. Make it before output is diverted."""
-    stream = original_stderr()
-    try:
+    with original_stderr() as stream:
         console = Console(file=stream)
         if stream.isatty() and not console.is_dumb_terminal:
             with LiveTable(title, node_ids, describe, console) as table:
@@ -205,19 +204,3 @@ def make_observer(title: str, node_ids: Sequence[str], describe: Describe) -> It
         else:
             with PlainLines(title, node_ids, describe, stream) as lines:
                 yield lines
-    finally:
-        if stream is not sys.stderr:
-            stream.close()
-
-
-@contextmanager
-def _heard_by(handler: logging.Handler) -> Iterator[None]:
-    logger = logging.getLogger(PROGRESS_LOGGER)
-    level_before = logger.level
-    logger.setLevel(logging.INFO)
-    logger.addHandler(handler)
-    try:
-        yield
-    finally:
-        logger.removeHandler(handler)
-        logger.setLevel(level_before)

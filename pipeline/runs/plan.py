@@ -22,7 +22,7 @@ _FILE = "plan.json"  # in the run's folder
 
 def write_plan(recipe: Recipe, dataset: PreparedDataset, run_folder: Path) -> None:
     """Keeps what a run is about to do, with what."""
-    from mnist_tfx.pipeline.recipes.name import recipe_name
+    from mnist_tfx.pipeline.recipes import recipe_name
 
     revision = _revision()
     plan = Plan(

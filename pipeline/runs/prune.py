@@ -13,7 +13,7 @@ from ml_metadata.proto import metadata_store_pb2 as pb
 
 from mnist_tfx.components.report.run import Artifact, Run
 from mnist_tfx.pipeline.home import Home
-from mnist_tfx.pipeline.runs.records import forget_lost_pushes
+from mnist_tfx.pipeline.runs.records import close_killed_runs, forget_lost_pushes
 from mnist_tfx.pipeline.runs.store import list_runs, pushing_runs
 
 
@@ -68,15 +68,15 @@ def remove_runs(home: Home, unneeded: Sequence[UnneededRun]) -> None:
 
     TFX does not answer from the cache with an artifact that is not LIVE (cache_utils, `_get_outputs_of_execution`).
     """
-    config = pb.ConnectionConfig()
-    config.sqlite.filename_uri = str(home.metadata_db)
-    config.sqlite.connection_mode = pb.SqliteMetadataSourceConfig.READWRITE
-    store = mlmd.MetadataStore(config)
+    mode = pb.SqliteMetadataSourceConfig.READWRITE
+    sqlite = pb.SqliteMetadataSourceConfig(filename_uri=str(home.metadata_db), connection_mode=mode)
+    store = mlmd.MetadataStore(pb.ConnectionConfig(sqlite=sqlite))
     artifacts = store.get_artifacts_by_id(sorted({number for each in unneeded for number in each.artifact_ids}))
     for artifact in artifacts:
         artifact.state = pb.Artifact.DELETED
     store.put_artifacts(artifacts)
     forget_lost_pushes(store)  # of versions that were removed before
+    close_killed_runs(store)  # while the home is locked, they would be told as going on
     for path in (path for each in unneeded for path in each.paths):
         if path.is_dir():
             shutil.rmtree(path)

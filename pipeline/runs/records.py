@@ -73,7 +73,7 @@ def forget_lost_pushes(store: mlmd.MetadataStore) -> None:
 
 
 def close_killed_runs(store: mlmd.MetadataStore) -> None:
-    """Closes what killed processes left open. To be called before a run starts, by the only writer.
+    """Closes what killed processes left open. To be called while no run goes on, by the only writer.
 
     Left as RUNNING, an execution would show for ever as going on.
     """

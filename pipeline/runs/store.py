@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 import ml_metadata as mlmd
 from ml_metadata.proto import metadata_store_pb2 as pb
@@ -129,7 +129,8 @@ def _load(store: mlmd.MetadataStore, context: pb.Context, metadata_db: Path) -> 
         for execution in found
         for component in [_context_name(store, execution, "node").removeprefix(f"{pipeline}.")]
     )
-    home, dataset, properties = Home(metadata_db.parent), _dataset(pipeline), values_of(context.custom_properties)
+    home, dataset = Home(metadata_db.parent), pipeline.replace("-", "_")
+    properties = values_of(context.custom_properties)
     seconds = properties.get(records.SECONDS)
     report = home.report(dataset, context.name)
     return Run(
@@ -189,15 +190,9 @@ def _execution(
 
 def _end(noted: object, home: Home) -> End:
     """How a run ended; one of which no end is noted goes on, or was killed."""
-    ends: tuple[End, ...] = get_args(End)
-    for end in ends:
-        if noted == end:
-            return end
+    if noted in get_args(End):
+        return cast(End, noted)
     return "running" if home.is_locked() else "killed"
-
-
-def _dataset(pipeline: str) -> str:
-    return pipeline.replace("-", "_")
 
 
 def _context_name(store: mlmd.MetadataStore, execution: pb.Execution, context_type: str) -> str:

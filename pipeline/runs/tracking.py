@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 _LOGGER = logging.getLogger(__name__)
 _INSTALL = "uv pip install 'mlflow-skinny>=3.12' sqlalchemy alembic"
 _LOG = "mlflow.log"
-_MOST = 100  # parameters, or 1000 metrics, that MLflow takes at once
 _PER_EPOCH = ("loss", "accuracy", "val_loss", "val_accuracy", "learning_rate", "seconds")
 
 
@@ -89,9 +88,7 @@ class Tracking:
         made = self._client.create_run(self._experiment(run.dataset), start_time=started, run_name=run.run_id)
         run_id = str(made.info.run_id)
         params = [Param(key, value) for key, value in _flat(run.plan.recipe)]
-        for first in range(0, len(params), _MOST):
-            self._client.log_batch(run_id, params=params[first : first + _MOST])
-        self._client.log_batch(run_id, _metrics(run, started), tags=[RunTag(*tag) for tag in tags.items()])
+        self._client.log_batch(run_id, _metrics(run, started), params, [RunTag(*tag) for tag in tags.items()])
         card = self._home.runs(run.dataset) / run.run_id / "MODEL_CARD.md"
         for path in filter(Path.is_file, (*([Path(run.report)] if run.report else ()), card)):
             self._client.log_artifact(run_id, str(path))
@@ -102,18 +99,18 @@ class Tracking:
     def _experiment(self, dataset: str) -> str:
         if found := self._client.get_experiment_by_name(dataset):
             return str(found.experiment_id)
-        here = (
-            (self._home.root / "mlflow").as_uri() if self._uri.startswith("sqlite:") else None
-        )  # not where one stands
-        return str(self._client.create_experiment(dataset, artifact_location=here))
+        # Without a place, MLflow writes files to the folder where one stands.
+        place = (self._home.root / "mlflow").as_uri() if self._uri.startswith("sqlite:") else None
+        return str(self._client.create_experiment(dataset, artifact_location=place))
 
 
 def _flat(recipe: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
-    for key, value in recipe.items():
-        if isinstance(value, dict) and value:
-            yield from _flat(value, f"{prefix}{key}.")
+    for name, value in recipe.items():
+        key = f"{prefix}{name}"
+        if isinstance(value, dict) and value and key != "data.classes":  # whose names MLflow may refuse in a key
+            yield from _flat(value, f"{key}.")
         elif value is not None:
-            yield f"{prefix}{key}", str(value)
+            yield key, str(value)
 
 
 def _metrics(run: Run, started: int) -> list[Metric]:

@@ -151,7 +151,7 @@ def run_page(run: Run) -> RenderableType:
         f"{run.run_id}  {run.pipeline}  ", _words(run.verdict()), f"\nstarted {_started(run)} UTC{seconds}"
     )
     titled = (("executions", executions), ("artifacts", of_artifacts), ("parameters", parameters))
-    return Group(head, *errors, *(part for title, table in titled for part in (f"\n[bold]{title}[/bold]", table)))
+    return Group(head, *errors, *(part for title, table in titled for part in (Text(f"\n{title}", "bold"), table)))
 
 
 def run_json(run: Run) -> dict[str, Any]:
@@ -173,8 +173,11 @@ def run_page_json(run: Run) -> dict[str, Any]:
 
 
 def stdout_console(piped_width: int = _PIPED_WIDTH) -> Console:
-    """A console on standard output. A file has no width: rich would fold tables to 80 columns there."""
-    return Console(width=None if sys.stdout.isatty() else piped_width)
+    """A console on standard output, which takes text as it is: names of classes may look like rich's markup.
+
+    A file has no width: rich would fold tables to 80 columns there.
+    """
+    return Console(width=None if sys.stdout.isatty() else piped_width, markup=False, emoji=False)
 
 
 def _seeds_words(study: Mapping[str, Any]) -> str:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
 
 from mnist_tfx.contract.errors import UsageError
-from mnist_tfx.pipeline.projects import MAIN_DATASETS, shipped, shipped_datasets
-from mnist_tfx.pipeline.recipes import Recipe, flatten, load_recipe
+from mnist_tfx.pipeline.projects import MAIN_DATASETS, project_in, shipped, shipped_datasets
+from mnist_tfx.pipeline.recipes import Recipe, flatten, load_recipe, recipe_name
 from tests.fixtures.command import mnist_tfx
+from tests.fixtures.locales import make_locale
 
 SHIPPED = [(dataset, name) for dataset in shipped_datasets() for name in shipped(dataset).recipes]
 
@@ -60,13 +64,14 @@ def test_an_override_changes_one_setting(override: str, key: str, value: object)
     assert {k: v for k, v in after.items() if k != key} == {k: v for k, v in before.items() if k != key}
 
 
-@pytest.mark.parametrize("override", ["optimizer=sgd", 'training.optimizer = "sgd"'])
+@pytest.mark.parametrize("override", ["optimizer=sgd", 'training.optimizer = "sgd"', "optimizer='sgd'"])
 def test_another_optimizer_leaves_out_what_the_file_says_of_its_own(override: str) -> None:
     assert load_recipe("mnist", "default").training.beta_2 == 0.99
     training = load_recipe("mnist", "default", [override]).training
     assert (training.optimizer, training.beta_2, training.momentum) == ("sgd", None, 0.9)
     assert load_recipe("mnist", "default", [override, "momentum=0.5"]).training.momentum == 0.5
-    assert load_recipe("mnist", "default", ["optimizer=adam"]) == load_recipe("mnist", "default")
+    for own in (["optimizer=adam"], ["optimizer='adam'"], [override, "optimizer=adam"]):
+        assert load_recipe("mnist", "default", own) == load_recipe("mnist", "default")
 
 
 STUDIES = [(dataset, name) for dataset, name in SHIPPED if not load_recipe(dataset, name).push.enabled]
@@ -146,6 +151,7 @@ def test_a_file_needs_a_dataset_and_a_bound_alone(tmp_path: Path) -> None:
         (MINIMAL + "[training]\nepohcs = 3\n", "unknown setting 'training.epohcs'. Did you mean 'training.epochs'?"),
         (MINIMAL + "[trainign]\nepochs = 3\n", "unknown setting 'trainign'"),
         ("data = 3\n[evaluation]\nmin_accuracy = 0.9\n", "data: "),
+        ("push = false\n" + MINIMAL, "push: "),
         (None, "cannot read recipe"),
     ],
 )
@@ -156,6 +162,18 @@ def test_a_file_that_is_no_recipe_is_refused_by_name(tmp_path: Path, content: st
     with pytest.raises(UsageError) as caught:
         load_recipe("kmnist", str(path))
     assert message in str(caught.value) and str(path) in str(caught.value)
+
+
+def test_a_file_is_utf_8_in_every_locale_and_may_say_so(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text('\ufeff[data]\nclasses = { "été" = ["0"] }\n' + MINIMAL.removeprefix("[data]\n"), encoding="utf-8")
+    code = (
+        "from mnist_tfx.pipeline.recipes import load_recipe;"
+        f"print(*map(ascii, load_recipe('kmnist', {str(path)!r}).data.classes))"
+    )
+    for env in ({"LC_ALL": "C.UTF-8"}, make_locale(tmp_path, "de_DE", "ISO-8859-1")):
+        done = subprocess.run([sys.executable, "-c", code], env={**os.environ, **env}, capture_output=True, text=True)
+        assert done.stdout == "'\\xe9t\\xe9'\n", done.stderr
 
 
 def test_a_file_that_is_no_text_is_refused_by_name(tmp_path: Path) -> None:
@@ -170,6 +188,22 @@ def test_an_override_of_what_is_no_section_is_refused(tmp_path: Path) -> None:
     path.write_text("training = 3\n" + MINIMAL)
     with pytest.raises(UsageError, match="training: "):
         load_recipe("kmnist", str(path), ["epochs=3"])
+
+
+@pytest.mark.parametrize("beside", ["[data", 'project = "my-project"\n', None])
+def test_a_recipe_is_called_by_the_nearest_of_its_project(tmp_path: Path, beside: str | None) -> None:
+    """Whatever else lies there: a Vertex profile, or a recipe that is only half written."""
+    (tmp_path / "recipe.toml").write_text(MINIMAL)
+    (tmp_path / "wide.toml").write_text(MINIMAL + "[model]\nhidden_layers = [900, 900]\n[training]\nepochs = 5\n")
+    if beside is not None:
+        (tmp_path / "beside.toml").write_text(beside)
+    project = project_in(tmp_path)
+    assert recipe_name(load_recipe(project, "wide")) == "wide"
+    assert recipe_name(load_recipe(project, "default", ["beam.args=--x"])) == "default"
+    assert recipe_name(load_recipe(project, "wide", ["epochs=6"])) == "wide with training.epochs=6"
+    assert recipe_name(load_recipe(project, "default", ["epochs=6"])) == "default with training.epochs=6"
+    far = [f"{name}=0.1" for name in ("dropout", "l2", "mixup", "shift", "elastic", "scale", "learning_rate")]
+    assert recipe_name(load_recipe(project, "default", far)) == ""
 
 
 def test_a_recipe_cannot_be_changed(tiny_recipe: Recipe) -> None:

@@ -7,10 +7,13 @@ from pathlib import Path
 
 from ml_metadata.proto import metadata_store_pb2 as pb
 
+from mnist_tfx.pipeline.home import Home
 from mnist_tfx.pipeline.recipes import load_recipe
 from mnist_tfx.pipeline.run_recipe import run_until
+from mnist_tfx.pipeline.runs.records import record_end
 from mnist_tfx.pipeline.runs.store import list_runs, open_store
 from tests.fixtures.command import Answer, mnist_tfx
+from tests.fixtures.recorded_runs import Node, record_run
 from tests.fixtures.tiny_run import TinyRun
 
 
@@ -71,6 +74,18 @@ def test_artifacts_that_a_run_that_stays_shares_stay(tiny_run: TinyRun) -> None:
     prune(tiny_run)
     assert model.exists() and (folder / "run.log").exists()
     assert trained(tiny_run, 204) == model
+
+
+def test_the_index_that_prune_makes_anew_tells_a_killed_run(tmp_path: Path) -> None:
+    """While it holds the home's lock itself, which is how runs that go on are known."""
+    home, old, killed = Home(tmp_path), "20261122-143000-mnist", "20261122-150000-mnist"
+    record_end(record_run(home.metadata_db, old, [Node("Trainer")]), old, "complete", 1.0)
+    record_run(home.metadata_db, killed, [Node("Trainer", state="RUNNING")])
+    home.log("mnist", old).parent.mkdir(parents=True)
+    answer = mnist_tfx("prune", "--home", tmp_path, "--address", "127.0.0.1:1", "--keep", "1")
+    assert answer.code == 0 and old in answer.out
+    index = (home.reports / "index.html").read_text()
+    assert killed in index and "✗ killed<" in index and "✓ running<" not in index
 
 
 def test_an_empty_home_has_nothing_to_remove(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from mnist_tfx.components.report.collect import measured
+from mnist_tfx.components.report.run import Plan, Run
 from mnist_tfx.contract.errors import UsageError
 from mnist_tfx.pipeline.home import Home
 from mnist_tfx.pipeline.runs.store import load_run
@@ -48,6 +49,19 @@ def test_a_run_is_recorded_with_its_report(
     assert [(each.step, each.value) for each in found] == [(row["epoch"], row["val_loss"]) for row in history]
     names = {each.path for each in client.list_artifacts(recorded.info.run_id)}
     assert names == {f"{run.run_id}.html", "MODEL_CARD.md"}
+
+
+def test_a_recipe_of_any_size_and_classes_of_any_name_are_recorded(tmp_path: Path) -> None:
+    """MLflow takes a hundred parameters at once, and not every sign in their names."""
+    data = {"classes": {"T-shirts & tops": ["0", "6"]}, "splits": {"test": "test"}}
+    plan = Plan(recipe={"data": data, "training": {f"setting_{number}": number for number in range(150)}})
+    uri = f"sqlite:///{tmp_path / 'runs.db'}"
+    run_id = Tracking(uri, Home(tmp_path)).record(Run("a-run", "mnist", plan=plan, end="failed"))
+    recorded = mlflow.MlflowClient(uri, registry_uri="file:").get_run(run_id)
+    params = recorded.data.params
+    assert params.pop("data.classes") == "{'T-shirts & tops': ['0', '6']}" and params.pop("data.splits.test") == "test"
+    assert params == {f"training.setting_{number}": str(number) for number in range(150)}
+    assert recorded.info.status == "FAILED" and recorded.data.tags["verdict"] == "failed"
 
 
 def test_a_server_that_does_not_answer_is_known_before_the_run(tmp_path: Path, patience: None) -> None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import ml_metadata as mlmd
 import pytest
 
-from mnist_tfx.components.report.run import Run
+from mnist_tfx.components.evaluator.quality import Scores
+from mnist_tfx.components.report.run import Artifact, Execution, Run
 from mnist_tfx.contract.errors import DataRejected, PipelineError, UsageError
 from mnist_tfx.pipeline.home import Home
 from mnist_tfx.pipeline.runs.records import close_killed_runs, record_canceled, record_end, record_failure
@@ -19,6 +20,7 @@ from mnist_tfx.pipeline.runs.store import load_run
 from mnist_tfx.pipeline.runs.views import tell_runs
 from tests.fixtures.command import mnist_tfx
 from tests.fixtures.recorded_runs import Node, record_run
+from tests.fixtures.report_content import sample_content
 
 RUN_ID = "20261122-143000-mnist"
 End = Callable[[mlmd.MetadataStore], object]
@@ -248,6 +250,19 @@ def test_a_failure_is_told_with_its_reason_and_its_remedy(tmp_path: Path) -> Non
     [failure] = load_run(tmp_path / "metadata.db", RUN_ID).verdict().failures
     assert (failure.component, failure.message) == ("Trainer", "NaN in the weights")
     assert str(Home(tmp_path).log("mnist", RUN_ID)) in failure.remedy
+
+
+def test_names_and_reasons_are_told_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+    """They are the user's own: a class is called as its folder, and `push.reason` is any text."""
+    quality = sample_content().quality
+    assert quality is not None
+    worst = replace(quality.classes[0], name="cat [red] :smile: [/b]", scores=Scores(0.0, 0.001, 0.0))
+    quality = replace(quality, classes=(worst, *quality.classes[1:]))
+    said = {"pushed": 0, "not_pushed": "see [link] and [/why]"}
+    pusher = Execution(1, "Pusher", "COMPLETE", outputs=(Artifact("pushed_model", 2, "PushedModel", "/made", said),))
+    assert tell_runs([Run(RUN_ID, "mnist", (pusher,), end="complete", quality=quality)], as_json=False) == 0
+    table = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert "cat [red] :smile: [/b] 0.0010" in table and "not pushed: see [link] and [/why]" in table
 
 
 @pytest.mark.parametrize(
