@@ -40,6 +40,7 @@ RATES = {"training.learning_rate": {"min": 1e-4, "max": 1e-2, "log": True}}
         ({"training.batch_size": {"min": 32, "max": 64.5}}, "64.5 does not fit"),
         ({"training.seed": {"values": [0, 1]}}, "not better"),
         ({"training.epochs": {"min": 1, "max": 9}}, "tuner.max_epochs"),
+        ({"training.warm_start": {"values": [False, True]}}, "every trial begins anew"),
         ({"training.momentum": {"min": 0.5, "max": 1.0}}, "training.momentum: 1.0 does not fit"),
         ({}, "empty"),
     ],
@@ -48,6 +49,18 @@ def test_a_space_that_does_not_fit_is_refused(space: dict[str, Any], message: st
     with pytest.raises(ValidationError) as refusal:
         TunerSettings.model_validate({"space": space})
     assert message in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"trials": 5}, "trials has no effect with strategy 'hyperband', only with bayesian"),
+        ({"strategy": "bayesian", "factor": 2}, "factor has no effect with strategy 'bayesian', only with hyperband"),
+    ],
+)
+def test_what_has_no_effect_under_the_strategy_is_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        TunerSettings.model_validate(settings)
 
 
 def test_a_space_may_be_written_with_and_without_quotes() -> None:
