@@ -262,7 +262,7 @@ class InfraSettings(Section):
     examples: Annotated[int, Field(ge=1, le=500)] = 32  # of split test, sent to every signature; also the warm-up
     max_load_seconds: Annotated[float, Field(gt=0.0)] = 120.0
     max_latency_ms: Annotated[float, Field(gt=0.0)] = 250.0  # one image, 99th percentile of 100
-    max_memory_mib: Annotated[float, Field(gt=0.0)] = 3000.0  # resident, of the server's process
+    max_memory_mib: Annotated[float, Field(gt=0.0)] = 3000.0  # resident, of the server's process; not of a staging one
 
     @model_validator(mode="after")
     def _endpoint_is_whole(self) -> Self:
