@@ -20,9 +20,10 @@ def beam_arguments(beam: BeamSettings, component: str = "") -> list[str]:
     Raises:
         UsageError: a setting that the runner needs is missing.
     """
-    if beam.runner == "direct" or (beam.components and component and component not in beam.components):
-        # A runner's own arguments would mean nothing, or the wrong thing, to the direct runner.
-        return [*direct_arguments(beam.workers), *beam.args] if beam.runner == "direct" else direct_arguments(1)
+    if beam.runner == "direct":
+        return [*direct_arguments(beam.workers), *beam.args]
+    if beam.components and component and component not in beam.components:
+        return direct_arguments(1)  # another runner's own arguments would mean nothing to it, or the wrong thing
     return [*(_dataflow(beam) if beam.runner == "dataflow" else _portable(beam)), *beam.args]
 
 

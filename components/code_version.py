@@ -32,6 +32,8 @@ _PACKAGES = (
     "numpy",
     "pillow",
     "protobuf",
+    "scikit-learn",
+    "scipy",
     "tensorflow",
     "tensorflow-data-validation",
     "tensorflow-datasets",

@@ -166,7 +166,8 @@ class TrainingSettings(Section):
     calibrate: bool = True
     # Training begins with the weights of the served model, the newest that was trained on other data than these.
     warm_start: bool = False
-    seed: Annotated[int, Field(ge=0)] = 0
+    # NumPy takes 32 bits; the teachers' seeds are up to 20,000 higher.
+    seed: Annotated[int, Field(ge=0, lt=2**32 - 20_000)] = 0
     lr_find: bool = False  # training begins with a learning-rate range test, and takes the rate that it suggests
 
     @model_validator(mode="before")
@@ -213,6 +214,16 @@ class DistillationSettings(Section):
     # Of convolutional teachers: of the first convolution, then of those of each stage; none: as the recipe's model.
     teacher_channels: tuple[Positive, ...] = ()
 
+    @model_validator(mode="after")
+    def _has_teachers(self) -> Self:
+        lonely = [name for name, field in type(self).model_fields.items() if getattr(self, name) != field.default]
+        if lonely and "teachers" not in self.model_fields_set:
+            raise ValueError(
+                f"{', '.join(lonely)} without teachers: say how many are trained, too (teachers = 0 if none are to be, "
+                "whatever else is said)."
+            )
+        return self
+
 
 class EvaluationSettings(Section):
     """What a model must reach on split test to be pushed."""
@@ -251,7 +262,7 @@ class InfraSettings(Section):
     examples: Annotated[int, Field(ge=1, le=500)] = 32  # of split test, sent to every signature; also the warm-up
     max_load_seconds: Annotated[float, Field(gt=0.0)] = 120.0
     max_latency_ms: Annotated[float, Field(gt=0.0)] = 250.0  # one image, 99th percentile of 100
-    max_memory_mib: Annotated[float, Field(gt=0.0)] = 3000.0  # resident, of the server's process
+    max_memory_mib: Annotated[float, Field(gt=0.0)] = 3000.0  # resident, of the server's process; not of a staging one
 
     @model_validator(mode="after")
     def _endpoint_is_whole(self) -> Self:

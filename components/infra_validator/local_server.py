@@ -20,6 +20,8 @@ from mnist_tfx.contract.errors import PipelineError
 
 _TF_SERVING = "tensorflow_model_server"
 _LOG_LINES = 5
+# Bytes of the folder for temporary files: the path of a Unix socket in it may have about 100 (unix(7)).
+_LONGEST_FOLDER = 75
 # A process of this program becomes the server. It has the kernel (prctl's PR_SET_PDEATHSIG, 1) kill it when the thread
 # that started it is gone, also by SIGKILL; that survives exec, so any server will do. It is a program of its own since
 # no Python may run between fork and exec of a process with threads. A parent that has gone before is not told of.
@@ -41,8 +43,8 @@ class LocalServer(ModelServer):
             PipelineError: the engine asked for is not there.
         """
         engine = _server_command(settings.engine)
-        # Short: the path of a Unix socket may have about 100 characters.
-        self._folder = tempfile.TemporaryDirectory(prefix="infra-")
+        too_long = len(os.fsencode(tempfile.gettempdir())) > _LONGEST_FOLDER
+        self._folder = tempfile.TemporaryDirectory(prefix="infra-", dir="/tmp" if too_long else None)
         folder = Path(self._folder.name)
         base_path, socket = folder / "model", folder / "grpc.sock"
         base_path.mkdir()

@@ -24,10 +24,6 @@ class Request:
     key: str  # name of the input
     value: npt.NDArray[Any]
 
-    def first(self) -> Request:
-        """The same with one example."""
-        return Request(self.signature, self.key, self.value[:1])
-
 
 def read_requests(split_uri: str, count: int, image_shape: tuple[int, int, int]) -> list[Request]:
     """A request for each signature, with the first `count` examples of a split of Examples.
@@ -56,10 +52,11 @@ def write_warmup(model_dir: str, model_name: str, requests: list[Request]) -> No
     path = path_utils.warmup_file_path(model_dir)
     tf.io.gfile.makedirs(os.path.dirname(path))
     with tf.io.TFRecordWriter(path) as writer:
-        for request in [each for whole in requests for each in (whole.first(), whole)]:
-            predict = predict_pb2.PredictRequest()
-            predict.model_spec.name = model_name
-            predict.model_spec.signature_name = request.signature
-            predict.inputs[request.key].CopyFrom(tf.make_tensor_proto(request.value))
-            log = prediction_log_pb2.PredictionLog(predict_log=prediction_log_pb2.PredictLog(request=predict))
-            writer.write(log.SerializeToString())
+        for request in requests:
+            for value in (request.value[:1], request.value):
+                predict = predict_pb2.PredictRequest()
+                predict.model_spec.name = model_name
+                predict.model_spec.signature_name = request.signature
+                predict.inputs[request.key].CopyFrom(tf.make_tensor_proto(value))
+                log = prediction_log_pb2.PredictionLog(predict_log=prediction_log_pb2.PredictLog(request=predict))
+                writer.write(log.SerializeToString())

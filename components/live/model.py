@@ -13,12 +13,7 @@ from tfx.utils import path_utils
 from mnist_tfx.components.live.metadata import read_metadata
 from mnist_tfx.components.whole_files import PARTIAL
 from mnist_tfx.contract.models_config import FILE_NAME, parse, pin_of
-from mnist_tfx.contract.names import (
-    DATA_STATISTICS_PATH,
-    MODEL_CARD_PATH,
-    PUSH_RECORD_PATH,
-    REFERENCE_PATH,
-)
+from mnist_tfx.contract.names import DATA_STATISTICS_PATH, MODEL_CARD_PATH, PUSH_RECORD_PATH, REFERENCE_PATH
 from mnist_tfx.contract.versions import ROLLED_BACK, version_number
 
 
@@ -36,12 +31,16 @@ class Version(NamedTuple):
 
 def stored_versions(serving_dir: str) -> list[Version]:
     """What a server sees, the newest first."""
-    return _versions_in(serving_dir)
+    if not tf.io.gfile.isdir(serving_dir):
+        return []
+    names = [name.rstrip("/") for name in tf.io.gfile.listdir(serving_dir)]  # in a bucket, a folder's ends in a slash
+    numbers = [(version_number(name), os.path.join(serving_dir, name)) for name in names]
+    return sorted((Version(number, folder) for number, folder in numbers if number is not None), reverse=True)
 
 
 def rolled_back_versions(serving_dir: str) -> list[Version]:
     """What was moved aside, the newest first."""
-    return _versions_in(os.path.join(serving_dir, ROLLED_BACK))
+    return stored_versions(os.path.join(serving_dir, ROLLED_BACK))
 
 
 def live_version(serving_dir: str) -> Version | None:
@@ -112,14 +111,6 @@ def _stable_version(serving_dir: str) -> int | None:
     with tf.io.gfile.GFile(path) as file:
         pin = pin_of(parse(file.read(), path), model, path)
     return None if pin is None else pin.stable
-
-
-def _versions_in(folder: str) -> list[Version]:
-    if not tf.io.gfile.isdir(folder):
-        return []
-    names = [name.rstrip("/") for name in tf.io.gfile.listdir(folder)]  # in a bucket, a folder's name ends in a slash
-    found = [(version_number(name), name) for name in names]
-    return sorted((Version(number, os.path.join(folder, name)) for number, name in found if number is not None))[::-1]
 
 
 def _files(folder: str) -> set[str]:

@@ -66,17 +66,15 @@ class ServingModule(tf.Module):
 
     def signatures(self) -> dict[str, Any]:
         """The three signatures, by name, as concrete functions."""
-        batch_of_strings = tf.TensorSpec([None], tf.string)
-        batch_of_images = tf.TensorSpec([None, *self._image_shape], tf.uint8)
         return {
             features.SERVING_DEFAULT: self.classify_examples.get_concrete_function(
-                tf.TensorSpec.from_spec(batch_of_strings, features.EXAMPLES)
+                tf.TensorSpec([None], tf.string, features.EXAMPLES)
             ),
             features.IMAGES: self.classify_images.get_concrete_function(
-                tf.TensorSpec.from_spec(batch_of_images, features.IMAGES)
+                tf.TensorSpec([None, *self._image_shape], tf.uint8, features.IMAGES)
             ),
             features.ENCODED_IMAGES: self.classify_encoded_images.get_concrete_function(
-                tf.TensorSpec.from_spec(batch_of_strings, features.ENCODED_IMAGES)
+                tf.TensorSpec([None], tf.string, features.ENCODED_IMAGES)
             ),
         }
 

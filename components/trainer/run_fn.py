@@ -62,14 +62,9 @@ def run_fn(fn_args: FnArgs) -> None:
     )
     calibration = _calibrate(module, eval_examples, normalization) if config.training.calibrate else None
     export_model(module, fn_args.serving_model_dir, config.identity() | asdict(module.calibration))
+    log |= {"settings_found": found, "layers": layer_table(model), "calibration": calibration, "warm_start": base.told}
     with tf.io.gfile.GFile(os.path.join(os.path.dirname(fn_args.serving_model_dir), TRAINING_LOG), "w") as file:
-        json.dump(
-            log
-            | {"settings_found": found, "layers": layer_table(model), "calibration": calibration}
-            | {"warm_start": base.told},
-            file,
-            indent=2,
-        )
+        json.dump(log, file, indent=2)
 
 
 def _calibrate(module: ServingModule, examples: DecodedExamples, normalization: Normalization) -> dict[str, float]:
@@ -77,7 +72,6 @@ def _calibrate(module: ServingModule, examples: DecodedExamples, normalization: 
     batches = evaluation_batches(
         examples, normalization, num_classes=len(module.class_names), batch_size=EVALUATION_BATCH
     )
-
     before = np.concatenate([module.probabilities(pixels).numpy() for pixels, _ in batches]).astype(np.float64)
     logarithms = np.log(np.maximum(before, LEAST_PROBABILITY))
     module.calibration = fit_calibration(logarithms, examples.labels)

@@ -7,7 +7,7 @@ import logging
 import math
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -59,17 +59,18 @@ def train(
     """
     started = time.monotonic()
     teachers, teacher_logs = [], []
-    for number in range(1, config.distillation.teachers + 1):
-        _PROGRESS.info("teacher %d of %d", number, config.distillation.teachers)
+    teacher_configs = [config.teacher(number) for number in range(1, config.distillation.teachers + 1)]
+    for number, teacher_config in enumerate(teacher_configs, start=1):
+        _PROGRESS.info("teacher %d of %d", number, len(teacher_configs))
+        teacher_dir = os.path.join(logs_dir, f"teacher-{number}")
         teacher, teacher_log = _trained_teacher(
-            config.teacher(number),
-            normalization,
-            train_examples,
-            eval_examples,
-            os.path.join(logs_dir, f"teacher-{number}"),
+            teacher_config, normalization, train_examples, eval_examples, teacher_dir
         )
         teachers.append(teacher)
-        teacher_logs.append({key: teacher_log[key] for key in ("best_epoch", "seconds")} | _best_row(teacher_log))
+        best = teacher_log["history"][teacher_log["best_epoch"] - 1]
+        teacher_logs.append(
+            {"best_epoch": best["epoch"], "val_accuracy": best["val_accuracy"], "seconds": teacher_log["seconds"]}
+        )
     settings = config.training
     keras.utils.set_random_seed(settings.seed)
     data = training_input(config, normalization, train_examples)
@@ -113,7 +114,7 @@ def train(
             keras.callbacks.BackupAndRestore(backup_dir),
             EpochSeeds(settings.seed),
             keras.callbacks.TensorBoard(logs_dir, write_graph=False),
-            keras.callbacks.LambdaCallback(on_epoch_end=_progress_reporter(settings.epochs)),
+            keras.callbacks.LambdaCallback(on_epoch_end=functools.partial(_report_epoch, settings.epochs)),
         ],
         shuffle=False,  # TrainingInput does
         verbose=0,
@@ -124,8 +125,8 @@ def train(
     if precision != "float32" or strategy.num_replicas_in_sync > 1:  # a plain model, on one device
         trained_classifier, classifier = classifier, _new_classifier(config)
         classifier.set_weights(trained_classifier.get_weights())
-    for number in range(1, config.distillation.teachers + 1):
-        tf.io.gfile.rmtree(_trained_dir(config.teacher(number)))
+    for teacher_config in teacher_configs:
+        tf.io.gfile.rmtree(_trained_dir(teacher_config))
     return classifier, log | {"teachers": teacher_logs, "precision": precision}
 
 
@@ -206,11 +207,9 @@ def compiled_model(
 def _strategy() -> tf.distribute.Strategy:
     """All GPUs of this machine, or its one device."""
     devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
-    return (
-        tf.distribute.MirroredStrategy([device.name for device in devices])
-        if len(devices) > 1
-        else tf.distribute.get_strategy()
-    )
+    if len(devices) > 1:
+        return tf.distribute.MirroredStrategy([device.name for device in devices])
+    return tf.distribute.get_strategy()
 
 
 class _EpochNumbers(keras.callbacks.Callback):
@@ -248,17 +247,10 @@ class _FiniteLoss(keras.callbacks.Callback):
                 )
 
 
-def _progress_reporter(epochs: int) -> Callable[[int, dict[str, float]], None]:
-    def report(epoch: int, logs: dict[str, float]) -> None:
-        _PROGRESS.info(
-            "epoch %d/%d  accuracy %.4f  val_accuracy %.4f", epoch + 1, epochs, logs["accuracy"], logs["val_accuracy"]
-        )
-
-    return report
-
-
-def _best_row(log: dict[str, Any]) -> dict[str, float]:
-    return {"val_accuracy": log["history"][log["best_epoch"] - 1]["val_accuracy"]}
+def _report_epoch(epochs: int, epoch: int, logs: dict[str, float]) -> None:
+    _PROGRESS.info(
+        "epoch %d/%d  accuracy %.4f  val_accuracy %.4f", epoch + 1, epochs, logs["accuracy"], logs["val_accuracy"]
+    )
 
 
 def _training_log(

@@ -17,6 +17,7 @@ import tensorflow_transform as tft
 from keras_tuner.engine.base_tuner import BaseTuner
 from keras_tuner.engine.trial import Trial, TrialStatus
 from keras_tuner.errors import FailedTrialError, FatalError
+from pydantic import ValidationError
 from tfx.components.trainer.fn_args_utils import FnArgs
 from tfx.components.tuner.component import TunerFnResult
 
@@ -66,7 +67,8 @@ class RecipeTuner(BaseTuner):
             "hyperparameters": search_space(settings.space),
             "allow_new_entries": False,
             "seed": config.training.seed + 1,  # keras-tuner takes 0 for none
-            "max_consecutive_failed_trials": 10,
+            # Never: however many trials in a row were no good, the next ones may be.
+            "max_consecutive_failed_trials": trial_count(settings) + 1,
         }
         if settings.strategy == "hyperband":
             oracle = HyperbandOracle(max_epochs=settings.max_epochs, factor=settings.factor, **common)
@@ -98,20 +100,19 @@ class RecipeTuner(BaseTuner):
                 for files in (self._fn_args.train_files, self._fn_args.eval_files)
             )
             super().search()
-        trials = self.oracle.trials.values()
-        if not any(trial.status == TrialStatus.COMPLETED for trial in trials):
-            messages = sorted({(trial.message or "").strip().splitlines()[-1] for trial in trials if trial.message})
-            raise PipelineError("no trial came to its end: " + "; ".join(messages))
+        if not any(trial.status == TrialStatus.COMPLETED for trial in self.oracle.trials.values()):
+            last = self.oracle.trials[self.oracle.end_order[-1]]
+            raise PipelineError(f"no trial came to its end; the last one {last.message}")
 
     def run_trial(self, trial: Trial) -> dict[str, float]:
         """Trains once; returns the best epoch's metrics on split eval."""
         started = time.monotonic()
         values = trial.hyperparameters.values
-        config = with_settings(self._config, settings_found(values))
-        epochs = values.get(EPOCHS, self._settings.max_epochs)
-        config = replace(config, training=config.training.model_copy(update={"epochs": epochs}))
         keras.backend.clear_session()
         try:
+            config = with_settings(self._config, settings_found(values))
+            epochs = values.get(EPOCHS, self._settings.max_epochs)
+            config = replace(config, training=config.training.model_copy(update={"epochs": epochs}))
             _, log = train(
                 config,
                 self._normalization,
@@ -119,9 +120,12 @@ class RecipeTuner(BaseTuner):
                 self._eval_examples,
                 os.path.join(self.get_trial_dir(trial.trial_id), "logs"),
             )
-        except PipelineError as error:  # the settings were no good: the next ones may be
-            self._told = f"failed: {error}"
-            raise FailedTrialError(str(error)) from error
+        except (PipelineError, ValidationError) as error:  # the settings were no good: the next ones may be
+            why = str(error)
+            if isinstance(error, ValidationError):  # the recipe's other settings exclude them
+                why = error.errors()[0]["msg"].removeprefix("Value error, ")
+            self._told = f"failed: {why}"
+            raise FailedTrialError(why) from error
         except Exception as error:  # ours: every further trial would meet it
             raise FatalError(f"a trial broke off: {type(error).__name__}: {error}") from error
         best = log["history"][log["best_epoch"] - 1]
@@ -137,6 +141,8 @@ class RecipeTuner(BaseTuner):
 
     def on_trial_end(self, trial: Trial) -> None:
         """Saves what came out, and tells it: whoever has read the line finds the trial done after a kill."""
+        if trial.message:  # keras-tuner's is the whole stack
+            trial.message = self._told
         super().on_trial_end(trial)
         found = settings_found(trial.hyperparameters.values)
         settings = ", ".join(f"{key} {short(value)}" for key, value in found.items())

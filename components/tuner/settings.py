@@ -28,6 +28,7 @@ _NOT_SEARCHED = {
     "training.seed": "a seed that is better by chance is not better",
     "training.monitor": "it is what trials are compared by",
     "training.lr_find": "search training.learning_rate itself",
+    "training.warm_start": "every trial begins anew",
     "training.calibrate": "it changes the exported model, and no trial",
     "model.mirrored_averaging": "it changes the exported model, and no trial",
 }
@@ -71,6 +72,18 @@ class TunerSettings(Section):
     max_epochs: Positive = 9  # of a trial; hyperband gives so many only to the best
     factor: Annotated[int, Field(ge=2)] = 3  # hyperband: one of so many goes on, with so many times the epochs
     space: dict[str, Range | Choice] = _DEFAULT_SPACE  # settings of model, training and augmentation by their keys
+
+    @model_validator(mode="after")
+    def _of_the_strategy(self) -> TunerSettings:
+        """Raises ValueError for what has no effect under the strategy."""
+        name, other = ("trials", "bayesian") if self.strategy == "hyperband" else ("factor", "hyperband")
+        default = type(self).model_fields[name].default
+        if getattr(self, name) != default:
+            raise ValueError(
+                f"{name} has no effect with strategy {self.strategy!r}, only with {other}: leave it out "
+                f"(--set tuner.{name}={default})"
+            )
+        return self
 
     def __hash__(self) -> int:
         return hash(self.model_dump_json())  # a dict has no hash of its own

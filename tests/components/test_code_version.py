@@ -90,10 +90,11 @@ def test_an_edit_is_another_version_of_the_steps_that_run_it(
     assert {step for step in STEPS if found[step] != HERE[step]} == changes
 
 
-def test_an_upgraded_library_is_another_version_of_every_step(copy: Path) -> None:
-    upgraded = copy / "tensorflow_model_analysis-99.0.dist-info"
+@pytest.mark.parametrize("library", ["tensorflow-model-analysis", "scipy", "scikit-learn"])
+def test_an_upgraded_library_is_another_version_of_every_step(copy: Path, library: str) -> None:
+    upgraded = copy / f"{library.replace('-', '_')}-99.0.dist-info"
     upgraded.mkdir()
-    (upgraded / "METADATA").write_text("Metadata-Version: 2.1\nName: tensorflow-model-analysis\nVersion: 99.0\n")
+    (upgraded / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {library}\nVersion: 99.0\n")
     try:
         found = versions_in(copy)
     finally:

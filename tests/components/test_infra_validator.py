@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -81,6 +82,15 @@ def test_limits_that_are_not_kept_are_named_with_the_measured_value(tiny_run: Ti
     assert not blessed(blessing)
     assert latency.startswith("latency of one image, 99th percentile: ") and "allowed at most 1e-06 ms" in latency
     assert memory.startswith("memory of the model server: ") and "allowed at most 1 MiB" in memory
+
+
+def test_a_long_path_of_the_folder_for_temporary_files_is_no_flaw_of_the_model(
+    tiny_run: TinyRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / ("long" * 25)
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    assert blessed(validate(tmp_path, tiny_run, tiny_run.model))
 
 
 def test_a_model_that_is_not_available_in_time_is_not_blessed(tiny_run: TinyRun, tmp_path: Path) -> None:

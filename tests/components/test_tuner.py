@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,7 @@ RATES = {"training.learning_rate": {"min": 1e-4, "max": 1e-2, "log": True}}
         ({"training.batch_size": {"min": 32, "max": 64.5}}, "64.5 does not fit"),
         ({"training.seed": {"values": [0, 1]}}, "not better"),
         ({"training.epochs": {"min": 1, "max": 9}}, "tuner.max_epochs"),
+        ({"training.warm_start": {"values": [False, True]}}, "every trial begins anew"),
         ({"training.momentum": {"min": 0.5, "max": 1.0}}, "training.momentum: 1.0 does not fit"),
         ({}, "empty"),
     ],
@@ -48,6 +50,18 @@ def test_a_space_that_does_not_fit_is_refused(space: dict[str, Any], message: st
     with pytest.raises(ValidationError) as refusal:
         TunerSettings.model_validate({"space": space})
     assert message in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"trials": 5}, "trials has no effect with strategy 'hyperband', only with bayesian"),
+        ({"strategy": "bayesian", "factor": 2}, "factor has no effect with strategy 'bayesian', only with hyperband"),
+    ],
+)
+def test_what_has_no_effect_under_the_strategy_is_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        TunerSettings.model_validate(settings)
 
 
 def test_a_space_may_be_written_with_and_without_quotes() -> None:
@@ -290,6 +304,30 @@ def test_a_trial_that_comes_apart_does_not_end_the_search(
     assert sorted(trial.status for trial in tuner.oracle.trials.values()) == ["COMPLETED", "FAILED"]
     assert settings_found(tuner.get_best_hyperparameters()[0].values) == {"training.learning_rate": 1e-3}
     assert any("failed: Training came apart" in record.getMessage() for record in caplog.records)
+
+
+def test_a_search_goes_on_however_many_trials_in_a_row_were_no_good(tiny_run: TinyRun, tmp_path: Path) -> None:
+    settings = TunerSettings.model_validate({"space": RATES, "strategy": "bayesian", "trials": 12})
+    oracle = tuner_fn(arguments(tiny_run, config_of(tmp_path, settings))).tuner.oracle
+    while (trial := oracle.create_trial("tuner")).status == "RUNNING":
+        trial.status = "FAILED"
+        oracle.end_trial(trial)
+    assert len(oracle.end_order) == 12
+
+
+def test_a_trial_whose_settings_exclude_the_recipes_fails_with_the_reason(
+    tiny_run: TinyRun, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = TunerSettings.model_validate(
+        {"space": {"model.dropout": {"values": [0.2, 0.4]}}, "strategy": "bayesian", "trials": 2, "max_epochs": 1}
+    )
+    config = replace(config_of(tmp_path, settings), model=ModelSettings(hidden_layers=(8,), layer_dropout=(0.1,)))
+    why = "failed: dropout and layer_dropout exclude each other: give one of them."
+    with caplog.at_level(logging.INFO, logger="mnist_tfx.progress"), pytest.raises(PipelineError) as failure:
+        searched(tiny_run, config)
+    assert str(failure.value) == f"no trial came to its end; the last one {why}"
+    lines = [record.getMessage() for record in caplog.records if record.getMessage().startswith("trial ")]
+    assert sorted(line.partition(": ")[2] for line in lines) == [f"{why}; model.dropout {rate}" for rate in (0.2, 0.4)]
 
 
 def test_a_search_without_one_good_trial_fails(tiny_run: TinyRun, tmp_path: Path) -> None:

@@ -110,6 +110,8 @@ def test_the_last_of_several_overrides_wins() -> None:
         ("dropout=1.0", "model.dropout: input should be less than 1"),
         ("image_shape=[28, 28, 2]", "data.image_shape.2: "),
         ("training=3", "unknown setting 'training'"),
+        ("seed=4294967296", "training.seed: input should be less than"),
+        ("teacher_channels=[24, 48]", "distillation: teacher_channels without teachers: say how many"),
         ("momentum=0.5", "training: momentum has no effect with optimizer 'adam', only with sgd: leave it out"),
         ('tuner.space={"training.momentum" = {min = 0.1, max = 0.9}}', "training.momentum has no effect"),
     ],
@@ -118,6 +120,11 @@ def test_what_does_not_fit_is_refused_in_words(override: str, message: str) -> N
     with pytest.raises(UsageError) as caught:
         load_recipe("mnist", "default", [override])
     assert message in str(caught.value)
+
+
+def test_no_teachers_may_be_said_whatever_they_would_be() -> None:
+    distillation = load_recipe("mnist", "default", ["teacher_channels=[24]", "teachers=0"]).distillation
+    assert (distillation.teachers, distillation.teacher_channels) == (0, (24,))
 
 
 def test_all_errors_of_a_recipe_are_told_at_once() -> None:
