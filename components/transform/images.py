@@ -26,7 +26,7 @@ def fit_images(encoded: tf.Tensor, image_shape: tuple[int, int, int]) -> tf.Tens
 
     An image is turned upright as its Exif data say, what is transparent becomes white, 16 bits become 8, colour becomes
     grey or grey colour, and the whole is resized with an area filter, whatever its proportions. An image that has
-    `image_shape` already stays as it is.
+    `image_shape` already stays as it is. Of a BMP with a palette, the numbers of the colours are taken for grey.
 
     Args:
         encoded: string [N].
