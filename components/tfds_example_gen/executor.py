@@ -57,8 +57,7 @@ class Source:
     @classmethod
     def of(cls, data: PreparedDataset, fit_to: Sequence[int] | None, labels: Sequence[int] | None = None) -> Source:
         """Of a dataset or a span of one; `labels` is what the whole dataset's class numbers are changed to."""
-        fits = fit_to is None or data.image_shape == tuple(fit_to)
-        shape = None if fits or fit_to is None else (fit_to[0], fit_to[1], fit_to[2])
+        shape = (fit_to[0], fit_to[1], fit_to[2]) if fit_to and data.image_shape != tuple(fit_to) else None
         return cls(str(data.folder), data.image_key, data.label_key, shape, composed(data.labels, labels))
 
 

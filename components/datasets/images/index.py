@@ -73,9 +73,8 @@ class Index:
                 "looks TEXT, height INTEGER, width INTEGER, grey INTEGER, problem TEXT DEFAULT '', "
                 "split TEXT DEFAULT '', twin INTEGER DEFAULT 0)"
             )
-            base.executemany("INSERT INTO images (file, class, given, problem) VALUES (?, ?, ?, ?)", map(_row, images))
-            [count] = base.execute("SELECT COUNT(*) FROM images").fetchone()
-        return int(count)
+            insert = "INSERT INTO images (file, class, given, problem) VALUES (?, ?, ?, ?)"
+            return base.executemany(insert, map(_row, images)).rowcount
 
     def files(self, first: int, stop: int) -> list[tuple[int, str]]:
         """Numbers and files from `first` to before `stop`, of which nothing is wrong yet."""
@@ -134,7 +133,7 @@ class Index:
     @staticmethod
     def _leave_out_known(base: sqlite3.Connection, known: Iterable[str]) -> int:
         base.execute("CREATE TEMP TABLE known (digest TEXT PRIMARY KEY)")
-        base.executemany("INSERT OR IGNORE INTO known VALUES (?)", ((digest,) for digest in known))
+        base.executemany("INSERT OR IGNORE INTO known VALUES (?)", zip(known))
         return base.execute(
             "UPDATE images SET problem = 'the data have this image already' WHERE problem = '' AND digest IN known"
         ).rowcount
