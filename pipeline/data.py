@@ -32,10 +32,13 @@ def find_dataset(recipe: Recipe, home: Home) -> PreparedDataset:
     places = [Path(settings.data_dir)] if settings.data_dir else [home.datasets]
     if not settings.data_dir and (elsewhere := os.environ.get("TFDS_DATA_DIR")):
         places.append(Path(elsewhere).expanduser())
+    # `data prepare` and `run` write into the home alone.
+    remedy = "Prepare it there, or leave data.data_dir out." if settings.data_dir else None
     missing: list[NotPrepared] = []
     for place in places:
         try:
-            return _as_recipe_has_it(load_prepared(settings.dataset, settings.version, place), settings)
+            found = load_prepared(settings.dataset, settings.version, place, remedy=remedy)
+            return _as_recipe_has_it(found, settings)
         except NotPrepared as error:
             missing.append(error)
     raise missing[0]

@@ -19,7 +19,7 @@ from mnist_tfx.components.data_gate.executor import Driver, Executor
 
 
 class DataBlessing(Artifact):
-    """Says that data passed the gate; holds `report.json` (see `executor.Report`)."""
+    """Says that data passed the gate; holds `report.json` (see `executor.REPORT`)."""
 
     # Of the form that Vertex AI asks of a type's name. There, `kubeflow.artifact_types` leads to this class.
     TYPE_NAME = "mnist_tfx.DataBlessing"

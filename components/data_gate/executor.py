@@ -84,7 +84,6 @@ class Executor(Step, BaseBeamExecutor):
                 | "Files" >> beam.Create(files)
                 | "Spread" >> beam.Reshuffle()
                 | "CheckImages" >> beam.ParDo(CheckImages(shape))
-                | "Findings" >> beam.FlatMap(lambda bad: list(bad.findings(shape)))
                 | "ToJson" >> beam.Map(lambda finding: json.dumps(vars(finding)))
                 | "Write" >> beam.io.WriteToText(output)
             )

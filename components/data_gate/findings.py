@@ -49,7 +49,7 @@ def anomaly_findings(split: str, anomalies: anomalies_pb2.Anomalies, schema_name
     if anomalies.data_missing:  # all that TFDV says of an empty split
         missing = anomalies_pb2.AnomalyInfo.DATASET_LOW_NUM_EXAMPLES
         yield Finding(split, _WHOLE_SPLIT, "it holds no examples", _remedy(missing, schema_name))
-    named = [(path, info) for path, info in sorted(anomalies.anomaly_info.items())]
+    named = sorted(anomalies.anomaly_info.items())
     if anomalies.HasField("dataset_anomaly_info"):
         named.append((_WHOLE_SPLIT, anomalies.dataset_anomaly_info))
     for path, info in named:
@@ -75,9 +75,12 @@ def comparison_findings(comparison: Comparison, schema_name: str) -> Iterator[Fi
 
 def _remedy(kind: anomalies_pb2.AnomalyInfo.Type.ValueType, schema_name: str) -> str:
     name = anomalies_pb2.AnomalyInfo.Type.Name(kind)
-    schema = f"schemas/{schema_name}/schema.pbtxt"
+    schema = f"schemas/{schema_name}/schema.pbtxt (a project's own: schema.pbtxt beside its recipe)"
     if name == "DATASET_LOW_NUM_EXAMPLES":
-        return "check [data.splits] in the recipe: the split reads nothing, or too little."
+        return (
+            "check [data.splits] in the recipe: the split reads nothing, or too little. If these are all the data that "
+            f"there are, lower min_examples_count in {schema}."
+        )
     if name in ("FEATURE_TYPE_LOW_UNIQUE", "FEATURE_TYPE_HIGH_UNIQUE"):
         return f"a class is missing or there is one too many: correct the data, or unique_constraints in {schema}."
     if name == "SCHEMA_NEW_COLUMN":

@@ -23,45 +23,13 @@ class ImageFile:
     path: str
 
 
-@dataclass(frozen=True)
-class BadImages:
-    """Images of one file that cannot be used: how many, and the first by its record number (from 0)."""
-
-    file: ImageFile
-    total: int
-    undecodable: tuple[int, ...]
-    wrong_shape: tuple[int, ...]
-    example_shape: tuple[int, ...]
-
-    def findings(self, expected: tuple[int, int, int]) -> Iterator[Finding]:
-        """In words."""
-        name = os.path.basename(self.file.path)
-        if self.undecodable:
-            yield Finding(
-                self.file.split,
-                IMAGE,
-                f"{len(self.undecodable)} of {self.total} images in {name} cannot be decoded "
-                f"(the first is record {self.undecodable[0]})",
-                "replace or remove these images in the source.",
-            )
-        if self.wrong_shape:
-            yield Finding(
-                self.file.split,
-                IMAGE,
-                f"{len(self.wrong_shape)} of {self.total} images in {name} are not "
-                f"{' x '.join(map(str, expected))} (record {self.wrong_shape[0]} is "
-                f"{' x '.join(map(str, self.example_shape))})",
-                "correct the source, or data.image_shape in the recipe; data.resize = [H, W] fits images of any size.",
-            )
-
-
 class CheckImages(beam.DoFn):
-    """Decodes the images of one file; yields a `BadImages` if any is bad."""
+    """Decodes the images of one file; yields what is wrong with any of them, by record numbers from 0."""
 
     def __init__(self, image_shape: tuple[int, int, int]) -> None:
         self._expected = np.array(image_shape)
 
-    def process(self, file: ImageFile) -> Iterator[BadImages]:
+    def process(self, file: ImageFile) -> Iterator[Finding]:
         """Reads with tf.data, which decodes in C++ on all cores; images that are absent are the schema's matter."""
         images = tf.data.TFRecordDataset(file.path, compression_type="GZIP").batch(512).map(_parse)
         # Whole batches at a time: a third of the time of one by one. Which images are bad is asked only if any is.
@@ -73,7 +41,7 @@ class CheckImages(beam.DoFn):
         if not good:
             yield from self._find(file, images)
 
-    def _find(self, file: ImageFile, images: tf.data.Dataset) -> Iterator[BadImages]:
+    def _find(self, file: ImageFile, images: tf.data.Dataset) -> Iterator[Finding]:
         """Looks at each image by itself."""
         lengths = np.concatenate([np.empty(0, np.int32), *images.map(tf.strings.length).as_numpy_iterator()])
         present = images.unbatch().enumerate().filter(lambda _, image: tf.strings.length(image) > 0)
@@ -82,14 +50,22 @@ class CheckImages(beam.DoFn):
         numbers = np.concatenate([np.empty(0, np.int64), *(row[0] for row in rows)])
         shapes = np.concatenate([np.empty((0, 3), np.int32), *(row[1] for row in rows)])
         undecodable = np.setdiff1d(np.flatnonzero(lengths), numbers)
-        wrong = (shapes != self._expected).any(axis=1)
-        if undecodable.size or wrong.any():
-            yield BadImages(
-                file,
-                lengths.size,
-                tuple(undecodable.tolist()),
-                tuple(numbers[wrong].tolist()),
-                tuple(shapes[wrong][0].tolist()) if wrong.any() else (),
+        wrong = np.flatnonzero((shapes != self._expected).any(axis=1))
+        these = f"of {lengths.size} images in {os.path.basename(file.path)}"
+        if undecodable.size:
+            yield Finding(
+                file.split,
+                IMAGE,
+                f"{undecodable.size} {these} cannot be decoded (the first is record {undecodable[0]})",
+                "replace or remove these images in the source.",
+            )
+        if wrong.size:
+            expected, found = (" x ".join(map(str, shape)) for shape in (self._expected, shapes[wrong[0]]))
+            yield Finding(
+                file.split,
+                IMAGE,
+                f"{wrong.size} {these} are not {expected} (record {numbers[wrong[0]]} is {found})",
+                "correct the source, or data.image_shape in the recipe; data.resize = [H, W] fits images of any size.",
             )
 
 

@@ -90,10 +90,7 @@ def _unpack(path: Path, target: Path) -> str:
 
 def _read_split(images: Path, labels: Path, folder: Path, classes: int) -> IdxSplit:
     """Checks the unpacked copies, in `folder`, of `images` and `labels`; errors name the originals."""
-    unpacked_images, unpacked_labels = (
-        folder / images.name.removesuffix(".gz"),
-        folder / labels.name.removesuffix(".gz"),
-    )
+    unpacked_images, unpacked_labels = (folder / path.name.removesuffix(".gz") for path in (images, labels))
     count, *sides = _dimensions(images, unpacked_images, 3)
     if sides != [_IMAGE_SIDE, _IMAGE_SIDE]:
         raise DataRejected(

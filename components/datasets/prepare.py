@@ -38,7 +38,7 @@ def prepare(
     version: str | None = None,
     source: Path | None = None,
     builder: str = "",
-    progress: Progress | None = None,
+    progress: Progress = silent,
 ) -> PreparedDataset:
     """Makes sure that a dataset lies prepared and complete in `data_dir`; at once where it already does.
 
@@ -58,7 +58,7 @@ def prepare(
             a reason of this machine's or of ours, which the message names.
     """
     try:
-        return _prepare(name, data_dir, version, source, builder, progress or silent)
+        return _prepare(name, data_dir, version, source, builder, progress)
     except PipelineError:
         raise
     except Exception as error:

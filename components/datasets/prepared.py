@@ -81,7 +81,9 @@ def composed(first: Sequence[int] | None, then: Sequence[int] | None) -> tuple[i
     return tuple(then[number] for number in first)
 
 
-def load_prepared(name: str, version: str | None, data_dir: Path | str) -> PreparedDataset:
+def load_prepared(
+    name: str, version: str | None, data_dir: Path | str, *, remedy: str | None = None
+) -> PreparedDataset:
     """Reads what is known of a prepared dataset. Writes nothing.
 
     For a folder of this machine, it uses no network and does not import TensorFlow.
@@ -90,6 +92,7 @@ def load_prepared(name: str, version: str | None, data_dir: Path | str) -> Prepa
         name: a TFDS dataset, `builder` or `builder/configuration`.
         version: None means the newest in `data_dir`.
         data_dir: the TFDS data_dir: a folder, or the address of one in a bucket (`gs://...`), as text.
+        remedy: what to do where it is not prepared; None: to prepare it.
 
     Raises:
         NotPrepared: a PipelineError; it is not prepared, or not completely; the message says how to prepare it.
@@ -100,7 +103,7 @@ def load_prepared(name: str, version: str | None, data_dir: Path | str) -> Prepa
     place = data_dir if isinstance(data_dir, Path) else epath.Path(data_dir)
     folder = _find(name, version, place)
     wanted = f"{name}:{version}" if version else name
-    remedy = f"Run `mnist-tfx data prepare --dataset {name}` (with the same --home or --project)."
+    remedy = remedy or f"Run `mnist-tfx data prepare --dataset {name}` (with the same --home or --project)."
     if folder is None:
         raise NotPrepared(f"dataset {wanted} is not prepared in {data_dir}. {remedy}")
     flaw = find_flaw(folder)
@@ -159,7 +162,7 @@ def find_flaw(folder: Path) -> str | None:
         if missing:
             return f"{missing[0]} is missing"
         length = sum(file.stat().length for file in files)
-        expected = split.num_bytes + FRAME_BYTES * split.num_examples
+        expected = int(split.num_bytes) + FRAME_BYTES * split.num_examples
         if info.file_format.value == "tfrecord" and length != expected:
             return f"split {split.name!r} is {length} bytes long instead of {expected}"
     return None

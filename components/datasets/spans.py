@@ -34,10 +34,8 @@ def span_name(number: int) -> str:
 
 def added_spans(dataset: PreparedDataset) -> list[int]:
     """The numbers of what was added, ascending."""
-    folder = spans_dir(dataset)
-    if not folder.is_dir():
-        return []
-    return sorted(int(found[1]) for path in folder.iterdir() if (found := _NAME.fullmatch(path.name)))
+    versions = spans_dir(dataset).glob("span_*/*")  # without any, a span is one that a kill left before its first
+    return sorted({int(found[1]) for path in versions if (found := _NAME.fullmatch(path.parent.name))})
 
 
 def with_newest_spans(dataset: PreparedDataset, wanted: int | Literal["all"]) -> PreparedDataset:
@@ -68,7 +66,9 @@ def with_spans(dataset: PreparedDataset, versions: Mapping[int, str | None]) -> 
 
 
 def _load(dataset: PreparedDataset, number: int, version: str | None) -> PreparedDataset:
-    span = load_prepared(span_name(number), version, spans_dir(dataset))
+    folder = spans_dir(dataset)
+    remedy = f"Remove {folder / span_name(number)}, and add its images again with `mnist-tfx data add`."
+    span = load_prepared(span_name(number), version, folder, remedy=remedy)
     if unknown := [name for name in span.class_names if name not in dataset.class_names]:
         raise UsageError(
             f"span {number} of {dataset.name} has class {', '.join(unknown)}, which the dataset has no more: remove "

@@ -11,6 +11,7 @@ import tensorflow_data_validation as tfdv
 from google.protobuf import json_format, text_format
 from tensorflow_metadata.proto.v0 import schema_pb2, statistics_pb2
 
+from mnist_tfx.contract.errors import DataRejected
 from mnist_tfx.contract.names import IMAGE, LABEL, SPAN, TRAIN
 
 # What TFDV must know to count labels by class and bytes by image; the schema of a dataset of which nothing is known.
@@ -82,13 +83,19 @@ def propose_schema(
         class_names: in the order of the labels.
 
     Raises:
+        DataRejected: a split is empty.
         ValueError: the statistics are not those of labeled images.
     """
+    counts = {split: int(each.datasets[0].num_examples) for split, each in statistics.items()}
+    if empty := [split for split, count in counts.items() if not count]:
+        raise DataRejected(
+            f"{dataset} has no examples in split {' and '.join(empty)}, and so nothing to make a schema of. Add data "
+            "(of three images of a class, one goes into each split), or correct [data.splits] in the recipe."
+        )
     inferred = tfdv.infer_schema(statistics[TRAIN], infer_feature_shape=True)
     types = {feature.name: feature.type for feature in inferred.feature}
     if {**types, SPAN: schema_pb2.INT} != {IMAGE: schema_pb2.BYTES, LABEL: schema_pb2.INT, SPAN: schema_pb2.INT}:
         raise ValueError(f"these are no statistics of labeled images: {types}")
-    counts = {split: int(each.datasets[0].num_examples) for split, each in statistics.items()}
     images = [_feature(each, IMAGE) for each in statistics.values()]
     labels = [_feature(each, LABEL) for each in statistics.values()]
     largest = max(feature.bytes_stats.max_num_bytes_int for feature in images)

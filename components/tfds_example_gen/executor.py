@@ -57,8 +57,7 @@ class Source:
     @classmethod
     def of(cls, data: PreparedDataset, fit_to: Sequence[int] | None, labels: Sequence[int] | None = None) -> Source:
         """Of a dataset or a span of one; `labels` is what the whole dataset's class numbers are changed to."""
-        fits = fit_to is None or data.image_shape == tuple(fit_to)
-        shape = None if fits or fit_to is None else (fit_to[0], fit_to[1], fit_to[2])
+        shape = (fit_to[0], fit_to[1], fit_to[2]) if fit_to and data.image_shape != tuple(fit_to) else None
         return cls(str(data.folder), data.image_key, data.label_key, shape, composed(data.labels, labels))
 
 
@@ -122,7 +121,9 @@ def plan_shards(dataset: PreparedDataset, splits: Splits, uri: str, count: int) 
     return [
         shard
         for name in SPLITS
-        for shard in _divide(name, uri, [each for each in pieces if each.target == name], count)
+        for shard in _divide(
+            name, uri, [each for each in pieces if each.target == name] or [_Piece(name, name, 0, 0)], count
+        )
     ]
 
 
@@ -211,7 +212,10 @@ class WriteShard(beam.DoFn):
         source = self._sources[shard.span]
         data = tfds.builder_from_directory(source.folder).as_dataset(
             split=tfds.core.ReadInstruction(shard.split, from_=shard.start, to=shard.stop, unit="abs"),
-            decoders={source.image_key: tfds.decode.SkipDecoding()},
+            # Of other features, the values may be of differing shapes, and could not be batched.
+            decoders=tfds.decode.PartialDecoding(
+                {source.image_key: True, source.label_key: True}, {source.image_key: tfds.decode.SkipDecoding()}
+            ),
             shuffle_files=False,
             read_config=_read_config(),
         )
@@ -225,7 +229,8 @@ class WriteShard(beam.DoFn):
         for batch in tfds.as_numpy(data.batch(_READ_BATCH)):
             for encoded, number in zip(batch[source.image_key], batch[source.label_key].tolist(), strict=True):
                 image.value[:] = [encoded]
-                label.value[:] = [source.labels[number] if source.labels else number]
+                # -1 is TFDS's sign of no label: it stays, and is the data gate's matter.
+                label.value[:] = [source.labels[number] if source.labels and number >= 0 else number]
                 yield example.SerializeToString(deterministic=True)
 
 

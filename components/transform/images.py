@@ -24,9 +24,9 @@ _ORIENTATION_TAG = 0x0112
 def fit_images(encoded: tf.Tensor, image_shape: tuple[int, int, int]) -> tf.Tensor:
     """Decodes PNG, JPEG, BMP or GIF images (the first frame) of any size and fits them to one.
 
-    An image is turned upright as its Exif data say, what is transparent becomes white, 16 bits become 8, colour becomes
-    grey or grey colour, and the whole is resized with an area filter, whatever its proportions. An image that has
-    `image_shape` already stays as it is.
+    A JPEG is turned upright as its Exif data say, what is transparent becomes white (black in a GIF), 16 bits become 8,
+    colour becomes grey or grey colour, and the whole is resized with an area filter, whatever its proportions. An image
+    that has `image_shape` already stays as it is. Of a BMP with a palette, the colours' numbers are taken for grey.
 
     Args:
         encoded: string [N].

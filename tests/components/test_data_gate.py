@@ -213,6 +213,7 @@ def findings(bad: Judged) -> list[dict[str, str]]:
         ("absent", "label", "fewer examples than expected", "missing in some or all examples"),
         ("few", "label", "its value lengths vary", "schemas/mnist/schema.pbtxt"),  # two labels
         ("few", "(whole split)", "60", "the split reads nothing, or too little"),
+        ("few", "(whole split)", "60", "lower min_examples_count in schemas/mnist/schema.pbtxt (a project's own:"),
         ("lost_class", "label", "at least 10 unique values but found only 9", "a class is missing"),
         ("train against lost_class", "label", "Linfty distance .* is 0.1 ", "in schemas/mnist/schema.pbtxt"),
         ("empty", "(whole split)", "no examples", "the split reads nothing, or too little"),

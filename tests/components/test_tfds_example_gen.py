@@ -14,6 +14,7 @@ import tensorflow_datasets as tfds
 from tfx.types import artifact_utils
 from tfx.types.standard_artifacts import Examples
 
+from mnist_tfx.components.datasets.prepare import prepare
 from mnist_tfx.components.datasets.prepared import PreparedDataset
 from mnist_tfx.components.settings import Splits
 from mnist_tfx.components.tfds_example_gen.component import TfdsExampleGen
@@ -167,6 +168,43 @@ def test_classes_may_stand_for_several(tiny: PreparedDataset, tmp_path: Path) ->
     plain = [label for _, label in stored(tiny, "test")]
     written = [label for _, label in read_split(tmp_path / "examples", "test")]
     assert written == [0 if label % 2 else 1 for label in plain]
+
+
+_BOXES = """
+import numpy as np
+import tensorflow_datasets as tfds
+
+class Boxes(tfds.core.GeneratorBasedBuilder):
+    VERSION = tfds.core.Version("1.0.0")
+
+    def _info(self):
+        features = {
+            "image": tfds.features.Image(shape=(8, 8, 1)),
+            "label": tfds.features.ClassLabel(names=["a", "b", "c"]),
+            "mask": tfds.features.Image(shape=(None, None, 1)),
+            "corners": tfds.features.Sequence(np.int64),
+        }
+        features = tfds.features.FeaturesDict(features)
+        return tfds.core.DatasetInfo(builder=self, features=features, supervised_keys=("image", "label"))
+
+    def _split_generators(self, dl_manager):
+        return {"train": self._generate_examples([0, 1, 2, 0, 1, 2]), "test": self._generate_examples([-1])}
+
+    def _generate_examples(self, labels):
+        for number, label in enumerate(labels):
+            image, mask = np.full((8, 8, 1), number, np.uint8), np.zeros((number + 1, 2, 1), np.uint8)
+            yield number, {"image": image, "label": label, "mask": mask, "corners": list(range(number))}
+"""
+
+
+def test_other_features_do_not_matter_and_no_label_stays_none(tmp_path: Path) -> None:
+    (tmp_path / "boxes.py").write_text(_BOXES)
+    boxes = prepare("boxes", tmp_path / "datasets", builder=f"{tmp_path / 'boxes.py'}:Boxes")
+    grouped = boxes.grouped({"x": ("a", "b"), "y": ("c",)})
+    generate(grouped, tmp_path, train="train[:5]", eval="train[5:]", test="test")
+    labels = {split: [label for _, label in read_split(tmp_path / "examples", split)] for split in SPLITS}
+    assert sorted(labels["train"] + labels["eval"]) == [0, 0, 0, 0, 1, 1]
+    assert labels["test"] == [-1], "TFDS's sign of no label, which the data gate rejects"
 
 
 @pytest.mark.parametrize(

@@ -73,18 +73,15 @@ class Index:
                 "looks TEXT, height INTEGER, width INTEGER, grey INTEGER, problem TEXT DEFAULT '', "
                 "split TEXT DEFAULT '', twin INTEGER DEFAULT 0)"
             )
-            base.executemany(
-                "INSERT INTO images (file, class, given) VALUES (?, ?, ?)",
-                ((image.file, image.class_name, image.split) for image in images),
-            )
-            [count] = base.execute("SELECT COUNT(*) FROM images").fetchone()
-        return int(count)
+            insert = "INSERT INTO images (file, class, given, problem) VALUES (?, ?, ?, ?)"
+            return base.executemany(insert, map(_row, images)).rowcount
 
     def files(self, first: int, stop: int) -> list[tuple[int, str]]:
-        """Numbers and files from `first` to before `stop`."""
+        """Numbers and files from `first` to before `stop`, of which nothing is wrong yet."""
         with self._open() as base:
             return base.execute(
-                "SELECT number, file FROM images WHERE number >= ? AND number < ? ORDER BY number", (first, stop)
+                "SELECT number, file FROM images WHERE number >= ? AND number < ? AND problem = '' ORDER BY number",
+                (first, stop),
             ).fetchall()
 
     def take(self, findings: Iterable[Finding]) -> None:
@@ -136,7 +133,7 @@ class Index:
     @staticmethod
     def _leave_out_known(base: sqlite3.Connection, known: Iterable[str]) -> int:
         base.execute("CREATE TEMP TABLE known (digest TEXT PRIMARY KEY)")
-        base.executemany("INSERT OR IGNORE INTO known VALUES (?)", ((digest,) for digest in known))
+        base.executemany("INSERT OR IGNORE INTO known VALUES (?)", zip(known))
         return base.execute(
             "UPDATE images SET problem = 'the data have this image already' WHERE problem = '' AND digest IN known"
         ).rowcount
@@ -268,16 +265,21 @@ class Index:
 
     def write_csv(self, path: Path) -> None:
         """All files with what became of them; `looks` is a perceptual hash, nearly equal where images look alike."""
-        with self._open() as base, open(path, "w", encoding="utf-8", newline="", errors="surrogateescape") as file:
+        with self._open() as base, open(path, "w", encoding="utf-8", newline="") as file:
             writer = csv.writer(file)
             writer.writerow(_COLUMNS)
             writer.writerows(base.execute(f"SELECT {', '.join(_COLUMNS)} FROM images ORDER BY file"))
+
+
+def _row(image: ListedImage) -> tuple[str, str, str, str]:
+    name = image.file.encode("utf-8", "backslashreplace").decode()  # neither SQLite nor TFDS takes another one
+    return name, image.class_name, image.split, "" if name == image.file else "has a name that is not UTF-8: rename it"
 
 
 def splits_before(path: Path) -> Iterator[tuple[str, str]]:
     """Digest and split of each content, of what `Index.write_csv` wrote; none where there is no such file."""
     if not path.is_file():
         return
-    with open(path, encoding="utf-8", newline="", errors="surrogateescape") as file:
+    with open(path, encoding="utf-8", newline="") as file:
         rows: Iterable[dict[str, Any]] = csv.DictReader(file)
         yield from ((row["digest"], row["split"]) for row in rows if row["split"])

@@ -71,13 +71,15 @@ def inspect_file(number: int, path: Path, fit: Callable[[tf.Tensor], tf.Tensor] 
         return Finding(number, problem="is empty")
     try:
         with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(content)) as header:  # decodes nothing yet
-            kind, pixels = header.format, header.width * header.height
+            kind, pixels, mode = header.format, header.width * header.height, header.mode
     except Image.DecompressionBombError:
-        kind, pixels = "PNG", MAX_PIXELS + 1
+        kind, pixels, mode = "PNG", MAX_PIXELS + 1, ""
     except Exception:  # Pillow's readers raise what damaged headers make them
         return Finding(number, problem="is no image, or its beginning is damaged")
     if kind not in _KINDS:
         return Finding(number, problem=f"is a {kind} image: convert it to PNG or JPEG")
+    if kind == "BMP" and mode in ("1", "P"):  # TensorFlow would take the numbers of its colours for grey, or refuse it
+        return Finding(number, problem="is a BMP image with a palette: convert it to PNG or JPEG")
     if pixels > MAX_PIXELS:
         return Finding(number, problem=f"has more than {MAX_PIXELS:,} pixels")
     try:

@@ -43,30 +43,22 @@ def list_images(source: ImageSource) -> Iterator[ListedImage]:
     """All files but the hidden ones, and those that file managers leave, in order of class and name.
 
     Raises:
-        UsageError: there are no folders by class, or the CSV file is none.
+        UsageError: there are no folders by class, or the CSV file is none or names no files.
     """
     if not source.folder.is_dir():
         raise UsageError(f"there is no folder {source.folder}.")
-    if source.labels is not None:
-        yield from _of_csv(source.labels)
-        return
-    folders = _folders(source.folder)
-    splits = {folder: _SPLITS[folder.name.lower()] for folder in folders if folder.name.lower() in _SPLITS}
-    if TRAIN not in splits.values() or len(splits) < len(folders):
-        splits = {source.folder: ""}
-    found = False
-    for folder, split in splits.items():
-        for class_folder in _folders(folder):
-            name = _class_name(class_folder.name, str(class_folder))
-            for path in _files(class_folder):
-                found = True
-                yield ListedImage(str(path.relative_to(source.folder)), name, split)
-    if not found:
+    images = _of_csv(source.labels) if source.labels else _of_folders(source.folder)
+    first = next(images, None)
+    if first is None:
         raise UsageError(
-            f"{source.folder} holds no folders with files: it must have one folder for each class, named like the "
+            f"{source.labels} names no files: it has no rows."
+            if source.labels
+            else f"{source.folder} holds no folders with files: it must have one folder for each class, named like the "
             "class, with its images inside; or folders train, val and test with such folders. Or name a CSV file with "
             "columns file and label: --csv FILE."
         )
+    yield first
+    yield from images
 
 
 def listing_digest(source: ImageSource) -> str:
@@ -82,6 +74,18 @@ def listing_digest(source: ImageSource) -> str:
     return digest.hexdigest()
 
 
+def _of_folders(place: Path) -> Iterator[ListedImage]:
+    folders = _folders(place)
+    splits = {folder: _SPLITS[folder.name.lower()] for folder in folders if folder.name.lower() in _SPLITS}
+    if TRAIN not in splits.values() or len(splits) < len(folders):
+        splits = {place: ""}
+    for folder, split in splits.items():
+        for class_folder in _folders(folder):
+            name = _class_name(class_folder.name, str(class_folder))
+            for path in _files(class_folder):
+                yield ListedImage(str(path.relative_to(place)), name, split)
+
+
 def _of_csv(path: Path) -> Iterator[ListedImage]:
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
@@ -93,12 +97,12 @@ def _of_csv(path: Path) -> Iterator[ListedImage]:
                 )
             for row in rows:
                 at = f"{path}, line {rows.line_num}"
-                given = (row.get("split") or "").strip().lower()
-                if given and given not in _SPLITS:
-                    raise UsageError(f"{at}: split {given!r} is none of train, val and test.")
-                if not row["file"] or not row["label"]:
+                name, label, given = ((row.get(column) or "").strip() for column in (*_COLUMNS, "split"))
+                if given and given.lower() not in _SPLITS:
+                    raise UsageError(f"{at}: split {given.lower()!r} is none of train, val and test.")
+                if not name or not label:
                     raise UsageError(f"{at}: file or label is empty.")
-                yield ListedImage(row["file"].strip(), _class_name(row["label"].strip(), at), _SPLITS.get(given, ""))
+                yield ListedImage(name, _class_name(label, at), _SPLITS.get(given.lower(), ""))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UsageError(f"cannot read {path} as CSV in UTF-8: {error}.") from error
 
@@ -111,10 +115,14 @@ def csv_rows(file: TextIO) -> csv.DictReader[str]:
 
 
 def _class_name(name: str, at: str) -> str:
-    """Composed (NFC), as one and the same name comes decomposed from some file systems."""
-    if not name.isprintable():
+    """Composed (NFC), as one and the same name comes decomposed from some file systems; without spaces around it.
+
+    TFDS keeps the names as lines of a file, of which it takes off such spaces, and leaves out the empty ones.
+    """
+    stripped = name.strip()
+    if not stripped or not name.isprintable():
         raise UsageError(f"{at!r}: a class cannot have a name with line breaks or control characters, or no text.")
-    return unicodedata.normalize("NFC", name)
+    return unicodedata.normalize("NFC", stripped)
 
 
 def _folders(folder: Path) -> list[Path]:

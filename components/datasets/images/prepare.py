@@ -93,10 +93,12 @@ def prepare_images(
         return last
     with incoming_folder(data_dir, progress) as incoming:
         index = inspected(source, incoming, max_unreadable, progress)
-        decided = index.decide(splits_before(last.files) if last else ())
-        number = int(last.dataset.version.rpartition(".")[2]) + 1 if last else 0
+        # Also of a version that is damaged: what was in split test stays there, and its number is not given again.
+        numbers = [int(folder.name.rpartition(".")[2]) for folder in (data_dir / name).glob("1.0.*")]
+        newest = max(numbers, default=-1)
+        decided = index.decide(splits_before(data_dir / name / f"1.0.{newest}" / FILES))
         shape = _completed(image_shape, last.shape if last else index.natural_shape())
-        made = Made(name, f"1.0.{number}", decided, decided.classes, shape, listing)
+        made = Made(name, f"1.0.{newest + 1}", decided, decided.classes, shape, listing)
         return written(made, index, source, data_dir, incoming, progress)
 
 

@@ -10,9 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from mnist_tfx.components.datasets.prepared import NotPrepared
 from mnist_tfx.contract.errors import UsageError
 from mnist_tfx.pipeline.commands import data
 from mnist_tfx.pipeline.commands.options.project import add_project_argument
+from mnist_tfx.pipeline.data import find_dataset
+from mnist_tfx.pipeline.home import Home
+from mnist_tfx.pipeline.recipes import load_recipe
 from tests.fixtures.tiny_dataset import write_idx_files
 
 _ROOT = Path(__file__).parents[3]
@@ -23,6 +27,12 @@ def _run(*words: str) -> int:
     data.add_arguments(parser)
     add_project_argument(parser)
     return data.run(parser.parse_args(words))
+
+
+def test_what_is_missing_in_a_data_dir_of_ones_own_is_not_to_be_prepared_in_the_home(tmp_path: Path) -> None:
+    recipe = load_recipe("mnist", "default", [f"data.data_dir={json.dumps(str(tmp_path))}"])
+    with pytest.raises(NotPrepared, match=r" is not prepared in .*\. Prepare it there, or leave data\.data_dir out"):
+        find_dataset(recipe, Home.resolve(str(tmp_path / "home")))
 
 
 def test_json_on_stdout_and_stages_on_stderr(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

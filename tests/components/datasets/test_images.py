@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 import shutil
 import unicodedata
 from collections.abc import Mapping
@@ -15,6 +16,8 @@ import tensorflow_datasets as tfds
 from PIL import Image
 from sklearn.datasets import load_sample_image
 
+from mnist_tfx.components.datasets.images.index import splits_before
+from mnist_tfx.components.datasets.images.inspect import inspect_file
 from mnist_tfx.components.datasets.images.listing import ImageSource, list_images
 from mnist_tfx.components.datasets.images.prepare import Imported, prepare_images
 from mnist_tfx.components.transform.images import fit_image
@@ -103,6 +106,50 @@ def test_spoilt_files_are_listed_and_the_rest_goes_on(tmp_path: Path) -> None:
     assert sum(made.dataset.split_sizes.values()) == 15
 
 
+def test_a_name_that_is_no_utf_8_is_listed_and_the_rest_goes_on(tmp_path: Path) -> None:
+    folder = tmp_path / "source"
+    write_images(folder, 3)
+    os.rename(folder / "blue" / "001.png", os.fsencode(folder / "blue") + b"/caf\xe9.png")
+    made = imported(folder, tmp_path / "data")
+    assert made.problems == (("blue/caf\\udce9.png", "has a name that is not UTF-8: rename it"),)
+    assert (made.decided.unreadable, sum(made.dataset.split_sizes.values())) == (1, 8)
+    assert rows(made)["blue/caf\\udce9.png"]["split"] == ""
+    assert imported(folder, tmp_path / "data").dataset.version == "1.0.0"
+
+
+def test_a_bmp_with_a_palette_is_told_for_tensorflow_does_not_look_its_colours_up(tmp_path: Path) -> None:
+    image = Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8))
+    image.save(tmp_path / "grey.bmp")
+    assert inspect_file(1, tmp_path / "grey.bmp").problem == ""
+    image.convert("1").save(tmp_path / "two.bmp")
+    coloured = image.convert("P")
+    coloured.putpalette(np.random.default_rng(0).integers(0, 256, 768, dtype=np.uint8).tobytes())
+    coloured.save(tmp_path / "palette.bmp")
+    for name in ("two", "palette"):
+        found = inspect_file(1, tmp_path / f"{name}.bmp")
+        assert found.problem == "is a BMP image with a palette: convert it to PNG or JPEG"
+    coloured.save(tmp_path / "palette.png")
+    assert inspect_file(1, tmp_path / "palette.png").problem == ""
+
+
+def test_after_a_damaged_version_comes_the_next_and_split_test_stays(tmp_path: Path) -> None:
+    for split, first in (("train", 0), ("test", 10)):
+        write_images(tmp_path / "source" / split, 4, first=first)
+    made = imported(tmp_path / "source", tmp_path / "data")
+    [shard] = made.dataset.folder.glob("*-train.tfrecord-*")
+    shard.write_bytes(shard.read_bytes()[:-1])
+    for place in (tmp_path / "source" / "test").iterdir():
+        for file in place.iterdir():
+            file.rename(tmp_path / "source" / "train" / place.name / file.name)
+    again = imported(tmp_path / "source", tmp_path / "data")
+    assert again.dataset.version == "1.0.1"
+    before, after = (dict(splits_before(each.files)) for each in (made, again))
+    assert {digest for digest, split in before.items() if split == "test"} == {
+        digest for digest, split in after.items() if split == "test" and before[digest] == "test"
+    }
+    assert imported(tmp_path / "source", tmp_path / "data").dataset.version == "1.0.1"
+
+
 def test_too_many_spoilt_files_are_rejected_and_nothing_is_written(tmp_path: Path) -> None:
     folder = tmp_path / "source"
     write_images(folder, 5)
@@ -180,6 +227,8 @@ def test_a_csv_file_names_classes_and_splits(tmp_path: Path) -> None:
         ("file,label\na.png,\n", "line 2: file or label is empty"),
         ("file,label,split\na.png,b,holdout\n", "line 2: split 'holdout' is none of train, val and test"),
         ("", "has the columns (none)"),
+        ("file,label\na.png,  \n", "line 2: file or label is empty"),
+        ("file,label\n", "labels.csv names no files"),
     ],
 )
 def test_what_is_wrong_in_a_csv_file_is_told(text: str, words: str, tmp_path: Path) -> None:
@@ -195,6 +244,15 @@ def test_a_folder_without_classes_is_told_what_is_missing(tmp_path: Path) -> Non
         list(list_images(ImageSource(tmp_path)))
     with pytest.raises(UsageError, match="there is no folder"):
         list(list_images(ImageSource(tmp_path / "none")))
+
+
+def test_spaces_around_a_class_s_name_are_none_of_it(tmp_path: Path) -> None:
+    write_images(tmp_path, 1)
+    (tmp_path / "blue").rename(tmp_path / "blue ")
+    assert {image.class_name for image in list_images(ImageSource(tmp_path))} == set(COLOURS)
+    (tmp_path / "blue ").rename(tmp_path / " ")
+    with pytest.raises(UsageError, match=r"a class cannot have a name .* or no text"):
+        list(list_images(ImageSource(tmp_path)))
 
 
 def test_one_name_in_two_forms_of_unicode_is_one_class(tmp_path: Path) -> None:

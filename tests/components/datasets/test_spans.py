@@ -16,7 +16,7 @@ from tfx.types.standard_artifacts import Examples
 from mnist_tfx.components.datasets.images.add import add_span
 from mnist_tfx.components.datasets.images.listing import ImageSource
 from mnist_tfx.components.datasets.images.prepare import Imported
-from mnist_tfx.components.datasets.prepared import PreparedDataset, load_prepared
+from mnist_tfx.components.datasets.prepared import NotPrepared, PreparedDataset, load_prepared
 from mnist_tfx.components.datasets.spans import added_spans, with_newest_spans, with_spans
 from mnist_tfx.components.settings import Splits
 from mnist_tfx.components.tfds_example_gen.component import TfdsExampleGen
@@ -143,6 +143,31 @@ def test_classes_that_stand_for_several_hold_for_spans_too(added: Added, tmp_pat
         if each.features.feature["span"].int64_list.value[0] == 2
     )
     assert of_span == {0: 90, 1: 10}
+
+
+def test_a_split_to_which_the_newest_span_gives_nothing_is_a_file_without_examples(
+    added: Added, tmp_path: Path
+) -> None:
+    examples = generate(with_newest_spans(added.dataset, 1), tmp_path)
+    assert sum(spans_of(examples, "train").values()) > 0 and not spans_of(examples, "test")
+    assert len(list((tmp_path / "examples" / "Split-test").iterdir())) == 1
+
+
+def test_what_a_kill_leaves_is_no_span_and_a_damaged_one_is_told(added: Added, tmp_path: Path) -> None:
+    shutil.copytree(added.dataset.data_dir, tmp_path / "datasets")
+    dataset = load_prepared("kmnist", None, tmp_path / "datasets")
+    spans = tmp_path / "datasets" / "spans" / "kmnist"
+    (spans / "span_4").mkdir()
+    assert added_spans(dataset) == [2, 3] and list(with_newest_spans(dataset, "all").spans) == [1, 2, 3]
+    [shard] = (spans / "span_3" / "1.0.0").glob("*-train.tfrecord-*")
+    whole = shard.stat().st_size
+    shard.write_bytes(shard.read_bytes()[:-1])
+    with pytest.raises(NotPrepared) as caught:
+        with_newest_spans(dataset, "all")
+    assert f"split 'train' is {whole - 1} bytes long instead of {whole}. Remove {spans / 'span_3'}, " in str(
+        caught.value
+    )
+    assert "data prepare" not in str(caught.value)
 
 
 def test_without_additions_nothing_changes(dataset: PreparedDataset, tmp_path: Path) -> None:
