@@ -104,7 +104,7 @@ def validate(
         expected = {name: value.numpy() for name, value in outputs.items()}
         with failing(f"signature {request.signature!r}"):
             served = server.client.run({request.key: request.value}, signature=request.signature)
-            found += checks.answer_checks(request.signature, served, expected)
+            found += checks.answer_checks(request.signature, served, expected, server.max_difference)
     if not all(check.passed for check in found):
         return found, []
     with failing("requests of one image"):

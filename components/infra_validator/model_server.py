@@ -9,6 +9,7 @@ from abc import ABC, abstractmethod
 import tensorflow as tf
 from tfx.utils import io_utils
 
+from mnist_tfx.components.infra_validator import checks
 from mnist_tfx.components.settings import InfraSettings
 from mnist_tfx.serving.client import Client, DeadlineExceeded, ServingClientError, Tls, Unavailable
 from mnist_tfx.serving.client.base import DEFAULT_TIMEOUT
@@ -19,7 +20,13 @@ class ServerFailed(Exception):
 
 
 class ModelServer(ABC):
-    """A server that loads the candidate that it is given."""
+    """A server that loads the candidate that it is given.
+
+    Attributes:
+        max_difference: by which its probabilities may differ from those of this process.
+    """
+
+    max_difference = checks.MAX_DIFFERENCE
 
     def __init__(
         self, settings: InfraSettings, address: str, model_name: str, base_path: str, tls: Tls | None = None

@@ -16,6 +16,7 @@ import tensorflow as tf
 from tensorflow_serving.apis import model_management_pb2, model_service_pb2_grpc
 from tensorflow_serving.config.model_server_config_pb2 import ModelConfig
 
+from mnist_tfx.components.infra_validator import checks
 from mnist_tfx.components.infra_validator.model_server import ModelServer, ServerFailed
 from mnist_tfx.components.settings import InfraSettings
 from mnist_tfx.contract import models_config
@@ -31,6 +32,8 @@ _WHERE = "Correct infra.endpoint and the settings infra.endpoint_* of the recipe
 
 class StagingServer(ModelServer):
     """A server elsewhere that is told to serve the candidate too, by a name that no other model has."""
+
+    max_difference = checks.MAX_DIFFERENCE_ELSEWHERE
 
     def __init__(self, settings: InfraSettings, model_name: str, base_path: str) -> None:
         """Looks whether it may be reloaded.

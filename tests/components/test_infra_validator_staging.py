@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import tensorflow as tf
 from pydantic import ValidationError
 from tensorflow_serving.apis.get_model_status_pb2 import ModelVersionStatus
 
@@ -22,6 +24,7 @@ from mnist_tfx.components.infra_validator.report import failed_checks, read_repo
 from mnist_tfx.components.infra_validator.requests import Request
 from mnist_tfx.components.infra_validator.staging_server import staging_server
 from mnist_tfx.components.settings import InfraSettings
+from mnist_tfx.components.trainer.export import read_weights
 from mnist_tfx.contract.errors import PipelineError
 from mnist_tfx.serving.client import Client, Tls
 from mnist_tfx.serving.server.config import ServerOptions
@@ -32,6 +35,7 @@ from tests.fixtures.server_process import server_processes
 from tests.fixtures.tiny_run import TinyRun
 from tests.serving.conftest import wait_until
 
+_load_saved_model = tf.saved_model.load
 AVAILABLE, END = ModelVersionStatus.AVAILABLE, ModelVersionStatus.END
 
 
@@ -115,6 +119,25 @@ def test_the_candidate_is_served_beside_what_else_is_there_and_is_gone_afterward
     wait_until(lambda: staging.state(candidate) == END, "the candidate to be unloaded")
     assert "memory of the model server" not in [check["name"] for check in read_report(blessing.uri)["checks"]]
     assert not any((tmp_path / "tmp").rglob("saved_model.pb"))
+
+
+def _as_on_a_gpu(model_dir: str) -> Any:
+    """The model with weights of TF32's precision: 10 bits after the point, as a GPU's tensor cores take them."""
+    model = _load_saved_model(model_dir)
+    for weights in read_weights(model):
+        bits = np.asarray(weights.numpy(), np.float32).view(np.uint32)
+        weights.assign(((bits + 0x1000) & 0xFFFFE000).view(np.float32))
+    return model
+
+
+def test_a_server_elsewhere_may_round_as_a_gpu_does_and_one_on_this_machine_may_not(
+    staging: Staging, tiny_run: TinyRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(executor.tf.saved_model, "load", _as_on_a_gpu)  # the servers load in another way
+    assert blessed(validate(tmp_path / "elsewhere", tiny_run, tiny_run.model, **staging.settings))
+    blessing = validate(tmp_path / "here", tiny_run, tiny_run.model)
+    assert not blessed(blessing)
+    assert all("largest difference" in failure for failure in failed_checks(blessing.uri))
 
 
 @dataclass(frozen=True)
