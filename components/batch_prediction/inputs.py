@@ -18,9 +18,10 @@ from mnist_tfx.contract.errors import UsageError
 from mnist_tfx.contract.names import ENCODED_IMAGES, SERVING_DEFAULT
 
 TFDS = "tfds:"
+MANIFEST = "_manifest.json"  # in a folder of predictions
 _PART_BYTES = 64 * 2**20  # of encoded images that are held at once
 _READ_BATCH = 512
-_GZIP = b"\x1f\x8b"
+_GZIP = b"\x1f\x8b\x08"  # with the method (RFC 1952): by two bytes alone, a record of 35,615 bytes begins so, too
 
 
 @dataclass(frozen=True)
@@ -65,8 +66,9 @@ def find_inputs(source: str, data_dir: str, rows: int) -> Inputs:
     """Lists and divides what `source` names.
 
     Args:
-        source: a folder of image files, with folders in it at will; a TFRecord file of tf.Examples (also gzipped), or a
-            pattern of such; or `tfds:NAME:SPLIT`, where SPLIT may be a slice. Local, or in a bucket.
+        source: a folder of image files, with folders in it at will, of which those with predictions are passed over; a
+            TFRecord file of tf.Examples (also gzipped), or a pattern of such; or `tfds:NAME:SPLIT`, where SPLIT may be
+            a slice. Local, or in a bucket.
         data_dir: the TFDS data_dir.
         rows: the most images of a part.
 
@@ -78,7 +80,8 @@ def find_inputs(source: str, data_dir: str, rows: int) -> Inputs:
         return _of_tfds(source, data_dir, rows)
     if tf.io.gfile.isdir(source):
         return _of_folder(source, rows)
-    files = sorted(path for path in tf.io.gfile.glob(source) if not tf.io.gfile.isdir(path))
+    found = [source] if tf.io.gfile.exists(source) else tf.io.gfile.glob(source)  # its name may have a pattern's signs
+    files = sorted(path for path in found if not tf.io.gfile.isdir(path))
     if not files:
         raise UsageError(
             f"there is no {source}: name a folder of images, TFRecord files (or a pattern in quotes), "
@@ -90,10 +93,13 @@ def find_inputs(source: str, data_dir: str, rows: int) -> Inputs:
 
 def _of_folder(folder: str, rows: int) -> Inputs:
     listed: list[tuple[str, int, int]] = []
-    for parent, folders, names in tf.io.gfile.walk(folder):
-        folders[:] = sorted(filter(is_listed, folders))
-        paths = (os.path.join(parent, name) for name in sorted(filter(is_listed, names)))
-        listed += [(os.path.relpath(path, folder), *_stat(path)) for path in paths]
+    try:
+        for parent, folders, names in tf.io.gfile.walk(folder):
+            folders[:] = sorted(name for name in folders if is_listed(name) and not _is_output(parent, name))
+            paths = (os.path.join(parent, name) for name in sorted(filter(is_listed, names)))
+            listed += [(os.path.relpath(path, folder), *_stat(path)) for path in paths]
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{folder} holds a name that is not UTF-8: {error.object!r}. Rename it.") from error
     if not listed:
         raise UsageError(f"the folder {folder} holds no files.")
     groups: list[list[str]] = []
@@ -106,6 +112,11 @@ def _of_folder(folder: str, rows: int) -> Inputs:
         held += size
     units = [Unit(number, folder, files=tuple(group)) for number, group in enumerate(groups)]
     return Inputs(ENCODED_IMAGES, tuple(units), _digest(listed))
+
+
+def _is_output(parent: str, name: str) -> bool:
+    """Whether predictions go there: `--batch . --out here` must be the same inputs when it is called again."""
+    return bool(tf.io.gfile.exists(os.path.join(parent, name, MANIFEST)))
 
 
 def _of_tfds(source: str, data_dir: str, rows: int) -> Inputs:
@@ -171,7 +182,7 @@ def _records(unit: Unit) -> Iterator[tuple[str, bytes, str]]:
             yield f"{unit.name}:{number}", image, ""
     else:
         with tf.io.gfile.GFile(unit.source, "rb") as file:
-            kind = "GZIP" if file.read(2) == _GZIP else ""
+            kind = "GZIP" if file.read(len(_GZIP)) == _GZIP else ""
         number = -1
         try:
             # tf.data's own iterator takes long for each record, and by the batch it loses those before a damaged one.

@@ -11,6 +11,7 @@ WriteToParquet puts its files in place when all is done: a pipeline that is kill
 from __future__ import annotations
 
 import csv
+import fnmatch
 import io
 import json
 import os
@@ -26,15 +27,15 @@ from apache_beam.ml.inference.base import ModelHandler, RunInference
 from apache_beam.options.pipeline_options import PipelineOptions
 from pyarrow import parquet
 
-from mnist_tfx.components.batch_prediction.inputs import Chunk, Inputs, Unit, read
+from mnist_tfx.components.batch_prediction.inputs import MANIFEST, Chunk, Inputs, Unit, read
 from mnist_tfx.components.live.metadata import read_metadata
 from mnist_tfx.components.live.model import model_digest
 from mnist_tfx.components.whole_files import write_whole
 from mnist_tfx.contract.errors import DataRejected, UsageError
 from mnist_tfx.contract.names import ENCODED_IMAGES, EXAMPLES, LABELS, PROBABILITIES, SERVING_DEFAULT
 
-# Not read by what reads a folder of Parquet files: pandas and pyarrow pass over names that begin so.
-MANIFEST, UNREADABLE = "_manifest.json", "_unreadable.csv"
+# As the manifest, not read by what reads a folder of Parquet files: pandas and pyarrow pass over names that begin so.
+UNREADABLE = "_unreadable.csv"
 METADATA_KEY = b"mnist_tfx"
 """Of each file's schema: a JSON object with the model's name, version, digest and classes, and what was unreadable."""
 
@@ -128,6 +129,8 @@ def predict_batch(
     csv.writer(table).writerows([("key", "problem"), *summary.unreadable])
     write_whole(os.path.join(out, UNREADABLE), table.getvalue().encode("utf-8", "surrogateescape"))
     write_whole(os.path.join(out, MANIFEST), json.dumps(before | {"parts": summary.parts}).encode())
+    if not (summary.images or summary.unreadable):
+        raise UsageError(f"{source} holds no images.")
     if not summary.images:
         key, problem = summary.unreadable[0]
         raise DataRejected(f"none of {len(summary.unreadable)} in {source} could be classified; {key} {problem}.")
@@ -149,10 +152,14 @@ def _check_same(before: dict[str, Any], now: dict[str, Any], out: str) -> None:
             f"{out} holds predictions of {before['model']['model']} version {before['model']['version']}: name that "
             "--version to go on with it, or another folder."
         )
-    if (before["digest"], before["rows"]) != (now["digest"], now["rows"]):
+    if before["digest"] != now["digest"]:
         raise UsageError(
             f"{out} holds predictions for {before['input']} as it was then, and that is not, or no longer, what is "
             "asked for: name another folder."
+        )
+    if before["rows"] != now["rows"]:
+        raise UsageError(
+            f"{out} was begun with --part {before['rows']}: name that again to go on with it, or another folder."
         )
 
 
@@ -245,10 +252,11 @@ class _Write(beam.DoFn):
 def _summary(out: str, done: int = 0) -> Predicted:
     """Of all files in the folder, from their metadata; `done` images were there before."""
     images, unreadable = 0, list[tuple[str, str]]()
-    paths = sorted(tf.io.gfile.glob(os.path.join(out, "part-*.parquet")))
-    for path in paths:
-        with tf.io.gfile.GFile(path, "rb") as file:
+    # Not by a pattern, whose signs the folder's name may have.
+    names = sorted(fnmatch.filter(tf.io.gfile.listdir(out), "part-*.parquet"))
+    for name in names:
+        with tf.io.gfile.GFile(os.path.join(out, name), "rb") as file:
             metadata = parquet.read_metadata(io.BytesIO(file.read()))
         images += metadata.num_rows
         unreadable += map(tuple, json.loads(metadata.metadata[METADATA_KEY])["unreadable"])
-    return Predicted(images, images - done, tuple(unreadable), len(paths))
+    return Predicted(images, images - done, tuple(unreadable), len(names))

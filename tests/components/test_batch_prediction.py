@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 import tensorflow as tf
 
+from mnist_tfx.components.batch_prediction.inputs import find_inputs, read
 from mnist_tfx.components.live.model import model_digest
 from mnist_tfx.contract.names import DATA_STATISTICS_PATH
 from tests.fixtures.command import Answer, mnist_tfx
@@ -119,6 +120,8 @@ def test_what_was_killed_goes_on(tiny_run: TinyRun, folder: Path, tmp_path: Path
     assert len(set(pq.read_table(tmp_path)["key"].to_pylist())) == 200
     again = predict(tiny_run, folder, tmp_path, "--part", "1")
     assert json.loads(again.out)["new_images"] == 0
+    other = predict(tiny_run, folder, tmp_path)
+    assert other.code == 2 and "was begun with --part 1: name that again" in other.err
 
 
 def test_a_damaged_tfrecord_file_is_told_and_what_is_before_it_kept(tiny_run: TinyRun, tmp_path: Path) -> None:
@@ -157,6 +160,46 @@ def test_other_inputs_or_another_model_in_the_same_folder_are_refused(tiny_run: 
         assert none.code == 2 and "has no version 0" in none.err
     finally:
         shutil.rmtree(newer)
+
+
+def test_a_folder_of_predictions_is_none_of_the_images_beside_it(
+    tiny_run: TinyRun, images: list[bytes], tmp_path: Path
+) -> None:
+    (tmp_path / "0.png").write_bytes(images[0])
+    for new in (1, 0):
+        answer = predict(tiny_run, tmp_path, tmp_path / "out")
+        assert answer.code == 0, answer.err
+        told = json.loads(answer.out)
+        assert (told["images"], told["new_images"], told["unreadable"]) == (1, new, 0)
+
+
+def test_a_first_record_whose_length_looks_like_gzip_is_read(tmp_path: Path) -> None:
+    path = str(tmp_path / "large.tfrecord")
+    with tf.io.TFRecordWriter(path) as writer:
+        writer.write(bytes(0x8B1F))  # in a file, 1f 8b 00
+    [chunk] = read(find_inputs(path, "", 10).units[0], str(tmp_path / "out"), 10)
+    assert (chunk.keys, chunk.unreadable) == (["large.tfrecord:0"], [])
+
+
+def test_names_with_the_signs_of_patterns_are_names(tiny_run: TinyRun, images: list[bytes], tmp_path: Path) -> None:
+    place = tmp_path / "scans [1]"
+    place.mkdir()
+    with tf.io.TFRecordWriter(str(place / "a[1].tfrecord")) as writer:
+        feature = {"image": tf.train.Feature(bytes_list=tf.train.BytesList(value=images[:1]))}
+        writer.write(tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString())
+    answer = predict(tiny_run, place / "a[1].tfrecord", place / "out")
+    assert answer.code == 0, answer.err
+    assert json.loads(answer.out)["images"] == 1
+
+
+def test_files_without_examples_and_names_that_are_no_text_are_told(tiny_run: TinyRun, tmp_path: Path) -> None:
+    (tmp_path / "empty.tfrecord").touch()
+    empty = predict(tiny_run, tmp_path / "empty.tfrecord", tmp_path / "out")
+    assert (empty.code, "empty.tfrecord holds no images" in empty.err) == (2, True)
+    (tmp_path / "in").mkdir()
+    Path(os.fsdecode(os.fsencode(tmp_path / "in") + b"/caf\xe9.png")).touch()
+    odd = predict(tiny_run, tmp_path / "in", tmp_path / "out2")
+    assert odd.code == 2 and r"holds a name that is not UTF-8: b'caf\xe9.png'. Rename it." in odd.err
 
 
 def test_wrong_usage_is_told(tiny_run: TinyRun, tmp_path: Path) -> None:
