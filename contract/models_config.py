@@ -77,7 +77,7 @@ class ModelsConfig:
         """The file of a serving folder. Raises PipelineError if it cannot be read, or TF Serving would not take it."""
         path = serving / FILE_NAME
         try:
-            text = path.read_text()
+            text = path.read_text(encoding="utf-8")
         except FileNotFoundError:
             return cls(path, None, pb.ModelServerConfig())
         except (OSError, UnicodeDecodeError) as error:
@@ -101,7 +101,11 @@ class ModelsConfig:
             return None
         names = (f"{FILE_NAME}.by-hand{f'-{number}' if number > 1 else ''}" for number in itertools.count(1))
         paths = (self.path.with_name(name) for name in names)
-        return next(path for path in paths if not path.exists() or path.read_text(errors="replace") == self.text)
+        return next(
+            path
+            for path in paths
+            if not path.exists() or path.read_text(encoding="utf-8", errors="replace") == self.text
+        )
 
     def pin(self, model: str) -> Pin | None:
         """What is pinned for a model; None where its newest version is served (or it is not listed)."""
@@ -137,7 +141,7 @@ class ModelsConfig:
         """Puts the file in place, and its twin for containers; without text both are removed."""
         present = ModelsConfig.read(self.path.parent)
         if present.kept_as is not None and present.text is not None and present.text != self.text:
-            present.kept_as.write_text(present.text)
+            present.kept_as.write_text(present.text, encoding="utf-8")
         in_container = pb.ModelServerConfig()
         in_container.CopyFrom(self.message)
         for entry in in_container.model_config_list.config:
@@ -159,7 +163,7 @@ def _replace(path: Path, text: str | None) -> None:
         target.unlink(missing_ok=True)
         return
     incoming = target.with_name(f".{target.name}.incoming")
-    with open(incoming, "w") as file:
+    with open(incoming, "w", encoding="utf-8") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())

@@ -74,7 +74,7 @@ def compile_prepared(
     check_ending(profile, output)
     job = _job(dataset, recipe, profile, monitor=monitor)
     output.parent.mkdir(parents=True, exist_ok=True)
-    output.write_text(_text(job, _platform_spec(job, profile), output))
+    output.write_text(_text(job, _platform_spec(job, profile), output), encoding="utf-8")
     check_file(output, profile.target)
 
 

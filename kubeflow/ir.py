@@ -92,7 +92,7 @@ def read_content(path: Path) -> Mapping[str, Any]:
         UsageError: it is neither.
     """
     try:
-        text = path.read_text()
+        text = path.read_text(encoding="utf-8")
         # JSON is YAML, but its own parser is faster.
         content, *more = [json.loads(text)] if path.suffix == ".json" else [*yaml.load_all(text, _LOADER)] or [None]
     except OSError as error:

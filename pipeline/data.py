@@ -87,8 +87,10 @@ def add_images(recipe: Recipe, home: Home, source: ImageSource, *, with_test: bo
         DataRejected: too many files are damaged, or none of them is new. Nothing was written.
         PipelineError: the dataset cannot be had.
     """
+    from mnist_tfx.components.datasets.images.listing import list_images
     from mnist_tfx.pipeline.running.data_progress import shown_progress
 
+    next(list_images(source))  # what is no source is told before the dataset is fetched
     # As it is in TFDS: its own classes, and no span chosen.
     as_prepared = recipe.data.model_copy(update={"classes": None, "spans": "all"})
     dataset = replace(prepare_dataset(recipe.model_copy(update={"data": as_prepared}), home), spans={})

@@ -78,7 +78,13 @@ def _prepare(
     try:
         return load_prepared(name, version, data_dir)
     except NotPrepared:
-        cls, config = find_builder(name, own)
+        try:
+            cls, config = find_builder(name, own)
+        except UsageError:
+            if (data_dir / name).is_dir():
+                remedy = "It is not of TFDS's datasets: put it there anew, or remove it."
+                load_prepared(name, version, data_dir, remedy=remedy)
+            raise
     if source is not None and not reads_idx_files(cls):
         raise UsageError(f"dataset {name!r} is not made of MNIST's four IDX files, so --from cannot be used with it.")
     with incoming_folder(data_dir, report) as incoming:

@@ -199,7 +199,7 @@ def _run(
     # Of a run of this script before; a platform leaves to a second try what the first one wrote.
     lines += [f'[ -n "${_RETRY}" ] || rm -rf {shlex.join(each for each in old if "://" not in each)}']
     lines += [f"export {shlex.join([f'{key}={value}'])}" for key, value in {POD_ROOT: str(pod), **environment}.items()]
-    script.write_text("\n".join([*lines, f"exec {shlex.join(words)}", ""]))
+    script.write_text("\n".join([*lines, f"exec {shlex.join(words)}", ""]), encoding="utf-8")
     with log.open("ab") as output:
         if attempt:
             output.write(f"\nretry {attempt}\n".encode())

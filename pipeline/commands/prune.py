@@ -10,11 +10,13 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from mnist_tfx.contract.errors import PipelineError
+from mnist_tfx.contract.errors import PipelineError, unknown_name
+from mnist_tfx.contract.versions import model_names
 from mnist_tfx.pipeline.commands.options.release import add_server_arguments, open_servers
 from mnist_tfx.pipeline.commands.options.server import positive
 from mnist_tfx.pipeline.home import Home
 from mnist_tfx.pipeline.log_capture import output_to
+from mnist_tfx.pipeline.projects import shipped_datasets
 
 SUMMARY = "Remove old versions, runs and reports; what is served, pinned, or shared with what stays is kept."
 EXAMPLE = "mnist-tfx prune --keep 3 --dry-run"
@@ -39,6 +41,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Prints what goes and its bytes, a line each, or one JSON object."""
     home = Home.resolve(args.home)
+    if args.dataset is not None and not home.runs(args.dataset).is_dir():
+        known = {*shipped_datasets(), *model_names(home.serving_root)}
+        if args.dataset not in known:
+            raise unknown_name("dataset", args.dataset, known)
     with ExitStack() as stack:
         has_runs = home.metadata_db.exists()
         try:
@@ -70,7 +76,6 @@ class _Gone:
 
 def _prune_versions(args: argparse.Namespace, home: Home) -> tuple[list[_Gone], set[tuple[str, str]]]:
     """What goes, and dataset and number of the versions that stay, rolled back ones included."""
-    from mnist_tfx.contract.versions import model_names
     from mnist_tfx.serving.releases.apply import changes_kept_out
     from mnist_tfx.serving.releases.prune import remove_versions, unneeded_versions
     from mnist_tfx.serving.releases.state import read_state

@@ -178,7 +178,7 @@ def read_models(path: str) -> ModelServerConfig:
 def read(path: str, message: Any) -> Any:
     """Reads a file in protobuf's text format into a message, and returns it. Raises UsageError."""
     try:
-        return text_format.Parse(Path(path).read_text(), message)
+        return text_format.Parse(Path(path).read_text(encoding="utf-8"), message)
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror}.") from None
     except (text_format.ParseError, UnicodeDecodeError) as error:

@@ -47,6 +47,8 @@ def test_every_command_has_help_with_an_example(command: str, capsys: pytest.Cap
         (("submit", *VERTEX), "name a dataset: --dataset NAME"),
         (("recipes", "--dataset", "all"), "unknown dataset 'all'. Known: digits, "),
         (("lr-find", "--dataset", "digits", "--max-rate", "inf"), "must begin above 0, and rise to a number"),
+        (("prune", "--dataset", "mnits"), "unknown dataset 'mnits'. Did you mean 'mnist'?"),
+        (("data", "add", "/no/such", "--dataset", "mnist", "--home", "/no/home"), "there is no folder /no/such"),
         (("predict", "mnist", "a.png", "--out", "there"), "--out, --recipe and --set go with --batch IN"),
     ],
 )

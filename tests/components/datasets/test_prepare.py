@@ -227,6 +227,12 @@ def test_what_is_no_name_is_refused(tmp_path: Path, name: str) -> None:
         prepare(name, tmp_path)
 
 
+def test_a_damaged_dataset_that_tfds_does_not_know_is_no_unknown_one(tmp_path: Path) -> None:
+    (tmp_path / "flowers" / "1.0.0").mkdir(parents=True)
+    with pytest.raises(NotPrepared, match="put it there anew, or remove it"):
+        prepare("flowers", tmp_path)
+
+
 def test_configurations_must_be_named(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="emnist/balanced"):
         prepare("emnist", tmp_path)
