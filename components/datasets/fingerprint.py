@@ -16,6 +16,7 @@ from etils import epath
 # TensorFlow's core/lib/io/record_writer.h.
 _LENGTH = struct.Struct("<Q")
 _HEADER_BYTES = 12
+_BLOCK_BYTES = 2**20
 _FOOTER_BYTES = 4
 FRAME_BYTES = _HEADER_BYTES + _FOOTER_BYTES
 
@@ -56,9 +57,16 @@ def _digest(path: str, of_examples: bool, stamp: object) -> str:
     """SHA-256, in hex, over a file's content, or over its examples; `stamp` is that of the file as it is."""
     digest = hashlib.sha256()
     file = epath.Path(path)
-    for content in _examples_in_order(file) if of_examples else (file.read_bytes(),):
+    for content in _examples_in_order(file) if of_examples else _blocks(file):
         digest.update(content)
     return digest.hexdigest()
+
+
+def _blocks(path: epath.Path) -> Iterator[bytes]:
+    """The content, part by part: a file in another format than TFRecord may be larger than the memory."""
+    with path.open("rb") as handle:
+        while block := handle.read(_BLOCK_BYTES):
+            yield block
 
 
 def _examples_in_order(path: epath.Path) -> Iterator[bytes]:
