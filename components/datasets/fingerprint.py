@@ -12,11 +12,11 @@ from typing import Any
 
 from etils import epath
 
+_BLOCK_BYTES = 2**20
 # A record of a TFRecord file: length (uint64, little-endian), CRC of the length, content, CRC of the content; from
 # TensorFlow's core/lib/io/record_writer.h.
 _LENGTH = struct.Struct("<Q")
 _HEADER_BYTES = 12
-_BLOCK_BYTES = 2**20
 _FOOTER_BYTES = 4
 FRAME_BYTES = _HEADER_BYTES + _FOOTER_BYTES
 
