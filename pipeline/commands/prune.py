@@ -10,13 +10,13 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from mnist_tfx.contract.errors import PipelineError, unknown_name
+from mnist_tfx.contract.errors import PipelineError
 from mnist_tfx.contract.versions import model_names
+from mnist_tfx.pipeline.commands.options.project import project_of
 from mnist_tfx.pipeline.commands.options.release import add_server_arguments, open_servers
 from mnist_tfx.pipeline.commands.options.server import positive
 from mnist_tfx.pipeline.home import Home
 from mnist_tfx.pipeline.log_capture import output_to
-from mnist_tfx.pipeline.projects import shipped_datasets
 
 SUMMARY = "Remove old versions, runs and reports; what is served, pinned, or shared with what stays is kept."
 EXAMPLE = "mnist-tfx prune --keep 3 --dry-run"
@@ -41,10 +41,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Prints what goes and its bytes, a line each, or one JSON object."""
     home = Home.resolve(args.home)
-    if args.dataset is not None and not home.runs(args.dataset).is_dir():
-        known = {*shipped_datasets(), *model_names(home.serving_root)}
-        if args.dataset not in known:
-            raise unknown_name("dataset", args.dataset, known)
+    if args.dataset not in (None, *model_names(home.serving_root)) and not home.runs(args.dataset).is_dir():
+        project_of(args)  # raises where there is no such dataset
     with ExitStack() as stack:
         has_runs = home.metadata_db.exists()
         try:

@@ -94,6 +94,11 @@ def test_the_first_run_of_a_project_is_made_by_what_is_told(project: Path) -> No
     assert f"Make one: mnist-tfx run --project '{project}'\n" in mnist_tfx("runs", "--project", project).out
 
 
+def test_a_project_without_runs_has_nothing_to_prune(project: Path) -> None:
+    answer = mnist_tfx("prune", "--project", project)
+    assert answer.code == 0 and answer.out.startswith("0 removed"), answer.err
+
+
 def test_of_a_machine_for_a_project_the_shipped_datasets_are_not_asked(project: Path) -> None:
     asked = json.loads(mnist_tfx("doctor", "--json", "--project", project).out)["checks"]
     assert {"home", "disk"} <= {check["name"] for check in asked}
