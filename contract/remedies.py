@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+FIRST_RUN = "Make one: mnist-tfx run --dataset mnist (or --project DIR)"
 BROKEN_BOUNDS = "train a better one (recipe, epochs), or change the bounds in [evaluation] of the recipe."
 FAILED_CHECKS = "mend the model's export, or change the limits in [infra] of the recipe."
 REJECTED_DATA = "correct what is listed, each with its remedy, and run again: what was finished comes from the cache."

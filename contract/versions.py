@@ -9,7 +9,7 @@ from pathlib import Path
 
 from mnist_tfx.contract.errors import PipelineError, unknown_name
 from mnist_tfx.contract.names import MODEL_CARD_PATH, PUSH_RECORD_PATH
-from mnist_tfx.contract.remedies import cautions
+from mnist_tfx.contract.remedies import FIRST_RUN, cautions
 
 ROLLED_BACK = ".rolled_back"  # no integer: a server does not take it for a version
 
@@ -68,9 +68,7 @@ def model_folder(serving: Path, model: str) -> Path:
     """The base path of a model. Raises PipelineError where nothing was pushed yet, UsageError for an unknown model."""
     names = model_names(serving)
     if not names:
-        raise PipelineError(
-            f"there is no model in {serving} yet. Make one: mnist-tfx run --dataset mnist (or --project DIR)"
-        )
+        raise PipelineError(f"there is no model in {serving} yet. {FIRST_RUN}")
     if model not in names:
         raise unknown_name("model", model, names)
     return serving / model

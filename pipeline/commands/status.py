@@ -6,6 +6,7 @@ import argparse
 import json
 from contextlib import ExitStack
 
+from mnist_tfx.contract.remedies import FIRST_RUN
 from mnist_tfx.pipeline.commands.options.release import add_server_arguments, open_servers
 from mnist_tfx.pipeline.home import Home
 
@@ -34,7 +35,7 @@ def run(args: argparse.Namespace) -> int:
     home = Home.resolve(args.home)
     models = model_names(home.serving_root) if args.model is None else [args.model]
     if not models and not args.json:
-        print(f"No model in {home.serving_root} yet. Make one: mnist-tfx run --dataset mnist (or --project DIR)")
+        print(f"No model in {home.serving_root} yet. {FIRST_RUN}")
         return 0
     runs = known_pushing_runs(home.metadata_db)
     console = stdout_console()

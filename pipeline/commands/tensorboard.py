@@ -7,6 +7,7 @@ import threading
 from pathlib import Path
 
 from mnist_tfx.contract.errors import PipelineError, UsageError
+from mnist_tfx.contract.remedies import FIRST_RUN
 from mnist_tfx.pipeline.commands.options.server import port
 from mnist_tfx.pipeline.home import Home
 
@@ -47,9 +48,7 @@ def _logs(home: Home, run_id: str | None) -> Path:
     """The folder with the logs. A run that took its model from the cache has those of the run that trained it."""
     if run_id is None:
         if not home.root.joinpath("runs").is_dir():
-            raise UsageError(
-                f"there is no run in {home.root} yet. Make one: mnist-tfx run --dataset mnist (or --project DIR)"
-            )
+            raise UsageError(f"there is no run in {home.root} yet. {FIRST_RUN}")
         return home.root / "runs"
     from mnist_tfx.pipeline.runs.store import load_run
 

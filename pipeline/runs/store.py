@@ -16,6 +16,7 @@ from ml_metadata.proto import metadata_store_pb2 as pb
 
 from mnist_tfx.components.report.run import KILLED, Artifact, End, Execution, Run, values_of
 from mnist_tfx.contract.errors import PipelineError, UsageError, unknown_name
+from mnist_tfx.contract.remedies import FIRST_RUN
 from mnist_tfx.pipeline.home import Home
 from mnist_tfx.pipeline.runs import records
 from mnist_tfx.pipeline.runs.plan import read_plan, remembered_plan
@@ -62,9 +63,7 @@ def load_run(metadata_db: Path, run_id: str) -> Run:
     store = open_store(metadata_db)
     contexts = _contexts(store) if store is not None else []
     if store is None or not contexts:
-        raise UsageError(
-            f"there is no run in {metadata_db.parent} yet. Make one: mnist-tfx run --dataset mnist (or --project DIR)"
-        )
+        raise UsageError(f"there is no run in {metadata_db.parent} yet. {FIRST_RUN}")
     named = contexts[:1] if run_id == LATEST else [c for c in contexts if c.name == run_id]
     named = named or [c for c in contexts if run_id and c.name.startswith(run_id)]
     if not named:
