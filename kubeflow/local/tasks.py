@@ -46,9 +46,7 @@ class Places:
         """A text with what takes the roots' place, also within JSON."""
         if not self.root_here:
             return text
-        roots = "|".join(
-            re.escape(root) for root in sorted(self.roots, key=len, reverse=True)
-        )  # one may lie in another
+        roots = "|".join(map(re.escape, sorted(self.roots, key=len, reverse=True)))  # one may lie in another
         return re.sub(rf"(?:{roots})(?=[/\"'\\\s]|$)", lambda _: self.root_here, text)
 
 

@@ -97,9 +97,8 @@ def load_recipe(project: Project | str, name: str, overrides: Iterable[str] = ()
     path = project.recipe_file(name)
     content, overrides = read_toml(path, "recipe"), list(overrides)
     push = content.get("push")
-    is_study = (
-        isinstance(push, dict) and push.get("enabled") is False
-    )  # before the overrides are applied to the content
+    # Before the overrides are applied to the content.
+    is_study = isinstance(push, dict) and push.get("enabled") is False
     _leave_out_other_optimizers(content, overrides)
     _find_paths(content, path.resolve().parent)
     recipe = _READER.make(path, content, overrides)
