@@ -137,22 +137,23 @@ def _trained_teacher(
     eval_examples: DecodedExamples,
     logs_dir: str,
 ) -> tuple[keras.Model, dict[str, Any]]:
-    """A teacher and its log: the one that a killed training of its student kept, else one trained and kept now."""
+    """A teacher in the training's precision, and its log: what a killed training of its student kept, or a new one."""
     folder = _trained_dir(config)
-    if kept := kept_trained(folder):
-        weights, log = kept
-        teacher = _new_classifier(config)
-        teacher.set_weights(weights)
-        return teacher, log
-    teacher, log = train(config, normalization, train_examples, eval_examples, logs_dir)
-    keep_trained(folder, teacher.get_weights(), log)
+    kept = kept_trained(folder)
+    if not kept:
+        trained, log = train(config, normalization, train_examples, eval_examples, logs_dir)
+        kept = trained.get_weights(), log
+        keep_trained(folder, *kept)
+    weights, log = kept
+    teacher = _new_classifier(config, hardware_precision(config.training.precision))
+    teacher.set_weights(weights)
     return teacher, log
 
 
 def _new_classifier(config: TrainerConfig, precision: str = "float32") -> keras.Model:
     """The recipe's classifier, to logits: by default as it is exported; or the teacher that the config describes."""
     if config.teacher_channels:
-        return build_teacher(config.teacher_channels, config.image_shape, len(config.class_names))
+        return build_teacher(config.teacher_channels, config.image_shape, len(config.class_names), precision)
     return build_model(config.model, config.image_shape, len(config.class_names), precision)
 
 

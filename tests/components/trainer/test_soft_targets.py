@@ -11,6 +11,7 @@ import numpy.typing as npt
 import pytest
 
 from mnist_tfx.components.settings import ModelSettings
+from mnist_tfx.components.trainer import training
 from mnist_tfx.components.trainer.convolutional import build_teacher
 from mnist_tfx.components.trainer.dense import build_model
 from mnist_tfx.components.trainer.soft_targets import SoftTargetsClassifier, mean_probabilities, mix
@@ -196,6 +197,27 @@ def test_a_dense_student_learns_from_a_convolutional_teacher(tiny_run: TinyRun, 
     alone, _ = trained(tiny_run.examples, tmp_path / "alone", config(tmp_path / "alone", epochs=4))
     assert teacher["val_accuracy"] > 0.2
     assert not np.allclose(logits(model, tiny_run), logits(alone, tiny_run))
+
+
+@pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16"])
+@pytest.mark.parametrize("channels", [(), (4, 6)])
+def test_a_teacher_teaches_in_the_trainings_precision(
+    tiny_run: TinyRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, channels: tuple[int, ...], precision: str
+) -> None:
+    taught = {"teachers": 1, "teacher_epochs": 1, "teacher_channels": channels, "weight": 1.0}
+    settings = config(tmp_path, distillation=taught, epochs=1, precision=precision)
+    teachers = []
+
+    class Observed(SoftTargetsClassifier):
+        def __init__(self, classifier: keras.Model, **options: Any) -> None:
+            teachers.extend(options["teachers"])
+            super().__init__(classifier, **options)
+
+    monkeypatch.setattr(training, "SoftTargetsClassifier", Observed)
+    trained(tiny_run.examples, tmp_path, settings)
+    [teacher] = teachers
+    computed = "bfloat16" if precision == "mixed_bfloat16" else "float32"
+    assert [layer.compute_dtype for layer in teacher.layers] == [computed] * (len(teacher.layers) - 1) + ["float32"]
 
 
 @pytest.mark.parametrize("shape", [(28, 28, 1), (5, 6, 3)])
