@@ -201,6 +201,15 @@ class AugmentationSettings(Section):
     elastic_smoothness: Annotated[float, Field(ge=1.0)] = 5.0  # pixels; the width of the displacement's bumps
     mixup: NonNegative = 0.0  # alpha of the Beta distribution from which two images' shares are drawn; 0: none
 
+    @model_validator(mode="after")
+    def _has_bends_to_smooth(self) -> Self:
+        if "elastic_smoothness" in self.model_fields_set and "elastic" not in self.model_fields_set:
+            raise ValueError(
+                "elastic_smoothness without elastic: say how far pixels move, too (elastic = 0.0 if they are not to, "
+                "however smoothly)."
+            )
+        return self
+
 
 class DistillationSettings(Section):
     """A model that learns from an ensemble: models of the same recipe and other seeds, trained before it.

@@ -127,6 +127,13 @@ def test_no_teachers_may_be_said_whatever_they_would_be() -> None:
     assert (distillation.teachers, distillation.teacher_channels) == (0, (24,))
 
 
+def test_smoothness_without_bends_is_refused_unless_there_are_to_be_none() -> None:
+    with pytest.raises(UsageError, match="augmentation: elastic_smoothness without elastic: say how far pixels move"):
+        load_recipe("fashion_mnist", "default", ["elastic_smoothness=8"])
+    augmentation = load_recipe("fashion_mnist", "default", ["elastic_smoothness=8", "elastic=0"]).augmentation
+    assert (augmentation.elastic, augmentation.elastic_smoothness) == (0.0, 8.0)
+
+
 def test_all_errors_of_a_recipe_are_told_at_once() -> None:
     with pytest.raises(UsageError, match=r"training\.epochs.*; model\.dropout|model\.dropout.*; training\.epochs"):
         load_recipe("mnist", "default", ["epochs=0", "dropout=2"])
