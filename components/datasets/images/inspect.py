@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import apache_beam as beam
 import tensorflow as tf
@@ -17,9 +18,13 @@ import tensorflow as tf
 from mnist_tfx.components.datasets.images.index import Finding, Index
 from mnist_tfx.components.transform.images import content_digest, image_fitter
 
+if TYPE_CHECKING:
+    from PIL import Image
+
 MAX_PIXELS = 64_000_000  # decoded, 200 MB: what is larger is a mistake, or made to exhaust memory
 MAX_BYTES = 128 * 2**20
-_KINDS = ("PNG", "JPEG", "BMP", "GIF", "MPO")  # Pillow's names; MPO: a JPEG of some cameras, with more images behind it
+_JPEGS = ("JPEG", "MPO")  # Pillow's names; MPO: a JPEG of some cameras, with more images behind it
+_KINDS = ("PNG", *_JPEGS, "BMP", "GIF")
 
 
 class Inspect(beam.DoFn):
@@ -72,8 +77,9 @@ def inspect_file(number: int, path: Path, fit: Callable[[tf.Tensor], tf.Tensor] 
     try:
         with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(content)) as header:  # decodes nothing yet
             kind, pixels, mode = header.format, header.width * header.height, header.mode
+            on_its_side = kind in _JPEGS and _on_its_side(header)
     except Image.DecompressionBombError:
-        kind, pixels, mode = "PNG", MAX_PIXELS + 1, ""
+        kind, pixels, mode, on_its_side = "PNG", MAX_PIXELS + 1, "", False
     except Exception:  # Pillow's readers raise what damaged headers make them
         return Finding(number, problem="is no image, or its beginning is damaged")
     if kind not in _KINDS:
@@ -89,4 +95,15 @@ def inspect_file(number: int, path: Path, fit: Callable[[tf.Tensor], tf.Tensor] 
     grey = image.shape[2] < 3 or bool((image[..., :1] == image[..., 1:3]).all())
     looks = imagehash.phash(Image.fromarray(image[..., 0] if grey else image[..., :3]))
     digest = content_digest(fit(tf.constant(content)).numpy()) if fit else hashlib.sha256(content).hexdigest()
-    return Finding(number, digest, str(looks), image.shape[0], image.shape[1], grey)
+    height, width = image.shape[1::-1] if on_its_side else image.shape[:2]
+    return Finding(number, digest, str(looks), height, width, grey)
+
+
+def _on_its_side(header: Image.Image) -> bool:
+    """Whether what its file calls height is its width when it is upright, as `image_fitter` turns it."""
+    from PIL import ExifTags
+
+    try:
+        return header.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
+    except Exception:  # damaged Exif data, which say nothing
+        return False

@@ -132,6 +132,15 @@ def test_a_bmp_with_a_palette_is_told_for_tensorflow_does_not_look_its_colours_u
     assert inspect_file(1, tmp_path / "palette.png").problem == ""
 
 
+@pytest.mark.parametrize("orientation", range(9))
+def test_a_small_jpeg_that_lies_on_its_side_has_the_size_that_it_is_fitted_to(tmp_path: Path, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.new("RGB", (12, 20), "teal").save(tmp_path / "small.jpg", exif=exif)
+    found = inspect_file(1, tmp_path / "small.jpg")
+    assert (found.height, found.width) == ((12, 20) if orientation >= 5 else (20, 12))
+
+
 def test_after_a_damaged_version_comes_the_next_and_split_test_stays(tmp_path: Path) -> None:
     for split, first in (("train", 0), ("test", 10)):
         write_images(tmp_path / "source" / split, 4, first=first)
