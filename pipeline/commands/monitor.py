@@ -70,6 +70,8 @@ def run(args: argparse.Namespace) -> int:
     from mnist_tfx.contract.versions import model_folder
     from mnist_tfx.pipeline.recipes import load_recipe
 
+    if args.listen is not None and (args.page or args.json):
+        raise UsageError("--page and --json are of one look: leave out --listen, which goes on.")
     home = Home.resolve(args.home)
     model_folder(home.serving_root, args.model)  # a wrong name is told as a model's, not as a dataset's
     recipe = load_recipe(project_of_model(args), args.recipe, args.set)

@@ -29,6 +29,7 @@ EXAMPLE = (
 
 _ROWS = 128  # images read before they are sent
 _STDIN = "stdin"
+_TOP = 3
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -41,7 +42,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         help="a PNG, JPEG, BMP, GIF or IDX file (also gzipped IDX), or - for stdin",
     )
-    parser.add_argument("--top", type=int, default=3, metavar="K", help="tell the K likeliest classes (default: 3)")
+    parser.add_argument(
+        "--top", type=positive(int), metavar="K", help=f"tell the K likeliest classes (default: {_TOP})"
+    )
     parser.add_argument(
         "--class-names",
         metavar="FILE",
@@ -64,14 +67,12 @@ def run(args: argparse.Namespace) -> int:
         return predict_batch.run_batch(args)
     if args.out is not None or args.recipe is not None or args.set:
         raise UsageError("--out, --recipe and --set go with --batch IN.")
-    if args.top < 1:
-        raise UsageError(f"--top must be at least 1, got {args.top}.")
     from mnist_tfx.serving.client import Retry
 
     # Where no server is, that is said within a second: `mnist-tfx wait` is for one that starts.
     retry = Retry(attempts=5)
     with connected(args, class_names=_class_names(args), timeout=args.timeout, retry=retry) as client:
-        answers = _classify(client, args.images, args.top)
+        answers = _classify(client, args.images, args.top or _TOP)
         if args.json:
             _print_json(answers)
         else:

@@ -59,6 +59,8 @@ def run_batch(args: argparse.Namespace) -> int:
     """Predicts, and says what lies in the folder."""
     if args.out is None:
         raise UsageError("--batch needs --out DIR, the folder for the predictions.")
+    if args.top is not None or args.class_names is not None:
+        raise UsageError("--batch writes the probabilities of all classes: leave out --top and --class-names.")
     if args.images:
         raise UsageError(f"--batch takes no images of their own: leave {args.images[0]} out.")
     home = Home.resolve(args.home)

@@ -25,6 +25,7 @@ EXAMPLE = "mnist-tfx serve"
 BINARY = "tensorflow_model_server"
 _CONFIG_NAME = "models.config"
 _MODEL_FLAGS = ("model_name", "model_base_path", "model_config_file")
+_POLL = "model_config_file_poll_wait_seconds"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -105,7 +106,7 @@ def _serve(args: argparse.Namespace, given: dict[str, Any]) -> int:
         options = replace(
             options,
             allow_version_labels_for_unavailable_models=True,  # the file was written while a server had them
-            model_config_file_poll_wait_seconds=options.model_config_file_poll_wait_seconds or 1,
+            model_config_file_poll_wait_seconds=options.model_config_file_poll_wait_seconds if _POLL in given else 1,
         )
         folder = ServingFolder(home.serving_root)
 
@@ -198,7 +199,7 @@ def _become(binary: str, args: argparse.Namespace, given: dict[str, Any], own: l
             config.write_text(text_format.MessageToString(models))
         given = given | {
             "model_config_file": str(config),
-            "model_config_file_poll_wait_seconds": given.get("model_config_file_poll_wait_seconds", 1),
+            _POLL: given.get(_POLL, 1),
             "allow_version_labels_for_unavailable_models": True,
         }
     print(f"{binary} takes over; it listens on all addresses", file=sys.stderr, flush=True)

@@ -49,6 +49,8 @@ def test_every_command_has_help_with_an_example(command: str, capsys: pytest.Cap
         (("lr-find", "--dataset", "digits", "--max-rate", "inf"), "must begin above 0, and rise to a number"),
         (("prune", "--dataset", "mnits"), "unknown dataset 'mnits'. Did you mean 'mnist'?"),
         (("data", "add", "/no/such", "--dataset", "mnist", "--home", "/no/home"), "there is no folder /no/such"),
+        (("monitor", "mnist", "--listen", "9000", "--page", "drift.html"), "--page and --json are of one look"),
+        (("predict", "mnist", "--batch", "in", "--out", "there", "--top", "2"), "leave out --top and --class-names"),
         (("predict", "mnist", "a.png", "--out", "there"), "--out, --recipe and --set go with --batch IN"),
     ],
 )
@@ -63,6 +65,7 @@ def test_wrong_usage_is_told(arguments: tuple[str, ...], words: str) -> None:
     [
         (("monitor", "mnist", "--since", "0m"), "'0m' is no span of time"),
         (("monitor", "mnist", "--since", "9999999999d"), "'9999999999d' is no span of time"),
+        (("predict", "mnist", "a.png", "--top", "0"), "must be above 0, got 0"),
         (("monitor", "mnist", "--listen", "65536"), "must be from 0 to 65535"),
         (("tensorboard", "--port", "-1"), "must be from 0 to 65535"),
     ],

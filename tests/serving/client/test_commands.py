@@ -175,7 +175,6 @@ def test_unknown_model_and_options(server: ReferenceServer, run: Run, tmp_path: 
     answer = mnist_tfx("predict", "nobody", png, "--address", f"127.0.0.1:{server.port}")
     assert answer.code == 1 and "mnist-tfx status" in answer.err
     for options, words in (
-        (["--top", "0"], "--top"),
         (["--ca", tmp_path / "ca.pem"], "cannot read"),
         (["--address", "a b"], "no address"),
     ):

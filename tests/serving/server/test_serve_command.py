@@ -21,6 +21,9 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from tensorflow_serving.apis.prediction_service_pb2_grpc import PredictionServiceStub
 
+from mnist_tfx.pipeline.cli import main
+from mnist_tfx.serving.server import main as server_main
+from mnist_tfx.serving.server import process
 from mnist_tfx.serving.server.flags import FLAGS, WITHOUT_EFFECT
 from tests.fixtures.command import mnist_tfx
 from tests.fixtures.ordinary_user import ORDINARY
@@ -250,6 +253,17 @@ def test_tf_serving_takes_over_with_the_same_flags(tf_serving: Path, home: Path)
         f"{home}/serving/slow",
     ]
     assert "--model_config_file_poll_wait_seconds=1" in flags
+
+
+def test_our_server_looks_at_a_home_anew_as_often_as_is_said(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds = []
+    monkeypatch.setattr(
+        server_main, "ModelServer", lambda options, **_: seconds.append(options.model_config_file_poll_wait_seconds)
+    )
+    monkeypatch.setattr(process, "run", lambda server: 0)
+    for given in ([], ["--model_config_file_poll_wait_seconds=0"], ["--model_config_file_poll_wait_seconds=3"]):
+        assert main(["serve", "--home", str(home), "--engine", "python", *given]) == 0
+    assert seconds == [1, 0, 3]
 
 
 def test_tf_serving_gets_all_of_its_flags(tf_serving: Path) -> None:
