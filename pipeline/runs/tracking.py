@@ -87,13 +87,17 @@ class Tracking:
         started = int((run.started.timestamp() if run.started else time.time()) * 1000)
         made = self._client.create_run(self._experiment(run.dataset), start_time=started, run_name=run.run_id)
         run_id = str(made.info.run_id)
-        params = [Param(key, value) for key, value in _flat(run.plan.recipe)]
-        self._client.log_batch(run_id, _metrics(run, started), params, [RunTag(*tag) for tag in tags.items()])
-        card = self._home.runs(run.dataset) / run.run_id / "MODEL_CARD.md"
-        for path in filter(Path.is_file, (*([Path(run.report)] if run.report else ()), card)):
-            self._client.log_artifact(run_id, str(path))
-        ended = started + int((run.seconds or 0) * 1000)
-        self._client.set_terminated(run_id, "FINISHED" if verdict.exit_code == 0 else "FAILED", ended)
+        state = "FAILED"  # also of what cannot be recorded whole: it would be RUNNING for ever
+        try:
+            params = [Param(key, value) for key, value in _flat(run.plan.recipe)]
+            self._client.log_batch(run_id, _metrics(run, started), params, [RunTag(*tag) for tag in tags.items()])
+            card = self._home.runs(run.dataset) / run.run_id / "MODEL_CARD.md"
+            for path in filter(Path.is_file, (*([Path(run.report)] if run.report else ()), card)):
+                self._client.log_artifact(run_id, str(path))
+            if verdict.exit_code == 0:
+                state = "FINISHED"
+        finally:
+            self._client.set_terminated(run_id, state, started + int((run.seconds or 0) * 1000))
         return run_id
 
     def _experiment(self, dataset: str) -> str:

@@ -64,6 +64,18 @@ def test_a_recipe_of_any_size_and_classes_of_any_name_are_recorded(tmp_path: Pat
     assert recorded.info.status == "FAILED" and recorded.data.tags["verdict"] == "failed"
 
 
+def test_what_cannot_be_recorded_whole_is_not_left_going_on(tmp_path: Path) -> None:
+    (tmp_path / "mlflow").write_text("a file where the artifacts' folder is to be")
+    report = tmp_path / "report.html"
+    report.write_text("<p>")
+    uri = f"sqlite:///{tmp_path / 'runs.db'}"
+    with pytest.raises(OSError, match="mlflow"):
+        Tracking(uri, Home(tmp_path)).record(Run("a-run", "mnist", end="failed", report=report))
+    client = mlflow.MlflowClient(uri, registry_uri="file:")
+    [recorded] = client.search_runs([client.get_experiment_by_name("mnist").experiment_id])
+    assert recorded.info.status == "FAILED"
+
+
 def test_a_server_that_does_not_answer_is_known_before_the_run(tmp_path: Path, patience: None) -> None:
     secret = "http://me:secret@127.0.0.1:9"
     answer = mnist_tfx("run", "--dataset", "digits", "--mlflow", secret, "--home", tmp_path)
