@@ -51,6 +51,12 @@ COMMANDS = (
     "monitor",
 )
 
+_WRONG_PLACES = {
+    PermissionError: "no permission for {}. Name another place, or change its owner or mode.",
+    IsADirectoryError: "{} is a folder, where a file is to be. Name another place.",
+    FileExistsError: "{} is a file, where a folder is to be. Name another place.",
+    NotADirectoryError: "{} cannot be: a folder on the way to it is a file. Name another place.",
+}
 _EXIT_CODES = (
     "exit codes: 0 success, 1 failed run, 2 wrong usage, 3 data rejected, 4 model not good enough to push, 130 stopped"
 )
@@ -99,7 +105,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return code  # which a command that had come to its end has told
     except Exception as error:
         homes = [Home.resolve(args.home).root] if hasattr(args, "home") else []
-        refused = disk_error(error, *homes) or _forbidden(error)
+        refused = disk_error(error, *homes) or _wrong_place(error)
         if refused is None:
             raise
         return _failed(refused)
@@ -110,10 +116,11 @@ def _failed(error: PipelineError) -> int:
     return error.exit_code
 
 
-def _forbidden(error: Exception) -> PipelineError | None:
-    if not isinstance(error, PermissionError) or error.filename is None:
-        return None
-    return PipelineError(f"no permission for {error.filename}. Name another place, or change its owner or mode.")
+def _wrong_place(error: Exception) -> PipelineError | None:
+    for kind, words in _WRONG_PLACES.items():
+        if isinstance(error, kind) and error.filename is not None:
+            return PipelineError(words.format(error.filename))
+    return None
 
 
 class _Output(io.FileIO):

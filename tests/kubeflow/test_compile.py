@@ -250,6 +250,24 @@ def test_wrong_usage_is_told_with_the_remedy(
     assert not (tmp_path / "pipeline.json").exists()
 
 
+@pytest.mark.parametrize(
+    ("output", "message"),
+    [
+        ("folder.json", "folder.json is a folder, where a file is to be. Name another place."),
+        ("file/pipeline.json", "file is a file, where a folder is to be. Name another place."),
+        ("file/out/pipeline.json", "a folder on the way to it is a file. Name another place."),
+    ],
+)
+def test_a_place_that_cannot_be_written_is_told(
+    tiny: PreparedDataset, tmp_path: Path, output: str, message: str
+) -> None:
+    (tmp_path / "folder.json").mkdir()
+    (tmp_path / "file").touch()
+    arguments = ("--target", "vertex", "--dataset", "kmnist", "--profile", "vertex-gpu", "-o", tmp_path / output)
+    answer = mnist_tfx("compile", *arguments, "--home", tiny.data_dir.parent)
+    assert answer.code == 1 and answer.err.endswith(f"{message}\n")
+
+
 def test_beam_in_the_recipe_is_refused_on_a_cluster(tiny: PreparedDataset, tmp_path: Path) -> None:
     arguments = ("--target", "vertex", "--dataset", "kmnist", "--profile", "vertex-gpu", "-o", tmp_path / "p.json")
     answer = mnist_tfx("compile", *arguments, "--set", "beam.workers=2", "--home", tiny.data_dir.parent)
