@@ -19,7 +19,7 @@ from mnist_tfx.components.range_test.run import measure_curve
 from mnist_tfx.components.trainer.calibration import expected_calibration_error, fit_calibration
 from mnist_tfx.components.trainer.export import LEAST_PROBABILITY, ServingModule, export_model
 from mnist_tfx.components.trainer.fn_args import trainer_config
-from mnist_tfx.components.trainer.training import EVALUATION_BATCH, train
+from mnist_tfx.components.trainer.training import EVALUATION_BATCH, forget_training, new_classifier, train_once
 from mnist_tfx.components.trainer.training_data import DecodedExamples, decode_examples, evaluation_batches
 from mnist_tfx.components.trainer.warm_start import read_warm_start
 from mnist_tfx.components.transform.preprocessing import Normalization
@@ -51,7 +51,11 @@ def run_fn(fn_args: FnArgs) -> None:
             suggestion = suggest(measure_curve(config, normalization, train_examples))
             found["training.learning_rate"] = suggestion.learning_rate
             config = with_settings(config, found)
-        model, log = train(config, normalization, train_examples, eval_examples, fn_args.model_run_dir, base.weights)
+        weights, log = train_once(
+            config, normalization, train_examples, eval_examples, fn_args.model_run_dir, base.weights
+        )
+    model = new_classifier(config)
+    model.set_weights(weights)
     module = ServingModule(
         model,
         transform_output,
@@ -65,6 +69,7 @@ def run_fn(fn_args: FnArgs) -> None:
     log |= {"settings_found": found, "layers": layer_table(model), "calibration": calibration, "warm_start": base.told}
     with tf.io.gfile.GFile(os.path.join(os.path.dirname(fn_args.serving_model_dir), TRAINING_LOG), "w") as file:
         json.dump(log, file, indent=2)
+    forget_training(config)
 
 
 def _calibrate(module: ServingModule, examples: DecodedExamples, normalization: Normalization) -> dict[str, float]:

@@ -63,10 +63,9 @@ def train(
     for number, teacher_config in enumerate(teacher_configs, start=1):
         _PROGRESS.info("teacher %d of %d", number, len(teacher_configs))
         teacher_dir = os.path.join(logs_dir, f"teacher-{number}")
-        teacher, teacher_log = _trained_teacher(
-            teacher_config, normalization, train_examples, eval_examples, teacher_dir
-        )
-        teachers.append(teacher)
+        weights, teacher_log = train_once(teacher_config, normalization, train_examples, eval_examples, teacher_dir)
+        teachers.append(new_classifier(teacher_config, hardware_precision(config.training.precision)))
+        teachers[-1].set_weights(weights)
         best = teacher_log["history"][teacher_log["best_epoch"] - 1]
         teacher_logs.append(
             {"best_epoch": best["epoch"], "val_accuracy": best["val_accuracy"], "seconds": teacher_log["seconds"]}
@@ -123,43 +122,45 @@ def train(
     _PROGRESS.info("training waited %.1f %% of its time for input", 100 * log["input_wait_share"])
     precision = hardware_precision(settings.precision)
     if precision != "float32" or strategy.num_replicas_in_sync > 1:  # a plain model, on one device
-        trained_classifier, classifier = classifier, _new_classifier(config)
+        trained_classifier, classifier = classifier, new_classifier(config)
         classifier.set_weights(trained_classifier.get_weights())
     for teacher_config in teacher_configs:
-        tf.io.gfile.rmtree(_trained_dir(teacher_config))
+        forget_training(teacher_config)
     return classifier, log | {"teachers": teacher_logs, "precision": precision}
 
 
-def _trained_teacher(
+def train_once(
     config: TrainerConfig,
     normalization: Normalization,
     train_examples: DecodedExamples,
     eval_examples: DecodedExamples,
     logs_dir: str,
-) -> tuple[keras.Model, dict[str, Any]]:
-    """A teacher in the training's precision, and its log: what a killed training of its student kept, or a new one."""
+    base_weights: Sequence[npt.NDArray[np.floating[Any]]] = (),
+) -> tuple[list[npt.NDArray[np.floating[Any]]], dict[str, Any]]:
+    """The best weights and the log of `train`; they are kept until `forget_training`, so that no kill costs them."""
     folder = _trained_dir(config)
-    kept = kept_trained(folder)
-    if not kept:
-        trained, log = train(config, normalization, train_examples, eval_examples, logs_dir)
-        kept = trained.get_weights(), log
-        keep_trained(folder, *kept)
-    weights, log = kept
-    teacher = _new_classifier(config, hardware_precision(config.training.precision))
-    teacher.set_weights(weights)
-    return teacher, log
+    if kept := kept_trained(folder):
+        return kept
+    model, log = train(config, normalization, train_examples, eval_examples, logs_dir, base_weights)
+    weights = model.get_weights()
+    keep_trained(folder, weights, log)
+    return weights, log
 
 
-def _new_classifier(config: TrainerConfig, precision: str = "float32") -> keras.Model:
+def forget_training(config: TrainerConfig) -> None:
+    """Removes what `train_once` kept."""
+    tf.io.gfile.rmtree(_trained_dir(config))
+
+
+def _trained_dir(config: TrainerConfig) -> str:
+    return os.path.join(config.backup_dir, f"{identity_digest(config.identity())}-trained")
+
+
+def new_classifier(config: TrainerConfig, precision: str = "float32") -> keras.Model:
     """The recipe's classifier, to logits: by default as it is exported; or the teacher that the config describes."""
     if config.teacher_channels:
         return build_teacher(config.teacher_channels, config.image_shape, len(config.class_names), precision)
     return build_model(config.model, config.image_shape, len(config.class_names), precision)
-
-
-def _trained_dir(config: TrainerConfig) -> str:
-    """Where a teacher is kept from the end of its training until its student's."""
-    return os.path.join(config.backup_dir, f"{identity_digest(config.identity())}-trained")
 
 
 def training_input(
@@ -187,7 +188,7 @@ def compiled_model(
 
     `options` are more of Keras' `compile`. The two are one model where targets are plain and weigh the same.
     """
-    classifier = _new_classifier(config, hardware_precision(config.training.precision))
+    classifier = new_classifier(config, hardware_precision(config.training.precision))
     model = classifier
     if config.augmentation.mixup or teachers or class_weights:
         model = SoftTargetsClassifier(

@@ -21,6 +21,7 @@ from tfx.proto import example_gen_pb2
 from tfx.types import artifact_utils
 from tfx.types.standard_artifacts import Examples, Model, ModelRun, Schema, TransformGraph
 
+from mnist_tfx.components.trainer import export, training
 from mnist_tfx.components.trainer.config import TrainerConfig
 from mnist_tfx.components.trainer.export import ServingModule, export_model, read_weights
 from mnist_tfx.components.trainer.run_fn import TRAINING_LOG
@@ -199,20 +200,30 @@ def poison_split_test(folder: Path) -> None:
         path.write_bytes(b"this is no record")
 
 
-@pytest.mark.parametrize("change", [lose_split_test, poison_split_test])
-def test_transform_and_trainer_never_look_at_split_test(
-    tiny_run: TinyRun, tmp_path: Path, change: Callable[[Path], None]
-) -> None:
-    examples = artifact(Examples, tmp_path / "examples")
+def copied_examples(tiny_run: TinyRun, folder: Path) -> Examples:
+    examples = artifact(Examples, folder)
     shutil.copytree(tiny_run.examples, examples.uri, dirs_exist_ok=True)
     examples.split_names = artifact_utils.encode_split_names(list(SPLITS))
     examples.set_string_custom_property("file_format", "tfrecords_gzip")
     examples.set_string_custom_property(
         "payload_format", example_gen_pb2.PayloadFormat.Name(example_gen_pb2.FORMAT_TF_EXAMPLE)
     )
-    change(tmp_path / "examples" / "Split-test")
+    return examples
+
+
+def parameters_of(tiny_run: TinyRun) -> dict[str, dict[str, Any]]:
+    """Of each component, as the run had them."""
     run = load_run(tiny_run.home.metadata_db, tiny_run.run_id)
-    parameters = {execution.component: dict(execution.parameters) for execution in run.executions}
+    return {execution.component: dict(execution.parameters) for execution in run.executions}
+
+
+@pytest.mark.parametrize("change", [lose_split_test, poison_split_test])
+def test_transform_and_trainer_never_look_at_split_test(
+    tiny_run: TinyRun, tmp_path: Path, change: Callable[[Path], None]
+) -> None:
+    examples = copied_examples(tiny_run, tmp_path / "examples")
+    change(tmp_path / "examples" / "Split-test")
+    parameters = parameters_of(tiny_run)
 
     schema = artifact(Schema, tmp_path / "schema")
     shutil.copytree(tiny_run.artifact("ImportSchemaGen", "schema"), schema.uri, dirs_exist_ok=True)
@@ -238,6 +249,34 @@ def test_transform_and_trainer_never_look_at_split_test(
     assert len(ours) == len(theirs) > 0
     for weight, expected in zip(ours, theirs, strict=True):
         np.testing.assert_array_equal(weight.numpy(), expected.numpy())
+
+
+def test_what_fails_after_the_training_does_not_cost_it(
+    tiny_run: TinyRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    graph = artifact(TransformGraph, tmp_path / "graph")
+    shutil.copytree(tiny_run.transform_graph, graph.uri, dirs_exist_ok=True)
+    inputs = {"examples": [copied_examples(tiny_run, tmp_path / "examples")], "transform_graph": [graph]}
+    model = artifact(Model, tmp_path / "model")
+    outputs = {"model": [model], "model_run": [artifact(ModelRun, tmp_path / "logs")]}
+    given = parameters_of(tiny_run)["Trainer"]
+    settings = json.loads(given["custom_config"]) | {"backup_dir": str(tmp_path / "backup")}
+    trainer = GenericExecutor(context(tmp_path))
+
+    def killed(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(export, "export_model", killed)  # TFX loads module run_fn anew
+        trainer.Do(inputs, outputs, given | {"custom_config": json.dumps(settings)})
+    monkeypatch.setattr(training, "train", killed)
+    trainer.Do(inputs, outputs, given | {"custom_config": json.dumps(settings)})
+    ours, theirs = (
+        read_weights(tf.saved_model.load(str(path))) for path in (f"{model.uri}/Format-Serving", tiny_run.model)
+    )
+    for weight, expected in zip(ours, theirs, strict=True):
+        np.testing.assert_array_equal(weight.numpy(), expected.numpy())
+    assert list((tmp_path / "backup").iterdir()) == []
 
 
 def test_settings_travel_as_json(tmp_path: Path) -> None:
