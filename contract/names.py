@@ -1,5 +1,7 @@
 """The names that Transform, Trainer, serving and tests share (the contracts of the Examples and of the model)."""
 
+import re
+
 # Features of the Examples.
 IMAGE = "image"  # encoded image, bytes
 LABEL = "label"  # int64
@@ -31,3 +33,8 @@ DATA_STATISTICS_PATH = "assets.extra/data_statistics"
 REFERENCE_PATH = "assets.extra/reference.json"
 # What the Report adds after the push: the model card, in Markdown.
 MODEL_CARD_PATH = "assets.extra/MODEL_CARD.md"
+
+
+def plain_name(name: str) -> str:
+    """A name as pipelines, labels and schedules take it: lower-case letters, digits, and `-` between them."""
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")

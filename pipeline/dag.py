@@ -34,7 +34,7 @@ from mnist_tfx.components.tfds_example_gen.component import TfdsExampleGen
 from mnist_tfx.components.trainer.config import TrainerConfig
 from mnist_tfx.components.warm_start.component import WarmStart
 from mnist_tfx.contract.errors import UsageError, unknown_name
-from mnist_tfx.contract.names import EVAL, TEST, TRAIN
+from mnist_tfx.contract.names import EVAL, TEST, TRAIN, plain_name
 from mnist_tfx.pipeline.recipes import Recipe, recipe_name
 
 # Our modules that TFX's components are told to call.
@@ -222,7 +222,7 @@ def create_pipeline(
     add_code_versions(components, _CALLED)
     _set_beam_arguments(components, recipe.beam)
     return Pipeline(
-        pipeline_name=dataset.name.replace("_", "-"),
+        pipeline_name=plain_name(dataset.name),
         pipeline_root=paths.pipeline_root,
         components=components,
         enable_cache=enable_cache,

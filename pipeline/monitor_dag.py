@@ -8,6 +8,7 @@ from tfx.orchestration.pipeline import Pipeline
 
 from mnist_tfx.components.code_version import add_code_versions
 from mnist_tfx.components.monitoring.component import Monitor
+from mnist_tfx.contract.names import plain_name
 from mnist_tfx.pipeline.recipes import Recipe
 
 
@@ -35,7 +36,7 @@ def create_monitor_pipeline(
     components: list[BaseComponent] = [schema, monitor]
     add_code_versions(components)
     return Pipeline(
-        pipeline_name=f"{recipe.data.dataset.replace('_', '-')}-monitor",
+        pipeline_name=f"{plain_name(recipe.data.dataset)}-monitor",
         pipeline_root=pipeline_root,
         components=components,
         enable_cache=enable_cache,

@@ -13,6 +13,7 @@ from typing import Any, Literal, Protocol, TypeAlias
 from zoneinfo import ZoneInfo
 
 from mnist_tfx.contract.errors import PipelineError, UsageError, unknown_name
+from mnist_tfx.contract.names import plain_name
 from mnist_tfx.kubeflow.ir import read_content
 from mnist_tfx.kubeflow.remote.cron import Cron
 from mnist_tfx.kubeflow.verdict import TaskVerdict
@@ -182,10 +183,9 @@ def check_schedule_name(name: str) -> str:
     return name
 
 
-def plain_name(recipe_name: str) -> str:
+def plain_recipe_name(name: str) -> str:
     """A recipe's name as labels and schedules take it: of a file, its own without `.toml`."""
-    name = Path(recipe_name).name.removesuffix(".toml")
-    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "recipe"
+    return plain_name(Path(name).name.removesuffix(".toml")) or "recipe"
 
 
 def read_setting(path: str, setting: str) -> bytes:

@@ -82,16 +82,17 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _create(args: argparse.Namespace, profile: Profile) -> None:
+    from mnist_tfx.contract.names import plain_name
     from mnist_tfx.kubeflow.remote.cron import parse_cron, parse_timezone
     from mnist_tfx.kubeflow.remote.cron_zones import check_timing, clock_changes
-    from mnist_tfx.kubeflow.remote.platform import Timing, check_schedule_name, plain_name
+    from mnist_tfx.kubeflow.remote.platform import Timing, check_schedule_name, plain_recipe_name
     from mnist_tfx.pipeline.recipes import load_recipe
 
     cron, zone = parse_cron(args.cron), parse_timezone(args.timezone)
     recipe = load_recipe(project_of(args), args.recipe, args.set)
     what = args.recipe if args.pipeline == "train" else args.pipeline
     timing = Timing(cron, zone, args.max_concurrent_runs, args.catch_up)
-    name = check_schedule_name(args.name or f"{plain_name(args.dataset)}-{plain_name(what)}")
+    name = check_schedule_name(args.name or f"{plain_name(args.dataset)}-{plain_recipe_name(what)}")
     check_timing(timing, profile)
     now = datetime.now(UTC)
     runs = _next_runs(timing, now)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import socket
 from pathlib import Path
@@ -143,6 +144,26 @@ def test_the_trainer_has_the_gpu_in_each_targets_words(compiled: dict[str, Compi
         assert set(accelerators.values()) == {("", 0)}
     resources = compiled["vertex-gpu"].executors["Trainer_executor"].container.resources
     assert (resources.cpu_limit, resources.memory_limit) == (8, 30)  # an n1-standard-8
+
+
+def test_a_dataset_with_a_configuration_has_a_pipeline_of_a_name_that_is_taken(tmp_path: Path) -> None:
+    balanced = dataclasses.replace(DESCRIBED, name="emnist/balanced")
+    for monitor, name in ((False, "emnist-balanced"), (True, "kmnist-monitor")):
+        compile_prepared(
+            balanced, tiny_recipe_of(), load_profile("kubeflow-cpu", []), tmp_path / "p.yaml", monitor=monitor
+        )
+        assert read_compiled(tmp_path / "p.yaml").name == name
+
+
+def test_a_search_has_the_trainers_machine_too(tmp_path: Path) -> None:
+    recipe = tiny_recipe_of()
+    searching = recipe.model_copy(update={"tuner": recipe.tuner.model_copy(update={"tune": True})})
+    for target, ending in (("vertex", "json"), ("kubeflow", "yaml")):
+        path = tmp_path / f"pipeline.{ending}"
+        compile_prepared(DESCRIBED, searching, load_profile(f"{target}-gpu", []), path)
+        executors = read_compiled(path).executors
+        trainer, tuner = (executors[f"{task}_executor"].container.resources for task in ("Trainer", "Tuner"))
+        assert tuner == trainer and tuner.accelerator.count == 1
 
 
 def test_everything_lies_under_the_profiles_root(compiled: dict[str, CompiledPipeline]) -> None:

@@ -14,7 +14,7 @@ from mnist_tfx.contract.errors import PipelineError, UsageError
 from mnist_tfx.kubeflow.remote import attempts
 from mnist_tfx.kubeflow.remote.cron import parse_cron
 from mnist_tfx.kubeflow.remote.kfp import KubeflowPlatform
-from mnist_tfx.kubeflow.remote.platform import Job, Timing, Unreachable, find_schedule, plain_name
+from mnist_tfx.kubeflow.remote.platform import Job, Timing, Unreachable, find_schedule, plain_recipe_name
 from tests.fixtures.command import mnist_tfx
 from tests.fixtures.kubeflow_server import Fault, KubeflowServer, kubeflow_server
 from tests.fixtures.remote_jobs import compiled_job, kubeflow_profile
@@ -81,7 +81,7 @@ def test_create_update_pause_resume_delete(server: KubeflowServer, platform: Kub
     ("recipe", "name"), [("default", "default"), ("my/Big_one.toml", "big-one"), ("lr0.1", "lr0-1"), ("_", "recipe")]
 )
 def test_a_recipe_s_name_in_that_of_its_schedule(recipe: str, name: str) -> None:
-    assert plain_name(recipe) == name
+    assert plain_recipe_name(recipe) == name
 
 
 def test_catch_up(server: KubeflowServer, platform: KubeflowPlatform, job: Job) -> None:

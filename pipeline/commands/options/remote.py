@@ -107,14 +107,14 @@ def compiled_job(args: argparse.Namespace, recipe: Recipe, profile: Profile) -> 
 
     Raises what `compile_into` does.
     """
-    from mnist_tfx.kubeflow.remote.platform import Job, plain_name
+    from mnist_tfx.kubeflow.remote.platform import Job, plain_recipe_name
 
     with TemporaryDirectory(prefix="mnist-tfx-") as folder:
         file = Path(folder) / ("pipeline.json" if profile.target == "vertex" else "pipeline.yaml")
         dataset, needed = compile_into(file, args, recipe, profile)
         for upload in needed:
             print(f"needed in the bucket: {upload.command()}", file=sys.stderr)
-        yield Job.read(file, dataset.name, plain_name(args.recipe))
+        yield Job.read(file, dataset.name, plain_recipe_name(args.recipe))
 
 
 def open_platform(profile: Profile, timeout_seconds: float) -> Platform:
