@@ -22,6 +22,7 @@ Target: TypeAlias = Literal["vertex", "kubeflow"]
 
 # https://cloud.google.com/compute/docs/labeling-resources#requirements
 _KEY_PATTERN = r"^(projects/[^/]+/locations/[^/]+/keyRings/[^/]+/cryptoKeys/[^/]+)?$"
+_OUR_LABELS = ("managed-by", "dataset", "recipe", "pipeline-digest")  # set by kubeflow.remote.vertex_access
 _LABEL_KEY, _LABEL_VALUE = re.compile(r"[a-z][a-z0-9_-]{0,62}"), re.compile(r"[a-z0-9_-]{0,63}")
 
 
@@ -42,14 +43,14 @@ Image = Annotated[str, Field(pattern=r"^[\w.:/@-]+$")]
 
 
 class VertexMachines(Section):
-    """The machine of each task: `default`, and the Trainer's own."""
+    """The machine of each task: `default`, and that of the Trainer and the Tuner."""
 
     default: VertexMachine = VertexMachine()
     trainer: VertexMachine = VertexMachine()
 
 
 class KubeflowMachines(Section):
-    """What each task's container gets: `default`, and the Trainer's own."""
+    """What each task's container gets: `default`, and that of the Trainer and the Tuner."""
 
     default: KubeflowMachine = KubeflowMachine()
     trainer: KubeflowMachine = KubeflowMachine()
@@ -84,6 +85,8 @@ class VertexProfile(Section):
                     f"{key} = {value!r} is not a label: lower case letters, digits, _ and -, 63 at most; "
                     "a key begins with a letter."
                 )
+            if key in _OUR_LABELS:
+                raise ValueError(f"label {key} says what is run, and is set by mnist-tfx: leave it out.")
         return labels
 
     def data_root(self) -> str:

@@ -19,6 +19,7 @@ from google.oauth2 import service_account
 from google.protobuf import json_format
 
 from mnist_tfx.contract.errors import PipelineError
+from mnist_tfx.contract.names import plain_name
 from mnist_tfx.kubeflow.profiles import VertexProfile
 from mnist_tfx.kubeflow.remote.attempts import read
 from mnist_tfx.kubeflow.remote.platform import (
@@ -120,7 +121,7 @@ class VertexAccess:
             labels={
                 **profile.labels,
                 "managed-by": MANAGED_BY,
-                "dataset": job.dataset,
+                "dataset": plain_name(job.dataset),
                 "recipe": job.recipe[:63],
                 "pipeline-digest": job.digest,
             },

@@ -81,6 +81,7 @@ def _trainer(machine: str, accelerator: str, count: int) -> list[str]:
         ("vertex-cpu", "root=minio://mlpipeline", "is not an address that TFX's file layer reads"),
         ("kubeflow-cpu", "root=/mnt/data", "write 'gs://BUCKET/FOLDER'"),
         ("vertex-cpu", 'labels={App = "x"}', "App = 'x' is not a label"),
+        ("vertex-cpu", 'labels={recipe = "x"}', "label recipe says what is run, and is set by mnist-tfx"),
         ("kubeflow-gpu", "machines.trainer.accelerator=NVIDIA_L4", "write 'nvidia.com/gpu'"),
         ("kubeflow-gpu", "machines.trainer.cpus=0", "machines.trainer.cpus: "),
         (
