@@ -37,6 +37,7 @@ from mnist_tfx.contract.errors import UsageError, unknown_name
 from mnist_tfx.contract.names import EVAL, TEST, TRAIN, plain_name
 from mnist_tfx.pipeline.recipes import Recipe, recipe_name
 
+_LABELS_COUNTED = 1000  # by TFDV unless told otherwise: the commonest
 # Our modules that TFX's components are told to call.
 _PREPROCESSING = "mnist_tfx.components.transform.preprocessing"
 _TUNER_FN = "mnist_tfx.components.tuner.search"
@@ -109,7 +110,10 @@ def create_pipeline(
     statistics = StatisticsGen(
         examples=examples.outputs["examples"],
         schema=schema.outputs["schema"],
-        stats_options=tfdv.StatsOptions(enable_semantic_domain_stats=True),  # for the schema's image_domain
+        stats_options=tfdv.StatsOptions(
+            enable_semantic_domain_stats=True,  # for the schema's image_domain
+            num_rank_histogram_buckets=max(_LABELS_COUNTED, len(dataset.class_names)),
+        ),
     )
     anomalies = ExampleValidator(statistics=statistics.outputs["statistics"], schema=schema.outputs["schema"])
     gate = DataGate(

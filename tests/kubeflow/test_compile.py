@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tensorflow_data_validation as tfdv
 import yaml
 from kfp.pipeline_spec import pipeline_spec_pb2 as pb
 
@@ -71,6 +72,17 @@ def test_the_dag_is_the_local_ones(compiled: dict[str, CompiledPipeline], tiny_r
     assert waits["Pusher"] == {"Evaluator", "InfraValidator", "StatisticsGen", "TfdsExampleGen"}
     local = create_pipeline(tiny_recipe, DESCRIBED, cluster_paths(shipped(DESCRIBED.name), load_profile("vertex-cpu")))
     assert waits.keys() == {component.id for component in local.components}
+
+
+def test_every_label_is_counted_however_many_there_are(tiny_recipe: Recipe) -> None:
+    for classes, counted in ((10, 1000), (1200, 1200)):
+        dataset = dataclasses.replace(DESCRIBED, class_names=tuple(map(str, range(classes))))
+        paths = cluster_paths(shipped(DESCRIBED.name), load_profile("vertex-cpu"))
+        [statistics] = [
+            each for each in create_pipeline(tiny_recipe, dataset, paths).components if each.id == "StatisticsGen"
+        ]
+        options = tfdv.StatsOptions.from_json(statistics.exec_properties["stats_options_json"])
+        assert options.num_rank_histogram_buckets == counted
 
 
 def test_every_container_runs_our_entry_point_and_tells_its_verdict(compiled: dict[str, CompiledPipeline]) -> None:
