@@ -54,7 +54,7 @@ COMMANDS = (
 _WRONG_PLACES = {
     PermissionError: "no permission for {}. Name another place, or change its owner or mode.",
     IsADirectoryError: "{} is a folder, where a file is to be. Name another place.",
-    FileExistsError: "{} is a file, where a folder is to be. Name another place.",
+    FileExistsError: "{} is there already, where a folder is to be made. Name another place.",
     NotADirectoryError: "{} cannot be: a folder on the way to it is a file. Name another place.",
 }
 _EXIT_CODES = (

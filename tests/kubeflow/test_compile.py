@@ -287,7 +287,7 @@ def test_wrong_usage_is_told_with_the_remedy(
     ("output", "message"),
     [
         ("folder.json", "folder.json is a folder, where a file is to be. Name another place."),
-        ("file/pipeline.json", "file is a file, where a folder is to be. Name another place."),
+        ("file/pipeline.json", "file is there already, where a folder is to be made. Name another place."),
         ("file/out/pipeline.json", "a folder on the way to it is a file. Name another place."),
     ],
 )
