@@ -106,6 +106,8 @@ def _unpacked(body: bytes, encoding: str) -> bytes:
         raise TooLargeError(f"the body, unpacked, is larger than {MAX_BODY_BYTES // 2**20} MiB")
     if not unpacker.eof:
         raise invalid(f"the body is not {encoding}, as its Content-Encoding says: it is cut off")
+    if unpacker.unused_data:  # as TF Serving does: ZLib::UncompressAtMostOrAll in gzip_zlib.cc
+        raise invalid(f"the body is not {encoding}, as its Content-Encoding says: it goes on behind its end")
     return unpacked
 
 

@@ -362,6 +362,7 @@ def nested(depth: int) -> bytes:
         ("scale:predict", nested(30_000), {}, 400, "JSON Parse error"),
         ("scale:predict", nested(100_000), {}, 400, "JSON Parse error"),
         ("scale:predict", b"{}", {"Content-Encoding": "gzip"}, 400, "the body is not gzip"),
+        ("scale:predict", gzip.compress(b"{}", mtime=0) * 2, {"Content-Encoding": "gzip"}, 400, "behind its end"),
         ("scale:predict", gzip.compress(b"{}", mtime=0)[:-4], {"Content-Encoding": "gzip"}, 400, "cut off"),
         ("scale:predict", b"{}", {"Content-Encoding": "br"}, 400, "Content-Encoding 'br' is not supported"),
         ("scale/versions/" + "9" * 5000 + ":predict", b"{}", {}, 400, "Failed to convert version"),
