@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import filecmp
 import json
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -16,6 +17,7 @@ from mnist_tfx.components.datasets.images.listing import ImageSource, list_image
 from mnist_tfx.components.datasets.incoming import incoming_folder, publish
 from mnist_tfx.components.datasets.prepared import NotPrepared, PreparedDataset, load_prepared
 from mnist_tfx.components.datasets.progress import Progress, silent
+from mnist_tfx.components.whole_files import write_whole
 from mnist_tfx.contract.cpus import cpu_count
 from mnist_tfx.contract.errors import DataRejected
 
@@ -70,7 +72,7 @@ def prepare_images(
 ) -> Imported:
     """Makes a dataset of the files as they are now; at once where nothing has changed since the last time.
 
-    Another state of the files is another version, 1.0.N; an image that was in split test stays there.
+    Files of another content or name are another version, 1.0.N; an image that was in split test stays there.
 
     Args:
         name: the dataset's.
@@ -98,6 +100,9 @@ def prepare_images(
         newest = max(numbers, default=-1)
         decided = index.decide(splits_before(data_dir / name / f"1.0.{newest}" / FILES))
         shape = _completed(image_shape, last.shape if last else index.natural_shape())
+        index.write_csv(incoming / FILES)
+        if last and last.shape == shape and filecmp.cmp(incoming / FILES, last.files, shallow=False):
+            return _known_as(last, listing)  # only the files' times are others, as a copy's are
         made = Made(name, f"1.0.{newest + 1}", decided, decided.classes, shape, listing)
         return written(made, index, source, data_dir, incoming, progress)
 
@@ -110,6 +115,13 @@ def _last(name: str, data_dir: Path) -> Imported | None:
         return None
     problems = tuple((file, problem) for file, problem in record["problems"])
     return Imported(dataset, Decided(**record["decided"]), problems, record["listing"])
+
+
+def _known_as(last: Imported, listing: str) -> Imported:
+    """What was made the last time, with the files' listing of today."""
+    path = last.dataset.folder / _RECORD
+    write_whole(str(path), json.dumps(json.loads(path.read_text()) | {"listing": listing}, indent=2).encode())
+    return replace(last, listing=listing)
 
 
 def _completed(shape: Shape, others: tuple[int, int, int]) -> tuple[int, int, int]:

@@ -7,6 +7,7 @@ import os
 import shutil
 import unicodedata
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -81,6 +82,22 @@ def test_nothing_is_done_twice_and_a_change_is_another_version(first: Imported, 
     assert more.dataset.version == "1.0.1" and sum(more.dataset.split_sizes.values()) == 120
     before, after = rows(first), rows(more)
     assert {file: after[file]["split"] for file in before} == {file: row["split"] for file, row in before.items()}
+
+
+def test_files_with_other_times_are_looked_at_once_more_and_are_the_same_version(
+    first: Imported, source: Path, tmp_path: Path
+) -> None:
+    folder, data_dir = tmp_path / "source", tmp_path / "data"
+    shutil.copytree(source, folder)
+    shutil.copytree(first.dataset.data_dir, data_dir)
+    for image in list_images(ImageSource(folder)):
+        os.utime(folder / image.file, (0, 0))
+    stages: list[list[str]] = [[], []]
+    for told in stages:
+        made = imported(folder, data_dir, progress=lambda stage, *_, told=told: told.append(stage))
+        assert made.dataset == replace(first.dataset, data_dir=data_dir)
+    assert stages[0][0] == "listing the files" and len(stages[0]) > 1 and stages[1] == ["listing the files"]
+    assert [each.name for each in data_dir.glob("colours/*")] == ["1.0.0"]
 
 
 def test_an_image_of_split_test_stays_there_under_another_name(first: Imported, source: Path, tmp_path: Path) -> None:
