@@ -133,7 +133,8 @@ def _job(dataset: PreparedDataset, recipe: Recipe, profile: Profile, *, monitor:
         pipeline = create_pipeline(recipe, dataset, paths, enable_cache=profile.cache)
     for component in pipeline.components:
         if isinstance(component, BaseComponent):
-            component.with_platform_config(_resource_spec(_machine(profile, component.id)))
+            machine = profile.machines.trainer if component.id in _TRAINING else profile.machines.default
+            component.with_platform_config(_resource_spec(machine))
     config = KubeflowV2DagRunnerConfig(
         default_image=profile.image, default_commands=list(COMMAND), use_pipeline_spec_2_1=True
     )
@@ -175,7 +176,9 @@ def _platform_spec(job: dict[str, Any], profile: Profile) -> dict[str, Any]:
     if isinstance(profile, VertexProfile):
         return {}
     executors = {
-        label: profile.executor_config(_machine(profile, label.removesuffix("_executor")))
+        label: profile.executor_config(
+            profile.machines.trainer if label.removesuffix("_executor") in _TRAINING else profile.machines.default
+        )
         for label in job["pipelineSpec"]["deploymentSpec"]["executors"]
     }
     told = {label: config for label, config in executors.items() if config}
@@ -186,10 +189,6 @@ def _named_as_system(artifact_type: dict[str, Any]) -> dict[str, Any]:
     """A type that the platforms know themselves, such as `system.HTML`, written as kfp writes it, so that they do."""
     found = _SYSTEM_TYPE.search(artifact_type.get("instanceSchema", ""))
     return {"schemaTitle": found[1], "schemaVersion": "0.0.1"} if found else artifact_type
-
-
-def _machine(profile: Profile, task: str) -> VertexMachine | KubeflowMachine:
-    return profile.machines.trainer if task in _TRAINING else profile.machines.default
 
 
 def _resource_spec(machine: VertexMachine | KubeflowMachine) -> Any:
