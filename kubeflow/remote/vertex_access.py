@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -19,7 +20,6 @@ from google.oauth2 import service_account
 from google.protobuf import json_format
 
 from mnist_tfx.contract.errors import PipelineError
-from mnist_tfx.contract.names import plain_name
 from mnist_tfx.kubeflow.profiles import VertexProfile
 from mnist_tfx.kubeflow.remote.attempts import read
 from mnist_tfx.kubeflow.remote.platform import (
@@ -121,7 +121,7 @@ class VertexAccess:
             labels={
                 **profile.labels,
                 "managed-by": MANAGED_BY,
-                "dataset": plain_name(job.dataset),
+                "dataset": re.sub(r"[^a-z0-9_-]", "-", job.dataset.lower())[:63],  # emnist/balanced
                 "recipe": job.recipe[:63],
                 "pipeline-digest": job.digest,
             },

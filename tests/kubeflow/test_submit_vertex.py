@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import signal
@@ -147,6 +148,9 @@ def test_what_is_sent_is_what_the_sdk_s_own_class_sends(
         "https://console.cloud.google.com/vertex-ai/locations/europe-west4/pipelines/runs/"
         f"{run.run_id}?project=my-project"
     )
+    platform.submit(dataclasses.replace(job, dataset="emnist/By_Class"))
+    _, sent = [request.pipeline_job for method, request in server.requests if method == "CreatePipelineJob"]
+    assert sent.labels["dataset"] == "emnist-by_class"
 
 
 @pytest.mark.parametrize(
