@@ -15,7 +15,7 @@ import psutil
 from mnist_tfx.contract.cpus import cpu_count, cpu_field, cpu_flags
 
 _CPU_INFO = Path("/proc/cpuinfo")
-_WIDEST = ("avx512_bf16", "avx512f", "avx2")
+_WIDEST = ("amx_bf16", "avx512_bf16", "avx512f", "avx2")
 _SAMPLE_SECONDS = 0.2
 _TAIL_LINES = 30
 
