@@ -21,7 +21,7 @@ def hardware_precision(wanted: str) -> str:
     """Keras' dtype policy for a recipe's `training.precision`: of `auto`, what the hardware computes fastest.
 
     Where bfloat16 is only emulated, it is slower than float32: 1.25 times on a CPU with AVX2 alone; 1.6 times on one of
-    Intel's with AVX512-BF16 and without AMX.
+    Intel's with AVX512-BF16 and without AMX. With AMX it takes 0.7 to 0.8 times as long as float32.
     """
     if wanted != "auto":
         return wanted
