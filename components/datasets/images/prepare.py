@@ -100,9 +100,10 @@ def prepare_images(
         newest = max(numbers, default=-1)
         decided = index.decide(splits_before(data_dir / name / f"1.0.{newest}" / FILES))
         shape = _completed(image_shape, last.shape if last else index.natural_shape())
-        index.write_csv(incoming / FILES)
-        if last and last.shape == shape and filecmp.cmp(incoming / FILES, last.files, shallow=False):
-            return _known_as(last, listing)  # only the files' times are others, as a copy's are
+        if last and last.shape == shape:
+            index.write_csv(incoming / FILES)
+            if filecmp.cmp(incoming / FILES, last.files, shallow=False):
+                return _known_as(last, listing)  # only the files' times are others, as a copy's are
         made = Made(name, f"1.0.{newest + 1}", decided, decided.classes, shape, listing)
         return written(made, index, source, data_dir, incoming, progress)
 
