@@ -264,9 +264,9 @@ def test_what_fails_after_the_training_does_not_cost_it(
     trainer = GenericExecutor(context(tmp_path))
 
     def killed(*_: Any) -> None:
-        raise KeyboardInterrupt
+        raise RuntimeError("killed")
 
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="killed"):
         patch.setattr(export, "export_model", killed)  # TFX loads module run_fn anew
         trainer.Do(inputs, outputs, given | {"custom_config": json.dumps(settings)})
     monkeypatch.setattr(training, "train", killed)
