@@ -81,7 +81,8 @@ def build_parser() -> argparse.ArgumentParser:
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         module.add_arguments(subparser)
-        add_project_argument(subparser)
+        if name != "init":  # which makes one
+            add_project_argument(subparser)
         subparser.set_defaults(run=module.run)
     return parser
 

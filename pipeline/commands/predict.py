@@ -29,6 +29,7 @@ EXAMPLE = (
 
 _ROWS = 128  # images read before they are sent
 _STDIN = "stdin"
+_TIMEOUT = 10.0
 _TOP = 3
 
 
@@ -53,7 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--home", metavar="DIR", help="where that model is (default: MNIST_TFX_HOME, else var/)")
     parser.add_argument(
-        "--timeout", type=positive(float), default=10.0, metavar="S", help="seconds for 128 images (default: 10)"
+        "--timeout", type=positive(float), metavar="S", help=f"seconds for {_ROWS} images (default: {_TIMEOUT:g})"
     )
     parser.add_argument(
         "--json", action="store_true", help="print a JSON list, one object an image; with --batch, one object"
@@ -71,7 +72,7 @@ def run(args: argparse.Namespace) -> int:
 
     # Where no server is, that is said within a second: `mnist-tfx wait` is for one that starts.
     retry = Retry(attempts=5)
-    with connected(args, class_names=_class_names(args), timeout=args.timeout, retry=retry) as client:
+    with connected(args, class_names=_class_names(args), timeout=args.timeout or _TIMEOUT, retry=retry) as client:
         answers = _classify(client, args.images, args.top or _TOP)
         if args.json:
             _print_json(answers)

@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 from mnist_tfx.components.settings import BeamSettings
 from mnist_tfx.contract.errors import PipelineError, UsageError
-from mnist_tfx.pipeline.commands.options.server import positive
+from mnist_tfx.pipeline.commands.options.server import DEFAULT_ADDRESS, positive
 from mnist_tfx.pipeline.home import Home
 from mnist_tfx.pipeline.log_capture import output_to
 
 if TYPE_CHECKING:
     from mnist_tfx.serving.releases.state import ModelState
 
+_OF_A_SERVER = ("address", "tls", "ca", "cert", "key", "server_name", "timeout", "top", "class_names")
 _SHOWN = 10
 
 
@@ -59,8 +60,10 @@ def run_batch(args: argparse.Namespace) -> int:
     """Predicts, and says what lies in the folder."""
     if args.out is None:
         raise UsageError("--batch needs --out DIR, the folder for the predictions.")
-    if args.top is not None or args.class_names is not None:
-        raise UsageError("--batch writes the probabilities of all classes: leave out --top and --class-names.")
+    vain = [name for name in _OF_A_SERVER if getattr(args, name) not in (None, False, DEFAULT_ADDRESS)]
+    if vain:
+        options = ", ".join(f"--{name.replace('_', '-')}" for name in vain)
+        raise UsageError(f"--batch asks no server, and writes the probabilities of all classes: leave out {options}.")
     if args.images:
         raise UsageError(f"--batch takes no images of their own: leave {args.images[0]} out.")
     home = Home.resolve(args.home)

@@ -50,7 +50,8 @@ def test_every_command_has_help_with_an_example(command: str, capsys: pytest.Cap
         (("prune", "--dataset", "mnits"), "unknown dataset 'mnits'. Did you mean 'mnist'?"),
         (("data", "add", "/no/such", "--dataset", "mnist", "--home", "/no/home"), "there is no folder /no/such"),
         (("monitor", "mnist", "--listen", "9000", "--page", "drift.html"), "--page and --json are of one look"),
-        (("predict", "mnist", "--batch", "in", "--out", "there", "--top", "2"), "leave out --top and --class-names"),
+        (("predict", "mnist", "--batch", "in", "--out", "there", "--top", "2", "--tls"), "leave out --tls, --top."),
+        (("predict", "mnist", "--batch", "in", "--out", "there", "--address", "a:1"), "leave out --address."),
         (("predict", "mnist", "a.png", "--out", "there"), "--out, --recipe and --set go with --batch IN"),
     ],
 )
@@ -68,6 +69,7 @@ def test_wrong_usage_is_told(arguments: tuple[str, ...], words: str) -> None:
         (("predict", "mnist", "a.png", "--top", "0"), "must be above 0, got 0"),
         (("monitor", "mnist", "--listen", "65536"), "must be from 0 to 65535"),
         (("tensorboard", "--port", "-1"), "must be from 0 to 65535"),
+        (("init", "flowers", "--images", "there", "--project", "mine"), "unrecognized arguments: --project mine"),
     ],
 )
 def test_a_value_that_does_not_fit_is_told(

@@ -1,4 +1,4 @@
-"""`--project DIR`, which every command takes: a dataset and a home of one's own. Imports no TensorFlow."""
+"""`--project DIR`, which every command but `init` takes: a dataset and a home of one's own. Imports no TensorFlow."""
 
 from __future__ import annotations
 
