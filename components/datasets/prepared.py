@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -113,6 +113,24 @@ def load_prepared(
         return _describe(name, folder, place)
     except ValueError as error:
         raise NotPrepared(f"dataset {wanted} is damaged in {data_dir}: {error}. {remedy}") from error
+
+
+def find_prepared(
+    name: str, version: str | None, data_dirs: Iterable[Path], *, remedy: str | None = None
+) -> PreparedDataset:
+    """What `load_prepared` reads in the first of the data_dirs where the dataset lies prepared.
+
+    Raises:
+        NotPrepared: it lies in none of them; said is what the first one lacks.
+        UsageError: the name is not one, or the dataset is not one of labeled images.
+    """
+    missing: list[NotPrepared] = []
+    for data_dir in data_dirs:
+        try:
+            return load_prepared(name, version, data_dir, remedy=remedy)
+        except NotPrepared as error:
+            missing.append(error)
+    raise missing[0]
 
 
 def check_name(name: str) -> None:
