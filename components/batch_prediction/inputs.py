@@ -89,7 +89,8 @@ def find_inputs(source: str, data_dir: str, rows: int) -> Inputs:
             f"there is no {source}: name a folder of images, TFRecord files (or a pattern in quotes), "
             f"or {TFDS}NAME:SPLIT."
         )
-    units = [Unit(number, path, os.path.basename(path)) for number, path in enumerate(files)]
+    shared = os.path.commonpath([os.path.dirname(path) for path in files])  # splits have files of the same names
+    units = [Unit(number, path, os.path.relpath(path, shared)) for number, path in enumerate(files)]
     return Inputs(SERVING_DEFAULT, tuple(units), _digest([(path, *_stat(path)) for path in files]))
 
 

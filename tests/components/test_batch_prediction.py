@@ -100,6 +100,12 @@ def test_tfrecords_and_a_tfds_split_get_the_same_answers_in_several_processes(
     np.testing.assert_allclose(np.array(split["probabilities"].to_pylist()), expected[10:150], rtol=0, atol=1e-5)
 
 
+def test_files_of_one_name_in_several_folders_have_keys_of_their_own(tiny_run: TinyRun) -> None:
+    units = find_inputs(str(tiny_run.examples / "Split-*" / "data_*"), "", 10).units
+    files = [f"Split-{split}/data_tfrecord-0000{shard}-of-00002.gz" for split in ("eval", "test", "train") for shard in (0, 1)]
+    assert [unit.name for unit in units] == files
+
+
 def test_what_was_killed_goes_on(tiny_run: TinyRun, folder: Path, tmp_path: Path) -> None:
     command = ["predict", "kmnist", "--home", str(tiny_run.home.root), "--batch", str(folder), "--out"]
     program = f"import sys; from mnist_tfx.pipeline.cli import main; sys.exit(main({[*command, str(tmp_path)]!r}))"
