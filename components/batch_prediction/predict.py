@@ -17,6 +17,7 @@ import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import PurePath
 from typing import Any
 
 import apache_beam as beam
@@ -102,9 +103,10 @@ def predict_batch(
         beam_arguments: those of `components.beam_arguments`.
 
     Raises:
-        UsageError: `out` holds predictions of other inputs or of another model.
+        UsageError: `out` holds the inputs, or predictions of other ones, of another model or in parts of other sizes.
         DataRejected: no image at all could be read.
     """
+    _check_apart(source, out)
     provenance = {"model": model.name, "version": model.version, "digest": model_digest(model.folder)}
     manifest: dict[str, Any] = {"input": source, "digest": inputs.digest, "rows": rows, "model": provenance}
     before = read_manifest(out)
@@ -145,6 +147,13 @@ def read_manifest(out: str) -> dict[str, Any] | None:
         return None
     with tf.io.gfile.GFile(path) as file:
         return dict(json.load(file))
+
+
+def _check_apart(source: str, out: str) -> None:
+    """Of predictions among the images, the next call would make images: it could not go on."""
+    images, folder = os.path.realpath(source), os.path.realpath(out)
+    if images == folder or PurePath(folder, MANIFEST).match(images):  # which may be a pattern
+        raise UsageError(f"{out} is where the images are: name another folder for the predictions.")
 
 
 def _check_same(before: dict[str, Any], now: dict[str, Any], out: str) -> None:

@@ -102,7 +102,7 @@ def test_tfrecords_and_a_tfds_split_get_the_same_answers_in_several_processes(
 
 def test_files_of_one_name_in_several_folders_have_keys_of_their_own(tiny_run: TinyRun) -> None:
     units = find_inputs(str(tiny_run.examples / "Split-*" / "data_*"), "", 10).units
-    files = [f"Split-{split}/data_tfrecord-0000{shard}-of-00002.gz" for split in ("eval", "test", "train") for shard in (0, 1)]
+    files = [f"Split-{split}/data_tfrecord-0000{shard}-of-00002.gz" for split in ("eval", "test", "train") for shard in "01"]
     assert [unit.name for unit in units] == files
 
 
@@ -177,6 +177,10 @@ def test_a_folder_of_predictions_is_none_of_the_images_beside_it(
         assert answer.code == 0, answer.err
         told = json.loads(answer.out)
         assert (told["images"], told["new_images"], told["unreadable"]) == (1, new, 0)
+    for source in (tmp_path, tmp_path / "*"):
+        answer = predict(tiny_run, source, tmp_path)
+        assert answer.code == 2 and "is where the images are: name another folder" in answer.err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["0.png", "out"]
 
 
 def test_a_first_record_whose_length_looks_like_gzip_is_read(tmp_path: Path) -> None:
