@@ -32,7 +32,7 @@ from mnist_tfx.components.batch_prediction.inputs import MANIFEST, Chunk, Inputs
 from mnist_tfx.components.live.metadata import read_metadata
 from mnist_tfx.components.live.model import model_digest
 from mnist_tfx.components.whole_files import write_whole
-from mnist_tfx.contract.errors import DataRejected, UsageError
+from mnist_tfx.contract.errors import DataRejected, PipelineError, UsageError
 from mnist_tfx.contract.names import ENCODED_IMAGES, EXAMPLES, LABELS, PROBABILITIES, SERVING_DEFAULT
 
 # As the manifest, not read by what reads a folder of Parquet files: pandas and pyarrow pass over names that begin so.
@@ -46,6 +46,8 @@ _PROBLEMS = {
     ENCODED_IMAGES: "is no image that can be decoded",
     SERVING_DEFAULT: "is no tf.Example with an image that can be decoded",
 }
+# What TensorFlow raises where there is a file, or no permission; a full disk is another matter (`components.disk`).
+_WRONG_PLACE = (tf.errors.FailedPreconditionError, tf.errors.AlreadyExistsError, tf.errors.PermissionDeniedError)
 
 
 @dataclass(frozen=True)
@@ -111,9 +113,12 @@ def predict_batch(
     manifest: dict[str, Any] = {"input": source, "digest": inputs.digest, "rows": rows, "model": provenance}
     before = read_manifest(out)
     if before is None:
-        tf.io.gfile.makedirs(out)
         before = manifest | {"units": [asdict(unit) for unit in inputs.units]}
-        write_whole(os.path.join(out, MANIFEST), json.dumps(before).encode())
+        try:
+            tf.io.gfile.makedirs(out)
+            write_whole(os.path.join(out, MANIFEST), json.dumps(before).encode())
+        except _WRONG_PLACE as error:
+            raise PipelineError(f"cannot write to {out}: {error.message}. Name another folder: --out DIR.") from error
     _check_same(before, manifest, out)
     done = _summary(out)
     if before.get("parts") != done.parts:  # noted at the end

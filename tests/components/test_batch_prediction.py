@@ -102,7 +102,7 @@ def test_tfrecords_and_a_tfds_split_get_the_same_answers_in_several_processes(
 
 def test_files_of_one_name_in_several_folders_have_keys_of_their_own(tiny_run: TinyRun) -> None:
     units = find_inputs(str(tiny_run.examples / "Split-*" / "data_*"), "", 10).units
-    files = [f"Split-{split}/data_tfrecord-0000{shard}-of-00002.gz" for split in ("eval", "test", "train") for shard in "01"]
+    files = [f"Split-{split}/data_tfrecord-0000{n}-of-00002.gz" for split in ("eval", "test", "train") for n in (0, 1)]
     assert [unit.name for unit in units] == files
 
 
@@ -220,3 +220,6 @@ def test_wrong_usage_is_told(tiny_run: TinyRun, tmp_path: Path) -> None:
     assert predict(tiny_run, tmp_path, tmp_path / "out").code == 2  # an empty folder
     assert predict(tiny_run, "tfds:kmnist:tests", tmp_path / "out").code == 2
     assert not (tmp_path / "out").exists()
+    (tmp_path / "note.txt").write_text("no image")
+    there = predict(tiny_run, tmp_path, tmp_path / "note.txt")
+    assert there.code == 1 and "note.txt is not a directory. Name another folder: --out DIR." in there.err
