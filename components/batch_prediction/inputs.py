@@ -126,19 +126,12 @@ def _of_tfds(source: str, data_dir: str, rows: int) -> Inputs:
     name, _, split = source.removeprefix(TFDS).partition(":")
     dataset = find_prepared(name, None, data_dirs(Path(data_dir)))
     folder = str(dataset.folder)
-    try:
-        splits = tfds.builder_from_directory(folder).info.splits
-        pieces = tfds.core.ReadInstruction.from_spec(split).to_absolute(splits)
-    except (ValueError, KeyError, AssertionError) as error:
-        raise UsageError(
-            f"{source}: {split!r} is no split or slice of {name}: {error}. Its splits are {dict(dataset.split_sizes)}."
-        ) from error
+    splits = tfds.builder_from_directory(folder).info.splits
     ranges = []
-    for piece in pieces:
-        info = splits[piece.splitname]
+    for part, start, stop in dataset.slices(split, source):
+        info = splits[part]
         step = max(1, min(rows, _PART_BYTES * info.num_examples // max(info.num_bytes, 1)))
-        stop = info.num_examples if piece.to is None else piece.to
-        ranges += [(info.name, first, min(first + step, stop)) for first in range(piece.from_ or 0, stop, step)]
+        ranges += [(part, first, min(first + step, stop)) for first in range(start, stop, step)]
     if not ranges:
         raise UsageError(f"{source} holds no images.")
     units = [

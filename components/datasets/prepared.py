@@ -47,6 +47,33 @@ class PreparedDataset:
         """Where its files are."""
         return self.data_dir / self.name / self.version
 
+    def slices(self, slicing: str, told: str) -> list[tuple[str, int, int]]:
+        """What TFDS's slicing notation means here: each piece's split, first example, and the one after its last.
+
+        Args:
+            slicing: as in `train[:55000]+test`.
+            told: what is said of it where it is wrong, first.
+
+        Raises:
+            UsageError: it is not a slice of this dataset.
+        """
+        import tensorflow_datasets as tfds
+
+        sizes = self.split_sizes
+        try:
+            splits = tfds.builder_from_directory(str(self.folder)).info.splits
+            pieces = tfds.core.ReadInstruction.from_spec(slicing).to_absolute(splits)
+            found = [(p.splitname, p.from_ or 0, sizes[p.splitname] if p.to is None else p.to) for p in pieces]
+            for split, first, stop in found:
+                if first > stop:  # which TFDS refuses where it reads
+                    raise ValueError(f"{split}[{first}:{stop}] begins after its end")
+        except (ValueError, KeyError, AssertionError, NotImplementedError) as error:
+            raise UsageError(
+                f"{told} is not a slice of {self.name}: {error}. Its splits are {dict(sizes)}; "
+                "examples: 'train[:55000]', 'train[90%:]', 'test'."
+            ) from error
+        return found
+
     def grouped(self, groups: Mapping[str, Sequence[str]] | None) -> PreparedDataset:
         """The same with classes that stand for several of TFDS's; None changes nothing.
 

@@ -18,6 +18,7 @@ import pytest
 import tensorflow as tf
 
 from mnist_tfx.components.batch_prediction.inputs import find_inputs, read
+from mnist_tfx.components.datasets.prepared import PreparedDataset
 from mnist_tfx.components.live.model import model_digest
 from mnist_tfx.contract.names import DATA_STATISTICS_PATH
 from tests.fixtures.command import Answer, mnist_tfx
@@ -98,6 +99,14 @@ def test_tfrecords_and_a_tfds_split_get_the_same_answers_in_several_processes(
     split = pq.read_table(tmp_path / "tfds")
     assert split["key"].to_pylist() == [f"kmnist:test:{number}" for number in range(10, 150)]
     np.testing.assert_allclose(np.array(split["probabilities"].to_pylist()), expected[10:150], rtol=0, atol=1e-5)
+
+
+def test_a_dataset_is_found_where_a_run_finds_it(
+    tiny: PreparedDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tiny.data_dir))
+    [unit] = find_inputs("tfds:kmnist:test", str(tmp_path), 200).units
+    assert (unit.source, unit.first, unit.stop) == (str(tiny.folder), 0, 200)
 
 
 def test_files_of_one_name_in_several_folders_have_keys_of_their_own(tiny_run: TinyRun) -> None:
@@ -218,7 +227,8 @@ def test_wrong_usage_is_told(tiny_run: TinyRun, tmp_path: Path) -> None:
     assert mnist_tfx("predict", "kmnist", "--batch", tmp_path).code == 2
     assert predict(tiny_run, tmp_path / "none", tmp_path / "out").code == 2
     assert predict(tiny_run, tmp_path, tmp_path / "out").code == 2  # an empty folder
-    assert predict(tiny_run, "tfds:kmnist:tests", tmp_path / "out").code == 2
+    for slicing in ("tests", "all[:50%]", "test[20:10]"):
+        assert predict(tiny_run, f"tfds:kmnist:{slicing}", tmp_path / "out").code == 2
     assert not (tmp_path / "out").exists()
     (tmp_path / "note.txt").write_text("no image")
     there = predict(tiny_run, tmp_path, tmp_path / "note.txt")
