@@ -34,7 +34,7 @@ class Imported:
 
     dataset: PreparedDataset
     decided: Decided
-    problems: tuple[tuple[str, str], ...]  # the first of the files that are not in it, and why
+    problems: tuple[tuple[str, str], ...]  # some of the files that are not in it, unreadable ones first, and why
     listing: str  # digest of the files that it was made of
 
     @property
@@ -192,7 +192,7 @@ def written(
 
 def _check_share(unreadable: int, files: int, limit: float, problems: Sequence[tuple[str, str]]) -> None:
     if unreadable > limit * files:
-        listed = "\n".join(f"  {file} {problem}" for file, problem in problems)
+        listed = "\n".join(f"  {file} {problem}" for file, problem in problems[:unreadable])  # they are the first
         more = "\n  ..." if unreadable > len(problems) else ""
         raise DataRejected(
             f"{unreadable} of {files} image files cannot be read, more than data.max_unreadable = {limit:g} allows. "

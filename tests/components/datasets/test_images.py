@@ -188,6 +188,16 @@ def test_too_many_spoilt_files_are_rejected_and_nothing_is_written(tmp_path: Pat
         imported(folder, tmp_path / "data", max_unreadable=0.1)
 
 
+def test_duplicates_are_not_told_as_unreadable(tmp_path: Path) -> None:
+    write_images(tmp_path / "source", 3)
+    for number in range(12):
+        shutil.copy(tmp_path / "source" / "blue" / "000.jpg", tmp_path / "source" / "blue" / f"again{number}.jpg")
+    (tmp_path / "source" / "緑" / "empty.png").touch()
+    imported(tmp_path / "source", tmp_path / "data")
+    with pytest.raises(DataRejected, match=r"1 of 22 image files cannot be read.*\n  緑/empty\.png is empty$"):
+        imported(tmp_path / "source", tmp_path / "data", max_unreadable=0.0)
+
+
 def test_duplicates_and_contradictions_are_left_out(tmp_path: Path) -> None:
     folder = tmp_path / "source"
     for split in ("train", "test"):
