@@ -13,7 +13,7 @@ from etils import epath
 from mnist_tfx.components.datasets.fingerprint import FRAME_BYTES, fingerprint
 from mnist_tfx.contract.errors import PipelineError, UsageError
 
-_VERSION = re.compile(r"\d+\.\d+\.\d+")
+VERSION = re.compile(r"\d+\.\d+\.\d+")  # the folder of one; all else beside it is none, such as a copy 1.0.0.bak
 _NAME = re.compile(r"[a-z0-9_]+(/[\w.+-]*\w)?")  # a TFDS builder, or builder/configuration
 
 
@@ -217,10 +217,10 @@ def _find(name: str, version: str | None, data_dir: Path) -> Path | None:
     """The folder of the asked version, else of the newest one; None where there is none."""
     home = data_dir / name
     if version is not None:
-        return home / version if _VERSION.fullmatch(version) and (home / version).is_dir() else None
+        return home / version if VERSION.fullmatch(version) and (home / version).is_dir() else None
     if not home.is_dir():
         return None
-    folders = [folder for folder in home.iterdir() if folder.is_dir() and _VERSION.fullmatch(folder.name)]
+    folders = [folder for folder in home.iterdir() if folder.is_dir() and VERSION.fullmatch(folder.name)]
     return max(folders, key=lambda folder: tuple(map(int, folder.name.split("."))), default=None)
 
 

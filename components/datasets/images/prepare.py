@@ -15,7 +15,7 @@ from mnist_tfx.components.beam_arguments import direct_arguments
 from mnist_tfx.components.datasets.images.index import Decided, Finding, Index, splits_before
 from mnist_tfx.components.datasets.images.listing import ImageSource, list_images, listing_digest
 from mnist_tfx.components.datasets.incoming import incoming_folder, publish
-from mnist_tfx.components.datasets.prepared import NotPrepared, PreparedDataset, load_prepared
+from mnist_tfx.components.datasets.prepared import VERSION, NotPrepared, PreparedDataset, load_prepared
 from mnist_tfx.components.datasets.progress import Progress, silent
 from mnist_tfx.components.whole_files import write_whole
 from mnist_tfx.contract.cpus import cpu_count
@@ -96,7 +96,8 @@ def prepare_images(
     with incoming_folder(data_dir, progress) as incoming:
         index = inspected(source, incoming, max_unreadable, progress)
         # Also of a version that is damaged: what was in split test stays there, and its number is not given again.
-        numbers = [int(folder.name.rpartition(".")[2]) for folder in (data_dir / name).glob("1.0.*")]
+        versions = [folder.name for folder in (data_dir / name).glob("1.0.*") if VERSION.fullmatch(folder.name)]
+        numbers = [int(version.rpartition(".")[2]) for version in versions]
         newest = max(numbers, default=-1)
         decided = index.decide(splits_before(data_dir / name / f"1.0.{newest}" / FILES))
         shape = _completed(image_shape, last.shape if last else index.natural_shape())

@@ -167,6 +167,7 @@ def test_after_a_damaged_version_comes_the_next_and_split_test_stays(tmp_path: P
     for place in (tmp_path / "source" / "test").iterdir():
         for file in place.iterdir():
             file.rename(tmp_path / "source" / "train" / place.name / file.name)
+    shutil.copytree(made.dataset.folder, made.dataset.folder.with_name("1.0.0.bak"))  # which is no version
     again = imported(tmp_path / "source", tmp_path / "data")
     assert again.dataset.version == "1.0.1"
     before, after = (dict(splits_before(each.files)) for each in (made, again))
