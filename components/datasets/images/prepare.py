@@ -89,11 +89,12 @@ def prepare_images(
     """
     progress("listing the files")
     listing = listing_digest(source)
-    last = _last(name, data_dir)
-    if last and last.listing == listing and last.shape == _completed(image_shape, last.shape):
-        _check_share(last.decided.unreadable, last.decided.files, max_unreadable, last.problems)
-        return last
+    if same := _same(_last(name, data_dir), listing, image_shape, max_unreadable):
+        return same
     with incoming_folder(data_dir, progress) as incoming:
+        last = _last(name, data_dir)  # another process may have made one while this one waited
+        if same := _same(last, listing, image_shape, max_unreadable):
+            return same
         index = inspected(source, incoming, max_unreadable, progress)
         # Also of a version that is damaged: what was in split test stays there, and its number is not given again.
         versions = [folder.name for folder in (data_dir / name).glob("1.0.*") if VERSION.fullmatch(folder.name)]
@@ -117,6 +118,14 @@ def _last(name: str, data_dir: Path) -> Imported | None:
         return None
     problems = tuple((file, problem) for file, problem in record["problems"])
     return Imported(dataset, Decided(**record["decided"]), problems, record["listing"])
+
+
+def _same(last: Imported | None, listing: str, image_shape: Shape, max_unreadable: float) -> Imported | None:
+    """What was made the last time, where it would be the same now."""
+    if last is None or last.listing != listing or last.shape != _completed(image_shape, last.shape):
+        return None
+    _check_share(last.decided.unreadable, last.decided.files, max_unreadable, last.problems)
+    return last
 
 
 def _known_as(last: Imported, listing: str) -> Imported:

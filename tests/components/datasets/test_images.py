@@ -5,8 +5,10 @@ from __future__ import annotations
 import csv
 import os
 import shutil
+import threading
 import unicodedata
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,6 +23,8 @@ from mnist_tfx.components.datasets.images.index import splits_before
 from mnist_tfx.components.datasets.images.inspect import inspect_file
 from mnist_tfx.components.datasets.images.listing import ImageSource, list_images
 from mnist_tfx.components.datasets.images.prepare import Imported, prepare_images
+from mnist_tfx.components.datasets.incoming import incoming_folder
+from mnist_tfx.components.datasets.progress import silent
 from mnist_tfx.components.transform.images import fit_image
 from mnist_tfx.contract.errors import DataRejected, UsageError
 from mnist_tfx.contract.names import SPLITS
@@ -82,6 +86,23 @@ def test_nothing_is_done_twice_and_a_change_is_another_version(first: Imported, 
     assert more.dataset.version == "1.0.1" and sum(more.dataset.split_sizes.values()) == 120
     before, after = rows(first), rows(more)
     assert {file: after[file]["split"] for file in before} == {file: row["split"] for file, row in before.items()}
+
+
+def test_what_another_process_made_while_this_one_waited_is_not_made_again(
+    first: Imported, source: Path, tmp_path: Path
+) -> None:
+    waits = threading.Event()
+
+    def progress(stage: str, *_: object) -> None:
+        if stage.startswith("waiting for another process"):
+            waits.set()
+
+    with ThreadPoolExecutor() as pool, incoming_folder(tmp_path, silent):
+        second = pool.submit(imported, source, tmp_path, progress=progress)
+        assert waits.wait(60)
+        shutil.copytree(first.dataset.data_dir / "colours", tmp_path / "colours")
+    assert second.result().dataset == replace(first.dataset, data_dir=tmp_path)
+    assert [each.name for each in tmp_path.glob("colours/*")] == ["1.0.0"]
 
 
 def test_files_with_other_times_are_looked_at_once_more_and_are_the_same_version(
