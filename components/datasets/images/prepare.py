@@ -176,7 +176,7 @@ class Made:
     decided: Decided
     class_names: tuple[str, ...]  # in the order of the labels
     image_shape: tuple[int, int, int]
-    listing: str  # digest of the files that it is made of
+    listing: str = ""  # digest of the files that it is made of; a span is not made of them again
 
 
 def written(
