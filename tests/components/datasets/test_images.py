@@ -313,6 +313,34 @@ def test_spaces_around_a_class_s_name_are_none_of_it(tmp_path: Path) -> None:
         list(list_images(ImageSource(tmp_path)))
 
 
+@pytest.mark.parametrize("name", ["vin\xa0rouge", "می\u200cخواهم", "\U0001f468\u200d\U0001f373", "soft\xadhyphen"])
+def test_a_class_may_have_whatever_name_people_write(name: str, tmp_path: Path) -> None:
+    (tmp_path / "labels.csv").write_text(f"file,label\na.png,{name}\n", encoding="utf-8")
+    [image] = list_images(ImageSource(tmp_path, tmp_path / "labels.csv"))
+    assert image.class_name == name
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        (b"one\ntwo", "with line breaks"),
+        (b"\x1b[31mred", "with line breaks, control characters"),
+        ("a\u2028b".encode(), "with line breaks"),
+        ("invoice\u202egpj.exe".encode(), "signs that turn text round"),
+        ("\u2067isolated".encode(), "signs that turn text round"),
+        ("\xa0\u200b".encode(), "or no text"),
+        (b"caf\xe9", "a name that is not UTF-8"),
+    ],
+)
+def test_names_that_cannot_be_told_or_would_hide_something_are_none(name: bytes, words: str, tmp_path: Path) -> None:
+    folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/" + name))
+    folder.mkdir()
+    (folder / "a.png").touch()
+    with pytest.raises(UsageError) as error:
+        list(list_images(ImageSource(tmp_path)))
+    assert words in str(error.value)
+
+
 def test_one_name_in_two_forms_of_unicode_is_one_class(tmp_path: Path) -> None:
     for form in ("NFC", "NFD"):
         folder = tmp_path / unicodedata.normalize(form, "été")
