@@ -105,8 +105,11 @@ def predict_batch(
         beam_arguments: those of `components.beam_arguments`.
 
     Raises:
-        UsageError: `out` holds the inputs, or predictions of other ones, of another model or in parts of other sizes.
+        UsageError: `out` holds the inputs, or predictions of other ones, of another model or in parts of other sizes;
+            or there are no images.
         DataRejected: no image at all could be read.
+        PipelineError: `out` cannot be written to.
+        RuntimeError: a worker failed, in Beam's words.
     """
     _check_apart(source, out)
     provenance = {"model": model.name, "version": model.version, "digest": model_digest(model.folder)}

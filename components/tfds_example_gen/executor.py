@@ -68,8 +68,10 @@ class Executor(Step, BaseBeamExecutor):
         """Writes the Examples.
 
         Raises:
+            NotPrepared: a PipelineError; the dataset, or a span of it, does not lie whole in its data_dir.
             DataRejected: the prepared dataset is not the one that the fingerprint names.
-            UsageError: a split's slicing is not valid, or two splits share examples.
+            UsageError: a split's slicing is not valid, two splits share examples, or a span has a class that the
+                dataset has no more.
         """
         examples = outputs["examples"]
         dataset = load_prepared(parameters["dataset"], parameters["version"], parameters["data_dir"])

@@ -41,8 +41,9 @@ def add_span(
         progress: is told how far the work is.
 
     Raises:
-        UsageError: the source holds no images by class, or a class that the dataset has not.
+        UsageError: the source holds no images by class, or it or an earlier span has a class that the dataset has not.
         DataRejected: too many files are damaged, or none of them is new. Nothing was written.
+        PipelineError: the dataset's data_dir cannot be written to, or (NotPrepared) an earlier span is damaged.
     """
     progress("listing the files")
     if unknown := sorted({image.class_name for image in list_images(source)} - set(dataset.class_names)):

@@ -86,6 +86,7 @@ def prepare_images(
     Raises:
         UsageError: the source holds no images by class.
         DataRejected: a class has too few images, or too many files are damaged. Nothing was written.
+        PipelineError: `data_dir` cannot be written to.
     """
     progress("listing the files")
     listing = listing_digest(source)
