@@ -92,9 +92,9 @@ def predict_batch(
 ) -> Predicted:
     """Classifies what has no predictions in the folder `out` yet.
 
-    The files `part-*.parquet` have the columns `key` (the image's path in its folder, FILE:NUMBER, where FILE is the path
-    in the folder that all files have in common, or NAME:SPLIT:NUMBER), `label` (of the likeliest class) and
-    `probabilities` (float32, in the order of the classes).
+    The files `part-*.parquet` have the columns `key` (the image's path in its folder, FILE:NUMBER, with the file's path
+    in the folder that all have in common, or NAME:SPLIT:NUMBER), `label` (of the likeliest class) and `probabilities`
+    (float32, in the order of the classes).
 
     Args:
         source: the inputs' name, for the manifest.

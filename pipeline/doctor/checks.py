@@ -148,7 +148,7 @@ def check_disk(home: Home) -> Check:
 
 
 def check_data(name: str, home: Home) -> Check:
-    """Whether a dataset lies prepared where a run looks; else whether TFDS's host or a package with its files is at hand."""
+    """Whether a dataset lies prepared where a run looks; else whether TFDS's host or a package with it is at hand."""
     label = f"data {name}"
     try:
         dataset = find_prepared(name, None, data_dirs(home.datasets))

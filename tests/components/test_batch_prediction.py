@@ -109,10 +109,20 @@ def test_a_dataset_is_found_where_a_run_finds_it(
     assert (unit.source, unit.first, unit.stop) == (str(tiny.folder), 0, 200)
 
 
-def test_files_of_one_name_in_several_folders_have_keys_of_their_own(tiny_run: TinyRun) -> None:
-    units = find_inputs(str(tiny_run.examples / "Split-*" / "data_*"), "", 10).units
-    files = [f"Split-{split}/data_tfrecord-0000{n}-of-00002.gz" for split in ("eval", "test", "train") for n in (0, 1)]
-    assert [unit.name for unit in units] == files
+def test_files_of_one_name_in_several_folders_have_keys_of_their_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for split in ("eval", "train"):
+        (tmp_path / f"Split-{split}").mkdir()
+        (tmp_path / f"Split-{split}" / "data.gz").touch()
+    monkeypatch.chdir(tmp_path)
+    for place in ("", f"{tmp_path}/"):
+        names = [unit.name for unit in find_inputs(f"{place}Split-*/data*", "", 10).units]
+        assert names == ["Split-eval/data.gz", "Split-train/data.gz"]
+        [unit] = find_inputs(f"{place}Split-train/*", "", 10).units
+        assert unit.name == "data.gz"
+    monkeypatch.chdir("Split-train")
+    assert find_inputs("data.gz", "", 10).units[0].name == "data.gz"
 
 
 def test_what_was_killed_goes_on(tiny_run: TinyRun, folder: Path, tmp_path: Path) -> None:

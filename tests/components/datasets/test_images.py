@@ -313,7 +313,7 @@ def test_spaces_around_a_class_s_name_are_none_of_it(tmp_path: Path) -> None:
         list(list_images(ImageSource(tmp_path)))
 
 
-@pytest.mark.parametrize("name", ["vin\xa0rouge", "می\u200cخواهم", "\U0001f468\u200d\U0001f373", "soft\xadhyphen"])
+@pytest.mark.parametrize("name", ["vin\xa0rouge", "\u0645\u06cc\u200c\u062e\u0648", "\U0001f468\u200d\U0001f373"])
 def test_a_class_may_have_whatever_name_people_write(name: str, tmp_path: Path) -> None:
     (tmp_path / "labels.csv").write_text(f"file,label\na.png,{name}\n", encoding="utf-8")
     [image] = list_images(ImageSource(tmp_path, tmp_path / "labels.csv"))
