@@ -35,7 +35,7 @@ class DataSettings(Section):
     """Which dataset, where it comes from, and how it is divided."""
 
     dataset: str  # its name in TFDS, or the one that images of one's own get
-    version: str | None = None  # None: the newest that TFDS knows
+    version: str | None = None  # None: the newest prepared one, else the one that this TFDS makes
     images: str = ""  # a folder of image files by class, of which the dataset is made; empty: TFDS makes it
     labels: str = ""  # a CSV file with columns file and label: the classes of the files in `images`
     max_unreadable: Fraction = 0.05  # the share of image files that may be damaged

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -23,25 +22,17 @@ def find_dataset(recipe: Recipe, home: Home) -> PreparedDataset:
     """The recipe's dataset as it lies prepared: in the data_dir that it names, in the home, or in `TFDS_DATA_DIR`.
 
     Raises:
-        NotPrepared: a PipelineError; it lies in none of them.
+        NotPrepared: a PipelineError; it lies in none of them, or a span of it is damaged.
         UsageError: it is not one of labeled images, or data.classes does not fit it.
     """
-    from mnist_tfx.components.datasets.prepared import NotPrepared, load_prepared
+    from mnist_tfx.components.datasets.prepared import find_prepared
+    from mnist_tfx.components.datasets.sources import data_dirs
 
     settings = recipe.data
-    places = [Path(settings.data_dir)] if settings.data_dir else [home.datasets]
-    if not settings.data_dir and (elsewhere := os.environ.get("TFDS_DATA_DIR")):
-        places.append(Path(elsewhere).expanduser())
+    places = [Path(settings.data_dir)] if settings.data_dir else data_dirs(home.datasets)
     # `data prepare` and `run` write into the home alone.
     remedy = "Prepare it there, or leave data.data_dir out." if settings.data_dir else None
-    missing: list[NotPrepared] = []
-    for place in places:
-        try:
-            found = load_prepared(settings.dataset, settings.version, place, remedy=remedy)
-            return _as_recipe_has_it(found, settings)
-        except NotPrepared as error:
-            missing.append(error)
-    raise missing[0]
+    return _as_recipe_has_it(find_prepared(settings.dataset, settings.version, places, remedy=remedy), settings)
 
 
 def prepare_dataset(recipe: Recipe, home: Home) -> PreparedDataset:

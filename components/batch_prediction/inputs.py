@@ -7,13 +7,15 @@ import hashlib
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from mnist_tfx.components.datasets.images.inspect import MAX_BYTES
 from mnist_tfx.components.datasets.images.listing import is_listed
-from mnist_tfx.components.datasets.prepared import load_prepared
+from mnist_tfx.components.datasets.prepared import find_prepared
+from mnist_tfx.components.datasets.sources import data_dirs
 from mnist_tfx.contract.errors import UsageError
 from mnist_tfx.contract.names import ENCODED_IMAGES, SERVING_DEFAULT
 
@@ -69,12 +71,12 @@ def find_inputs(source: str, data_dir: str, rows: int) -> Inputs:
         source: a folder of image files, with folders in it at will, of which those with predictions are passed over; a
             TFRecord file of tf.Examples (also gzipped), or a pattern of such; or `tfds:NAME:SPLIT`, where SPLIT may be
             a slice. Local, or in a bucket.
-        data_dir: the TFDS data_dir.
+        data_dir: the home's TFDS data_dir.
         rows: the most images of a part.
 
     Raises:
         UsageError: there is nothing of the kind.
-        NotPrepared: the TFDS dataset does not lie in `data_dir`.
+        NotPrepared: the TFDS dataset lies neither there nor in `TFDS_DATA_DIR`.
     """
     if source.startswith(TFDS):
         return _of_tfds(source, data_dir, rows)
@@ -87,7 +89,8 @@ def find_inputs(source: str, data_dir: str, rows: int) -> Inputs:
             f"there is no {source}: name a folder of images, TFRecord files (or a pattern in quotes), "
             f"or {TFDS}NAME:SPLIT."
         )
-    units = [Unit(number, path, os.path.basename(path)) for number, path in enumerate(files)]
+    shared = os.path.commonpath([os.path.dirname(path) for path in files])  # splits have files of the same names
+    units = [Unit(number, path, os.path.relpath(path, shared)) for number, path in enumerate(files)]
     return Inputs(SERVING_DEFAULT, tuple(units), _digest([(path, *_stat(path)) for path in files]))
 
 
@@ -121,21 +124,14 @@ def _is_output(parent: str, name: str) -> bool:
 
 def _of_tfds(source: str, data_dir: str, rows: int) -> Inputs:
     name, _, split = source.removeprefix(TFDS).partition(":")
-    dataset = load_prepared(name, None, data_dir)
+    dataset = find_prepared(name, None, data_dirs(Path(data_dir)))
     folder = str(dataset.folder)
-    try:
-        splits = tfds.builder_from_directory(folder).info.splits
-        pieces = tfds.core.ReadInstruction.from_spec(split).to_absolute(splits)
-    except (ValueError, KeyError, AssertionError) as error:
-        raise UsageError(
-            f"{source}: {split!r} is no split or slice of {name}: {error}. Its splits are {dict(dataset.split_sizes)}."
-        ) from error
+    splits = tfds.builder_from_directory(folder).info.splits
     ranges = []
-    for piece in pieces:
-        info = splits[piece.splitname]
+    for part, start, stop in dataset.slices(split, source):
+        info = splits[part]
         step = max(1, min(rows, _PART_BYTES * info.num_examples // max(info.num_bytes, 1)))
-        stop = info.num_examples if piece.to is None else piece.to
-        ranges += [(info.name, first, min(first + step, stop)) for first in range(piece.from_ or 0, stop, step)]
+        ranges += [(part, first, min(first + step, stop)) for first in range(start, stop, step)]
     if not ranges:
         raise UsageError(f"{source} holds no images.")
     units = [

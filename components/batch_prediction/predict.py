@@ -17,6 +17,7 @@ import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import PurePath
 from typing import Any
 
 import apache_beam as beam
@@ -31,7 +32,7 @@ from mnist_tfx.components.batch_prediction.inputs import MANIFEST, Chunk, Inputs
 from mnist_tfx.components.live.metadata import read_metadata
 from mnist_tfx.components.live.model import model_digest
 from mnist_tfx.components.whole_files import write_whole
-from mnist_tfx.contract.errors import DataRejected, UsageError
+from mnist_tfx.contract.errors import DataRejected, PipelineError, UsageError
 from mnist_tfx.contract.names import ENCODED_IMAGES, EXAMPLES, LABELS, PROBABILITIES, SERVING_DEFAULT
 
 # As the manifest, not read by what reads a folder of Parquet files: pandas and pyarrow pass over names that begin so.
@@ -45,6 +46,8 @@ _PROBLEMS = {
     ENCODED_IMAGES: "is no image that can be decoded",
     SERVING_DEFAULT: "is no tf.Example with an image that can be decoded",
 }
+# What TensorFlow raises where there is a file, or no permission; a full disk is another matter (`components.disk`).
+_WRONG_PLACE = (tf.errors.FailedPreconditionError, tf.errors.AlreadyExistsError, tf.errors.PermissionDeniedError)
 
 
 @dataclass(frozen=True)
@@ -89,8 +92,9 @@ def predict_batch(
 ) -> Predicted:
     """Classifies what has no predictions in the folder `out` yet.
 
-    The files `part-*.parquet` have the columns `key` (the image's path in its folder, FILE:NUMBER or
-    NAME:SPLIT:NUMBER), `label` (of the likeliest class) and `probabilities` (float32, in the order of the classes).
+    The files `part-*.parquet` have the columns `key` (the image's path in its folder, FILE:NUMBER, with the file's path
+    in the folder that all have in common, or NAME:SPLIT:NUMBER), `label` (of the likeliest class) and `probabilities`
+    (float32, in the order of the classes).
 
     Args:
         source: the inputs' name, for the manifest.
@@ -101,16 +105,23 @@ def predict_batch(
         beam_arguments: those of `components.beam_arguments`.
 
     Raises:
-        UsageError: `out` holds predictions of other inputs or of another model.
+        UsageError: `out` holds the inputs, or predictions of other ones, of another model or in parts of other sizes;
+            or there are no images.
         DataRejected: no image at all could be read.
+        PipelineError: `out` cannot be written to.
+        RuntimeError: a worker failed, in Beam's words.
     """
+    _check_apart(source, out)
     provenance = {"model": model.name, "version": model.version, "digest": model_digest(model.folder)}
     manifest: dict[str, Any] = {"input": source, "digest": inputs.digest, "rows": rows, "model": provenance}
     before = read_manifest(out)
     if before is None:
-        tf.io.gfile.makedirs(out)
         before = manifest | {"units": [asdict(unit) for unit in inputs.units]}
-        write_whole(os.path.join(out, MANIFEST), json.dumps(before).encode())
+        try:
+            tf.io.gfile.makedirs(out)
+            write_whole(os.path.join(out, MANIFEST), json.dumps(before).encode())
+        except _WRONG_PLACE as error:
+            raise PipelineError(f"cannot write to {out}: {error.message}. Name another folder: --out DIR.") from error
     _check_same(before, manifest, out)
     done = _summary(out)
     if before.get("parts") != done.parts:  # noted at the end
@@ -144,6 +155,13 @@ def read_manifest(out: str) -> dict[str, Any] | None:
         return None
     with tf.io.gfile.GFile(path) as file:
         return dict(json.load(file))
+
+
+def _check_apart(source: str, out: str) -> None:
+    """Of predictions among the images, the next call would make images: it could not go on."""
+    images, folder = os.path.realpath(source), os.path.realpath(out)
+    if images == folder or PurePath(folder, MANIFEST).match(images):  # which may be a pattern
+        raise UsageError(f"{out} is where the images are: name another folder for the predictions.")
 
 
 def _check_same(before: dict[str, Any], now: dict[str, Any], out: str) -> None:

@@ -72,9 +72,10 @@ def import_builder(own: str) -> BuilderClass:
     try:
         with tfds.core.registered.skip_registration():  # its name may be one of TFDS's, too
             return _class_at(place, name)
-    except (ImportError, AttributeError, ValueError, OSError, SyntaxError, TypeError) as error:
+    except Exception as error:  # the user's own code may raise anything
         raise UsageError(
-            f"cannot import the builder {own!r}: {error}. Write package.module:Class or file.py:Class."
+            f"cannot import the builder {own!r}: {type(error).__name__}: {error}. "
+            "Write package.module:Class or file.py:Class."
         ) from error
 
 

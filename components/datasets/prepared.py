@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from etils import epath
 from mnist_tfx.components.datasets.fingerprint import FRAME_BYTES, fingerprint
 from mnist_tfx.contract.errors import PipelineError, UsageError
 
-_VERSION = re.compile(r"\d+\.\d+\.\d+")
+VERSION = re.compile(r"\d+\.\d+\.\d+")  # the folder of one; all else beside it is none, such as a copy 1.0.0.bak
 _NAME = re.compile(r"[a-z0-9_]+(/[\w.+-]*\w)?")  # a TFDS builder, or builder/configuration
 
 
@@ -46,6 +46,33 @@ class PreparedDataset:
     def folder(self) -> Path:
         """Where its files are."""
         return self.data_dir / self.name / self.version
+
+    def slices(self, slicing: str, told: str) -> list[tuple[str, int, int]]:
+        """What TFDS's slicing notation means here: each piece's split, first example, and the one after its last.
+
+        Args:
+            slicing: as in `train[:55000]+test`.
+            told: what is said of it where it is wrong, first.
+
+        Raises:
+            UsageError: it is not a slice of this dataset.
+        """
+        import tensorflow_datasets as tfds
+
+        sizes = self.split_sizes
+        try:
+            splits = tfds.builder_from_directory(str(self.folder)).info.splits
+            pieces = tfds.core.ReadInstruction.from_spec(slicing).to_absolute(splits)
+            found = [(p.splitname, p.from_ or 0, sizes[p.splitname] if p.to is None else p.to) for p in pieces]
+            for split, first, stop in found:
+                if first > stop:  # which TFDS refuses where it reads
+                    raise ValueError(f"{split}[{first}:{stop}] begins after its end")
+        except (ValueError, KeyError, AssertionError, NotImplementedError) as error:
+            raise UsageError(
+                f"{told} is not a slice of {self.name}: {error}. Its splits are {dict(sizes)}; "
+                "examples: 'train[:55000]', 'train[90%:]', 'test'."
+            ) from error
+        return found
 
     def grouped(self, groups: Mapping[str, Sequence[str]] | None) -> PreparedDataset:
         """The same with classes that stand for several of TFDS's; None changes nothing.
@@ -115,6 +142,24 @@ def load_prepared(
         raise NotPrepared(f"dataset {wanted} is damaged in {data_dir}: {error}. {remedy}") from error
 
 
+def find_prepared(
+    name: str, version: str | None, data_dirs: Iterable[Path], *, remedy: str | None = None
+) -> PreparedDataset:
+    """What `load_prepared` reads in the first of the data_dirs where the dataset lies prepared.
+
+    Raises:
+        NotPrepared: it lies in none of them; said is what the first one lacks.
+        UsageError: the name is not one, or the dataset is not one of labeled images.
+    """
+    missing: list[NotPrepared] = []
+    for data_dir in data_dirs:
+        try:
+            return load_prepared(name, version, data_dir, remedy=remedy)
+        except NotPrepared as error:
+            missing.append(error)
+    raise missing[0]
+
+
 def check_name(name: str) -> None:
     """Raises a UsageError for what can be no TFDS name, such as a path."""
     if not _NAME.fullmatch(name):
@@ -172,10 +217,10 @@ def _find(name: str, version: str | None, data_dir: Path) -> Path | None:
     """The folder of the asked version, else of the newest one; None where there is none."""
     home = data_dir / name
     if version is not None:
-        return home / version if _VERSION.fullmatch(version) and (home / version).is_dir() else None
+        return home / version if VERSION.fullmatch(version) and (home / version).is_dir() else None
     if not home.is_dir():
         return None
-    folders = [folder for folder in home.iterdir() if folder.is_dir() and _VERSION.fullmatch(folder.name)]
+    folders = [folder for folder in home.iterdir() if folder.is_dir() and VERSION.fullmatch(folder.name)]
     return max(folders, key=lambda folder: tuple(map(int, folder.name.split("."))), default=None)
 
 

@@ -17,20 +17,26 @@ from mnist_tfx.components.datasets.reachable import unreachable_reason
 from mnist_tfx.contract.errors import PipelineError
 
 
-def require_sources(wanted: Iterable[tuple[str, str | None]], data_dir: Path) -> None:
-    """Checks that each dataset and version is prepared in `data_dir`, or has a source: five seconds at most for each.
+def data_dirs(of_home: Path) -> list[Path]:
+    """Where datasets may lie prepared: in the home's data_dir, and in the one that `TFDS_DATA_DIR` names."""
+    elsewhere = os.environ.get("TFDS_DATA_DIR")
+    return [of_home, *([Path(elsewhere).expanduser()] if elsewhere else [])]
+
+
+def require_sources(wanted: Iterable[tuple[str, str | None]], of_home: Path) -> None:
+    """Checks that each dataset and version lies prepared (`data_dirs`), or has a source: five seconds at most for each.
 
     Datasets of which nothing is published here are left to TFDS.
 
     Raises:
         PipelineError: one is not prepared, its host does not answer, and a program that fetches its package is missing.
     """
-    from mnist_tfx.components.datasets.prepared import NotPrepared, load_prepared
+    from mnist_tfx.components.datasets.prepared import NotPrepared, find_prepared
 
     absent = []
     for name, version in wanted:
         try:
-            load_prepared(name, version, data_dir)
+            find_prepared(name, version, data_dirs(of_home))
         except NotPrepared:
             absent.append(name)
     if reason := _no_source(absent):
@@ -53,8 +59,8 @@ def _no_source(names: Iterable[str]) -> str | None:
 
 def main() -> int:
     """Asks for the datasets of `make run` that nobody has prepared yet; prints what is missing."""
-    datasets = Path(os.environ.get("MNIST_TFX_HOME") or "var") / "datasets"
-    reason = _no_source(name for name in DATASETS if not (datasets / name).is_dir())
+    places = data_dirs(Path(os.environ.get("MNIST_TFX_HOME") or "var").expanduser() / "datasets")
+    reason = _no_source(name for name in DATASETS if not any((place / name).is_dir() for place in places))
     if reason:
         print(reason)
     return 1 if reason else 0

@@ -56,6 +56,10 @@ def with_spans(dataset: PreparedDataset, versions: Mapping[int, str | None]) -> 
     """The dataset with just these spans, by number, each in the named version, or in the newest.
 
     Its fingerprint then is over those of its spans, and their numbers, which its Examples hold.
+
+    Raises:
+        NotPrepared: a PipelineError; a span is damaged, or not there in that version.
+        UsageError: a span has a class that the dataset has no more.
     """
     spans = {
         number: dataset if number == FIRST_SPAN else _load(dataset, number, version)

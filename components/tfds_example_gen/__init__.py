@@ -1,4 +1,4 @@
 """TfdsExampleGen: a prepared TFDS dataset as TFX's Examples, one shard of a split per work item of Beam.
 
-Imports `components.datasets`. Start with `executor`.
+Imports `components.datasets`, `transform.images`, what the components share and `contract`. Start with `executor`.
 """

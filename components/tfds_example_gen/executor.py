@@ -68,8 +68,10 @@ class Executor(Step, BaseBeamExecutor):
         """Writes the Examples.
 
         Raises:
+            NotPrepared: a PipelineError; the dataset, or a span of it, does not lie whole in its data_dir.
             DataRejected: the prepared dataset is not the one that the fingerprint names.
-            UsageError: a split's slicing is not valid, or two splits share examples.
+            UsageError: a split's slicing is not valid, two splits share examples, or a span has a class that the
+                dataset has no more.
         """
         examples = outputs["examples"]
         dataset = load_prepared(parameters["dataset"], parameters["version"], parameters["data_dir"])
@@ -139,20 +141,10 @@ class _Piece(NamedTuple):
 
 def _pieces_of_first(dataset: PreparedDataset, splits: Splits) -> list[_Piece]:
     """What the recipe's slicing means."""
-    sources = tfds.builder_from_directory(str(dataset.folder)).info.splits
     seen: list[_Piece] = []
     for name in SPLITS:
-        instruction = getattr(splits, name)
-        try:
-            ranges = tfds.core.ReadInstruction.from_spec(instruction).to_absolute(sources)
-        except (ValueError, KeyError, AssertionError) as error:
-            raise UsageError(
-                f"data.splits.{name} = {instruction!r} is not a slice of {dataset.name}: {error}. "
-                f"Its splits are {dict(dataset.split_sizes)}; examples: 'train[:55000]', 'train[90%:]', 'test'."
-            ) from error
-        for piece in ranges:
-            source, start, stop = piece.splitname, piece.from_ or 0, piece.to
-            stop = dataset.split_sizes[source] if stop is None else stop
+        slicing = getattr(splits, name)
+        for source, start, stop in dataset.slices(slicing, f"data.splits.{name} = {slicing!r}"):
             for other, other_source, other_start, other_stop, _ in seen:
                 if other_source == source and other != name and max(start, other_start) < min(stop, other_stop):
                     raise UsageError(

@@ -70,9 +70,8 @@ def run(args: argparse.Namespace) -> int:
     recipes = [load_recipe(project, args.recipe, [*settings, *seed]) for project in projects for seed in seeds]
     home = Home.resolve(args.home)
     home.prepare()
-    require_sources(
-        [(recipe.data.dataset, recipe.data.version) for recipe in recipes if not recipe.data.images], home.datasets
-    )
+    fetched = [recipe.data for recipe in recipes if not (recipe.data.images or recipe.data.data_dir)]
+    require_sources([(data.dataset, data.version) for data in fetched], home.datasets)
     if args.after_drift:
         recipes = [recipe for recipe in recipes if _drifts(recipe, home)]
         if not recipes:

@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import Literal
 
 from mnist_tfx.components.datasets.packages import missing_tool
-from mnist_tfx.components.datasets.prepared import load_prepared
+from mnist_tfx.components.datasets.prepared import find_prepared
 from mnist_tfx.components.datasets.published import DATASETS, PACKAGES, TFDS_FILE
 from mnist_tfx.components.datasets.reachable import unreachable_reason
+from mnist_tfx.components.datasets.sources import data_dirs
 from mnist_tfx.contract.cpus import cpu_count
 from mnist_tfx.contract.errors import PipelineError
 from mnist_tfx.pipeline.doctor import machine
@@ -147,10 +148,10 @@ def check_disk(home: Home) -> Check:
 
 
 def check_data(name: str, home: Home) -> Check:
-    """Whether a dataset is prepared in this home; else whether TFDS's host or a package with its files is at hand."""
+    """Whether a dataset lies prepared where a run looks; else whether TFDS's host or a package with it is at hand."""
     label = f"data {name}"
     try:
-        dataset = load_prepared(name, None, home.datasets)
+        dataset = find_prepared(name, None, data_dirs(home.datasets))
         return Check(
             label, "ok", f"version {dataset.version} is prepared, {sum(dataset.split_sizes.values()):,} examples"
         )

@@ -18,6 +18,7 @@ import pytest
 import tensorflow as tf
 
 from mnist_tfx.components.batch_prediction.inputs import find_inputs, read
+from mnist_tfx.components.datasets.prepared import PreparedDataset
 from mnist_tfx.components.live.model import model_digest
 from mnist_tfx.contract.names import DATA_STATISTICS_PATH
 from tests.fixtures.command import Answer, mnist_tfx
@@ -100,6 +101,30 @@ def test_tfrecords_and_a_tfds_split_get_the_same_answers_in_several_processes(
     np.testing.assert_allclose(np.array(split["probabilities"].to_pylist()), expected[10:150], rtol=0, atol=1e-5)
 
 
+def test_a_dataset_is_found_where_a_run_finds_it(
+    tiny: PreparedDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tiny.data_dir))
+    [unit] = find_inputs("tfds:kmnist:test", str(tmp_path), 200).units
+    assert (unit.source, unit.first, unit.stop) == (str(tiny.folder), 0, 200)
+
+
+def test_files_of_one_name_in_several_folders_have_keys_of_their_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for split in ("eval", "train"):
+        (tmp_path / f"Split-{split}").mkdir()
+        (tmp_path / f"Split-{split}" / "data.gz").touch()
+    monkeypatch.chdir(tmp_path)
+    for place in ("", f"{tmp_path}/"):
+        names = [unit.name for unit in find_inputs(f"{place}Split-*/data*", "", 10).units]
+        assert names == ["Split-eval/data.gz", "Split-train/data.gz"]
+        [unit] = find_inputs(f"{place}Split-train/*", "", 10).units
+        assert unit.name == "data.gz"
+    monkeypatch.chdir("Split-train")
+    assert find_inputs("data.gz", "", 10).units[0].name == "data.gz"
+
+
 def test_what_was_killed_goes_on(tiny_run: TinyRun, folder: Path, tmp_path: Path) -> None:
     command = ["predict", "kmnist", "--home", str(tiny_run.home.root), "--batch", str(folder), "--out"]
     program = f"import sys; from mnist_tfx.pipeline.cli import main; sys.exit(main({[*command, str(tmp_path)]!r}))"
@@ -171,6 +196,10 @@ def test_a_folder_of_predictions_is_none_of_the_images_beside_it(
         assert answer.code == 0, answer.err
         told = json.loads(answer.out)
         assert (told["images"], told["new_images"], told["unreadable"]) == (1, new, 0)
+    for source in (tmp_path, tmp_path / "*"):
+        answer = predict(tiny_run, source, tmp_path)
+        assert answer.code == 2 and "is where the images are: name another folder" in answer.err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["0.png", "out"]
 
 
 def test_a_first_record_whose_length_looks_like_gzip_is_read(tmp_path: Path) -> None:
@@ -208,5 +237,9 @@ def test_wrong_usage_is_told(tiny_run: TinyRun, tmp_path: Path) -> None:
     assert mnist_tfx("predict", "kmnist", "--batch", tmp_path).code == 2
     assert predict(tiny_run, tmp_path / "none", tmp_path / "out").code == 2
     assert predict(tiny_run, tmp_path, tmp_path / "out").code == 2  # an empty folder
-    assert predict(tiny_run, "tfds:kmnist:tests", tmp_path / "out").code == 2
+    for slicing in ("tests", "all[:50%]", "test[20:10]"):
+        assert predict(tiny_run, f"tfds:kmnist:{slicing}", tmp_path / "out").code == 2
     assert not (tmp_path / "out").exists()
+    (tmp_path / "note.txt").write_text("no image")
+    there = predict(tiny_run, tmp_path, tmp_path / "note.txt")
+    assert there.code == 1 and "note.txt is not a directory. Name another folder: --out DIR." in there.err

@@ -141,7 +141,9 @@ def test_splits_that_touch_are_fine(tiny: PreparedDataset) -> None:
     assert sum(shard.stop - shard.start for shard in shards) == 800
 
 
-@pytest.mark.parametrize("slicing", ["validation", "train[:10", "train[:55000]", "train[a:b]", ""])
+@pytest.mark.parametrize(
+    "slicing", ["validation", "train[:10", "train[:55000]", "train[a:b]", "", "train[500:400]", "all[:50%]"]
+)
 def test_a_slicing_that_is_none_is_refused_with_examples_of_some(tiny: PreparedDataset, slicing: str) -> None:
     with pytest.raises(UsageError) as caught:
         plan_shards(tiny, Splits(train="train[:10]", eval=slicing, test="test"), "somewhere", 2)

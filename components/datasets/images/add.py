@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from mnist_tfx.components.datasets.images.listing import ImageSource, list_images, listing_digest
+from mnist_tfx.components.datasets.images.listing import ImageSource, list_images
 from mnist_tfx.components.datasets.images.prepare import Imported, Made, inspected, written
 from mnist_tfx.components.datasets.incoming import incoming_folder
 from mnist_tfx.components.datasets.prepared import PreparedDataset
@@ -41,8 +41,9 @@ def add_span(
         progress: is told how far the work is.
 
     Raises:
-        UsageError: the source holds no images by class, or a class that the dataset has not.
+        UsageError: the source holds no images by class, or it or an earlier span has a class that the dataset has not.
         DataRejected: too many files are damaged, or none of them is new. Nothing was written.
+        PipelineError: the dataset's data_dir cannot be written to, or (NotPrepared) an earlier span is damaged.
     """
     progress("listing the files")
     if unknown := sorted({image.class_name for image in list_images(source)} - set(dataset.class_names)):
@@ -61,7 +62,7 @@ def add_span(
                 f"already, {decided.unreadable} cannot be read, {decided.contradictory} are of several classes."
             )
         number = max(added_spans(dataset), default=FIRST_SPAN) + 1
-        made = Made(span_name(number), _VERSION, decided, dataset.class_names, image_shape, listing_digest(source))
+        made = Made(span_name(number), _VERSION, decided, dataset.class_names, image_shape)
         return number, written(made, index, source, data_dir, incoming, progress)
 
 

@@ -257,10 +257,11 @@ class Index:
             return int(base.execute(_COUNT_PROBLEMS).fetchone()[0])
 
     def problems(self, most: int) -> list[tuple[str, str]]:
-        """The first of these files, and why."""
+        """The first of these files, and why; those that cannot be read, which have no digest, before all others."""
         with self._open() as base:
             return base.execute(
-                "SELECT file, problem FROM images WHERE problem != '' ORDER BY file LIMIT ?", (most,)
+                "SELECT file, problem FROM images WHERE problem != '' ORDER BY IFNULL(digest, '') != '', file LIMIT ?",
+                (most,),
             ).fetchall()
 
     def write_csv(self, path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import os
+import re
 import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ _SPLITS = {"train": TRAIN, "training": TRAIN, "test": TEST} | dict.fromkeys(
 )
 _LEFT_BY_SYSTEMS = {"thumbs.db", "desktop.ini", "__macosx"}
 _COLUMNS = ("file", "label")
+# Unicode's categories Cc, Zl and Zp, and what turns the text behind it round, wherever the name is shown.
+_NOT_IN_NAMES = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 
 
 @dataclass(frozen=True)
@@ -119,10 +122,15 @@ def _class_name(name: str, at: str) -> str:
 
     TFDS keeps the names as lines of a file, of which it takes off such spaces, and leaves out the empty ones.
     """
-    stripped = name.strip()
-    if not stripped or not name.isprintable():
-        raise UsageError(f"{at!r}: a class cannot have a name with line breaks or control characters, or no text.")
-    return unicodedata.normalize("NFC", stripped)
+    kinds = {unicodedata.category(character) for character in name}
+    if "Cs" in kinds:
+        raise UsageError(f"{at!r}: a class cannot have a name that is not UTF-8.")
+    if _NOT_IN_NAMES.search(name) or kinds <= {"Zs", "Cf"}:
+        raise UsageError(
+            f"{at!r}: a class cannot have a name with line breaks, control characters or signs that turn text round, "
+            "or no text."
+        )
+    return unicodedata.normalize("NFC", name.strip())
 
 
 def _folders(folder: Path) -> list[Path]:

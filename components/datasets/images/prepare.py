@@ -15,7 +15,7 @@ from mnist_tfx.components.beam_arguments import direct_arguments
 from mnist_tfx.components.datasets.images.index import Decided, Finding, Index, splits_before
 from mnist_tfx.components.datasets.images.listing import ImageSource, list_images, listing_digest
 from mnist_tfx.components.datasets.incoming import incoming_folder, publish
-from mnist_tfx.components.datasets.prepared import NotPrepared, PreparedDataset, load_prepared
+from mnist_tfx.components.datasets.prepared import VERSION, NotPrepared, PreparedDataset, load_prepared
 from mnist_tfx.components.datasets.progress import Progress, silent
 from mnist_tfx.components.whole_files import write_whole
 from mnist_tfx.contract.cpus import cpu_count
@@ -34,7 +34,7 @@ class Imported:
 
     dataset: PreparedDataset
     decided: Decided
-    problems: tuple[tuple[str, str], ...]  # the first of the files that are not in it, and why
+    problems: tuple[tuple[str, str], ...]  # some of the files that are not in it, unreadable ones first, and why
     listing: str  # digest of the files that it was made of
 
     @property
@@ -86,17 +86,20 @@ def prepare_images(
     Raises:
         UsageError: the source holds no images by class.
         DataRejected: a class has too few images, or too many files are damaged. Nothing was written.
+        PipelineError: `data_dir` cannot be written to.
     """
     progress("listing the files")
     listing = listing_digest(source)
-    last = _last(name, data_dir)
-    if last and last.listing == listing and last.shape == _completed(image_shape, last.shape):
-        _check_share(last.decided.unreadable, last.decided.files, max_unreadable, last.problems)
-        return last
+    if same := _same(_last(name, data_dir), listing, image_shape, max_unreadable):
+        return same
     with incoming_folder(data_dir, progress) as incoming:
+        last = _last(name, data_dir)  # another process may have made one while this one waited
+        if same := _same(last, listing, image_shape, max_unreadable):
+            return same
         index = inspected(source, incoming, max_unreadable, progress)
         # Also of a version that is damaged: what was in split test stays there, and its number is not given again.
-        numbers = [int(folder.name.rpartition(".")[2]) for folder in (data_dir / name).glob("1.0.*")]
+        versions = [folder.name for folder in (data_dir / name).glob("1.0.*") if VERSION.fullmatch(folder.name)]
+        numbers = [int(version.rpartition(".")[2]) for version in versions]
         newest = max(numbers, default=-1)
         decided = index.decide(splits_before(data_dir / name / f"1.0.{newest}" / FILES))
         shape = _completed(image_shape, last.shape if last else index.natural_shape())
@@ -116,6 +119,14 @@ def _last(name: str, data_dir: Path) -> Imported | None:
         return None
     problems = tuple((file, problem) for file, problem in record["problems"])
     return Imported(dataset, Decided(**record["decided"]), problems, record["listing"])
+
+
+def _same(last: Imported | None, listing: str, image_shape: Shape, max_unreadable: float) -> Imported | None:
+    """What was made the last time, where it would be the same now."""
+    if last is None or last.listing != listing or last.shape != _completed(image_shape, last.shape):
+        return None
+    _check_share(last.decided.unreadable, last.decided.files, max_unreadable, last.problems)
+    return last
 
 
 def _known_as(last: Imported, listing: str) -> Imported:
@@ -166,7 +177,7 @@ class Made:
     decided: Decided
     class_names: tuple[str, ...]  # in the order of the labels
     image_shape: tuple[int, int, int]
-    listing: str  # digest of the files that it is made of
+    listing: str = ""  # digest of the files that it is made of; a span is not made of them again
 
 
 def written(
@@ -192,7 +203,7 @@ def written(
 
 def _check_share(unreadable: int, files: int, limit: float, problems: Sequence[tuple[str, str]]) -> None:
     if unreadable > limit * files:
-        listed = "\n".join(f"  {file} {problem}" for file, problem in problems)
+        listed = "\n".join(f"  {file} {problem}" for file, problem in problems[:unreadable])  # they are the first
         more = "\n  ..." if unreadable > len(problems) else ""
         raise DataRejected(
             f"{unreadable} of {files} image files cannot be read, more than data.max_unreadable = {limit:g} allows. "

@@ -5,8 +5,10 @@ from __future__ import annotations
 import csv
 import os
 import shutil
+import threading
 import unicodedata
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,6 +23,8 @@ from mnist_tfx.components.datasets.images.index import splits_before
 from mnist_tfx.components.datasets.images.inspect import inspect_file
 from mnist_tfx.components.datasets.images.listing import ImageSource, list_images
 from mnist_tfx.components.datasets.images.prepare import Imported, prepare_images
+from mnist_tfx.components.datasets.incoming import incoming_folder
+from mnist_tfx.components.datasets.progress import silent
 from mnist_tfx.components.transform.images import fit_image
 from mnist_tfx.contract.errors import DataRejected, UsageError
 from mnist_tfx.contract.names import SPLITS
@@ -82,6 +86,23 @@ def test_nothing_is_done_twice_and_a_change_is_another_version(first: Imported, 
     assert more.dataset.version == "1.0.1" and sum(more.dataset.split_sizes.values()) == 120
     before, after = rows(first), rows(more)
     assert {file: after[file]["split"] for file in before} == {file: row["split"] for file, row in before.items()}
+
+
+def test_what_another_process_made_while_this_one_waited_is_not_made_again(
+    first: Imported, source: Path, tmp_path: Path
+) -> None:
+    waits = threading.Event()
+
+    def progress(stage: str, *_: object) -> None:
+        if stage.startswith("waiting for another process"):
+            waits.set()
+
+    with ThreadPoolExecutor() as pool, incoming_folder(tmp_path, silent):
+        second = pool.submit(imported, source, tmp_path, progress=progress)
+        assert waits.wait(60)
+        shutil.copytree(first.dataset.data_dir / "colours", tmp_path / "colours")
+    assert second.result().dataset == replace(first.dataset, data_dir=tmp_path)
+    assert [each.name for each in tmp_path.glob("colours/*")] == ["1.0.0"]
 
 
 def test_files_with_other_times_are_looked_at_once_more_and_are_the_same_version(
@@ -167,6 +188,7 @@ def test_after_a_damaged_version_comes_the_next_and_split_test_stays(tmp_path: P
     for place in (tmp_path / "source" / "test").iterdir():
         for file in place.iterdir():
             file.rename(tmp_path / "source" / "train" / place.name / file.name)
+    shutil.copytree(made.dataset.folder, made.dataset.folder.with_name("1.0.0.bak"))  # which is no version
     again = imported(tmp_path / "source", tmp_path / "data")
     assert again.dataset.version == "1.0.1"
     before, after = (dict(splits_before(each.files)) for each in (made, again))
@@ -186,6 +208,16 @@ def test_too_many_spoilt_files_are_rejected_and_nothing_is_written(tmp_path: Pat
     imported(folder, tmp_path / "data", max_unreadable=0.5)
     with pytest.raises(DataRejected, match="7 of 22"):  # known from the last time
         imported(folder, tmp_path / "data", max_unreadable=0.1)
+
+
+def test_duplicates_are_not_told_as_unreadable(tmp_path: Path) -> None:
+    write_images(tmp_path / "source", 3)
+    for number in range(12):
+        shutil.copy(tmp_path / "source" / "blue" / "000.jpg", tmp_path / "source" / "blue" / f"again{number}.jpg")
+    (tmp_path / "source" / "緑" / "empty.png").touch()
+    imported(tmp_path / "source", tmp_path / "data")
+    with pytest.raises(DataRejected, match=r"1 of 22 image files cannot be read.*\n  緑/empty\.png is empty$"):
+        imported(tmp_path / "source", tmp_path / "data", max_unreadable=0.0)
 
 
 def test_duplicates_and_contradictions_are_left_out(tmp_path: Path) -> None:
@@ -279,6 +311,34 @@ def test_spaces_around_a_class_s_name_are_none_of_it(tmp_path: Path) -> None:
     (tmp_path / "blue ").rename(tmp_path / " ")
     with pytest.raises(UsageError, match=r"a class cannot have a name .* or no text"):
         list(list_images(ImageSource(tmp_path)))
+
+
+@pytest.mark.parametrize("name", ["vin\xa0rouge", "\u0645\u06cc\u200c\u062e\u0648", "\U0001f468\u200d\U0001f373"])
+def test_a_class_may_have_whatever_name_people_write(name: str, tmp_path: Path) -> None:
+    (tmp_path / "labels.csv").write_text(f"file,label\na.png,{name}\n", encoding="utf-8")
+    [image] = list_images(ImageSource(tmp_path, tmp_path / "labels.csv"))
+    assert image.class_name == name
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        (b"one\ntwo", "with line breaks"),
+        (b"\x1b[31mred", "with line breaks, control characters"),
+        ("a\u2028b".encode(), "with line breaks"),
+        ("invoice\u202egpj.exe".encode(), "signs that turn text round"),
+        ("\u2067isolated".encode(), "signs that turn text round"),
+        ("\xa0\u200b".encode(), "or no text"),
+        (b"caf\xe9", "a name that is not UTF-8"),
+    ],
+)
+def test_names_that_cannot_be_told_or_would_hide_something_are_none(name: bytes, words: str, tmp_path: Path) -> None:
+    folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/" + name))
+    folder.mkdir()
+    (folder / "a.png").touch()
+    with pytest.raises(UsageError) as error:
+        list(list_images(ImageSource(tmp_path)))
+    assert words in str(error.value)
 
 
 def test_one_name_in_two_forms_of_unicode_is_one_class(tmp_path: Path) -> None:

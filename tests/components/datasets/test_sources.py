@@ -10,7 +10,7 @@ import pytest
 from mnist_tfx.components.datasets.builders import download_urls, find_builder
 from mnist_tfx.components.datasets.prepared import PreparedDataset
 from mnist_tfx.components.datasets.published import DATASETS, TFDS_FILE
-from mnist_tfx.components.datasets.sources import require_sources
+from mnist_tfx.components.datasets.sources import main, require_sources
 from mnist_tfx.contract.errors import PipelineError
 from tests.fixtures.command import mnist_tfx
 
@@ -65,3 +65,24 @@ def test_a_prepared_dataset_needs_no_source(
     shutil.copytree(tiny.data_dir / tiny.name, tmp_path / "mnist")
     monkeypatch.setenv("PATH", str(tmp_path))
     require_sources([("mnist", None)], tmp_path)
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
+    require_sources([("mnist", None)], tmp_path / "home")
+
+
+def test_a_data_dir_that_the_recipe_names_is_asked_for_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    named = f'data.data_dir="{tmp_path}"'
+    answer = mnist_tfx("run", "--dataset", "mnist", "--set", named, "--home", tmp_path / "home")
+    assert answer.code == 1 and f" is not prepared in {tmp_path}. Prepare it there, or leave" in answer.err
+
+
+@pytest.mark.parametrize("place", ["~/home/datasets", "~/tfds"])
+def test_make_run_looks_where_the_run_will(place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HOME", "PATH"):
+        monkeypatch.setenv(name, str(tmp_path))
+    monkeypatch.setenv("MNIST_TFX_HOME", "~/home")
+    monkeypatch.setenv("TFDS_DATA_DIR", "~/tfds")
+    assert main() == 1
+    for name in DATASETS:
+        (Path(place).expanduser() / name).mkdir(parents=True)
+    assert main() == 0
