@@ -102,8 +102,10 @@ def _prune_versions(args: argparse.Namespace, home: Home) -> tuple[list[_Gone], 
 def _prune_runs(args: argparse.Namespace, home: Home, versions: set[tuple[str, str]]) -> list[_Gone]:
     from mnist_tfx.pipeline.runs.prune import remove_runs, unneeded_runs
 
-    found = unneeded_runs(home, args.keep, versions)
+    found, listed = unneeded_runs(home, args.keep, versions), model_names(home.serving_root)
     going = [each for each in found if args.dataset in (None, each.run.dataset)]
+    # Of a folder that cannot be read it is not known which versions stay, and who pushed them.
+    going = [one for one in going if one.run.dataset in listed or not home.serving(one.run.dataset).exists()]
     gone = [_Gone("run", one.run.dataset, one.run.run_id, sum(map(_size, one.paths))) for one in going]
     if going and not args.dry_run:
         remove_runs(home, going)
