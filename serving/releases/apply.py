@@ -113,10 +113,18 @@ def _moved(moves: Sequence[tuple[Path, Path]]) -> Iterator[None]:
     with ExitStack() as undo:
         for source, destination in moves:
             destination.parent.mkdir(exist_ok=True)
-            os.rename(source, destination)
-            undo.callback(os.rename, destination, source)
+            _move(source, destination)
+            undo.callback(_move, destination, source)
         yield
         undo.pop_all()
+
+
+def _move(source: Path, destination: Path) -> None:
+    if source.is_symlink():  # a relative one would lead elsewhere from there
+        destination.symlink_to(source.resolve())
+        source.unlink()
+    else:
+        os.rename(source, destination)
 
 
 @contextmanager
