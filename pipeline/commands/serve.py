@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mnist_tfx.contract.errors import PipelineError, UsageError
+from mnist_tfx.contract.versions import version_number
 from mnist_tfx.pipeline.commands.options.server import share
 from mnist_tfx.pipeline.home import Home
 from mnist_tfx.serving.server.flags import OWN, add_flags, as_command_line, as_options, given_flags, tell_version
@@ -174,7 +175,7 @@ class ServingFolder:
 
     def _is_model(self, folder: Path) -> bool:
         try:
-            return folder.is_dir() and any(version.name.isdecimal() for version in folder.iterdir())
+            return folder.is_dir() and any(version_number(path.name) is not None for path in folder.iterdir())
         except OSError:  # such as lost+found, which only root may read
             return folder.name in self._names
 
