@@ -130,7 +130,7 @@ class KubeflowSchedules:
             timezone=parse_timezone(self._access.profile.cron_timezone).key,
             max_concurrent_runs=int(one.max_concurrency or 1),
             pipeline_digest=digest[1] if digest else "",
-            url=f"{self._access.profile.endpoint.rstrip('/')}/#/recurringrun/details/{one.recurring_run_id}",
+            url=self._access.page(f"recurringrun/details/{one.recurring_run_id}"),
         )
 
 
