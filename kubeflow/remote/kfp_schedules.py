@@ -59,7 +59,8 @@ class KubeflowSchedules:
         return self._described(made), "updated" if present else "created"
 
     def pause(self, schedule: Schedule) -> None:
-        self._disable(schedule.schedule_id)
+        for one in self._named(schedule.name):
+            self._disable(one.recurring_run_id)
 
     def resume(self, schedule: Schedule, *, catch_up: bool) -> None:
         """Raises UsageError where catch-up is asked for: Kubeflow decides on it when a schedule is created."""
