@@ -66,8 +66,8 @@ def run(args: argparse.Namespace) -> int:
     """Prints one line, or one JSON object, an image."""
     if args.batch is not None:
         return predict_batch.run_batch(args)
-    if args.out is not None or args.recipe is not None or args.set:
-        raise UsageError("--out, --recipe and --set go with --batch IN.")
+    if args.out is not None or args.part is not None or args.recipe is not None or args.set:
+        raise UsageError("--out, --part, --recipe and --set go with --batch IN.")
     from mnist_tfx.serving.client import Retry
 
     # Where no server is, that is said within a second: `mnist-tfx wait` is for one that starts.

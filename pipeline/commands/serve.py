@@ -66,6 +66,7 @@ def run(args: argparse.Namespace) -> int:
     """Serves until a signal; or turns into `tensorflow_model_server`."""
     given = {"port": 8500, "rest_api_port": 8501} | given_flags(args)
     own = [name for name in OWN if name in given]
+    named = [name for name in _MODEL_FLAGS if name in given]
     if args.demo and args.engine == BINARY:
         raise UsageError(f"--demo is a page of our own server: {BINARY} serves none. Add --engine python.")
     if args.demo and not given["rest_api_port"]:
@@ -73,11 +74,13 @@ def run(args: argparse.Namespace) -> int:
     if args.log_requests is not None:
         if args.engine == BINARY:
             raise UsageError(f"--log-requests is our own server's: {BINARY} has no request log. Add --engine python.")
-        if any(flag in given for flag in _MODEL_FLAGS):
+        if named:
             raise UsageError(
                 "--log-requests is for the models under HOME/serving: for others, write logging_config into the file "
                 "of --model_config_file."
             )
+    if named and args.home is not None:
+        raise UsageError(f"--{named[0]} says which models to serve, and so does --home: leave one of them out.")
     if args.engine == BINARY or (args.engine == "auto" and not own and not args.demo and args.log_requests is None):
         binary = shutil.which(BINARY)
         if binary is not None:
