@@ -115,6 +115,8 @@ def _version(args: argparse.Namespace, home: Home, manifest: dict[str, object] |
     if number is None and isinstance(begun, dict) and begun["model"] == args.model:
         number = begun["version"]
     number = state.live if number is None else number
+    if number is None:
+        raise PipelineError(f"model {args.model!r} has no version in {state.folder} that could be loaded. {FIRST_RUN}")
     for version in (*state.stored, *state.rolled_back):
         if version.number == number and version.whole:
             return version.number, version.path
