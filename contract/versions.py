@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,15 +59,16 @@ def version_number(name: str) -> int | None:
 
 
 def model_names(serving: Path) -> list[str]:
-    """The models of a serving folder, sorted; none where it does not exist."""
-    if not serving.is_dir():
-        return []
-    return sorted(path.name for path in serving.iterdir() if path.is_dir() and not path.name.startswith("."))
+    """The models of a serving folder, sorted; none where it does not exist.
+
+    A folder that cannot be listed, such as a disk's lost+found, which only root may read, is left out.
+    """
+    return [name for name in _folder_names(serving) if os.access(serving / name, os.R_OK | os.X_OK)]
 
 
 def model_folder(serving: Path, model: str) -> Path:
     """The base path of a model. Raises PipelineError where nothing was pushed yet, UsageError for an unknown model."""
-    names = model_names(serving)
+    names = _folder_names(serving)  # one that is asked for and cannot be read is no unknown one
     if not names:
         raise PipelineError(f"there is no model in {serving} yet. {FIRST_RUN}")
     if model not in names:
@@ -79,6 +81,12 @@ def stored_versions(folder: Path) -> list[StoredVersion]:
     paths = folder.iterdir() if folder.is_dir() else ()
     numbered = [(number, path) for path in paths if (number := version_number(path.name)) is not None]
     return [StoredVersion(number, path, _is_whole(path)) for number, path in sorted(numbered)]
+
+
+def _folder_names(serving: Path) -> list[str]:
+    if not serving.is_dir():
+        return []
+    return sorted(path.name for path in serving.iterdir() if path.is_dir() and not path.name.startswith("."))
 
 
 def _is_whole(path: Path) -> bool:

@@ -89,7 +89,11 @@ def check_ending(profile: Profile, output: Path) -> None:
 
 
 def uploads(dataset: PreparedDataset, project: Project, profile: Profile, *, monitor: bool = False) -> list[Upload]:
-    """What the pipeline reads that is not made by it: the prepared dataset with its spans, and its schema."""
+    """What the pipeline reads that is not made by it: the prepared dataset with its spans, and its schema.
+
+    Raises:
+        UsageError: there is no curated schema.
+    """
     paths = cluster_paths(project, profile)
     schema = Upload(project.schema_file, paths.schema_file)
     if monitor:
@@ -100,7 +104,11 @@ def uploads(dataset: PreparedDataset, project: Project, profile: Profile, *, mon
 
 
 def cluster_paths(project: Project, profile: Profile) -> Paths:
-    """Every path of the pipeline, under the profile's roots; laid out as in a home."""
+    """Every path of the pipeline, under the profile's roots; laid out as in a home.
+
+    Raises:
+        UsageError: there is no curated schema.
+    """
     root, dataset = profile.data_root(), project.dataset
     return Paths(
         pipeline_root=f"{profile.root}/runs/{dataset}",

@@ -48,7 +48,7 @@ class Vertex:
         return {}
 
     def after(self, task: str, component: pb.ComponentSpec, given: pb.ExecutorInput) -> pb.ExecutorOutput:
-        """What the container left. Raises PipelineError where it lacks something."""
+        """What the container left. Raises FileNotFoundError or json_format.ParseError where that is nothing usable."""
         return json_format.Parse(epath.Path(given.outputs.output_file).read_text(), pb.ExecutorOutput())
 
     def place(self, address: str) -> str:

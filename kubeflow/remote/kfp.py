@@ -54,7 +54,7 @@ class KubeflowPlatform:
                 lambda: access.ask("begin the run", client.run_pipeline, **begun),
                 lambda: access.named(name, "runs", client.list_runs, experiment_id=begun["experiment_id"]),
             ).run_id
-        return Submitted(run_id, f"{access.profile.endpoint.rstrip('/')}/#/runs/details/{run_id}")
+        return Submitted(run_id, access.page(f"runs/details/{run_id}"))
 
     def run_state(self, run_id: str, tasks: Sequence[str]) -> RunState:
         """Kubeflow does not tell the properties of artifacts."""

@@ -144,6 +144,10 @@ class KubeflowAccess:
         """The argument that a request in a many-user installation carries."""
         return {"namespace": self.profile.namespace} if self.profile.namespace else {}
 
+    def page(self, path: str) -> str:
+        """Where a person sees a thing, in the interface."""
+        return f"{self.profile.endpoint.rstrip('/')}/#/{path}"
+
     def ask_interface(self, path: str, body: bytes | None = None, headers: Mapping[str, str] = {}) -> bytes:
         """A request to what `ml-pipeline-ui` serves beside the API."""
         login: dict[str, str] = {}

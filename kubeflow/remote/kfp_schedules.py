@@ -59,7 +59,8 @@ class KubeflowSchedules:
         return self._described(made), "updated" if present else "created"
 
     def pause(self, schedule: Schedule) -> None:
-        self._disable(schedule.schedule_id)
+        for one in self._named(schedule.name):
+            self._disable(one.recurring_run_id)
 
     def resume(self, schedule: Schedule, *, catch_up: bool) -> None:
         """Raises UsageError where catch-up is asked for: Kubeflow decides on it when a schedule is created."""
@@ -130,7 +131,7 @@ class KubeflowSchedules:
             timezone=parse_timezone(self._access.profile.cron_timezone).key,
             max_concurrent_runs=int(one.max_concurrency or 1),
             pipeline_digest=digest[1] if digest else "",
-            url=f"{self._access.profile.endpoint.rstrip('/')}/#/recurringrun/details/{one.recurring_run_id}",
+            url=self._access.page(f"recurringrun/details/{one.recurring_run_id}"),
         )
 
 

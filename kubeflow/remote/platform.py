@@ -141,7 +141,8 @@ class Schedules(Protocol):
     """Where the platform refuses, each method raises PipelineError with a remedy; where it is silent, Unreachable.
 
     `all`: those that this program made, by name. `put` creates the schedule, or changes the one of this name; it stays
-    paused where it is. After `pause` there are no new runs; those that go on do. Past runs outlive `delete`.
+    paused where it is. After `pause` there are no new runs; those that go on do. Past runs outlive `delete`. Of doubles
+    that two callers made at once, `pause` and `delete` mean all, and `resume` the one that `put` would keep.
     """
 
     def all(self) -> list[Schedule]: ...
@@ -167,8 +168,8 @@ class Platform(Protocol):
 
 
 def find_schedule(schedules: Schedules, name: str) -> Schedule:
-    """The schedule of this name. Raises UsageError where there is none."""
-    known = {schedule.name: schedule for schedule in schedules.all()}
+    """The schedule of this name; of doubles, an active one. Raises UsageError where there is none."""
+    known = {schedule.name: schedule for schedule in sorted(schedules.all(), key=lambda one: one.state == "active")}
     if not known:
         raise UsageError(f"there is no schedule {name!r}, nor any other; `mnist-tfx schedule create` makes one.")
     if name not in known:

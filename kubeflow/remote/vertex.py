@@ -42,6 +42,7 @@ class VertexPlatform:
 
         Raises:
             PipelineError: there are no credentials.
+            UsageError: the profile's certificate file cannot be read.
         """
         self._access = VertexAccess(profile, timeout_seconds)
         self.schedules = VertexSchedules(self._access, f"{_CONSOLE}/locations/{profile.region}/pipelines/schedules")

@@ -45,7 +45,7 @@ class VertexSchedules:
         )
         present = self._named(name)
         for double in present[1:]:
-            self.delete(self._described(double))
+            self._delete(double)
         if not present:
             made = make_once(
                 lambda: access.ask(
@@ -63,18 +63,24 @@ class VertexSchedules:
 
     def pause(self, schedule: Schedule) -> None:
         what = f"pause schedule {schedule.name}"
-        self._access.read(what, self._client.pause_schedule, name=schedule.schedule_id)
+        for one in self._named(schedule.name):
+            self._access.read(what, self._client.pause_schedule, name=one.name)
 
     def resume(self, schedule: Schedule, *, catch_up: bool) -> None:
         """With `catch_up`, those runs that the pause left out come first."""
         what = f"resume schedule {schedule.name}"
-        self._access.read(what, self._client.resume_schedule, name=schedule.schedule_id, catch_up=catch_up)
+        oldest = next((one.name for one in self._named(schedule.name)), schedule.schedule_id)
+        self._access.read(what, self._client.resume_schedule, name=oldest, catch_up=catch_up)
 
     def delete(self, schedule: Schedule) -> None:
-        what = f"delete schedule {schedule.name}"
+        for one in self._named(schedule.name):
+            self._delete(one)
+
+    def _delete(self, one: Any) -> None:
+        what = f"delete schedule {one.display_name}"
         delete_once(
-            lambda: self._access.ask(what, self._client.delete_schedule, name=schedule.schedule_id),
-            lambda: any(one.name == schedule.schedule_id for one in self._ours()),
+            lambda: self._access.ask(what, self._client.delete_schedule, name=one.name),
+            lambda: any(left.name == one.name for left in self._ours()),
         )
 
     def _ours(self) -> list[Any]:

@@ -46,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     out = parser.add_mutually_exclusive_group()
     out.add_argument("--textfile", type=Path, metavar="FILE", help="write metrics for Prometheus' node exporter, too")
     out.add_argument(
-        "--listen", type=port, metavar="PORT", help="go on, and answer Prometheus on this port of all addresses"
+        "--listen", type=port, metavar="PORT", help="go on, and answer Prometheus on this port of all IPv4 addresses"
     )
     parser.add_argument(
         "--every", type=positive(float), default=300.0, metavar="S", help="with --listen (default: %(default)g seconds)"

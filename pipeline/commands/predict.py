@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -66,8 +67,8 @@ def run(args: argparse.Namespace) -> int:
     """Prints one line, or one JSON object, an image."""
     if args.batch is not None:
         return predict_batch.run_batch(args)
-    if args.out is not None or args.recipe is not None or args.set:
-        raise UsageError("--out, --recipe and --set go with --batch IN.")
+    if args.out is not None or args.part is not None or args.recipe is not None or args.set:
+        raise UsageError("--out, --part, --recipe and --set go with --batch IN.")
     from mnist_tfx.serving.client import Retry
 
     # Where no server is, that is said within a second: `mnist-tfx wait` is for one that starts.
@@ -105,7 +106,8 @@ def _classify(client: Client, images: list[str], top: int) -> Iterator[tuple[str
             name = _STDIN if image == "-" else image
             start = file.peek(4)
             if not start.startswith((idx.GZIP, idx.IMAGES, idx.LABELS)):
-                encoded.append((name, file.read() if image == "-" else image))
+                # What is no regular file, such as the pipe of <(convert ...), can be read only once.
+                encoded.append((name, image if image != "-" and os.path.isfile(image) else file.read()))
                 if len(encoded) == _ROWS:
                     yield from _classify_encoded(client, encoded, top)
                     encoded.clear()
@@ -145,7 +147,7 @@ def _class_names(args: argparse.Namespace) -> list[str] | None:
     """The names of all classes: a server tells only the likeliest one's."""
     if args.class_names is not None:
         with _opened(args.class_names) as file:
-            return file.read().decode("utf-8", "replace").splitlines()
+            return file.read().decode("utf-8-sig", "replace").splitlines()
     from mnist_tfx.serving.client.channel import is_loopback
 
     if not is_loopback(args.address):

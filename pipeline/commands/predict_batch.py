@@ -12,14 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 from mnist_tfx.components.settings import BeamSettings
 from mnist_tfx.contract.errors import PipelineError, UsageError
-from mnist_tfx.pipeline.commands.options.server import DEFAULT_ADDRESS, positive
+from mnist_tfx.contract.remedies import FIRST_RUN
+from mnist_tfx.pipeline.commands.options.server import OF_A_SERVER, positive, refuse_given
 from mnist_tfx.pipeline.home import Home
 from mnist_tfx.pipeline.log_capture import output_to
 
 if TYPE_CHECKING:
     from mnist_tfx.serving.releases.state import ModelState
 
-_OF_A_SERVER = ("address", "tls", "ca", "cert", "key", "server_name", "timeout", "top", "class_names")
+_PART = 4096
 _SHOWN = 10
 
 
@@ -49,9 +50,7 @@ def add_batch_arguments(parser: argparse.ArgumentParser, images: argparse.Action
         help="a folder of images, TFRecord files of tf.Examples (a pattern in quotes), or tfds:NAME:SPLIT",
     )
     batch.add_argument("--out", metavar="DIR", help="for the Parquet files; a call that was stopped goes on there")
-    batch.add_argument(
-        "--part", type=positive(int), default=4096, metavar="N", help="images of a Parquet file (default: %(default)s)"
-    )
+    batch.add_argument("--part", type=positive(int), metavar="N", help=f"images of a Parquet file (default: {_PART})")
     batch.add_argument("--recipe", metavar="NAME", help="whose section [beam] says where Beam runs (default: default)")
     batch.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="such as beam.workers=2")
 
@@ -60,13 +59,11 @@ def run_batch(args: argparse.Namespace) -> int:
     """Predicts, and says what lies in the folder."""
     if args.out is None:
         raise UsageError("--batch needs --out DIR, the folder for the predictions.")
-    vain = [name for name in _OF_A_SERVER if getattr(args, name) not in (None, False, DEFAULT_ADDRESS)]
-    if vain:
-        options = ", ".join(f"--{name.replace('_', '-')}" for name in vain)
-        raise UsageError(f"--batch asks no server, and writes the probabilities of all classes: leave out {options}.")
+    why = "--batch asks no server, and writes the probabilities of all classes"
+    refuse_given(args, (*OF_A_SERVER, "top", "class_names"), why)
     if args.images:
         raise UsageError(f"--batch takes no images of their own: leave {args.images[0]} out.")
-    home = Home.resolve(args.home)
+    home, part = Home.resolve(args.home), args.part or _PART
     started = time.monotonic()
     log = home.root / "predict.log"
     beam_settings = _beam_settings(args)
@@ -78,9 +75,9 @@ def run_batch(args: argparse.Namespace) -> int:
 
             arguments = beam_arguments(beam_settings)
             version, folder = _version(args, home, read_manifest(args.out))
-            inputs = find_inputs(args.batch, str(home.datasets), args.part)
+            inputs = find_inputs(args.batch, str(home.datasets), part)
             model = BatchModel(args.model, version, str(folder))
-            found = predict_batch(args.batch, inputs, model, args.out, args.part, arguments)
+            found = predict_batch(args.batch, inputs, model, args.out, part, arguments)
     except RuntimeError as error:  # what Beam makes of a worker's error
         raise PipelineError(f"the prediction failed: {error}. Its log: {log}. The same call goes on.") from error
     seconds = time.monotonic() - started
@@ -118,6 +115,8 @@ def _version(args: argparse.Namespace, home: Home, manifest: dict[str, object] |
     if number is None and isinstance(begun, dict) and begun["model"] == args.model:
         number = begun["version"]
     number = state.live if number is None else number
+    if number is None:
+        raise PipelineError(f"model {args.model!r} has no version in {state.folder} that could be loaded. {FIRST_RUN}")
     for version in (*state.stored, *state.rolled_back):
         if version.number == number and version.whole:
             return version.number, version.path

@@ -74,12 +74,17 @@ class _Gone:
 
 def _prune_versions(args: argparse.Namespace, home: Home) -> tuple[list[_Gone], set[tuple[str, str]]]:
     """What goes, and dataset and number of the versions that stay, rolled back ones included."""
+    from mnist_tfx.contract.models_config import ModelsConfig
     from mnist_tfx.serving.releases.apply import changes_kept_out
     from mnist_tfx.serving.releases.prune import remove_versions, unneeded_versions
     from mnist_tfx.serving.releases.state import read_state
 
     gone: list[_Gone] = []
     staying: set[tuple[str, str]] = set()
+    config = ModelsConfig.read(home.serving_root)
+    if config.lists_nothing:
+        lost = f"{config.path} lists no model: what was pinned is lost"
+        print(f"note: versions are left alone: {lost}. mnist-tfx status tells what to do", file=sys.stderr)
     for model in model_names(home.serving_root):
         with ExitStack() as stack:
             servers = open_servers(stack, args, model)
@@ -97,8 +102,10 @@ def _prune_versions(args: argparse.Namespace, home: Home) -> tuple[list[_Gone], 
 def _prune_runs(args: argparse.Namespace, home: Home, versions: set[tuple[str, str]]) -> list[_Gone]:
     from mnist_tfx.pipeline.runs.prune import remove_runs, unneeded_runs
 
-    found = unneeded_runs(home, args.keep, versions)
+    found, listed = unneeded_runs(home, args.keep, versions), model_names(home.serving_root)
     going = [each for each in found if args.dataset in (None, each.run.dataset)]
+    # Of a folder that cannot be read it is not known which versions stay, and who pushed them.
+    going = [one for one in going if one.run.dataset in listed or not home.serving(one.run.dataset).exists()]
     gone = [_Gone("run", one.run.dataset, one.run.run_id, sum(map(_size, one.paths))) for one in going]
     if going and not args.dry_run:
         remove_runs(home, going)
@@ -110,5 +117,5 @@ def _prune_runs(args: argparse.Namespace, home: Home, versions: set[tuple[str, s
 
 
 def _size(path: Path) -> int:
-    files = path.rglob("*") if path.is_dir() else [path]
+    files = path.rglob("*") if path.is_dir() and not path.is_symlink() else [path]
     return sum(file.lstat().st_size for file in files if not file.is_dir())

@@ -151,7 +151,7 @@ def notes_on(state: ModelState) -> list[str]:
             f"{config.path} lists no model. A server that runs keeps what it has; one that starts with it serves "
             f"nothing. Write it anew: mnist-tfx promote {model} VERSION. Or remove it: then each push goes live."
         )
-    elif config.text is not None and model not in config.models:
+    elif config.text is not None and model not in config.models and state.stored:
         notes.append(
             f"{config.path} does not list {model}: a server that reads this file does not serve it. "
             "The next canary, promote or rollback by label, of any model, adds it."

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mnist_tfx.contract.errors import PipelineError, UsageError
+from mnist_tfx.contract.versions import version_number
 from mnist_tfx.pipeline.commands.options.server import share
 from mnist_tfx.pipeline.home import Home
 from mnist_tfx.serving.server.flags import OWN, add_flags, as_command_line, as_options, given_flags, tell_version
@@ -65,6 +66,7 @@ def run(args: argparse.Namespace) -> int:
     """Serves until a signal; or turns into `tensorflow_model_server`."""
     given = {"port": 8500, "rest_api_port": 8501} | given_flags(args)
     own = [name for name in OWN if name in given]
+    named = [name for name in _MODEL_FLAGS if name in given]
     if args.demo and args.engine == BINARY:
         raise UsageError(f"--demo is a page of our own server: {BINARY} serves none. Add --engine python.")
     if args.demo and not given["rest_api_port"]:
@@ -72,11 +74,13 @@ def run(args: argparse.Namespace) -> int:
     if args.log_requests is not None:
         if args.engine == BINARY:
             raise UsageError(f"--log-requests is our own server's: {BINARY} has no request log. Add --engine python.")
-        if any(flag in given for flag in _MODEL_FLAGS):
+        if named:
             raise UsageError(
                 "--log-requests is for the models under HOME/serving: for others, write logging_config into the file "
                 "of --model_config_file."
             )
+    if named and args.home is not None:
+        raise UsageError(f"--{named[0]} says which models to serve, and so does --home: leave one of them out.")
     if args.engine == BINARY or (args.engine == "auto" and not own and not args.demo and args.log_requests is None):
         binary = shutil.which(BINARY)
         if binary is not None:
@@ -174,7 +178,7 @@ class ServingFolder:
 
     def _is_model(self, folder: Path) -> bool:
         try:
-            return folder.is_dir() and any(version.name.isdecimal() for version in folder.iterdir())
+            return folder.is_dir() and any(version_number(path.name) is not None for path in folder.iterdir())
         except OSError:  # such as lost+found, which only root may read
             return folder.name in self._names
 

@@ -51,7 +51,10 @@ def application(manager: ModelManager) -> web.Application:
     """The page, to be mounted at a path of its own; `manager` knows which models are available."""
     pages = web.Application(middlewares=[_with_headers])
     for file in (files("mnist_tfx.serving.demo") / "page").iterdir():
-        pages.router.add_get(f"/{file.name}", _file(file.read_bytes(), _CONTENT_TYPES[os.path.splitext(file.name)[1]]))
+        content_type = _CONTENT_TYPES.get(os.path.splitext(file.name)[1])
+        if content_type is None:  # an editor's copy, or a .DS_Store
+            continue
+        pages.router.add_get(f"/{file.name}", _file(file.read_bytes(), content_type))
         if file.name == "index.html":
             pages.router.add_get("/", _file(file.read_bytes(), "text/html"))
 

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from mnist_tfx.contract.errors import PipelineError
 from mnist_tfx.contract.models_config import Pin
-from mnist_tfx.contract.versions import model_folder, model_names
+from mnist_tfx.contract.versions import model_folder, model_names, stored_versions
 from mnist_tfx.serving.releases.plans import Plan
 from mnist_tfx.serving.releases.record import recorded
 from mnist_tfx.serving.releases.servers import Followers, RunningServer
@@ -79,10 +79,13 @@ def release(
 
 
 def _make(plan: Plan, state: ModelState, followers: Followers) -> None:
+    serving = state.folder.parent
     with _moved(plan.moves):
         if plan.pin == state.pin:
             return
-        names, now = model_names(state.folder.parent), followers.available
+        # A server that is told of a folder without versions, such as a backup, is not ready until one comes.
+        names = [name for name in model_names(serving) if stored_versions(serving / name)]
+        now = followers.available
         labelled = set(plan.pin.labels.values()) if plan.pin is not None else set()
         try:
             if plan.pin is not None and now is not None and not labelled <= now:
@@ -110,10 +113,18 @@ def _moved(moves: Sequence[tuple[Path, Path]]) -> Iterator[None]:
     with ExitStack() as undo:
         for source, destination in moves:
             destination.parent.mkdir(exist_ok=True)
-            os.rename(source, destination)
-            undo.callback(os.rename, destination, source)
+            _move(source, destination)
+            undo.callback(_move, destination, source)
         yield
         undo.pop_all()
+
+
+def _move(source: Path, destination: Path) -> None:
+    if source.is_symlink():  # a relative one would lead elsewhere from there
+        destination.symlink_to(source.resolve())
+        source.unlink()
+    else:
+        os.rename(source, destination)
 
 
 @contextmanager

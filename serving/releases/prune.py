@@ -25,8 +25,11 @@ def unneeded_versions(state: ModelState, keep: int, servers: Sequence[RunningSer
       leads, and the one that was stable before.
 
     What was rolled back stays, too: it keeps the same model from being pushed again. So does a folder without a graph,
-    which somebody may be copying.
+    which somebody may be copying. And every version stays where `models.config` lists no model: what it pinned is lost,
+    and a server that runs may serve any of them.
     """
+    if state.config.lists_nothing:
+        return []
     needed = {*state.whole[-keep:], *state.served}
     if state.pin is not None:
         needed |= {*state.pin.versions, *state.pin.labels.values()}
@@ -39,8 +42,14 @@ def unneeded_versions(state: ModelState, keep: int, servers: Sequence[RunningSer
 
 
 def remove_versions(state: ModelState, versions: Sequence[StoredVersion]) -> None:
-    """A server sees each whole or not at all; what a removal that was killed left behind goes, too."""
+    """A server sees each whole or not at all; what a removal that was killed left behind goes, too.
+
+    Of a version that is a link, the link goes: what it leads to is not ours.
+    """
     for version in versions:
         os.rename(version.path, state.folder / f"{_PRUNED}{version.path.name}-{uuid.uuid4().hex}")
     for path in state.folder.glob(f"{_PRUNED}*"):
-        shutil.rmtree(path)
+        if path.is_symlink():
+            path.unlink()
+        else:
+            shutil.rmtree(path)

@@ -13,6 +13,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import grpc
@@ -83,13 +84,15 @@ class Batcher:
         task = _Task(inputs, deadline)
         check_rows(task.rows, self.max_rows)
         with self._changed:
-            if self._add(task, engine, signature, tuple(outputs)):
+            is_first = not self._threads
+            if is_first:  # before anything is queued, which nobody would compute where no thread can be had
+                self._start_thread()
+            if self._add(task, engine, signature, tuple(outputs)) and not is_first:
                 if self._idle:
                     self._changed.notify()
                 elif len(self._threads) < self._parameters.num_batch_threads:
-                    thread = threading.Thread(target=self._work, name=f"batch-{len(self._threads)}", daemon=True)
-                    self._threads.append(thread)
-                    thread.start()
+                    with suppress(RuntimeError):  # no more can be had: those that there are compute it
+                        self._start_thread()
         return task
 
     def close(self) -> None:
@@ -103,6 +106,11 @@ class Batcher:
             thread.join()
 
     # The queue; the caller holds the lock.
+
+    def _start_thread(self) -> None:
+        thread = threading.Thread(target=self._work, name=f"batch-{len(self._threads)}", daemon=True)
+        thread.start()
+        self._threads.append(thread)
 
     def _add(self, task: _Task, engine: Engine, signature: str, outputs: tuple[str, ...]) -> bool:
         """Puts a request into a batch; returns whether a thread should look: one is due, or is to be waited for."""

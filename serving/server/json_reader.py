@@ -22,6 +22,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+import grpc
+
 from mnist_tfx.serving.server.errors import ServingError, TooLargeError, as_serving_error, deadline_exceeded
 from mnist_tfx.serving.server.limits import READER_BYTES
 
@@ -40,7 +42,8 @@ class Reader:
         """What the function returns. `deadline`: `time.monotonic()` seconds.
 
         Raises:
-            ServingError: the function's own; RESOURCE_EXHAUSTED where the memory does not suffice, DEADLINE_EXCEEDED.
+            ServingError: the function's own; RESOURCE_EXHAUSTED where the memory does not suffice, UNAVAILABLE where
+                the process cannot be had just now, DEADLINE_EXCEEDED.
         """
         try:
             connection = self._connection or self._start()
@@ -49,6 +52,11 @@ class Reader:
                     raise deadline_exceeded()  # it starts on, for the next call
                 self._is_ready = connection.recv()
             connection.send((function, arguments))
+        except (EOFError, OSError) as error:  # too many files or processes are open, or somebody ended it
+            self.close()
+            words = f"large requests cannot be read now ({str(error) or 'the process ended'}), try again later"
+            raise ServingError(grpc.StatusCode.UNAVAILABLE, words) from error
+        try:
             if not connection.poll(max(0.0, deadline - time.monotonic())):
                 self.close()
                 raise deadline_exceeded()

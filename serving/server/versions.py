@@ -10,7 +10,7 @@ import tensorflow as tf
 from tensorflow_serving.config.file_system_storage_path_source_pb2 import FileSystemStoragePathSourceConfig
 from tensorflow_serving.config.model_server_config_pb2 import ModelConfig
 
-_INT64_MAX = 2**63 - 1
+from mnist_tfx.contract.versions import version_number
 
 
 @dataclass(frozen=True)
@@ -50,11 +50,9 @@ def find_versions(base_path: str) -> dict[int, str]:
         names = os.listdir(base_path)
     versions: dict[int, str] = {}
     for name in sorted(name.rstrip("/") for name in names):
-        if not (name.isascii() and name.isdecimal() and int(name) <= _INT64_MAX):
-            continue
-        path = os.path.join(base_path, name)
-        if tf.io.gfile.isdir(path):
-            versions.setdefault(int(name), path)  # of "1" and "01" one is as good as the other
+        number, path = version_number(name), os.path.join(base_path, name)
+        if number is not None and tf.io.gfile.isdir(path):
+            versions.setdefault(number, path)  # of "1" and "01" one is as good as the other
     return versions
 
 

@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Page, Request, expect
 
+from mnist_tfx.serving.demo.pages import application
 from mnist_tfx.serving.server.config import ServerOptions
 from mnist_tfx.serving.server.main import ModelServer
 from tests.fixtures.command import mnist_tfx
@@ -309,6 +310,15 @@ def test_it_is_off_unless_asked_for(tmp_path: Path) -> None:
         refused.value.close()
     finally:
         server.stop(1)
+
+
+def test_what_lies_beside_the_page_s_files_is_not_served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "page").mkdir()
+    for name in ("index.html", "demo.js", "demo.js~", ".DS_Store"):
+        (tmp_path / "page" / name).touch()
+    monkeypatch.setattr("mnist_tfx.serving.demo.pages.files", lambda _package: tmp_path)
+    paths = {resource.canonical for resource in application(None).router.resources()}  # type: ignore[arg-type]
+    assert paths == {"", "/", "/index.html", "/demo.js", "/models.json"}
 
 
 @pytest.mark.parametrize(

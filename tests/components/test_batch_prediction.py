@@ -21,6 +21,7 @@ from mnist_tfx.components.batch_prediction.inputs import find_inputs, read
 from mnist_tfx.components.datasets.prepared import PreparedDataset
 from mnist_tfx.components.live.model import model_digest
 from mnist_tfx.contract.names import DATA_STATISTICS_PATH
+from mnist_tfx.pipeline.home import Home
 from tests.fixtures.command import Answer, mnist_tfx
 from tests.fixtures.tiny_run import TinyRun, decode, read_split
 
@@ -185,6 +186,13 @@ def test_other_inputs_or_another_model_in_the_same_folder_are_refused(tiny_run: 
         assert none.code == 2 and "has no version 0" in none.err
     finally:
         shutil.rmtree(newer)
+
+
+def test_a_model_without_a_version_that_can_be_loaded_is_told(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    (home.serving("kmnist") / "3").mkdir(parents=True)  # a copy that was cut off
+    answer = mnist_tfx("predict", "kmnist", "--batch", tmp_path, "--out", tmp_path / "out", "--home", home.root)
+    assert answer.code == 1 and f"has no version in {home.serving('kmnist')} that could be loaded" in answer.err
 
 
 def test_a_folder_of_predictions_is_none_of_the_images_beside_it(

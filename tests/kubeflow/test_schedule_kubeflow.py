@@ -145,6 +145,20 @@ def test_doubles_are_removed(server: KubeflowServer, platform: KubeflowPlatform,
     assert len(server.recurring_runs) == 1
 
 
+def test_doubles_are_paused_and_deleted_together_and_one_is_resumed(
+    server: KubeflowServer, platform: KubeflowPlatform, job: Job
+) -> None:
+    made, _ = platform.schedules.put("nightly", job, NIGHTLY)
+    server.recurring_runs["double"] = {**server.recurring_runs[made.schedule_id], "recurring_run_id": "double"}
+    platform.schedules.pause(find_schedule(platform.schedules, "nightly"))
+    assert {one["status"] for one in server.recurring_runs.values()} == {"DISABLED"}
+    platform.schedules.resume(find_schedule(platform.schedules, "nightly"), catch_up=False)
+    assert sorted(one["status"] for one in server.recurring_runs.values()) == ["DISABLED", "ENABLED"]
+    assert find_schedule(platform.schedules, "nightly").state == "active"
+    platform.schedules.delete(find_schedule(platform.schedules, "nightly"))
+    assert not server.recurring_runs
+
+
 @pytest.mark.parametrize(
     ("fault", "words"),
     [

@@ -129,6 +129,23 @@ def test_doubles_are_removed(server: VertexServer, platform: VertexPlatform, job
     assert list(server.schedules) == [first.schedule_id]
 
 
+def test_doubles_are_paused_and_deleted_together_and_one_is_resumed(
+    server: VertexServer, platform: VertexPlatform, job: Job
+) -> None:
+    first, _ = platform.schedules.put("nightly", job, NIGHTLY)
+    double = types.Schedule(server.schedules[first.schedule_id], name=f"{first.schedule_id}9")
+    server.schedules[double.name] = double
+    platform.schedules.pause(find_schedule(platform.schedules, "nightly"))
+    assert {one.state.name for one in server.schedules.values()} == {"PAUSED"}
+    platform.schedules.resume(find_schedule(platform.schedules, "nightly"), catch_up=False)
+    assert [one.state.name for one in server.schedules.values()] == ["ACTIVE", "PAUSED"], (
+        "each would begin its own runs"
+    )
+    assert find_schedule(platform.schedules, "nightly").state == "active"
+    platform.schedules.delete(find_schedule(platform.schedules, "nightly"))
+    assert not server.schedules
+
+
 @pytest.mark.parametrize(
     ("code", "remedy"),
     [

@@ -13,6 +13,7 @@ import pytest
 
 from mnist_tfx.pipeline.home import Home
 from tests.fixtures.command import Answer, mnist_tfx
+from tests.fixtures.ordinary_user import ORDINARY
 from tests.fixtures.served_home import seen_by_a_server, store
 from tests.pipeline.small_pipelines import run_small_pipeline
 
@@ -137,6 +138,18 @@ def test_status_of_an_empty_home_and_of_a_model_without_versions(tmp_path: Path,
     page = status(tmp_path, nobody)
     assert (page["live"], page["versions"]) == (None, [])
     assert page["notes"] == ["mnist has no version that a server could serve."]
+
+
+def test_a_folder_that_only_root_may_read_is_passed_over(home: Path, nobody: str) -> None:
+    (home / "serving" / "lost+found").mkdir(mode=0)  # on a fresh ext4 volume
+    code = (
+        "import sys; from mnist_tfx.pipeline.cli import main;"
+        f"options = ['--home', {str(home)!r}, '--address', {nobody!r}, '--json'];"
+        "sys.exit(any([main([command, *options]) for command in ('status', 'prune')]))"
+    )
+    done = subprocess.run([*ORDINARY, sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert '"mnist"' in done.stdout and "lost+found" not in done.stdout
 
 
 def test_a_rollback_during_a_run_says_that_the_run_may_push(home: Path, nobody: str) -> None:

@@ -52,7 +52,11 @@ def test_every_command_has_help_with_an_example(command: str, capsys: pytest.Cap
         (("monitor", "mnist", "--listen", "9000", "--page", "drift.html"), "--page and --json are of one look"),
         (("predict", "mnist", "--batch", "in", "--out", "there", "--top", "2", "--tls"), "leave out --tls, --top."),
         (("predict", "mnist", "--batch", "in", "--out", "there", "--address", "a:1"), "leave out --address."),
-        (("predict", "mnist", "a.png", "--out", "there"), "--out, --recipe and --set go with --batch IN"),
+        (("predict", "mnist", "a.png", "--out", "there"), "--out, --part, --recipe and --set go with --batch IN"),
+        (("predict", "mnist", "a.png", "--part", "9"), "--out, --part, --recipe and --set go with --batch IN"),
+        (("rollback", "mnist", "--no-wait", "--address", "a:1"), "--no-wait asks no server: leave out --address."),
+        (("promote", "mnist", "--no-wait", "--tls", "--timeout", "9"), "leave out --tls, --timeout."),
+        (("serve", "--home", "there", "--model_base_path", "/m"), "--model_base_path says which models to serve"),
     ],
 )
 def test_wrong_usage_is_told(arguments: tuple[str, ...], words: str) -> None:

@@ -10,13 +10,22 @@ from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING
 
 from mnist_tfx.contract.errors import UsageError
-from mnist_tfx.pipeline.commands.options.server import DEFAULT_ADDRESS, add_tls_arguments, positive, tls_of
+from mnist_tfx.pipeline.commands.options.server import (
+    DEFAULT_ADDRESS,
+    OF_A_SERVER,
+    add_tls_arguments,
+    positive,
+    refuse_given,
+    tls_of,
+)
 from mnist_tfx.pipeline.home import Home
 
 if TYPE_CHECKING:
     from mnist_tfx.serving.releases.plans import Plan
     from mnist_tfx.serving.releases.servers import RunningServer
     from mnist_tfx.serving.releases.state import ModelState
+
+_TIMEOUT = 60.0
 
 
 def add_release_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,9 +36,8 @@ def add_release_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--timeout",
         type=positive(float),
-        default=60.0,
         metavar="SECONDS",
-        help="how long a server may take for each step (default: %(default)g)",
+        help=f"how long a server may take for each step (default: {_TIMEOUT:g})",
     )
     parser.add_argument("--reason", default="", metavar="TEXT", help="why; goes into the record that `status` shows")
     parser.add_argument("--home", metavar="DIR", help="where all state lives (default: MNIST_TFX_HOME, else var/)")
@@ -68,12 +76,12 @@ def make_release(args: argparse.Namespace, decide: Callable[[ModelState], Plan])
     from mnist_tfx.pipeline.commands.release_view import released_json, released_lines
     from mnist_tfx.serving.releases.apply import release
 
-    home = Home.resolve(args.home)
+    if args.no_wait:
+        refuse_given(args, OF_A_SERVER, "--no-wait asks no server")
+    home, timeout = Home.resolve(args.home), args.timeout or _TIMEOUT
     with ExitStack() as stack:
         servers = [] if args.no_wait else open_servers(stack, args, args.model)
-        released = release(
-            home.serving_root, args.model, decide, servers=servers, timeout=args.timeout, reason=args.reason
-        )
+        released = release(home.serving_root, args.model, decide, servers=servers, timeout=timeout, reason=args.reason)
         # None: it serves the model as the files say; `release` has waited for that.
         problems = {one.address: None if one.states() is not None else one.problem for one in servers}
     if args.json:

@@ -8,7 +8,7 @@ export class Drawing {
   #context;
   #onChange;
   #last = null; // where the pointer's line is
-  #pen = { x: 0.5, y: 0.5, down: false, shown: false }; // of the keys
+  #pen = { x: 0.5, y: 0.5, down: false }; // of the keys
   #marker;
 
   /** `marker` is an element over the canvas that shows where the keys' pen is. */

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 from ml_metadata.proto import metadata_store_pb2 as pb
@@ -13,6 +15,7 @@ from mnist_tfx.pipeline.run_recipe import run_until
 from mnist_tfx.pipeline.runs.records import record_end
 from mnist_tfx.pipeline.runs.store import list_runs, open_store
 from tests.fixtures.command import Answer, mnist_tfx
+from tests.fixtures.ordinary_user import ORDINARY
 from tests.fixtures.recorded_runs import Node, record_run
 from tests.fixtures.tiny_run import TinyRun
 
@@ -86,6 +89,18 @@ def test_the_index_that_prune_makes_anew_tells_a_killed_run(tmp_path: Path) -> N
     assert answer.code == 0 and old in answer.out
     index = (home.reports / "index.html").read_text()
     assert killed in index and "✗ killed<" in index and "✓ running<" not in index
+
+
+def test_runs_of_a_model_whose_versions_cannot_be_read_stay(tmp_path: Path) -> None:
+    home, old, newest = Home(tmp_path), "20261122-143000-mnist", "20261122-150000-mnist"
+    for run_id in (old, newest):
+        record_end(record_run(home.metadata_db, run_id, [Node("Trainer")]), run_id, "complete", 1.0)
+    home.log("mnist", old).parent.mkdir(parents=True)
+    home.serving("mnist").mkdir(parents=True, mode=0)  # another user's
+    code = "import sys; from mnist_tfx.pipeline.cli import main; sys.exit(main())"
+    options = ("--home", str(tmp_path), "--address", "127.0.0.1:1", "--keep", "1")
+    done = subprocess.run([*ORDINARY, sys.executable, "-c", code, "prune", *options], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "0 removed, 0 bytes\n"), done.stderr
 
 
 def test_an_empty_home_has_nothing_to_remove(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import argparse
 import gzip
 import io
 import json
+import os
 import struct
 import sys
 import time
@@ -110,12 +111,26 @@ def test_predict_stdin(run: Run, monkeypatch: pytest.MonkeyPatch, content: bytes
     assert answer.out.startswith("stdin") and len(answer.out.splitlines()) == 1
 
 
-def test_predict_names_the_runners_up(run: Run, tmp_path: Path) -> None:
-    names, png = tmp_path / "names", tmp_path / "a.png"
-    names.write_text("".join(f"cloth {one}\n" for one in range(10)))
-    png.write_bytes(encoded())
-    best = png.stat().st_size % 10
-    assert f"(cloth {(best + 1) % 10} " in run("predict", png, "--class-names", names).out
+@pytest.mark.parametrize("content", [encoded(), idx_of(np.zeros((1, 28, 28), np.uint8))], ids=["png", "idx"])
+def test_predict_a_pipe(run: Run, content: bytes) -> None:
+    """As in `mnist-tfx predict kmnist <(convert ...)`: what is read of it once is gone."""
+    reading, writing = os.pipe()
+    os.write(writing, content)
+    os.close(writing)
+    answer = run("predict", f"/dev/fd/{reading}")
+    os.close(reading)
+    assert answer.code == 0, answer.err
+    assert answer.out.startswith("/dev/fd/") and len(answer.out.splitlines()) == 1
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])  # with a mark at its beginning, as Windows writes it
+def test_predict_names_the_runners_up(run: Run, tmp_path: Path, encoding: str) -> None:
+    names, image = tmp_path / "names", tmp_path / "a.bmp"
+    names.write_text("".join(f"cloth {one}\n" for one in range(10)), encoding=encoding)
+    image.write_bytes(encoded("BMP"))
+    assert image.stat().st_size % 10 == 2  # which is what the server says of it
+    out = run("predict", image, "--class-names", names, "--top", "10").out
+    assert "(cloth 3 " in out and " cloth 0 " in out
 
 
 @pytest.mark.parametrize(

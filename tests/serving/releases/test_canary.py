@@ -63,6 +63,20 @@ def test_the_first_promotion_pins_and_lists_every_model(serving: Path) -> None:
     assert (serving / "models.config").stat().st_mode & 0o044, "a server of another user has to read it"
 
 
+def test_a_folder_that_holds_no_version_is_not_listed(serving: Path) -> None:
+    """A server waits for a version of each model that it is told of, and says until then that it does not serve."""
+    (serving / "lost+found").mkdir(mode=0)
+    (serving / "backup" / "mnist").mkdir(parents=True)
+    (serving / "kmnist" / ".incoming-1").mkdir(parents=True)  # the first push, which goes on
+    promote(serving, 3)
+    assert ModelsConfig.read(serving).models == ["fashion_mnist", "mnist"]
+    assert notes_on(read_state(serving, "backup")) == ["backup has no version that a server could serve."]
+    path = serving / "models.config"
+    path.write_text(path.read_text().rstrip().removesuffix("}") + 'config { name: "kmnist" base_path: "/k" } }')
+    promote(serving, 4)
+    assert ModelsConfig.read(serving).models == ["fashion_mnist", "mnist", "kmnist"], "what a person listed stays"
+
+
 def test_a_canary_is_served_beside_the_stable_version_and_promoted(serving: Path) -> None:
     promote(serving, 3)
     assert canary(serving).plan.after == 4

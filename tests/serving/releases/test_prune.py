@@ -71,6 +71,29 @@ def test_what_a_killed_removal_left_behind_goes(tmp_path: Path) -> None:
     assert [path.name for path in (serving / "mnist").iterdir()] == ["1"]
 
 
+def test_of_a_version_that_is_a_link_only_the_link_goes(tmp_path: Path) -> None:
+    serving = Home(tmp_path).serving_root
+    store(serving, "mnist", 2, 3)
+    store(tmp_path / "kept", "mnist", 1)
+    (serving / "mnist" / "1").symlink_to(tmp_path / "kept" / "mnist" / "1")
+    answer = prune(tmp_path, "--keep", "1")
+    assert (removed(answer), json.loads(answer.out)["bytes"]) == (["1"], 0)
+    assert sorted(path.name for path in (serving / "mnist").iterdir()) == ["2", "3"]
+    assert (tmp_path / "kept" / "mnist" / "1" / "saved_model.pb").is_file()
+    assert removed(prune(tmp_path, "--keep", "1")) == []
+
+
+@pytest.mark.parametrize("text", ["", "model_config_list {}"])
+def test_nothing_goes_while_it_is_not_known_what_was_pinned(tmp_path: Path, text: str) -> None:
+    serving = Home(tmp_path).serving_root
+    store(serving, "mnist", *range(1, 8))
+    assert mnist_tfx("promote", "mnist", "2", "--home", tmp_path, "--no-wait").code == 0
+    (serving / "models.config").write_text(text)  # as a full disk leaves it
+    answer = prune(tmp_path, "--keep", "1")
+    assert removed(answer) == [] and "lists no model: what was pinned is lost" in answer.err
+    assert len(seen_by_a_server(serving, "mnist")) == 7
+
+
 def test_a_release_under_way_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     serving = Home(tmp_path).serving_root
     store(serving, "mnist", 1, 2, 3)

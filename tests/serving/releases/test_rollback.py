@@ -110,6 +110,24 @@ def test_other_names_leading_zeros_and_files(tmp_path: Path) -> None:
     assert (tmp_path / "mnist" / "2" / "saved_model.pb").is_file()
 
 
+def test_a_version_that_is_a_relative_link_leads_where_it_led(tmp_path: Path) -> None:
+    serving = tmp_path / "serving"
+    store(serving, "mnist", 1)
+    store(tmp_path / "kept", "mnist", 2)
+    link, aside = serving / "mnist" / "2", serving / "mnist" / ".rolled_back" / "2"
+    link.symlink_to("../../kept/mnist/2")
+    assert roll_back(serving).after.live == 1
+    assert (aside / "saved_model.pb").read_text() == "graph of 2" and not link.is_symlink()
+    assert roll_back(serving, to=2).after.live == 2
+    assert (link / "saved_model.pb").read_text() == "graph of 2" and not aside.is_symlink()
+
+    link.unlink()
+    link.symlink_to("../../kept/mnist/2")
+    with pytest.raises(KeyError), apply._moved([(link, aside)]):
+        raise KeyError
+    assert read_state(serving, "mnist").live == 2, "what fails later puts it back"
+
+
 def test_what_is_in_the_way_stops_a_rollback_before_it_begins(tmp_path: Path) -> None:
     store(tmp_path, "mnist", 1, 2, 3)
     store(tmp_path / "mnist", ".rolled_back", 3)

@@ -204,6 +204,27 @@ def test_a_request_that_expires_in_the_queue_is_not_computed(counter: Engine, ma
     assert neighbour.result(30)["calls"].tolist() == [0]
 
 
+def test_where_no_thread_can_be_had_those_that_run_answer_or_the_next_request_starts_one(
+    counter: Engine, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batcher, start, can_start = make(), threading.Thread.start, iter([False, True, False])
+
+    def start_if_there_is_room(thread: threading.Thread) -> None:
+        if not next(can_start):
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start_if_there_is_room)
+    one, other = (np.zeros((1, width), np.float32) for width in (3, 4))
+    with pytest.raises(RuntimeError, match="can't start new thread"):
+        submit(batcher, counter, one, ["rows"])
+    with batcher._changed:  # the first one's thread is not idle yet: the second asks for another
+        futures = [submit(batcher, counter, x, ["rows"]) for x in (one, other)]
+    assert [future.result(30)["rows"].tolist() for future in futures] == [[2]] * 2
+    assert next(can_start, None) is None
+    batcher.close()
+
+
 def test_a_queue_that_is_closed_computes_what_is_in_it(counter: Engine, make: Make) -> None:
     batcher = make(batch_timeout_micros=MINUTE)
     waiting = submit(batcher, counter, np.zeros((1, 1), np.float32), ["rows"])

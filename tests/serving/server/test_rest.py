@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import errno
 import gzip
 import http.client
 import json
@@ -297,7 +298,8 @@ def test_a_reading_process_that_dies_is_replaced(model_server: Running) -> None:
         assert process is not None
         process.kill()
         process.wait()
-        assert ask(model_server, "POST", "/v1/models/scale:predict", body)[0] in (200, 413)
+        code, answer = ask(model_server, "POST", "/v1/models/scale:predict", body)
+        assert code == 503 and "try again later" in answer["error"]
 
 
 def test_large_examples(model_server: Running) -> None:
@@ -449,6 +451,22 @@ def test_a_process_that_starts_longer_than_a_call_may_take_serves_the_next() -> 
         name, arrays, _ = reader.call(time.monotonic() + 60, *call)
         assert (name, arrays["x"].tolist()) == ("serving_default", [1])
         assert reader._process is process
+    finally:
+        reader.close()
+
+
+def test_where_no_process_can_be_had_a_later_call_may_have_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    def exhausted(*_: object, **__: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    call = ("read_predict", b'{"inputs": [1]}', "", {"serving_default": ({"x": types_pb2.DT_INT64}, None)})
+    reader = Reader()
+    try:
+        for missing in ("Pipe", "subprocess.Popen"):
+            with monkeypatch.context() as patched, pytest.raises(ServingError, match=r"UNAVAILABLE: .*Too many open"):
+                patched.setattr(f"mnist_tfx.serving.server.json_reader.{missing}", exhausted)
+                reader.call(time.monotonic() + 60, *call)
+        assert reader.call(time.monotonic() + 60, *call)[0] == "serving_default"
     finally:
         reader.close()
 

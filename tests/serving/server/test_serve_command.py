@@ -22,6 +22,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from tensorflow_serving.apis.prediction_service_pb2_grpc import PredictionServiceStub
 
 from mnist_tfx.pipeline.cli import main
+from mnist_tfx.pipeline.commands.serve import ServingFolder
 from mnist_tfx.serving.server import main as server_main
 from mnist_tfx.serving.server import process
 from mnist_tfx.serving.server.flags import FLAGS, WITHOUT_EFFECT
@@ -198,6 +199,12 @@ def test_ctrl_c(home: Path, to_main_thread: bool) -> None:
     assert answer.code == 130
     assert "scale: version 3 is AVAILABLE at gRPC 127.0.0.1:" in answer.err
     assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_folder_is_a_model_where_a_server_finds_a_version_in_it(tmp_path: Path) -> None:
+    for folder in ("scale/1", "photos/\u0663", "huge/9223372036854775808", "notes/1.5"):
+        (tmp_path / folder).mkdir(parents=True)
+    assert [model.name for model in ServingFolder(tmp_path).models().model_config_list.config] == ["scale"]
 
 
 def test_errors_say_what_to_do(home: Path, tmp_path: Path, served_models: Path) -> None:
