@@ -98,7 +98,8 @@ def main() -> int:
     head = (
         "# How our pipeline grows with the data\n\n"
         "`python -m benchmarks.scale` writes this page: MNIST with its 60,000 training images repeated,\n"
-        f"KMNIST's recipe `default` for one epoch, once each. {measure.machine()}; load average {os.getloadavg()[0]:.1f} before."
+        f"KMNIST's recipe `default` for one epoch, once each. {measure.machine()}; "
+        f"load average {os.getloadavg()[0]:.1f} before."
     )
     runs: dict[int, our_pipeline.OurRun] = {}
     for times in map(int, args.times.split(",")):
