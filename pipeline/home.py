@@ -32,7 +32,7 @@ class Home:
             UsageError: its name does not mean the same to Python and to TensorFlow, TFX and Beam.
         """
         named = option or os.environ.get("MNIST_TFX_HOME")
-        home = cls(Path(named).expanduser().resolve() if named else CHECKOUT / "var")
+        home = cls((Path(named).expanduser() if named else CHECKOUT / "var").resolve())
         home._check_name()
         return home
 
