@@ -162,7 +162,7 @@ def add_feedback(
     labels, folder = read_labels(labels_file), labels_file.resolve().parent
     missing = [name for name in labels if not (folder / f"{name}.png").is_file()]
     if missing:
-        write_images(prefix, recipe.data.dataset, recipe.data.image_shape, folder, missing)
+        write_images(prefix, recipe.project.model, recipe.data.image_shape, folder, missing)
     with tempfile.TemporaryDirectory() as place:
         listed = Path(place, LABELS)
         with open(listed, "w", encoding="utf-8", newline="") as file:

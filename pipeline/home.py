@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mnist_tfx.contract.errors import PipelineError, UsageError
+from mnist_tfx.contract.names import model_name
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 _MIN_FREE_MIB = 300
@@ -69,7 +70,7 @@ class Home:
 
     def serving(self, dataset: str) -> Path:
         """The TF Serving base path of a dataset's model; its subfolders are versions."""
-        return self.serving_root / dataset
+        return self.serving_root / model_name(dataset)
 
     def requests(self, model: str) -> Path:
         """The prefix of a model's request logs, as `mnist-tfx serve --log-requests` writes them."""
@@ -77,7 +78,7 @@ class Home:
 
     def runs(self, dataset: str) -> Path:
         """The folder of a dataset's runs."""
-        return self.root / "runs" / dataset
+        return self.root / "runs" / model_name(dataset)
 
     @property
     def reports(self) -> Path:
@@ -86,7 +87,7 @@ class Home:
 
     def report(self, dataset: str, run_id: str) -> Path:
         """The report of a run."""
-        return self.reports / dataset / f"{run_id}.html"
+        return self.reports / model_name(dataset) / f"{run_id}.html"
 
     def log(self, dataset: str, run_id: str) -> Path:
         """The log of a run."""

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mnist_tfx.contract.errors import UsageError, unknown_name
+from mnist_tfx.contract.names import model_name
 from mnist_tfx.pipeline.settings_files import read_toml
 
 RECIPE, SCHEMA, HOME = "recipe.toml", "schema.pbtxt", "var"
@@ -25,7 +26,7 @@ class Project:
     """What is done with a dataset.
 
     Attributes:
-        dataset: the dataset's name, which is also its model's.
+        dataset: the dataset's name.
         recipes: the recipes' files, by name.
         schema_file: the curated schema; it need not be there before a run.
         home: where its state lies if nobody says otherwise; None: where that of the shipped ones lies.
@@ -35,6 +36,11 @@ class Project:
     recipes: Mapping[str, Path] = field(hash=False)
     schema_file: Path
     home: Path | None = None
+
+    @property
+    def model(self) -> str:
+        """The name of its model."""
+        return model_name(self.dataset)
 
     def recipe_file(self, name: str) -> Path:
         """The file of a recipe, by its name; a name that ends in `.toml` is a file's.

@@ -175,7 +175,7 @@ def _run_one(planned: _Planned, home: Home) -> Run:
 
 def _failed(planned: _Planned, home: Home, error: PipelineError, seconds: float) -> Run:
     """The run as ML Metadata has it, which may be not at all: it failed before its first component, or the disk did."""
-    run = Run(planned.run_id, planned.dataset.name, seconds=seconds, log=planned.log_file)
+    run = Run(planned.run_id, planned.recipe.project.model, seconds=seconds, log=planned.log_file)
     try:
         run = load_run(home.metadata_db, planned.run_id)
     except Exception:

@@ -100,7 +100,7 @@ def _compile(output: Path, args: argparse.Namespace) -> int:
     pipeline, folder = read_compiled(output), Path(args.run_local).resolve()
     check_target(pipeline, backend)
     nodes = order_of(pipeline)
-    run_folder = folder / "runs" / dataset.name
+    run_folder = folder / "runs" / recipe.project.model
     run_folder /= claim_run_id(run_folder, dataset.name)
     with make_observer(dataset.name, nodes, describer(dataset.class_names)) as observer, output_to(run_folder / LOG):
         run = run_local(

@@ -9,6 +9,7 @@ from shlex import quote
 
 from mnist_tfx.components.settings import DataSettings
 from mnist_tfx.contract.errors import UsageError
+from mnist_tfx.contract.names import model_name
 from mnist_tfx.pipeline.commands.options.server import positive
 
 SUMMARY = "make a project of your own: data prepared, a recipe and a schema to look at"
@@ -79,7 +80,7 @@ def run(args: argparse.Namespace) -> int:
     )
     if args.json:
         files = {"recipe": str(folder / RECIPE), "schema": str(folder / SCHEMA)}
-        print(json.dumps({"project": str(folder), "model": dataset.name, "prepared": told, **files}, indent=2))
+        print(json.dumps({"project": str(folder), "model": model_name(dataset.name), "prepared": told, **files}, indent=2))
         return 0
     print(f"prepared {told}")
     print(f"wrote {folder / RECIPE}, {folder / SCHEMA}: look at them, they are what will be enforced")

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mnist_tfx.contract.errors import DataRejected, UsageError
+from mnist_tfx.contract.names import model_name
 from mnist_tfx.pipeline.commands.options.project import project_of_model
 from mnist_tfx.pipeline.commands.options.recipe import add_settings_arguments
 from mnist_tfx.pipeline.commands.options.server import port, positive
@@ -110,7 +111,7 @@ def watcher(
     from mnist_tfx.contract.versions import model_folder
     from mnist_tfx.pipeline.log_capture import output_to
 
-    model = recipe.data.dataset
+    model = model_name(recipe.data.dataset)
     serving = model_folder(home.serving_root, model)
     settings = recipe.monitoring.model_copy(update={"logs": log_prefix(logs, recipe, home, model)})
     schema_file = recipe.project.snapshot_schema(home.cache("schemas"))

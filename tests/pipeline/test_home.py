@@ -73,6 +73,13 @@ def test_a_name_with_signs_of_file_patterns_is_refused(tmp_path: Path, name: str
         Home.resolve(str(tmp_path / name))
 
 
+def test_the_folders_of_a_configuration_of_a_dataset_lie_where_those_of_others_do() -> None:
+    home = Home(Path("/home"))
+    assert home.serving("emnist/By_Class").relative_to(home.serving_root) == Path("emnist_By_Class")
+    assert home.report("emnist/By_Class", "a-run") == home.reports / "emnist_By_Class" / "a-run.html"
+    assert home.log("emnist/By_Class", "a-run") == Path("/home/runs/emnist_By_Class/a-run/run.log")
+
+
 def test_a_home_behind_a_symlink_is_the_same_home(tmp_path: Path) -> None:
     (tmp_path / "real").mkdir()
     (tmp_path / "link").symlink_to("real")

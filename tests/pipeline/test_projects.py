@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -187,14 +186,19 @@ def test_what_lies_prepared_elsewhere_is_found_without_its_builder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     prepared_elsewhere(tmp_path)
-    by_name: dict[str, Any] = {"--data-dir": tmp_path / "tfds"}
-    for number, options in enumerate((by_name, {})):
-        if not options:
-            monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "tfds"))
-        words = [word for pair in options.items() for word in pair]
-        answer = mnist_tfx("init", tmp_path / f"own{number}", "--tfds", "stripes:1.0.0", *words)
-        assert answer.code == 0, answer.err
-        assert "stripes 1.0.0: train 200, validation 40, test 60 examples, 2 classes" in answer.out
+    answer = mnist_tfx("init", tmp_path / "own", "--tfds", "stripes:1.0.0", "--data-dir", tmp_path / "tfds")
+    assert answer.code == 0, answer.err
+    assert "stripes 1.0.0: train 200, validation 40, test 60 examples, 2 classes" in answer.out
+    (tmp_path / "tfds" / "stripes" / "thin").mkdir()
+    (tmp_path / "tfds" / "stripes" / "1.0.0").rename(tmp_path / "tfds" / "stripes" / "thin" / "1.0.0")
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "tfds"))
+    folder = tmp_path / "thin"
+    answer = mnist_tfx("init", folder, "--tfds", "stripes/thin:1.0.0", "--json")
+    assert answer.code == 0, answer.err
+    assert json.loads(answer.out)["model"] == "stripes_thin", "a server looks for no model in a folder of a folder"
+    [listed] = json.loads(mnist_tfx("runs", "--project", folder, "--json").out)
+    run = load_run(folder / "var" / "metadata.db", listed["run_id"])
+    assert listed["dataset"] == "stripes_thin" and run.log and run.log.is_file() and run.plan.recipe_name
 
 
 def test_a_dataset_that_nobody_knows_is_told_how_to_name_it(tmp_path: Path) -> None:

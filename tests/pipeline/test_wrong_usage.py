@@ -95,6 +95,21 @@ def test_what_a_project_is_told(project: Path, arguments: tuple[str, ...], words
     assert answer.code in (1, 2) and words in answer.err
 
 
+def test_the_model_of_a_configuration_of_a_dataset_is_found(project: Path) -> None:
+    (project / "recipe.toml").write_text(RECIPE.replace("flowers", "emnist/mnist"))
+    answer = mnist_tfx("feedback", "emnist_mnist", "--export", project / "there", "--project", project)
+    assert answer.code == 2 and f"no request log {project}/var/requests/emnist_mnist/requests-*" in answer.err
+
+
+def test_in_a_projects_folder_its_own_name_is_known(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(project)
+    for dataset in ("flowers", "mnist"):
+        listed = json.loads(mnist_tfx("recipes", "--dataset", dataset, "--json").out)
+        assert {each["dataset"] for each in listed} == {dataset}
+    (project / "recipe.toml").write_text("servings = 4\n")  # of another program
+    assert mnist_tfx("recipes", "--dataset", "mnist").code == 0
+
+
 def test_the_first_run_of_a_project_is_made_by_what_is_told(project: Path) -> None:
     assert f"Make one: mnist-tfx run --project '{project}'\n" in mnist_tfx("runs", "--project", project).out
 
