@@ -14,6 +14,7 @@ from pathlib import Path
 from mnist_tfx.contract.errors import PipelineError, UsageError
 from mnist_tfx.contract.names import model_name
 
+RUN_LOG = "run.log"  # in a run's folder
 CHECKOUT = Path(__file__).resolve().parents[1]
 _MIN_FREE_MIB = 300
 _PATTERN_SIGNS = "*?[\\"
@@ -91,7 +92,11 @@ class Home:
 
     def log(self, dataset: str, run_id: str) -> Path:
         """The log of a run."""
-        return self.runs(dataset) / run_id / "run.log"
+        return self.runs(dataset) / run_id / RUN_LOG
+
+    def card(self, dataset: str, run_id: str) -> Path:
+        """The model card of a run."""
+        return self.runs(dataset) / run_id / "MODEL_CARD.md"
 
     def cache(self, subject: str) -> Path:
         """Files that can be made again: training backups, schema snapshots."""
