@@ -16,6 +16,7 @@ from mnist_tfx.contract.names import model_name
 from mnist_tfx.pipeline.settings_files import read_toml
 
 RECIPE, SCHEMA, HOME = "recipe.toml", "schema.pbtxt", "var"
+KEPT = ".before"  # what a schema's name gets when another takes its place
 MAIN_DATASETS = ("fashion_mnist", "mnist")  # what `--dataset all` runs
 _RECIPES = Path(__file__).resolve().parent / "recipes"
 _SCHEMAS = Path(__file__).resolve().parents[1] / "schemas"
@@ -62,7 +63,7 @@ class Project:
         Raises:
             UsageError: there is no curated schema.
         """
-        return hashlib.sha256(self._schema()).hexdigest()[:12]
+        return hashlib.sha256(self.curated_schema()).hexdigest()[:12]
 
     def snapshot_schema(self, folder: Path) -> Path:
         """Copies the curated schema to a path in `folder` that is named by its content.
@@ -73,11 +74,16 @@ class Project:
         target = folder / self.dataset / self.schema_digest() / SCHEMA
         target.parent.mkdir(parents=True, exist_ok=True)
         partial = target.with_suffix(".partial")
-        partial.write_bytes(self._schema())
+        partial.write_bytes(self.curated_schema())
         partial.replace(target)
         return target
 
-    def _schema(self) -> bytes:
+    def curated_schema(self) -> bytes:
+        """The curated schema's text.
+
+        Raises:
+            UsageError: there is none.
+        """
         try:
             return self.schema_file.read_bytes()
         except OSError as error:

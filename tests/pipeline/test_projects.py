@@ -17,8 +17,8 @@ from mnist_tfx.components.datasets.images.index import splits_before
 from mnist_tfx.components.datasets.images.prepare import FILES
 from mnist_tfx.contract.names import ENCODED_IMAGES, LABELS
 from mnist_tfx.pipeline.home import Home
-from mnist_tfx.pipeline.projects import project_in
-from mnist_tfx.pipeline.recipes import load_recipe
+from mnist_tfx.pipeline.projects import is_project, project_in
+from mnist_tfx.pipeline.recipes import Recipe, load_recipe
 from mnist_tfx.pipeline.runs.store import load_run
 from tests.fixtures.command import Answer, mnist_tfx
 from tests.fixtures.image_folder import COLOURS, picture, spoil, write_images
@@ -256,6 +256,27 @@ def test_a_class_that_is_too_small_leaves_no_project_behind(tmp_path: Path) -> N
     answer = mnist_tfx("init", tmp_path / "colours", "--images", tmp_path / "images")
     assert answer.code == 3 and "'rare' (1)" in answer.err
     assert not (tmp_path / "colours" / "recipe.toml").exists()
+
+
+def test_a_folder_is_no_project_before_its_recipe_is_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A killed init leaves what it had by then: no recipe that lets any model pass, and the curated schema."""
+    write_images(tmp_path / "images", 20)
+    folder = tmp_path / "colours"
+    folder.mkdir()
+    (folder / "schema.pbtxt").write_text("# curated")
+
+    def propose(recipe: Recipe, home: Home) -> tuple[str, float]:
+        assert recipe.evaluation.min_accuracy == 0.0 and recipe.project.curated_schema()
+        assert not is_project(folder) and (folder / "schema.pbtxt").read_text() == "# curated"
+        return "# proposed", 0.5
+
+    monkeypatch.setattr("mnist_tfx.pipeline.init_project.propose_for", propose)
+    answer = mnist_tfx("init", folder, "--images", tmp_path / "images")
+    assert answer.code == 0 and "the schema.pbtxt that was there is schema.pbtxt.before" in answer.out, answer.err
+    assert load_recipe(project_in(folder), "default").evaluation.min_accuracy == 0.55
+    assert (folder / "schema.pbtxt").read_text() == "# proposed"
+    assert (folder / "schema.pbtxt.before").read_text() == "# curated"
+    assert {path.name for path in folder.iterdir()} == {"recipe.toml", "schema.pbtxt", "schema.pbtxt.before", "var"}
 
 
 @pytest.mark.slow

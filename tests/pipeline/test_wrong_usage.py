@@ -12,6 +12,7 @@ import pytest
 from mnist_tfx.pipeline.cli import COMMANDS, main
 from mnist_tfx.pipeline.home import CHECKOUT
 from tests.fixtures.command import mnist_tfx
+from tests.fixtures.image_folder import write_images
 from tests.fixtures.run_process import COMMAND
 
 RECIPE = """
@@ -88,6 +89,7 @@ def test_a_value_that_does_not_fit_is_told(
         (("compile", *VERTEX, "-o", "x.json"), "data prepare --dataset flowers` (with the same --home or --project)"),
         (("status", "flowers"), "run --dataset mnist (or --project DIR)"),
         (("show", "latest"), "run --dataset mnist (or --project DIR)"),
+        (("schema", "diff"), "dataset 'flowers' has no schema: cannot read"),
     ],
 )
 def test_what_a_project_is_told(project: Path, arguments: tuple[str, ...], words: str) -> None:
@@ -108,6 +110,21 @@ def test_in_a_projects_folder_its_own_name_is_known(project: Path, monkeypatch: 
         assert {each["dataset"] for each in listed} == {dataset}
     (project / "recipe.toml").write_text("servings = 4\n")  # of another program
     assert mnist_tfx("recipes", "--dataset", "mnist").code == 0
+
+
+def test_a_schema_that_is_no_text_is_told(project: Path) -> None:
+    (project / "schema.pbtxt").write_bytes("# für Bäume".encode("latin-1"))
+    answer = mnist_tfx("schema", "update", "--project", project)
+    assert answer.code == 2 and f"{project / 'schema.pbtxt'} is no UTF-8" in answer.err
+
+
+def test_a_project_may_be_called_all(project: Path) -> None:
+    write_images(project / "images", 20)
+    images = 'dataset = "all"\nimages = "images"\nresize = [16, 16]'
+    (project / "recipe.toml").write_text(RECIPE.replace('dataset = "flowers"', images))
+    assert "unknown recipe of all 'deep'" in mnist_tfx("run", "--project", project, "--recipe", "deep").err
+    answer = mnist_tfx("data", "prepare", "--project", project, "--json")
+    assert [each["dataset"] for each in json.loads(answer.out)] == ["all"], answer.err
 
 
 def test_the_first_run_of_a_project_is_made_by_what_is_told(project: Path) -> None:
