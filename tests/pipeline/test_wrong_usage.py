@@ -155,3 +155,11 @@ def test_a_result_that_nobody_reads_keeps_its_exit_code(project: Path) -> None:
         assert process.stdout and process.stderr
         process.stdout.close()
         assert (process.wait(), process.stderr.read()) == (1, b"")
+
+
+def test_a_closed_output_is_the_null_device(tmp_path: Path) -> None:
+    """Else the log would be the next file to be opened, and standard output's number its own."""
+    predict = ["predict", "mnist", "--batch", "in", "--out", str(tmp_path / "out"), "--home", str(tmp_path)]
+    command = ["sh", "-c", 'exec "$@" <&- >&-', "sh", sys.executable, "-c", COMMAND, *predict]
+    answer = subprocess.run(command, cwd=CHECKOUT, stderr=subprocess.PIPE, text=True)
+    assert answer.returncode in (1, 2) and answer.stderr.startswith("error: "), answer.stderr
