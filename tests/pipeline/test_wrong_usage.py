@@ -54,6 +54,13 @@ def test_every_command_has_help_with_an_example(command: str, capsys: pytest.Cap
         (("predict", "mnist", "--batch", "in", "--out", "there", "--top", "2", "--tls"), "leave out --tls, --top."),
         (("predict", "mnist", "--batch", "in", "--out", "there", "--address", "a:1"), "leave out --address."),
         (("predict", "mnist", "a.png", "--out", "there"), "--out, --recipe and --set go with --batch IN"),
+        (("compile", "--check", "p.json", *VERTEX, "--run-local", "d", "-o", "x"), "--profile, --output, --run-local."),
+        (("compile", "--check", "p.json", "--as", "vertex", "--in-bucket"), "leave out --as, --in-bucket."),
+        (("feedback", "mnist", "--export", "there", "--test"), "--test goes with --labels FILE"),
+        (("feedback", "mnist", "--labels", "labels.csv", "--limit", "3"), "--limit goes with --export DIR"),
+        (("init", "flowers", "--tfds", "digits", "--max-unreadable", "0.1"), "--max-unreadable goes with --images DIR"),
+        (("monitor", "mnist", "--every", "60"), "--every goes with --listen PORT"),
+        (("submit", *VERTEX, "--dataset", "mnist", "--poll", "1"), "--poll goes with --wait"),
     ],
 )
 def test_wrong_usage_is_told(arguments: tuple[str, ...], words: str) -> None:
