@@ -35,6 +35,13 @@ REFERENCE_PATH = "assets.extra/reference.json"
 MODEL_CARD_PATH = "assets.extra/MODEL_CARD.md"
 
 
+def model_name(dataset: str) -> str:
+    """What the model of a dataset, perhaps `builder/configuration`, and its folders are called: a server looks for a
+    model's folder right in the one for serving.
+    """
+    return dataset.replace("/", "_")
+
+
 def plain_name(name: str) -> str:
     """A name as pipelines, labels and schedules take it: lower-case letters, digits, and `-` between them."""
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")

@@ -109,7 +109,7 @@ def cluster_paths(project: Project, profile: Profile) -> Paths:
     Raises:
         UsageError: there is no curated schema.
     """
-    root, dataset = profile.data_root(), project.dataset
+    root, dataset = profile.data_root(), project.model
     return Paths(
         pipeline_root=f"{profile.root}/runs/{dataset}",
         data_dir=f"{root}/datasets",
@@ -133,7 +133,7 @@ def _job(dataset: PreparedDataset, recipe: Recipe, profile: Profile, *, monitor:
             pipeline_root=paths.pipeline_root,
             schema_file=paths.schema_file,
             serving=paths.serving,
-            requests=f"{profile.data_root()}/requests/{dataset.name}/requests",
+            requests=f"{profile.data_root()}/requests/{recipe.project.model}/requests",
             enable_cache=profile.cache,
         )
     else:

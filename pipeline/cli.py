@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import io
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -89,6 +90,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; returns its exit code."""
+    _open_closed_streams()
     args = build_parser().parse_args(argv)
     code = 0
     try:
@@ -110,6 +112,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         if refused is None:
             raise
         return _failed(refused)
+
+
+def _open_closed_streams() -> None:
+    """Leads a standard stream that the caller closed (`>&-`) to the null device.
+
+    Python has None in its place, and the next file to be opened would get its number.
+    """
+    for number, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
+        if getattr(sys, name) is None:
+            null = os.open(os.devnull, os.O_RDWR)
+            os.dup2(null, number)
+            os.set_inheritable(number, True)
+            if null != number:
+                os.close(null)
+            setattr(sys, name, os.fdopen(number, mode, closefd=False))
 
 
 def _failed(error: PipelineError) -> int:

@@ -126,7 +126,7 @@ def read_labels(path: Path) -> dict[str, str]:
     """The label of each image by its id, of the rows that are filled in.
 
     Raises:
-        UsageError: it is no such CSV file, names an id that is none, or no row is filled in.
+        UsageError: it is no such CSV file, names an id that is none or with two labels, or no row is filled in.
     """
     from mnist_tfx.components.datasets.images.listing import csv_rows
 
@@ -135,12 +135,15 @@ def read_labels(path: Path) -> dict[str, str]:
             rows = csv_rows(file)
             if not {"id", "label"} <= set(rows.fieldnames or ()):
                 raise UsageError(f"{path} must have the columns id and label, as `feedback --export` writes them.")
-            found = {(row["id"] or "").strip(): (row["label"] or "").strip() for row in rows}
+            found = [((row["id"] or "").strip(), (row["label"] or "").strip()) for row in rows]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UsageError(f"cannot read {path} as CSV in UTF-8: {error}.") from error
-    if wrong := [name for name in found if not _ID.fullmatch(name)]:
+    if wrong := [name for name, _ in found if not _ID.fullmatch(name)]:
         raise UsageError(f"{path}: id {wrong[0]!r} is none; it must be 16 hexadecimal digits.")
-    labels = {name: label for name, label in found.items() if label}
+    labels: dict[str, str] = {}
+    for name, label in found:
+        if label and labels.setdefault(name, label) != label:
+            raise UsageError(f"{path}: id {name} has the labels {labels[name]!r} and {label!r}: leave one of them.")
     if not labels:
         raise UsageError(f"{path}: no row has a label.")
     return labels
@@ -162,7 +165,7 @@ def add_feedback(
     labels, folder = read_labels(labels_file), labels_file.resolve().parent
     missing = [name for name in labels if not (folder / f"{name}.png").is_file()]
     if missing:
-        write_images(prefix, recipe.data.dataset, recipe.data.image_shape, folder, missing)
+        write_images(prefix, recipe.project.model, recipe.data.image_shape, folder, missing)
     with tempfile.TemporaryDirectory() as place:
         listed = Path(place, LABELS)
         with open(listed, "w", encoding="utf-8", newline="") as file:

@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mnist_tfx.contract.errors import PipelineError, UsageError
+from mnist_tfx.contract.names import model_name
 
+RUN_LOG = "run.log"  # in a run's folder
 CHECKOUT = Path(__file__).resolve().parents[1]
 _MIN_FREE_MIB = 300
 _PATTERN_SIGNS = "*?[\\"
@@ -32,7 +34,7 @@ class Home:
             UsageError: its name does not mean the same to Python and to TensorFlow, TFX and Beam.
         """
         named = option or os.environ.get("MNIST_TFX_HOME")
-        home = cls(Path(named).expanduser().resolve() if named else CHECKOUT / "var")
+        home = cls((Path(named).expanduser() if named else CHECKOUT / "var").resolve())
         home._check_name()
         return home
 
@@ -69,7 +71,7 @@ class Home:
 
     def serving(self, dataset: str) -> Path:
         """The TF Serving base path of a dataset's model; its subfolders are versions."""
-        return self.serving_root / dataset
+        return self.serving_root / model_name(dataset)
 
     def requests(self, model: str) -> Path:
         """The prefix of a model's request logs, as `mnist-tfx serve --log-requests` writes them."""
@@ -77,7 +79,7 @@ class Home:
 
     def runs(self, dataset: str) -> Path:
         """The folder of a dataset's runs."""
-        return self.root / "runs" / dataset
+        return self.root / "runs" / model_name(dataset)
 
     @property
     def reports(self) -> Path:
@@ -86,11 +88,15 @@ class Home:
 
     def report(self, dataset: str, run_id: str) -> Path:
         """The report of a run."""
-        return self.reports / dataset / f"{run_id}.html"
+        return self.reports / model_name(dataset) / f"{run_id}.html"
 
     def log(self, dataset: str, run_id: str) -> Path:
         """The log of a run."""
-        return self.runs(dataset) / run_id / "run.log"
+        return self.runs(dataset) / run_id / RUN_LOG
+
+    def card(self, dataset: str, run_id: str) -> Path:
+        """The model card of a run."""
+        return self.runs(dataset) / run_id / "MODEL_CARD.md"
 
     def cache(self, subject: str) -> Path:
         """Files that can be made again: training backups, schema snapshots."""

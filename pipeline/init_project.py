@@ -16,7 +16,7 @@ from mnist_tfx.contract.errors import UsageError
 from mnist_tfx.contract.names import EVAL, TEST, TRAIN
 from mnist_tfx.pipeline.data import describe_import, import_images
 from mnist_tfx.pipeline.home import Home
-from mnist_tfx.pipeline.projects import HOME, RECIPE, SCHEMA, is_project, project_in
+from mnist_tfx.pipeline.projects import HOME, KEPT, RECIPE, SCHEMA, Project, is_project
 from mnist_tfx.pipeline.recipes import Recipe, load_recipe
 
 if TYPE_CHECKING:
@@ -99,6 +99,7 @@ def init_project(
     Raises:
         UsageError: the folder is a project already, or the name or the source is none.
         DataRejected: the data are too few, or damaged.
+        PipelineError: the home cannot be written to or is in use, the data cannot be had, or a component failed.
     """
     if is_project(folder):
         raise UsageError(f"{folder} is a project already: edit {folder / RECIPE}, or name another folder.")
@@ -114,18 +115,24 @@ def init_project(
     )
     from mnist_tfx.components.schema.proposal import LEAST_SCHEMA
 
+    # By these names the folder is no project yet: the first recipe and schema let any model and all data pass.
+    recipe_file, schema_file = folder / f"{RECIPE}.partial", folder / f"{SCHEMA}.partial"
     try:
-        (folder / RECIPE).write_text(_recipe_text(folder, data, dataset, min_accuracy=0.0), encoding="utf-8")
-        (folder / SCHEMA).write_text(LEAST_SCHEMA)
-        recipe = load_recipe(project_in(folder), "default")
-        schema, commonest = propose_for(recipe, home)
-        (folder / SCHEMA).write_text(schema, encoding="utf-8")
+        recipe_file.write_text(_recipe_text(folder, data, dataset, min_accuracy=0.0), encoding="utf-8")
+        schema_file.write_text(LEAST_SCHEMA)
+        project = Project(dataset.name, {"default": recipe_file}, schema_file, folder / HOME)
+        schema, commonest = propose_for(load_recipe(project, "default"), home)
+        schema_file.write_text(schema, encoding="utf-8")
         bound = min(0.99, math.ceil(20 * commonest + 1) / 20)
-        (folder / RECIPE).write_text(_recipe_text(folder, data, dataset, min_accuracy=bound), encoding="utf-8")
-    except BaseException:  # half a project would be taken for one
-        (folder / RECIPE).unlink(missing_ok=True)
-        (folder / SCHEMA).unlink(missing_ok=True)
-        raise
+        recipe_file.write_text(_recipe_text(folder, data, dataset, min_accuracy=bound), encoding="utf-8")
+        if (folder / SCHEMA).exists():  # curated, with a recipe that was removed to be made anew
+            (folder / SCHEMA).replace(folder / (SCHEMA + KEPT))
+            told += f"; the {SCHEMA} that was there is {SCHEMA}{KEPT}"
+        schema_file.replace(folder / SCHEMA)
+        recipe_file.replace(folder / RECIPE)
+    finally:
+        recipe_file.unlink(missing_ok=True)
+        schema_file.unlink(missing_ok=True)
     return dataset, told
 
 

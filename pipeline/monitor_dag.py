@@ -8,7 +8,7 @@ from tfx.orchestration.pipeline import Pipeline
 
 from mnist_tfx.components.code_version import add_code_versions
 from mnist_tfx.components.monitoring.component import Monitor
-from mnist_tfx.contract.names import plain_name
+from mnist_tfx.contract.names import model_name, plain_name
 from mnist_tfx.pipeline.recipes import Recipe
 
 
@@ -28,7 +28,7 @@ def create_monitor_pipeline(
     schema = ImportSchemaGen(schema_file=schema_file)
     monitor = Monitor(
         schema=schema.outputs["schema"],
-        model=recipe.data.dataset,
+        model=model_name(recipe.data.dataset),
         serving_dir=serving,
         settings=recipe.monitoring.model_copy(update={"logs": recipe.monitoring.logs or requests}),
         any_size=recipe.data.resize is not None,

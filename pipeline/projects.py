@@ -12,9 +12,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mnist_tfx.contract.errors import UsageError, unknown_name
+from mnist_tfx.contract.names import model_name
 from mnist_tfx.pipeline.settings_files import read_toml
 
 RECIPE, SCHEMA, HOME = "recipe.toml", "schema.pbtxt", "var"
+KEPT = ".before"  # what a schema's name gets when another takes its place
 MAIN_DATASETS = ("fashion_mnist", "mnist")  # what `--dataset all` runs
 _RECIPES = Path(__file__).resolve().parent / "recipes"
 _SCHEMAS = Path(__file__).resolve().parents[1] / "schemas"
@@ -25,7 +27,7 @@ class Project:
     """What is done with a dataset.
 
     Attributes:
-        dataset: the dataset's name, which is also its model's.
+        dataset: the dataset's name.
         recipes: the recipes' files, by name.
         schema_file: the curated schema; it need not be there before a run.
         home: where its state lies if nobody says otherwise; None: where that of the shipped ones lies.
@@ -35,6 +37,11 @@ class Project:
     recipes: Mapping[str, Path] = field(hash=False)
     schema_file: Path
     home: Path | None = None
+
+    @property
+    def model(self) -> str:
+        """The name of its model."""
+        return model_name(self.dataset)
 
     def recipe_file(self, name: str) -> Path:
         """The file of a recipe, by its name; a name that ends in `.toml` is a file's.
@@ -56,7 +63,7 @@ class Project:
         Raises:
             UsageError: there is no curated schema.
         """
-        return hashlib.sha256(self._schema()).hexdigest()[:12]
+        return hashlib.sha256(self.curated_schema()).hexdigest()[:12]
 
     def snapshot_schema(self, folder: Path) -> Path:
         """Copies the curated schema to a path in `folder` that is named by its content.
@@ -67,11 +74,16 @@ class Project:
         target = folder / self.dataset / self.schema_digest() / SCHEMA
         target.parent.mkdir(parents=True, exist_ok=True)
         partial = target.with_suffix(".partial")
-        partial.write_bytes(self._schema())
+        partial.write_bytes(self.curated_schema())
         partial.replace(target)
         return target
 
-    def _schema(self) -> bytes:
+    def curated_schema(self) -> bytes:
+        """The curated schema's text.
+
+        Raises:
+            UsageError: there is none.
+        """
         try:
             return self.schema_file.read_bytes()
         except OSError as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from mnist_tfx.components.report.run import Run
 from mnist_tfx.contract.errors import PipelineError
 from mnist_tfx.pipeline.data import prepare_dataset
-from mnist_tfx.pipeline.home import Home
+from mnist_tfx.pipeline.home import RUN_LOG, Home
 from mnist_tfx.pipeline.log_capture import output_to
 from mnist_tfx.pipeline.running.loading import collector_paused
 from mnist_tfx.pipeline.runs.ids import claim_run_id
@@ -49,13 +49,13 @@ class PartialRun:
     @property
     def log_file(self) -> Path:
         """The run's log."""
-        return self.folder / "run.log"
+        return self.folder / RUN_LOG
 
 
-def run_whole(recipes: Sequence[Recipe], home: Home, *, enable_cache: bool = True) -> list[Run]:
+def run_whole(recipes: Sequence[Recipe], home: Home, *, enable_cache: bool = True) -> Iterator[Run]:
     """Runs each recipe in turn, with its report; a failed run is told like others, and keeps none from running.
 
-    The caller holds the home's lock.
+    The caller holds the home's lock. What ends a later run takes nothing from those that were told.
 
     Raises:
         PipelineError: ML Metadata, or the data of a recipe, cannot be had.
@@ -64,7 +64,8 @@ def run_whole(recipes: Sequence[Recipe], home: Home, *, enable_cache: bool = Tru
     open_store(home.metadata_db)  # a damaged one is known before anything is fetched
     # All data first: what cannot be had is known before the first model is trained.
     planned = [(recipe, prepare_dataset(recipe, home)) for recipe in recipes]
-    return [_run_one(_plan(recipe, dataset, home, enable_cache=enable_cache), home) for recipe, dataset in planned]
+    for recipe, dataset in planned:
+        yield _run_one(_plan(recipe, dataset, home, enable_cache=enable_cache), home)
 
 
 def run_until(component: str, recipe: Recipe, home: Home, *, enable_cache: bool = True) -> PartialRun:
@@ -175,7 +176,7 @@ def _run_one(planned: _Planned, home: Home) -> Run:
 
 def _failed(planned: _Planned, home: Home, error: PipelineError, seconds: float) -> Run:
     """The run as ML Metadata has it, which may be not at all: it failed before its first component, or the disk did."""
-    run = Run(planned.run_id, planned.dataset.name, seconds=seconds, log=planned.log_file)
+    run = Run(planned.run_id, planned.recipe.project.model, seconds=seconds, log=planned.log_file)
     try:
         run = load_run(home.metadata_db, planned.run_id)
     except Exception:

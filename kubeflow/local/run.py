@@ -28,9 +28,8 @@ from mnist_tfx.kubeflow.local.backends import Kubeflow, Vertex
 from mnist_tfx.kubeflow.local.bucket import Bucket
 from mnist_tfx.kubeflow.local.tasks import Places, run_tasks
 from mnist_tfx.kubeflow.profiles import Profile, Target
+from mnist_tfx.pipeline.home import RUN_LOG
 from mnist_tfx.pipeline.observer import Observer
-
-LOG = "run.log"
 
 
 def check_target(pipeline: CompiledPipeline, target: Target) -> None:
@@ -75,7 +74,7 @@ def run_local(
     """
     for upload in () if in_bucket else needed:
         _put(upload.source, folder / upload.destination.removeprefix(profile.data_root()).lstrip("/"))
-    run_id, log = run_folder.name, run_folder / LOG
+    run_id, log = run_folder.name, run_folder / RUN_LOG
     roots = [profile.root, profile.data_root()]
     places = Places(run_folder, folder / "cache" / target, roots, root_here="" if in_bucket else str(folder))
     backend = Vertex(f"{pipeline.root}/{run_id}" if in_bucket else str(run_folder))

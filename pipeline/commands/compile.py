@@ -8,20 +8,32 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mnist_tfx.contract.errors import UsageError
+from mnist_tfx.kubeflow.profiles import TARGETS
 from mnist_tfx.pipeline.commands.options.project import project_of
 from mnist_tfx.pipeline.commands.options.remote import (
-    TARGETS,
     add_pipeline_arguments,
     add_target_arguments,
     compile_into,
     read_profile,
 )
+from mnist_tfx.pipeline.home import RUN_LOG
 
 if TYPE_CHECKING:
     from mnist_tfx.kubeflow.compile import Upload
 
 SUMMARY = "compile the pipeline for Vertex AI or Kubeflow Pipelines, check the file, run it here"
 EXAMPLE = "mnist-tfx compile --target vertex --dataset mnist --profile vertex-gpu -o pipeline.json"
+
+# What --check has no use for. (A project that one stands in has its own dataset and home.)
+_OF_COMPILING = {
+    "--profile": "profile",
+    "--profile-set": "profile_set",
+    "--set": "set",
+    "--output": "output",
+    "--run-local": "run_local",
+    "--as": "backend",
+    "--in-bucket": "in_bucket",
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -51,6 +63,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Checks a file, or compiles one, and runs it if told to."""
     if args.check:
+        vain = [option for option, name in _OF_COMPILING.items() if getattr(args, name)]
+        if vain:
+            raise UsageError(f"--check only looks at a file that is compiled already: leave out {', '.join(vain)}.")
         return _check(Path(args.check), args)
     missing = [f"--{name}" for name in ("target", "dataset", "profile", "output") if not getattr(args, name)]
     if missing:
@@ -89,7 +104,7 @@ def _compile(output: Path, args: argparse.Namespace) -> int:
         _report(output, needed, as_json=args.json)
         return 0
     from mnist_tfx.kubeflow.ir import read_compiled
-    from mnist_tfx.kubeflow.local.run import LOG, check_target, run_local
+    from mnist_tfx.kubeflow.local.run import check_target, run_local
     from mnist_tfx.kubeflow.local.tasks import order_of
     from mnist_tfx.pipeline.log_capture import output_to
     from mnist_tfx.pipeline.running.describe import describer
@@ -100,9 +115,10 @@ def _compile(output: Path, args: argparse.Namespace) -> int:
     pipeline, folder = read_compiled(output), Path(args.run_local).resolve()
     check_target(pipeline, backend)
     nodes = order_of(pipeline)
-    run_folder = folder / "runs" / dataset.name
+    run_folder = folder / "runs" / recipe.project.model
     run_folder /= claim_run_id(run_folder, dataset.name)
-    with make_observer(dataset.name, nodes, describer(dataset.class_names)) as observer, output_to(run_folder / LOG):
+    log = run_folder / RUN_LOG
+    with make_observer(dataset.name, nodes, describer(dataset.class_names)) as observer, output_to(log):
         run = run_local(
             pipeline, profile, folder, run_folder, dataset, needed, backend, observer, in_bucket=args.in_bucket
         )

@@ -119,13 +119,13 @@ def tell_span(dataset: str, number: int, imported: Imported, *, as_json: bool) -
 def _run_prepare(args: argparse.Namespace) -> int:
     from mnist_tfx.components.datasets.published import DATASETS
 
-    if args.dataset in (None, "all") and args.source is not None:
-        raise UsageError("--from holds one dataset: name it with --dataset.")
     if args.project and args.source is not None:
         raise UsageError("--from is for the datasets of TFDS: where a project's data are, its recipe says in [data].")
+    if args.dataset in (None, "all") and args.source is not None:
+        raise UsageError("--from holds one dataset: name it with --dataset.")
     home = Home.resolve(args.home)
     home.prepare()
-    names = DATASETS if args.dataset in (None, "all") else (args.dataset,)
+    names = DATASETS if args.dataset in (None, "all") and not args.project else (args.dataset,)
     answers = []
     for name in names:
         start = time.monotonic()

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from shlex import quote
 
+from mnist_tfx.contract.errors import UsageError
 from mnist_tfx.pipeline.commands.data import tell_span
 from mnist_tfx.pipeline.commands.monitor import add_logs_argument, log_prefix
 from mnist_tfx.pipeline.commands.options.project import project_of_model
@@ -15,6 +16,7 @@ from mnist_tfx.pipeline.home import Home
 
 SUMMARY = "Label logged requests, and add them to the data as a span."
 EXAMPLE = "mnist-tfx feedback mnist --export to-label"
+_LIMIT = 500
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     what.add_argument("--labels", metavar="FILE", type=Path, help="add the images with a label in this file as a span")
     add_logs_argument(parser)
     parser.add_argument(
-        "--limit", type=positive(int), default=500, metavar="N", help="with --export: at most so many (default: 500)"
+        "--limit", type=positive(int), metavar="N", help=f"with --export: at most so many (default: {_LIMIT})"
     )
     parser.add_argument(
         "--test", action="store_true", help="with --labels: a tenth goes to split test (default: none does)"
@@ -45,6 +47,10 @@ def run(args: argparse.Namespace) -> int:
     from mnist_tfx.pipeline.feedback import LABELS, add_feedback, export_logged
     from mnist_tfx.pipeline.recipes import load_recipe
 
+    if args.labels and args.limit is not None:
+        raise UsageError("--limit goes with --export DIR.")
+    if args.export and args.test:
+        raise UsageError("--test goes with --labels FILE.")
     recipe, home = load_recipe(project_of_model(args), args.recipe), Home.resolve(args.home)
     prefix = log_prefix(args.logs, recipe, home, args.model)
     if args.labels:
@@ -55,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
             as_json=args.json,
         )
         return 0
-    written, found = export_logged(prefix, args.model, recipe.data.image_shape, args.export, args.limit)
+    written, found = export_logged(prefix, args.model, recipe.data.image_shape, args.export, args.limit or _LIMIT)
     if args.json:
         print(json.dumps({"file": str(args.export / LABELS), "written": written, "found": found}, indent=2))
     else:

@@ -9,10 +9,12 @@ from shlex import quote
 
 from mnist_tfx.components.settings import DataSettings
 from mnist_tfx.contract.errors import UsageError
+from mnist_tfx.contract.names import model_name
 from mnist_tfx.pipeline.commands.options.server import positive
 
 SUMMARY = "make a project of your own: data prepared, a recipe and a schema to look at"
 EXAMPLE = "mnist-tfx init flowers --images ~/pictures/flowers"
+_MAX_UNREADABLE = DataSettings.model_fields["max_unreadable"].default
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -50,9 +52,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--max-unreadable",
         type=float,
-        default=DataSettings.model_fields["max_unreadable"].default,
         metavar="SHARE",
-        help="with --images: the share of files that may be damaged (default: %(default)g)",
+        help=f"with --images: the share of files that may be damaged (default: {_MAX_UNREADABLE:g})",
     )
     parser.add_argument("--json", action="store_true", help="print the answer as JSON")
 
@@ -67,19 +68,23 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(f"init needs --images DIR or --tfds NAME. Example: {EXAMPLE}")
     if args.csv and not images:
         raise UsageError("--csv goes with --images DIR, the folder from which its files are named.")
-    if not 0.0 <= args.max_unreadable <= 1.0:
+    if args.max_unreadable is not None and not images:
+        raise UsageError("--max-unreadable goes with --images DIR.")
+    max_unreadable = _MAX_UNREADABLE if args.max_unreadable is None else args.max_unreadable
+    if not 0.0 <= max_unreadable <= 1.0:
         raise UsageError(f"--max-unreadable {args.max_unreadable:g}: a share is between 0 and 1.")
     if args.data_dir and not args.tfds:
         raise UsageError("--data-dir goes with --tfds NAME.")
     folder = Path(args.name).expanduser()
     dataset, told = init_project(
         folder,
-        DataSource(images, args.csv, args.max_unreadable, args.tfds, args.data_dir),
+        DataSource(images, args.csv, max_unreadable, args.tfds, args.data_dir),
         size=tuple(args.size) if args.size else None,
     )
     if args.json:
         files = {"recipe": str(folder / RECIPE), "schema": str(folder / SCHEMA)}
-        print(json.dumps({"project": str(folder), "model": dataset.name, "prepared": told, **files}, indent=2))
+        answer = {"project": str(folder), "model": model_name(dataset.name), "prepared": told, **files}
+        print(json.dumps(answer, indent=2))
         return 0
     print(f"prepared {told}")
     print(f"wrote {folder / RECIPE}, {folder / SCHEMA}: look at them, they are what will be enforced")

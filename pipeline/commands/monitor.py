@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mnist_tfx.contract.errors import DataRejected, UsageError
+from mnist_tfx.contract.names import model_name
 from mnist_tfx.pipeline.commands.options.project import project_of_model
 from mnist_tfx.pipeline.commands.options.recipe import add_settings_arguments
 from mnist_tfx.pipeline.commands.options.server import port, positive
 from mnist_tfx.pipeline.home import Home
+from mnist_tfx.pipeline.whole_file import write_whole
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 SUMMARY = "compare what a model is asked, by its request logs, with what it was trained on"
 EXAMPLE = "mnist-tfx monitor mnist --since 24h --page drift.html"
 
+_EVERY = 300.0
 _HOURS = {"m": 1 / 60, "h": 1.0, "d": 24.0}
 _MOST_HOURS = 24 * 36525  # a century: Python's dates end somewhere
 
@@ -49,7 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--listen", type=port, metavar="PORT", help="go on, and answer Prometheus on this port of all IPv4 addresses"
     )
     parser.add_argument(
-        "--every", type=positive(float), default=300.0, metavar="S", help="with --listen (default: %(default)g seconds)"
+        "--every", type=positive(float), metavar="S", help=f"with --listen (default: {_EVERY:g} seconds)"
     )
     add_settings_arguments(parser)
     parser.add_argument("--json", action="store_true", help="print the answer as JSON")
@@ -72,6 +75,8 @@ def run(args: argparse.Namespace) -> int:
 
     if args.listen is not None and (args.page or args.json):
         raise UsageError("--page and --json are of one look: leave out --listen, which goes on.")
+    if args.listen is None and args.every is not None:
+        raise UsageError("--every goes with --listen PORT.")
     home = Home.resolve(args.home)
     model_folder(home.serving_root, args.model)  # a wrong name is told as a model's, not as a dataset's
     recipe = load_recipe(project_of_model(args), args.recipe, args.set)
@@ -79,7 +84,7 @@ def run(args: argparse.Namespace) -> int:
     if args.listen is not None:
         from mnist_tfx.components.monitoring.prometheus import listen
 
-        listen(look, args.listen, args.every)
+        listen(look, args.listen, args.every or _EVERY)
         return 0
     report = look()
     if args.page:
@@ -105,28 +110,29 @@ def watcher(
     """What looks at the logs of a recipe's model, anew each time it is called; options as those of the command.
 
     Raises:
-        UsageError: there is no such model.
+        UsageError: there is no such model, or no schema; in a look, no such version.
+        PipelineError: there is no model at all; in a look, no log that can be read.
     """
     from mnist_tfx.contract.versions import model_folder
     from mnist_tfx.pipeline.log_capture import output_to
 
-    model = recipe.data.dataset
+    model = model_name(recipe.data.dataset)
     serving = model_folder(home.serving_root, model)
     settings = recipe.monitoring.model_copy(update={"logs": log_prefix(logs, recipe, home, model)})
-    schema_file = recipe.project.snapshot_schema(home.cache("schemas"))
+    schema = recipe.project.curated_schema()
     span = since or timedelta(hours=settings.hours)
 
     def look() -> Report:
         with output_to(home.cache("monitor") / "monitor.log"):  # TensorFlow and TFDV are chatty
+            from google.protobuf import text_format
             from tensorflow_metadata.proto.v0 import schema_pb2
-            from tfx.utils import io_utils
 
             from mnist_tfx.components.monitoring.watch import watch
 
             return watch(
                 model,
                 str(serving),
-                io_utils.parse_pbtxt_file(str(schema_file), schema_pb2.Schema()),
+                text_format.Parse(schema, schema_pb2.Schema()),
                 settings,
                 since=datetime.now(UTC) - span,
                 version=version,
@@ -146,10 +152,8 @@ def _span(text: str) -> timedelta:
 
 def _write(path: Path, text: str) -> None:
     """Whole or not at all: Prometheus may read at any time."""
-    partial = path.with_name(f"{path.name}.partial")
     try:
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(path)
+        write_whole(path, text)
     except OSError as error:
         raise UsageError(f"cannot write {path}: {error.strerror}.") from error
     print(f"wrote {path}", file=sys.stderr)

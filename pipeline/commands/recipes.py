@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 
+from mnist_tfx.contract.errors import UsageError
 from mnist_tfx.pipeline.commands.options.project import project_of
 
 SUMMARY = "the recipes and their settings"
@@ -26,11 +28,15 @@ def run(args: argparse.Namespace) -> int:
         projects = [project_of(args)]
     else:
         projects = [shipped(dataset) for dataset in shipped_datasets()]
-    loaded = [
-        (project.dataset, name, path, load_recipe(project, name))
-        for project in projects
-        for name, path in project.recipes.items()
-    ]
+    loaded = []
+    for project in projects:
+        for name, path in project.recipes.items():
+            try:
+                loaded.append((project.dataset, name, path, load_recipe(project, name)))
+            except UsageError as error:
+                if name == "default":
+                    raise
+                print(f"note: left out, it is no recipe: {error}", file=sys.stderr)  # a profile, perhaps
     if args.json:
         print(
             json.dumps(

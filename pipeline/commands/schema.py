@@ -9,10 +9,10 @@ from mnist_tfx.contract.errors import UsageError
 from mnist_tfx.pipeline.commands.options.project import project_of
 from mnist_tfx.pipeline.commands.options.recipe import add_recipe_arguments
 from mnist_tfx.pipeline.home import Home
+from mnist_tfx.pipeline.projects import KEPT
 
 SUMMARY = "what the data would change in the curated schema; change it"
 EXAMPLE = "mnist-tfx schema diff --project flowers"
-_KEPT = ".before"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     for verb, words in (
         ("diff", "print what a schema made of the data as they are now says otherwise; change nothing"),
-        ("update", f"put that schema in the place of the curated one, which is kept as schema.pbtxt{_KEPT}"),
+        ("update", f"put that schema in the place of the curated one, which is kept as schema.pbtxt{KEPT}"),
     ):
         subparser = verbs.add_parser(verb, help=words, description=words.capitalize() + ".")
         add_recipe_arguments(subparser)
@@ -37,7 +37,10 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError("the shipped schemas are edited by hand: `schema update` is for projects of your own.")
     recipe, home = load_recipe(project, args.recipe, args.set), Home.resolve(args.home)
     home.prepare()
-    before = project.schema_file.read_text(encoding="utf-8")
+    try:
+        before = project.curated_schema().decode()
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{project.schema_file} is no UTF-8: {error}.") from error
     after, _ = propose_for(recipe, home)
     from mnist_tfx.components.schema.proposal import schema_differences
 
@@ -47,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(f"{project.schema_file}: {error}") from error
     written = args.verb == "update" and bool(differences)
     if written:
-        project.schema_file.with_name(project.schema_file.name + _KEPT).write_text(before, encoding="utf-8")
+        project.schema_file.with_name(project.schema_file.name + KEPT).write_text(before, encoding="utf-8")
         project.schema_file.write_text(after, encoding="utf-8")
     if args.json:
         print(
@@ -56,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
         return 0
     print("\n".join(differences) or f"{project.schema_file} says what the data say")
     if written:
-        print(f"wrote {project.schema_file}; what it was is in {project.schema_file.name}{_KEPT}")
+        print(f"wrote {project.schema_file}; what it was is in {project.schema_file.name}{KEPT}")
     elif differences:
         remedy = "`mnist-tfx schema update` takes these over" if project.home else "a shipped schema is edited by hand"
         print(f"nothing was changed; {remedy}")

@@ -7,6 +7,7 @@ import json
 import sys
 from typing import TYPE_CHECKING, Any
 
+from mnist_tfx.contract.errors import UsageError
 from mnist_tfx.pipeline.commands.options.project import project_of
 from mnist_tfx.pipeline.commands.options.remote import (
     add_pipeline_arguments,
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 SUMMARY = "run the pipeline on Vertex AI or Kubeflow Pipelines"
 EXAMPLE = "mnist-tfx submit --target vertex --dataset mnist --profile my-vertex.toml --wait"
+_POLL = 10.0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-cache", action="store_true", help="run every component, even where its answer is known")
     parser.add_argument("--wait", action="store_true", help="follow the run until it ends, with its exit code")
     parser.add_argument(
-        "--poll", type=seconds, default=10.0, metavar="SECONDS", help="between two looks at it (default: %(default)g)"
+        "--poll", type=seconds, metavar="SECONDS", help=f"with --wait: between two looks at it (default: {_POLL:g})"
     )
 
 
@@ -41,6 +43,8 @@ def run(args: argparse.Namespace) -> int:
     """Compiles, begins the run, and follows it if told to."""
     from mnist_tfx.pipeline.recipes import load_recipe
 
+    if args.poll is not None and not args.wait:
+        raise UsageError("--poll goes with --wait.")
     profile = read_profile(args)
     if args.no_cache:
         profile = profile.model_copy(update={"cache": False})
@@ -58,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
     print(f"watch it at {submitted.url}", file=sys.stderr)
     try:
         with make_observer(job.pipeline, job.tasks, describe) as observer:
-            verdict = follow(platform, job, submitted, observer, args.poll)
+            verdict = follow(platform, job, submitted, observer, args.poll or _POLL)
     except KeyboardInterrupt:
         print(f"stopped watching; the run goes on: {submitted.url}", file=sys.stderr)
         return 130

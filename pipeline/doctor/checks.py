@@ -12,6 +12,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -114,12 +115,14 @@ def check_gpu() -> Check:
         return Check("GPU", "ok", "none: training uses the CPU, which is enough for these models")
     found = f"{len(names)} ({', '.join(sorted(set(names)))})"
     if missing := machine.missing_cuda_libraries():
+        wheel = "tensorflow[and-cuda]"
+        with suppress(importlib.metadata.PackageNotFoundError):  # which `check_packages` tells
+            wheel += f"=={importlib.metadata.version('tensorflow')}"
         return Check(
             "GPU",
             "warn",
             f"{found}; training will not use it but the CPU: it lacks the CUDA libraries {', '.join(missing)}",
-            "For these models the CPU is enough. To use the GPU: "
-            f"{sys.executable} -m pip install 'tensorflow[and-cuda]=={importlib.metadata.version('tensorflow')}'",
+            f"For these models the CPU is enough. To use the GPU: {sys.executable} -m pip install '{wheel}'",
         )
     return Check("GPU", "ok", f"{found}: training will use it")
 

@@ -20,11 +20,10 @@ class StopSignals:
     tells afterwards what really happened, and a thread ends the process if it is still inside after the grace time.
     """
 
-    def __init__(self, on_stuck: Callable[[], None], grace_seconds: float = GRACE_SECONDS) -> None:
+    def __init__(self, on_stuck: Callable[[], None]) -> None:
         """`on_stuck` is called from another thread, right before the process is ended."""
         self.requested = False
         self._on_stuck = on_stuck
-        self._grace_seconds = grace_seconds
         self._left = threading.Event()
         self._before: dict[int, Callable[[int, FrameType | None], object] | int | None] = {}
 
@@ -63,7 +62,7 @@ class StopSignals:
                     break
         finally:
             os.close(read_end)
-        if received and not self._left.wait(self._grace_seconds):
+        if received and not self._left.wait(GRACE_SECONDS):
             try:
                 self._on_stuck()
             finally:

@@ -50,7 +50,9 @@ def unneeded_runs(home: Home, keep: int, versions: Collection[tuple[str, str]]) 
 
 def _plan(home: Home, run: Run, shared: Collection[int | None]) -> UnneededRun:
     folder, report = home.runs(run.dataset) / run.run_id, home.report(run.dataset, run.run_id)
-    own = {each.id: Path(each.uri) for each in _artifacts([run]) if Path(each.uri).is_relative_to(folder)}
+    # A home may have been named by another path when the run was made, such as one through a link.
+    paths = {each.id: Path(each.uri).resolve() for each in _artifacts([run])}
+    own = {number: path for number, path in paths.items() if path.is_relative_to(folder.resolve())}
     staying = [path for number, path in own.items() if number in shared]
     going = {number: path for number, path in own.items() if number is not None and number not in shared}
     files = [report, report.with_suffix(".json")]

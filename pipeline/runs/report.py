@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from hashlib import sha256
@@ -18,9 +17,10 @@ from mnist_tfx.components.report.run import Run
 from mnist_tfx.contract.errors import PipelineError, UsageError
 from mnist_tfx.pipeline.home import Home
 from mnist_tfx.pipeline.runs.store import list_runs
+from mnist_tfx.pipeline.whole_file import write_whole
 
 _LOGGER = logging.getLogger(__name__)
-INDEX, CARD = "index.html", "MODEL_CARD.md"
+INDEX = "index.html"
 
 
 def leave_report(home: Home, run: Run) -> str | None:
@@ -58,7 +58,7 @@ def write_report(home: Home, run: Run, output: Path | None = None, *, drawn: Dra
         `worst_class`, `worst_class_accuracy`, `pushed_version`, `failures`, `warnings`.
 
     Raises:
-        PipelineError: the file cannot be written.
+        PipelineError: a file cannot be written.
     """
     path = output or home.report(run.dataset, run.run_id)
     made = make_report(run, drawn)
@@ -66,9 +66,9 @@ def write_report(home: Home, run: Run, output: Path | None = None, *, drawn: Dra
     told = {"run": run.run_id, "dataset": run.dataset, "report": str(path), **_told(run, made)}
     if output is None:
         # The index is made from these: reading every run's evaluation again would take longer with every run.
-        _summary_file(path).write_text(json.dumps(told, indent=2))
+        _put(_summary_file(path), json.dumps(told, indent=2))
         if made.card:
-            _put(home.runs(run.dataset) / run.run_id / CARD, made.card)
+            _put(home.card(run.dataset, run.run_id), made.card)
         write_index(home)
     return told
 
@@ -138,11 +138,9 @@ def write_index(home: Home) -> Path:
 
 
 def _put(path: Path, text: str) -> None:
-    partial = path.with_name(path.name + ".partial")  # nobody opens half a page
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(text, encoding="utf-8")
-        os.replace(partial, path)
+        write_whole(path, text)  # nobody opens half a page
     except OSError as error:
         raise PipelineError(
             f"cannot write {path}: {error.strerror}. Name another file with -o FILE, or free space."

@@ -19,6 +19,7 @@ from mnist_tfx.contract.errors import PipelineError, UsageError, unknown_name
 from mnist_tfx.contract.remedies import FIRST_RUN
 from mnist_tfx.pipeline.home import Home
 from mnist_tfx.pipeline.runs import records
+from mnist_tfx.pipeline.runs.ids import dataset_of
 from mnist_tfx.pipeline.runs.plan import read_plan, remembered_plan
 
 LATEST = "latest"  # what `load_run` takes for the newest run
@@ -128,7 +129,7 @@ def _load(store: mlmd.MetadataStore, context: pb.Context, metadata_db: Path) -> 
         for execution in found
         for component in [_context_name(store, execution, "node").removeprefix(f"{pipeline}.")]
     )
-    home, dataset = Home(metadata_db.parent), pipeline.replace("-", "_")
+    home, dataset = Home(metadata_db.parent), dataset_of(context.name, pipeline)
     properties = values_of(context.custom_properties)
     seconds = properties.get(records.SECONDS)
     report = home.report(dataset, context.name)

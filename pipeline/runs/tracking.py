@@ -91,7 +91,7 @@ class Tracking:
         try:
             params = [Param(key, value) for key, value in _flat(run.plan.recipe)]
             self._client.log_batch(run_id, _metrics(run, started), params, [RunTag(*tag) for tag in tags.items()])
-            card = self._home.runs(run.dataset) / run.run_id / "MODEL_CARD.md"
+            card = self._home.card(run.dataset, run.run_id)
             for path in filter(Path.is_file, (*([Path(run.report)] if run.report else ()), card)):
                 self._client.log_artifact(run_id, str(path))
             if verdict.exit_code == 0:

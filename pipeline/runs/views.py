@@ -29,14 +29,14 @@ _MAX_PARAMETER = 100  # characters shown of one parameter; the JSON has all
 _STYLES = {"COMPLETE": "green", "CACHED": "cyan", "FAILED": "bold red", "CANCELED": "yellow", "RUNNING": "bold"}
 
 
-def tell_runs(runs: Sequence[Run], *, as_json: bool, seeds: Sequence[Mapping[str, Any]] = ()) -> int:
+def tell_runs(runs: Sequence[Run], *, as_json: bool, seeds: Sequence[Mapping[str, Any]] | None = None) -> int:
     """Prints how runs ended, as a table or JSON on stdout, and what went wrong on stderr; returns the exit code."""
     if as_json:
         told = [closing_json(run) for run in runs]
-        print(json.dumps({"runs": told, "seeds": seeds} if seeds else told, indent=2))
+        print(json.dumps(told if seeds is None else {"runs": told, "seeds": seeds}, indent=2))
     else:
         stdout_console(_CLOSING_WIDTH).print(closing_table(runs))
-        for study in seeds:
+        for study in seeds or ():
             print(_seeds_words(study))
     errors = [error for run in runs if (error := _error(run))]
     for error in errors:
@@ -48,7 +48,7 @@ def tell_runs(runs: Sequence[Run], *, as_json: bool, seeds: Sequence[Mapping[str
     for run in runs:
         if run.report:
             print(f"report of {run.dataset}: {run.report}", file=sys.stderr)
-    for study in seeds:
+    for study in seeds or ():
         if study["report"]:
             print(f"comparison of {study['dataset']}: {study['report']}", file=sys.stderr)
     codes = {code for run in runs if (code := run.verdict().exit_code)}

@@ -106,14 +106,12 @@ class Submit:
             recipe,
             "--home",
             tiny.data_dir.parent,
-            "--poll",
-            "0.01",
             "--request-timeout",
             "10",
         ]
 
     def __call__(self, *more: str) -> Answer:
-        return mnist_tfx("submit", *self._arguments, *more)
+        return mnist_tfx("submit", *self._arguments, *more, *(("--poll", "0.01") if "--wait" in more else ()))
 
 
 @pytest.fixture

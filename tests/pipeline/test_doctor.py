@@ -7,6 +7,7 @@ import socket
 import struct
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -95,6 +96,18 @@ def test_a_gpu_is_named_and_counts_where_tensorflow_finds_its_libraries(
         (tmp_path / f"lib{library}.so.12").touch()
     check = doctor.check_gpu()
     assert (check.status, check.found) == ("ok", "2 (NVIDIA H100 80GB HBM3): training will use it")
+
+
+def test_a_gpu_without_tensorflow_is_told_as_one_without_its_libraries(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_program(tmp_path / "nvidia-smi", "echo NVIDIA H100 80GB HBM3")
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    monkeypatch.setattr(doctor.machine, "missing_cuda_libraries", lambda: ["cudnn"])
+    assert f"tensorflow[and-cuda]=={version('tensorflow')}'" in doctor.check_gpu().remedy
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])  # where the packages are looked for
+    check = doctor.check_gpu()
+    assert check.status == "warn" and check.remedy.endswith("'tensorflow[and-cuda]'")
 
 
 def test_a_gpu_whose_driver_fails_is_not_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

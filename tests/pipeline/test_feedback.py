@@ -108,11 +108,18 @@ def test_labels_are_read_with_the_separator_that_a_spreadsheet_writes(tmp_path: 
     assert read_labels(tmp_path / "labels.csv") == {"0123456789abcdef": "o"}
 
 
+def test_an_id_may_come_twice_with_one_label(tmp_path: Path) -> None:
+    """As where tables were put together of which one is not filled in."""
+    (tmp_path / "labels.csv").write_text("id,label\n0123456789abcdef,o\n0123456789abcdef,o\n0123456789abcdef,\n")
+    assert read_labels(tmp_path / "labels.csv") == {"0123456789abcdef": "o"}
+
+
 @pytest.mark.parametrize(
     ("content", "words"),
     [
         ("id,label\n../../etc/passwd,o\n", "it must be 16 hexadecimal digits"),
         ("id,label\n0123456789abcdef,\n", "no row has a label"),
+        ("id,label\n0123456789abcdef,o\n0123456789abcdef,ki\n", "has the labels 'o' and 'ki'"),
         ("id,label\n0123456789abcdef,o\n", "neither beside the CSV file nor in the logs"),
         ("file,class\na.png,o\n", "must have the columns id and label"),
     ],

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from mnist_tfx.contract.errors import UsageError
+from mnist_tfx.pipeline import home as home_module
 from mnist_tfx.pipeline.home import CHECKOUT, Home
 from tests.fixtures.locales import make_locale
 from tests.fixtures.run_process import COMMAND
@@ -72,7 +73,23 @@ def test_a_name_with_signs_of_file_patterns_is_refused(tmp_path: Path, name: str
         Home.resolve(str(tmp_path / name))
 
 
+def test_the_folders_of_a_configuration_of_a_dataset_lie_where_those_of_others_do() -> None:
+    home = Home(Path("/home"))
+    assert home.serving("emnist/By_Class").relative_to(home.serving_root) == Path("emnist_By_Class")
+    assert home.report("emnist/By_Class", "a-run") == home.reports / "emnist_By_Class" / "a-run.html"
+    assert home.log("emnist/By_Class", "a-run") == Path("/home/runs/emnist_By_Class/a-run/run.log")
+
+
 def test_a_home_behind_a_symlink_is_the_same_home(tmp_path: Path) -> None:
     (tmp_path / "real").mkdir()
     (tmp_path / "link").symlink_to("real")
     assert Home.resolve(str(tmp_path / "link")) == Home.resolve(str(tmp_path / "real"))
+
+
+def test_so_is_the_default_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else what it made, recorded by its path, would not lie in the home of the other name."""
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "var").symlink_to("disk")
+    monkeypatch.setattr(home_module, "CHECKOUT", tmp_path)
+    monkeypatch.delenv("MNIST_TFX_HOME", raising=False)
+    assert Home.resolve(None) == Home.resolve(str(tmp_path / "var"))

@@ -20,7 +20,10 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from mnist_tfx.contract.errors import UsageError
+from mnist_tfx.pipeline.commands.run import _drifting
 from mnist_tfx.pipeline.home import Home
+from mnist_tfx.pipeline.recipes import load_recipe
 from mnist_tfx.serving.client import Client, RequestLog
 from tests.fixtures.command import mnist_tfx
 from tests.fixtures.pages import parse
@@ -78,6 +81,7 @@ def test_what_is_in_order_ends_with_0(home: Home) -> None:
     assert answer.code == 0, answer.out + answer.err
     assert "200 images" in answer.out and re.search(r"entropy .* in order .* Jensen-Shannon", answer.out)
     assert answer.out.splitlines()[-1].startswith("in order: what kmnist is asked")
+    assert not home.cache("schemas").exists()
 
 
 def test_drift_ends_with_3_and_is_told_to_people_programs_and_prometheus(home: Home, tmp_path: Path) -> None:
@@ -129,6 +133,25 @@ def test_a_run_after_drift_is_left_out_where_there_is_none(home: Home, tiny_run:
     answer = mnist_tfx("run", *options, "--set", prefix)
     assert answer.code == 0 and "in order: what kmnist is asked" in answer.err and "nothing was run" in answer.err
     assert not (tmp_path / "metadata.db").exists()
+
+
+def test_before_several_seeds_it_is_looked_once(home: Home, tiny_run: TinyRun, tmp_path: Path) -> None:
+    for folder, place in (("serving", home.serving_root), ("datasets", tiny_run.home.datasets)):
+        (tmp_path / folder).symlink_to(place)
+    options = ("--recipe", tiny_run.recipe_file, "--home", tmp_path, "--after-drift", "--seeds", "2", "--json")
+    logs = f"monitoring.logs={home.root / 'clean' / 'requests'}"
+    answer = mnist_tfx("run", "--dataset", "kmnist", *options, "--set", logs)
+    assert (answer.code, json.loads(answer.out)) == (0, {"runs": [], "seeds": []})
+    assert answer.err.count("in order: what kmnist is asked") == 1
+
+
+def test_a_dataset_that_cannot_be_looked_at_keeps_no_other_from_running(
+    home: Home, tiny_run: TinyRun, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipes = [load_recipe("mnist", "default"), load_recipe("kmnist", str(tiny_run.recipe_file))]
+    assert _drifting(recipes, home) == (recipes[1:], UsageError.exit_code)
+    err = capsys.readouterr().err
+    assert "error: unknown model 'mnist'" in err and "drift: what kmnist is asked" in err
 
 
 def test_prometheus_is_answered_while_it_listens(home: Home) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -18,8 +17,8 @@ from mnist_tfx.components.datasets.images.index import splits_before
 from mnist_tfx.components.datasets.images.prepare import FILES
 from mnist_tfx.contract.names import ENCODED_IMAGES, LABELS
 from mnist_tfx.pipeline.home import Home
-from mnist_tfx.pipeline.projects import project_in
-from mnist_tfx.pipeline.recipes import load_recipe
+from mnist_tfx.pipeline.projects import is_project, project_in
+from mnist_tfx.pipeline.recipes import Recipe, load_recipe
 from mnist_tfx.pipeline.runs.store import load_run
 from tests.fixtures.command import Answer, mnist_tfx
 from tests.fixtures.image_folder import COLOURS, picture, spoil, write_images
@@ -187,14 +186,19 @@ def test_what_lies_prepared_elsewhere_is_found_without_its_builder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     prepared_elsewhere(tmp_path)
-    by_name: dict[str, Any] = {"--data-dir": tmp_path / "tfds"}
-    for number, options in enumerate((by_name, {})):
-        if not options:
-            monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "tfds"))
-        words = [word for pair in options.items() for word in pair]
-        answer = mnist_tfx("init", tmp_path / f"own{number}", "--tfds", "stripes:1.0.0", *words)
-        assert answer.code == 0, answer.err
-        assert "stripes 1.0.0: train 200, validation 40, test 60 examples, 2 classes" in answer.out
+    answer = mnist_tfx("init", tmp_path / "own", "--tfds", "stripes:1.0.0", "--data-dir", tmp_path / "tfds")
+    assert answer.code == 0, answer.err
+    assert "stripes 1.0.0: train 200, validation 40, test 60 examples, 2 classes" in answer.out
+    (tmp_path / "tfds" / "stripes" / "thin").mkdir()
+    (tmp_path / "tfds" / "stripes" / "1.0.0").rename(tmp_path / "tfds" / "stripes" / "thin" / "1.0.0")
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "tfds"))
+    folder = tmp_path / "thin"
+    answer = mnist_tfx("init", folder, "--tfds", "stripes/thin:1.0.0", "--json")
+    assert answer.code == 0, answer.err
+    assert json.loads(answer.out)["model"] == "stripes_thin", "a server looks for no model in a folder of a folder"
+    [listed] = json.loads(mnist_tfx("runs", "--project", folder, "--json").out)
+    run = load_run(folder / "var" / "metadata.db", listed["run_id"])
+    assert listed["dataset"] == "stripes_thin" and run.log and run.log.is_file() and run.plan.recipe_name
 
 
 def test_a_dataset_that_nobody_knows_is_told_how_to_name_it(tmp_path: Path) -> None:
@@ -254,6 +258,27 @@ def test_a_class_that_is_too_small_leaves_no_project_behind(tmp_path: Path) -> N
     answer = mnist_tfx("init", tmp_path / "colours", "--images", tmp_path / "images")
     assert answer.code == 3 and "'rare' (1)" in answer.err
     assert not (tmp_path / "colours" / "recipe.toml").exists()
+
+
+def test_a_folder_is_no_project_before_its_recipe_is_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A killed init leaves what it had by then: no recipe that lets any model pass, and the curated schema."""
+    write_images(tmp_path / "images", 20)
+    folder = tmp_path / "colours"
+    folder.mkdir()
+    (folder / "schema.pbtxt").write_text("# curated")
+
+    def propose(recipe: Recipe, home: Home) -> tuple[str, float]:
+        assert recipe.evaluation.min_accuracy == 0.0 and recipe.project.curated_schema()
+        assert not is_project(folder) and (folder / "schema.pbtxt").read_text() == "# curated"
+        return "# proposed", 0.5
+
+    monkeypatch.setattr("mnist_tfx.pipeline.init_project.propose_for", propose)
+    answer = mnist_tfx("init", folder, "--images", tmp_path / "images")
+    assert answer.code == 0 and "the schema.pbtxt that was there is schema.pbtxt.before" in answer.out, answer.err
+    assert load_recipe(project_in(folder), "default").evaluation.min_accuracy == 0.55
+    assert (folder / "schema.pbtxt").read_text() == "# proposed"
+    assert (folder / "schema.pbtxt.before").read_text() == "# curated"
+    assert {path.name for path in folder.iterdir()} == {"recipe.toml", "schema.pbtxt", "schema.pbtxt.before", "var"}
 
 
 @pytest.mark.slow

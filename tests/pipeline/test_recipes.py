@@ -220,6 +220,16 @@ def test_a_recipe_is_called_by_the_nearest_of_its_project(tmp_path: Path, beside
     assert recipe_name(load_recipe(project, "default", far)) == ""
 
 
+def test_a_file_that_is_no_recipe_hides_no_other(tmp_path: Path) -> None:
+    (tmp_path / "recipe.toml").write_text(MINIMAL)
+    (tmp_path / "my-vertex.toml").write_text('project = "my-project"\n')
+    answer = mnist_tfx("recipes", "--project", tmp_path, "--json")
+    assert [each["name"] for each in json.loads(answer.out)] == ["default"]
+    assert answer.code == 0 and "note: left out" in answer.err and "my-vertex.toml" in answer.err
+    (tmp_path / "recipe.toml").write_text(MINIMAL + "[training]\nepohcs = 3\n")
+    assert mnist_tfx("recipes", "--project", tmp_path).code == 2
+
+
 def test_a_recipe_cannot_be_changed(tiny_recipe: Recipe) -> None:
     with pytest.raises(ValidationError, match="frozen"):
         tiny_recipe.training.epochs = 3

@@ -12,6 +12,7 @@ import pytest
 from mnist_tfx.pipeline.cli import COMMANDS, main
 from mnist_tfx.pipeline.home import CHECKOUT
 from tests.fixtures.command import mnist_tfx
+from tests.fixtures.image_folder import write_images
 from tests.fixtures.run_process import COMMAND
 
 RECIPE = """
@@ -57,6 +58,13 @@ def test_every_command_has_help_with_an_example(command: str, capsys: pytest.Cap
         (("rollback", "mnist", "--no-wait", "--address", "a:1"), "--no-wait asks no server: leave out --address."),
         (("promote", "mnist", "--no-wait", "--tls", "--timeout", "9"), "leave out --tls, --timeout."),
         (("serve", "--home", "there", "--model_base_path", "/m"), "--model_base_path says which models to serve"),
+        (("compile", "--check", "p.json", *VERTEX, "--run-local", "d", "-o", "x"), "--profile, --output, --run-local."),
+        (("compile", "--check", "p.json", "--as", "vertex", "--in-bucket"), "leave out --as, --in-bucket."),
+        (("feedback", "mnist", "--export", "there", "--test"), "--test goes with --labels FILE"),
+        (("feedback", "mnist", "--labels", "labels.csv", "--limit", "3"), "--limit goes with --export DIR"),
+        (("init", "flowers", "--tfds", "digits", "--max-unreadable", "0.1"), "--max-unreadable goes with --images DIR"),
+        (("monitor", "mnist", "--every", "60"), "--every goes with --listen PORT"),
+        (("submit", *VERTEX, "--dataset", "mnist", "--poll", "1"), "--poll goes with --wait"),
     ],
 )
 def test_wrong_usage_is_told(arguments: tuple[str, ...], words: str) -> None:
@@ -92,11 +100,42 @@ def test_a_value_that_does_not_fit_is_told(
         (("compile", *VERTEX, "-o", "x.json"), "data prepare --dataset flowers` (with the same --home or --project)"),
         (("status", "flowers"), "run --dataset mnist (or --project DIR)"),
         (("show", "latest"), "run --dataset mnist (or --project DIR)"),
+        (("schema", "diff"), "dataset 'flowers' has no schema: cannot read"),
     ],
 )
 def test_what_a_project_is_told(project: Path, arguments: tuple[str, ...], words: str) -> None:
     answer = mnist_tfx(*arguments, "--project", project)
     assert answer.code in (1, 2) and words in answer.err
+
+
+def test_the_model_of_a_configuration_of_a_dataset_is_found(project: Path) -> None:
+    (project / "recipe.toml").write_text(RECIPE.replace("flowers", "emnist/mnist"))
+    answer = mnist_tfx("feedback", "emnist_mnist", "--export", project / "there", "--project", project)
+    assert answer.code == 2 and f"no request log {project}/var/requests/emnist_mnist/requests-*" in answer.err
+
+
+def test_in_a_projects_folder_its_own_name_is_known(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(project)
+    for dataset in ("flowers", "mnist"):
+        listed = json.loads(mnist_tfx("recipes", "--dataset", dataset, "--json").out)
+        assert {each["dataset"] for each in listed} == {dataset}
+    (project / "recipe.toml").write_text("servings = 4\n")  # of another program
+    assert mnist_tfx("recipes", "--dataset", "mnist").code == 0
+
+
+def test_a_schema_that_is_no_text_is_told(project: Path) -> None:
+    (project / "schema.pbtxt").write_bytes("# für Bäume".encode("latin-1"))
+    answer = mnist_tfx("schema", "update", "--project", project)
+    assert answer.code == 2 and f"{project / 'schema.pbtxt'} is no UTF-8" in answer.err
+
+
+def test_a_project_may_be_called_all(project: Path) -> None:
+    write_images(project / "images", 20)
+    images = 'dataset = "all"\nimages = "images"\nresize = [16, 16]'
+    (project / "recipe.toml").write_text(RECIPE.replace('dataset = "flowers"', images))
+    assert "unknown recipe of all 'deep'" in mnist_tfx("run", "--project", project, "--recipe", "deep").err
+    answer = mnist_tfx("data", "prepare", "--project", project, "--json")
+    assert [each["dataset"] for each in json.loads(answer.out)] == ["all"], answer.err
 
 
 def test_the_first_run_of_a_project_is_made_by_what_is_told(project: Path) -> None:
@@ -127,3 +166,11 @@ def test_a_result_that_nobody_reads_keeps_its_exit_code(project: Path) -> None:
         assert process.stdout and process.stderr
         process.stdout.close()
         assert (process.wait(), process.stderr.read()) == (1, b"")
+
+
+def test_a_closed_output_is_the_null_device(tmp_path: Path) -> None:
+    """Else the log would be the next file to be opened, and standard output's number its own."""
+    predict = ["predict", "mnist", "--batch", "in", "--out", str(tmp_path / "out"), "--home", str(tmp_path)]
+    command = ["sh", "-c", 'exec "$@" <&- >&-', "sh", sys.executable, "-c", COMMAND, *predict]
+    answer = subprocess.run(command, cwd=CHECKOUT, stderr=subprocess.PIPE, text=True)
+    assert answer.returncode in (1, 2) and answer.stderr.startswith("error: "), answer.stderr

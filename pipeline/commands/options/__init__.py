@@ -1,4 +1,4 @@
 """Options that several commands share, each with what it stands for.
 
-Imports nothing heavy before an option is used. A module for recipes, servers, releases and clusters each.
+Imports nothing heavy before an option is used. A module for projects, recipes, servers, releases and clusters each.
 """

@@ -34,14 +34,22 @@ def choose_project(args: argparse.Namespace) -> None:
     # `predict flowers` beside the folder flowers means that project, as `--project flowers` does.
     places = [Path.cwd(), *([Path(args.model)] if isinstance(getattr(args, "model", None), str) else [])]
     folder = Path(named) if named else next(filter(is_project, places), None)
-    if folder is None or (dataset and not named):
-        args.project = None
+    args.project = None
+    if folder is None:
         return
-    project = args.project = project_in(folder)
-    if dataset not in (None, project.dataset):
-        raise UsageError(f"project {folder} holds dataset {project.dataset!r}, not {dataset!r}: leave --dataset out.")
+    try:
+        project = project_in(folder)
+        if dataset not in (None, project.dataset, project.model):
+            raise UsageError(
+                f"project {folder} holds dataset {project.dataset!r}, not {dataset!r}: leave --dataset out."
+            )
+    except UsageError:
+        if dataset and not named:  # a shipped one is meant
+            return
+        raise
+    args.project = project
     if hasattr(args, "dataset"):
-        args.dataset = project.dataset
+        args.dataset = project.model
     if hasattr(args, "home") and args.home is None and not os.environ.get("MNIST_TFX_HOME"):
         args.home = str(project.home)
 
@@ -66,6 +74,6 @@ def project_of_model(args: argparse.Namespace) -> Project:
         UsageError: the project's model is another one, or there is no such shipped one.
     """
     project: Project = args.project or shipped(args.model)
-    if project.dataset != args.model:
-        raise UsageError(f"the project's model is {project.dataset!r}, not {args.model!r}.")
+    if project.model != args.model:
+        raise UsageError(f"the project's model is {project.model!r}, not {args.model!r}.")
     return project

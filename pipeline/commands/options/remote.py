@@ -12,6 +12,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from mnist_tfx.contract.errors import UsageError
+from mnist_tfx.kubeflow.profiles import TARGETS
 from mnist_tfx.pipeline.commands.options.recipe import add_recipe_arguments
 from mnist_tfx.pipeline.home import Home
 from mnist_tfx.pipeline.log_capture import output_to
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
     from mnist_tfx.kubeflow.profiles import Profile
     from mnist_tfx.kubeflow.remote.platform import Job, Platform
     from mnist_tfx.pipeline.recipes import Recipe
-
-TARGETS = ("vertex", "kubeflow")
 
 
 def add_target_arguments(parser: argparse.ArgumentParser, *, required: bool = True) -> None:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import ml_metadata as mlmd
 from ml_metadata.proto import metadata_store_pb2 as pb
 
 from mnist_tfx.pipeline.home import Home
@@ -77,6 +78,26 @@ def test_artifacts_that_a_run_that_stays_shares_stay(tiny_run: TinyRun) -> None:
     prune(tiny_run)
     assert model.exists() and (folder / "run.log").exists()
     assert trained(tiny_run, 204) == model
+
+
+def test_what_was_made_by_another_path_of_the_home_is_shared_too(tmp_path: Path) -> None:
+    """As through a link to another disk: the home's own path is that of the disk."""
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "var").symlink_to("disk")
+    home, old, new = Home(tmp_path / "disk"), "20261122-143000-mnist", "20261122-150000-mnist"
+    store = record_run(home.metadata_db, old, [Node("Trainer", outputs={"model": ("Model", {})})])
+    [model] = store.get_artifacts()
+    model.uri = str(tmp_path / "var" / "runs" / "mnist" / old / "Trainer" / "model" / "1")
+    store.put_artifacts([model])
+    record_end(store, old, "complete", 1.0)
+    Path(model.uri).mkdir(parents=True)
+
+    def reads(store: mlmd.MetadataStore, execution: pb.Execution) -> None:
+        store.put_events([pb.Event(artifact_id=model.id, execution_id=execution.id, type=pb.Event.INPUT)])
+
+    record_end(record_run(home.metadata_db, new, [Node("Evaluator", note=reads)]), new, "complete", 1.0)
+    answer = mnist_tfx("prune", "--home", tmp_path / "var", "--address", "127.0.0.1:1", "--keep", "1")
+    assert answer.code == 0 and Path(model.uri).is_dir(), answer.out
 
 
 def test_the_index_that_prune_makes_anew_tells_a_killed_run(tmp_path: Path) -> None:

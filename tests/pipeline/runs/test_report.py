@@ -10,11 +10,13 @@ from pathlib import Path
 import pytest
 
 from mnist_tfx.components.report.page.words import UNKNOWN
+from mnist_tfx.components.report.run import Run
 from mnist_tfx.contract.errors import PipelineError
 from mnist_tfx.pipeline.home import Home
 from mnist_tfx.pipeline.projects import shipped
 from mnist_tfx.pipeline.recipes import load_recipe
 from mnist_tfx.pipeline.run_recipe import run_until
+from mnist_tfx.pipeline.runs.report import write_report
 from mnist_tfx.pipeline.runs.store import list_runs, load_run
 from tests.fixtures.command import Answer, mnist_tfx
 from tests.fixtures.pages import by_id, parse, table, text
@@ -51,6 +53,13 @@ def test_a_run_leaves_its_report_and_names_it_last(run: TinyRun) -> None:
     assert run.run_id in page and str(run.answer.outcome["pushed_version"]) in page
     assert not re.search(r"""(src|href)=["']https?:""", page)
     assert path.stat().st_size < 3 * 2**20
+
+
+def test_a_summary_that_cannot_be_written_is_told_like_a_page(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    home.report("mnist", "a-run").with_suffix(".json").mkdir(parents=True)
+    with pytest.raises(PipelineError, match=r"cannot write .*a-run\.json"):
+        write_report(home, Run("a-run", "mnist", end="failed"))
 
 
 def test_the_report_is_an_artifact_with_lineage(run: TinyRun) -> None:

@@ -8,8 +8,10 @@ import pytest
 
 from mnist_tfx.components.report.run import Run
 from mnist_tfx.contract.errors import PipelineError, UsageError
+from mnist_tfx.contract.names import plain_name
 from mnist_tfx.pipeline.home import Home
 from mnist_tfx.pipeline.runs.store import list_runs, load_run
+from tests.fixtures.recorded_runs import Node, record_run
 from tests.pipeline.small_pipelines import run_small_pipeline
 
 
@@ -37,6 +39,14 @@ def test_runs_are_listed_newest_first_with_their_verdicts(tmp_path: Path) -> Non
     assert (runs[0].pipeline, runs[0].dataset) == ("fashion-mnist", "fashion_mnist")
     assert runs[-1].seconds == pytest.approx(pushed.seconds, abs=0.5)
     assert abs(runs[-1].started.timestamp() - time.time()) < 300
+
+
+@pytest.mark.parametrize("dataset", ["my__flowers", "flowers_", "emnist_By_Class", "mnist"])
+def test_the_dataset_of_a_run_is_the_one_that_its_id_names(tmp_path: Path, dataset: str) -> None:
+    run_id = f"20261122-143000-{dataset}"
+    record_run(tmp_path / "metadata.db", run_id, [Node("Trainer")], plain_name(dataset))
+    run = load_run(tmp_path / "metadata.db", run_id)
+    assert (run.dataset, run.log) == (dataset, tmp_path / "runs" / dataset / run_id / "run.log")
 
 
 def test_a_run_has_its_executions_with_artifacts_and_parameters(tmp_path: Path) -> None:

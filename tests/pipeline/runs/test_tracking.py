@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from mnist_tfx.components.datasets.prepared import PreparedDataset
 from mnist_tfx.components.report.collect import measured
 from mnist_tfx.components.report.run import Plan, Run
-from mnist_tfx.contract.errors import UsageError
+from mnist_tfx.contract.errors import PipelineError, UsageError
 from mnist_tfx.pipeline.home import Home
 from mnist_tfx.pipeline.runs.store import load_run
 from mnist_tfx.pipeline.runs.tracking import Tracking
@@ -49,6 +50,26 @@ def test_a_run_is_recorded_with_its_report(
     assert [(each.step, each.value) for each in found] == [(row["epoch"], row["val_loss"]) for row in history]
     names = {each.path for each in client.list_artifacts(recorded.info.run_id)}
     assert names == {f"{run.run_id}.html", "MODEL_CARD.md"}
+
+
+def test_what_was_over_before_a_stop_is_told_and_recorded(
+    tiny: PreparedDataset, tiny_recipe_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended = iter([Run("a-run", "kmnist", end="failed", error=PipelineError("it failed"))])
+
+    def run_one(planned: object, home: Home) -> Run:
+        if run := next(ended, None):
+            return run
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("mnist_tfx.pipeline.run_recipe._run_one", run_one)
+    home, uri = Home(tmp_path), f"sqlite:///{tmp_path / 'runs.db'}"
+    home.datasets.symlink_to(tiny.data_dir)
+    seeds = ("--seeds", "3", "--json", "--mlflow", uri)
+    answer = mnist_tfx("run", "--dataset", "kmnist", "--recipe", tiny_recipe_file, "--home", tmp_path, *seeds)
+    told = json.loads(answer.out)
+    assert answer.code == 130 and [run["run"] for run in told["runs"]] == ["a-run"] and told["seeds"] == []
+    assert "a-run: recorded in MLflow as" in answer.err and answer.err.endswith("error: it failed\nstopped\n")
 
 
 def test_a_recipe_of_any_size_and_classes_of_any_name_are_recorded(tmp_path: Path) -> None:
