@@ -34,11 +34,11 @@ REFERENCE_PATH = "assets.extra/reference.json"
 # What the Report adds after the push: the model card, in Markdown.
 MODEL_CARD_PATH = "assets.extra/MODEL_CARD.md"
 
+TARGETS = ("vertex", "kubeflow")  # what a compiled pipeline is for
+
 
 def model_name(dataset: str) -> str:
-    """What the model of a dataset, perhaps `builder/configuration`, and its folders are called: a server looks for a
-    model's folder right in the one for serving.
-    """
+    """What a dataset's model and its folders are called: no path, as `builder/configuration` is, but one folder."""
     return dataset.replace("/", "_")
 
 

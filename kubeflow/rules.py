@@ -17,10 +17,11 @@ import yaml
 from google.protobuf import json_format
 
 from mnist_tfx.components.beam_arguments import workers_elsewhere
+from mnist_tfx.contract.names import TARGETS
 from mnist_tfx.kubeflow.artifact_types import OUR_TYPES
 from mnist_tfx.kubeflow.ir import CompiledPipeline
 from mnist_tfx.kubeflow.machines import KUBERNETES_RESOURCE
-from mnist_tfx.kubeflow.profiles import TARGETS, Target
+from mnist_tfx.kubeflow.profiles import Target
 
 COMMAND = ("python", "-m", "mnist_tfx.kubeflow.entrypoint")
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,127}")

@@ -11,13 +11,13 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from mnist_tfx.components.settings import BeamSettings, Section
 from mnist_tfx.contract.errors import UsageError, unknown_name
+from mnist_tfx.contract.names import TARGETS
 from mnist_tfx.kubeflow.kubernetes import SecretKey, SecretName, VariableName, Volume, secret_variable
 from mnist_tfx.kubeflow.machines import KubeflowMachine, VertexMachine
 from mnist_tfx.kubeflow.retries import KubeflowRetries, VertexRetries
 from mnist_tfx.pipeline.settings_files import SettingsReader, read_toml
 
 _FOLDER = Path(__file__).resolve().parent
-TARGETS = ("vertex", "kubeflow")
 Target: TypeAlias = Literal["vertex", "kubeflow"]
 
 # https://cloud.google.com/compute/docs/labeling-resources#requirements

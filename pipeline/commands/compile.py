@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mnist_tfx.contract.errors import UsageError
-from mnist_tfx.kubeflow.profiles import TARGETS
+from mnist_tfx.contract.names import TARGETS
 from mnist_tfx.pipeline.commands.options.project import project_of
 from mnist_tfx.pipeline.commands.options.remote import (
     add_pipeline_arguments,

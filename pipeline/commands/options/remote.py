@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from mnist_tfx.contract.errors import UsageError
-from mnist_tfx.kubeflow.profiles import TARGETS
+from mnist_tfx.contract.names import TARGETS
 from mnist_tfx.pipeline.commands.options.recipe import add_recipe_arguments
 from mnist_tfx.pipeline.home import Home
 from mnist_tfx.pipeline.log_capture import output_to
