@@ -11,7 +11,9 @@ from tfx.types.standard_artifacts import Model
 
 from mnist_tfx.components.baseline.executor import Driver, Executor
 from mnist_tfx.components.live.model import baseline_version, is_same_model, live_version, warm_start_version
+from mnist_tfx.contract.errors import PipelineError
 from mnist_tfx.contract.names import DATA_STATISTICS_PATH, METADATA_PATH, MODEL_CARD_PATH, PUSH_RECORD_PATH
+from mnist_tfx.contract.versions import stored_versions
 from mnist_tfx.serving.releases import plans
 from mnist_tfx.serving.releases.apply import release
 from tests.fixtures.executors import artifact, context
@@ -82,6 +84,24 @@ def test_a_model_that_differs_in_one_file_is_another(tmp_path: Path, candidate: 
 def test_only_the_candidate_itself_served_is_no_baseline(tmp_path: Path, candidate: str) -> None:
     write_model(tmp_path / "serving" / "1", MINE)
     assert baseline(tmp_path / "serving", candidate) is None
+
+
+def test_a_graph_without_content_is_no_whole_version_as_the_servers_have_it(tmp_path: Path, candidate: str) -> None:
+    serving = tmp_path / "serving"
+    for name, graph, content in (("1", "saved_model.pbtxt", "graph"), ("2", "saved_model.pb", "")):
+        write_model(serving / name, OTHER, whole=False)
+        (serving / name / graph).write_text(content)
+    assert baseline(serving, candidate) == "1"
+    assert [version.whole for version in stored_versions(serving)] == [True, False]
+
+
+def test_a_config_that_is_no_utf_8_is_refused_by_name(tmp_path: Path, candidate: str) -> None:
+    serving = tmp_path / "serving" / "mnist"
+    write_model(serving / "1", OTHER)
+    config = serving.parent / "models.config"
+    config.write_bytes("# für später".encode("latin-1"))
+    with pytest.raises(PipelineError, match=r"cannot read .*models\.config"):
+        baseline(serving, candidate)
 
 
 def test_a_model_of_the_same_settings_but_other_weights_is_a_baseline(tmp_path: Path, candidate: str) -> None:
