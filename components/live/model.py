@@ -17,6 +17,9 @@ from mnist_tfx.contract.models_config import FILE_NAME, parse, pin_of
 from mnist_tfx.contract.names import DATA_STATISTICS_PATH, MODEL_CARD_PATH, PUSH_RECORD_PATH, REFERENCE_PATH
 from mnist_tfx.contract.versions import GRAPHS, ROLLED_BACK, version_number
 
+# What two models must have in common to be asked the same images and compared: by key of their metadata, in words.
+_OF_THE_IMAGES = {"class_names": "other classes", "image_shape": "another image shape"}
+
 
 class Version(NamedTuple):
     """A folder with an integer name, whole or not; `003` is version 3, as TF Serving reads it."""
@@ -85,6 +88,14 @@ def warm_start_version(serving_dir: str, data_fingerprint: str) -> Version | Non
     versions = _live_and_before(serving_dir)
     other = (each for each in versions if read_metadata(each.folder).get("data_fingerprint") != data_fingerprint)
     return next(other, None)
+
+
+def incomparable(model_dir: str, version: Version | None) -> str:
+    """Why a version cannot be compared with a candidate, in words; empty where it can, or does not say, or is none."""
+    mine, its = read_metadata(model_dir), read_metadata(version.folder) if version else {}
+    said = {key: words for key, words in _OF_THE_IMAGES.items() if key in mine and key in its}
+    differing = [words for key, words in said.items() if mine[key] != its[key]]
+    return f"version {version.name} has {' and '.join(differing)}" if version and differing else ""
 
 
 def is_same_model(one: str, other: str) -> bool:
