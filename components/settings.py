@@ -57,10 +57,8 @@ class DataSettings(Section):
     def _shape_follows_resize(cls, given: Any) -> Any:
         if not isinstance(given, dict) or not isinstance(resize := given.get("resize"), list | tuple):
             return given
-        return {
-            **given,
-            "image_shape": (*resize, *tuple(given.get("image_shape", cls.model_fields["image_shape"].default))[2:]),
-        }
+        shape = given.get("image_shape", cls.model_fields["image_shape"].default)
+        return {**given, "image_shape": (*resize, *shape[2:])} if isinstance(shape, list | tuple) else given
 
 
 class TransformSettings(Section):

@@ -122,6 +122,15 @@ def test_what_does_not_fit_is_refused_in_words(override: str, message: str) -> N
     assert message in str(caught.value)
 
 
+@pytest.mark.parametrize("shape", ["32", "null"])
+def test_an_image_shape_that_is_no_list_is_refused_beside_resize_too(tmp_path: Path, shape: str) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(MINIMAL.replace("[evaluation]", "resize = [64, 64]\n[evaluation]"))
+    assert load_recipe("kmnist", str(path)).data.image_shape == (64, 64, 1)
+    with pytest.raises(UsageError, match=r"data\.image_shape: input should be a valid tuple"):
+        load_recipe("kmnist", str(path), [f"image_shape={shape}"])
+
+
 def test_no_teachers_may_be_said_whatever_they_would_be() -> None:
     distillation = load_recipe("mnist", "default", ["teacher_channels=[24]", "teachers=0"]).distillation
     assert (distillation.teachers, distillation.teacher_channels) == (0, (24,))
