@@ -303,6 +303,15 @@ class MonitoringSettings(Section):
     max_unreadable: Fraction = 0.01  # the share of logged images that cannot be decoded
     max_other_size: Fraction = 0.05  # the share of images of another size, where data.resize asks for none
 
+    @model_validator(mode="after")
+    def _looks_at_enough(self) -> Self:
+        if self.min_images > self.max_images:
+            raise ValueError(
+                f"min_images is {self.min_images} and max_images {self.max_images}: of each version fewer would be "
+                "looked at than a check needs, so that none would ever be made. Lower the one or raise the other."
+            )
+        return self
+
 
 class BeamSettings(Section):
     """Where Beam runs; `components.beam_arguments` turns it into Beam's own arguments."""

@@ -109,6 +109,7 @@ def test_the_last_of_several_overrides_wins() -> None:
         ("hidden_layers=[0]", "model.hidden_layers.0: "),
         ("dropout=1.0", "model.dropout: input should be less than 1"),
         ("image_shape=[28, 28, 2]", "data.image_shape.2: "),
+        ("min_images=20000", "monitoring: min_images is 20000 and max_images 10000: of each version fewer"),
         ("training=3", "unknown setting 'training'"),
         ("seed=4294967296", "training.seed: input should be less than"),
         ("teacher_channels=[24, 48]", "distillation: teacher_channels without teachers: say how many"),

@@ -11,6 +11,7 @@ import tensorflow as tf
 from PIL import Image
 from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
 
+from mnist_tfx.components.monitoring import sample
 from mnist_tfx.components.monitoring.prometheus import listen
 from mnist_tfx.components.monitoring.records import LogReader
 from mnist_tfx.components.monitoring.sample import read_logs
@@ -46,6 +47,13 @@ def test_the_share_that_cannot_be_decoded_is_that_of_the_logs_however_many_are_r
     assert sample.seen == 9000
     share = sample.unreadable / (len(sample.images) + sample.unreadable)
     assert share == pytest.approx(0.1, abs=0.05)
+
+
+def test_of_large_images_no_fewer_are_kept_than_a_check_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sample, "MAX_BYTES", 64 * 7)
+    write_log(tmp_path / "log-1.tfrecord.gz", [png()] * 300)
+    read = read_logs(f"{tmp_path}/log", MODEL, {VERSION: (8, 8, 1)}, since=0, max_images=200)
+    assert len(read.samples[VERSION].images) == 100
 
 
 def test_a_file_that_the_server_removes_meanwhile_is_left_out(tmp_path: Path) -> None:
