@@ -1,4 +1,5 @@
 """Batch prediction: an exported model over many images, in Beam, into Parquet files; a stopped one goes on.
 
-Imports `components.datasets` and `contract`. Start with `predict`; what there is to read is decided in `inputs`.
+Imports `components.datasets`, `live` and `contract`. Start with `predict`; what there is to read is
+decided in `inputs`.
 """
