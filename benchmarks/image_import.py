@@ -3,8 +3,8 @@
     .venv/bin/python -m benchmarks.image_import [--counts 20000,100000] [--work DIR]
 
 Each count is a process of its own: 28 x 28 grey PNG files of random pixels in 10 folders, imported, and then, with one
-more file, imported again, which keeps every image in its split. Random pixels are the worst case of what is compared:
-all files differ, and their perceptual hashes are spread evenly. Memory is the process's peak in each stage.
+more file, imported again, which keeps every image in its split. All files differ, and the perceptual hashes of random
+pixels are spread evenly: images of one thing have more to compare with. Memory is the process's peak in each stage.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The Trainer's own training (`components.trainer.training.train`) on arrays, for `benchmarks.race`.
+"""The Trainer's own training (`components.trainer.training.train`) on arrays, for `benchmarks.race` and `gpu`.
 
     .venv/bin/python -m benchmarks.our_training --data MNIST.npz
 

@@ -46,15 +46,6 @@ class Answers:
         """Answers a second."""
         return len(self.latencies) / self.seconds
 
-    def add(self, other: Answers) -> None:
-        """Takes in another round's answers."""
-        self.begins += other.begins
-        self.latencies += other.latencies
-        self.values += other.values
-        self.errors += other.errors
-        self.words = other.words | self.words
-        self.seconds += other.seconds
-
 
 def percentile(latencies: Sequence[float], percent: float) -> float:
     """The nearest rank; NaN without latencies."""

@@ -121,7 +121,7 @@ def _read(module: str) -> _Source:
     tree = ast.parse(file.read_bytes())
     templates = sorted(path for path in (file.parent / _TEMPLATES).rglob("*") if path.is_file())
     beside = templates if file.name == "__init__.py" else []
-    said = "\0".join([ast.dump(tree), *(path.read_text() for path in beside)])
+    said = "\0".join([ast.dump(tree), *(path.read_text(encoding="utf-8") for path in beside)])
     named = set(_named(tree))
     around = {name.rpartition(".")[0] for name in named | {module}}
     imports = frozenset(name for name in named | around if name and _file(name))

@@ -57,10 +57,8 @@ class DataSettings(Section):
     def _shape_follows_resize(cls, given: Any) -> Any:
         if not isinstance(given, dict) or not isinstance(resize := given.get("resize"), list | tuple):
             return given
-        return {
-            **given,
-            "image_shape": (*resize, *tuple(given.get("image_shape", cls.model_fields["image_shape"].default))[2:]),
-        }
+        shape = given.get("image_shape", cls.model_fields["image_shape"].default)
+        return {**given, "image_shape": (*resize, *shape[2:])} if isinstance(shape, list | tuple) else given
 
 
 class TransformSettings(Section):
@@ -304,6 +302,15 @@ class MonitoringSettings(Section):
     max_more_low_confidence: Fraction = 0.02  # by how much their share may exceed that on split test
     max_unreadable: Fraction = 0.01  # the share of logged images that cannot be decoded
     max_other_size: Fraction = 0.05  # the share of images of another size, where data.resize asks for none
+
+    @model_validator(mode="after")
+    def _looks_at_enough(self) -> Self:
+        if self.min_images > self.max_images:
+            raise ValueError(
+                f"min_images is {self.min_images} and max_images {self.max_images}: of each version fewer would be "
+                "looked at than a check needs, so that none would ever be made. Lower the one or raise the other."
+            )
+        return self
 
 
 class BeamSettings(Section):

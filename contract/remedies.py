@@ -16,6 +16,10 @@ FAILED = "read what is said above, and the log of the run; then run again: what 
 BROKEN_OFF = "run again: what was finished comes from the cache, and training goes on after its last whole epoch."
 
 NOT_COMPARED = "baseline=none: it was not compared with the model that was live, which may have been better."
+INCOMPARABLE = "other"  # of the check `baseline`, where the live model was none to compare with
+NOT_COMPARABLE = (
+    "no baseline: it was not compared with the model that was live, which has other classes or another image shape."
+)
 DRIFT_ACCEPTED = "data.drift_reference=none: its data were not compared with those of the model that was live."
 
 
@@ -23,8 +27,12 @@ def cautions(pushed_model: Mapping[str, Any]) -> tuple[str, ...]:
     """Which checks a pushed model did not have to pass, by the properties of its PushedModel or its push record."""
     if not pushed_model.get("pushed", True):
         return ()
-    checks = {"baseline": NOT_COMPARED, "drift_reference": DRIFT_ACCEPTED}
-    return tuple(words for name, words in checks.items() if pushed_model.get(name) == "none")
+    checks = (
+        ("baseline", "none", NOT_COMPARED),
+        ("baseline", INCOMPARABLE, NOT_COMPARABLE),
+        ("drift_reference", "none", DRIFT_ACCEPTED),
+    )
+    return tuple(words for name, value, words in checks if pushed_model.get(name) == value)
 
 
 def never_recognized(classes: str) -> str:

@@ -16,7 +16,7 @@ ROLLED_BACK = ".rolled_back"  # no integer: a server does not take it for a vers
 
 _INTEGER = re.compile(r"[0-9]+")  # what TF Serving reads as a version, up to the highest int64; 003 is 3
 _INT64_MAX = 2**63 - 1
-_GRAPHS = ("saved_model.pb", "saved_model.pbtxt")
+GRAPHS = ("saved_model.pb", "saved_model.pbtxt")
 
 
 @dataclass(frozen=True)
@@ -90,4 +90,4 @@ def _folder_names(serving: Path) -> list[str]:
 
 
 def _is_whole(path: Path) -> bool:
-    return any((path / name).is_file() and (path / name).stat().st_size > 0 for name in _GRAPHS)
+    return any((path / name).is_file() and (path / name).stat().st_size > 0 for name in GRAPHS)

@@ -27,9 +27,10 @@ class BaselineSpec(ComponentSpec):
 
 
 class Baseline(BaseComponent):
-    """Output `baseline`: a copy of the served model, or of the candidate where nothing (else) is served.
+    """Output `baseline`: a copy of the served model, or of the candidate where there is none to compare with.
 
-    Its custom property `version` names the version, or is empty where the candidate is its own baseline.
+    Its custom property `version` names the version, or is empty where the candidate is its own baseline. Where that is
+    since the served model has other classes or another image shape, `not_compared` says so.
     """
 
     SPEC_CLASS = BaselineSpec

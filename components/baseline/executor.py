@@ -8,7 +8,7 @@ from typing import Any
 from tfx.utils import io_utils, path_utils
 
 from mnist_tfx.components.live.driver import SurroundingsDriver
-from mnist_tfx.components.live.model import baseline_version
+from mnist_tfx.components.live.model import baseline_version, incomparable
 from mnist_tfx.components.step import Artifacts, Step
 
 
@@ -19,6 +19,9 @@ class Executor(Step):
         """Writes the output `baseline`."""
         candidate, baseline = _candidate(inputs), outputs["baseline"]
         version = baseline_version(parameters["serving_dir"], candidate)
+        if not_compared := incomparable(candidate, version):
+            baseline.set_string_custom_property("not_compared", not_compared)
+            version = None
         io_utils.copy_dir(version.folder if version else candidate, path_utils.serving_model_dir(baseline.uri))
         baseline.set_string_custom_property("version", version.name if version else "")
 

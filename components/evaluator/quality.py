@@ -27,7 +27,7 @@ class ClassQuality:
     name: str
     examples: int
     scores: Scores
-    baseline: Scores | None  # None: evaluated without a baseline
+    baseline: Scores | None  # None: evaluated without a baseline, or the candidate itself is the baseline
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class Quality:
     examples: int
     overall: Overall
     baseline: Overall | None  # None: evaluated without a baseline, or the candidate itself is the baseline
-    baseline_version: str | None  # "": the baseline is the candidate itself, as no other was served; None: unknown
+    baseline_version: str | None  # "": the candidate itself, as no other was served; None: no baseline or unknown
     classes: tuple[ClassQuality, ...]  # by class number
     confusion: npt.NDArray[np.int64]  # [actual, predicted], sums to `examples`
     broken_bounds: tuple[str, ...]  # in words; empty if the model is good enough

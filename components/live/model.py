@@ -12,9 +12,13 @@ from tfx.utils import path_utils
 
 from mnist_tfx.components.live.metadata import read_metadata
 from mnist_tfx.components.whole_files import PARTIAL
+from mnist_tfx.contract.errors import PipelineError
 from mnist_tfx.contract.models_config import FILE_NAME, parse, pin_of
 from mnist_tfx.contract.names import DATA_STATISTICS_PATH, MODEL_CARD_PATH, PUSH_RECORD_PATH, REFERENCE_PATH
-from mnist_tfx.contract.versions import ROLLED_BACK, version_number
+from mnist_tfx.contract.versions import GRAPHS, ROLLED_BACK, version_number
+
+# What two models must have in common to be asked the same images and compared: by key of their metadata, in words.
+_OF_THE_IMAGES = {"class_names": "other classes", "image_shape": "another image shape"}
 
 
 class Version(NamedTuple):
@@ -44,7 +48,11 @@ def rolled_back_versions(serving_dir: str) -> list[Version]:
 
 
 def live_version(serving_dir: str) -> Version | None:
-    """The newest whole version, or the stable one where `models.config` pins one; None where nothing is served."""
+    """The newest whole version, or the stable one where `models.config` pins one; None where nothing is served.
+
+    Raises:
+        PipelineError: `models.config` cannot be read, or TF Serving would not take it.
+    """
     return next(_live_and_before(serving_dir), None)
 
 
@@ -57,6 +65,9 @@ def baseline_version(serving_dir: str, model_dir: str) -> Version | None:
     Args:
         serving_dir: base path of the served model.
         model_dir: the candidate's SavedModel.
+
+    Raises:
+        PipelineError: `models.config` cannot be read, or TF Serving would not take it.
     """
     return next((each for each in _live_and_before(serving_dir) if not is_same_model(model_dir, each.folder)), None)
 
@@ -70,10 +81,21 @@ def warm_start_version(serving_dir: str, data_fingerprint: str) -> Version | Non
     Args:
         serving_dir: base path of the served model.
         data_fingerprint: of the data to be trained on.
+
+    Raises:
+        PipelineError: `models.config` cannot be read, or TF Serving would not take it.
     """
     versions = _live_and_before(serving_dir)
     other = (each for each in versions if read_metadata(each.folder).get("data_fingerprint") != data_fingerprint)
     return next(other, None)
+
+
+def incomparable(model_dir: str, version: Version | None) -> str:
+    """Why a version cannot be compared with a candidate, in words; empty where it can, or does not say, or is none."""
+    mine, its = read_metadata(model_dir), read_metadata(version.folder) if version else {}
+    said = {key: words for key, words in _OF_THE_IMAGES.items() if key in mine and key in its}
+    differing = [words for key, words in said.items() if mine[key] != its[key]]
+    return f"version {version.name} has {' and '.join(differing)}" if version and differing else ""
 
 
 def is_same_model(one: str, other: str) -> bool:
@@ -98,8 +120,14 @@ def _live_and_before(serving_dir: str) -> Iterator[Version]:
     stable = _stable_version(serving_dir) if stored else None
     for version in stored:
         is_live_or_older = stable is None or version.number <= stable
-        if is_live_or_older and tf.io.gfile.exists(os.path.join(version.folder, "saved_model.pb")):
+        if is_live_or_older and _is_whole(version.folder):
             yield version
+
+
+def _is_whole(folder: str) -> bool:
+    """As `contract.versions` has it, also in a bucket."""
+    graphs = [os.path.join(folder, name) for name in GRAPHS]
+    return any(tf.io.gfile.exists(graph) and tf.io.gfile.stat(graph).length > 0 for graph in graphs)
 
 
 def _stable_version(serving_dir: str) -> int | None:
@@ -108,8 +136,12 @@ def _stable_version(serving_dir: str) -> int | None:
     path = os.path.join(serving, FILE_NAME)
     if not tf.io.gfile.exists(path):
         return None
-    with tf.io.gfile.GFile(path) as file:
-        pin = pin_of(parse(file.read(), path), model, path)
+    try:
+        with tf.io.gfile.GFile(path) as file:
+            text = file.read()
+    except UnicodeDecodeError as error:
+        raise PipelineError(f"cannot read {path}: {error}") from error
+    pin = pin_of(parse(text, path), model, path)
     return None if pin is None else pin.stable
 
 

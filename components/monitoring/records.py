@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 
@@ -15,6 +16,7 @@ from mnist_tfx.contract.names import ENCODED_IMAGES, EXAMPLES, IMAGE, IMAGES, LA
 from mnist_tfx.serving.client.tensors import decode
 
 _LOGGER = logging.getLogger(__name__)
+_SUFFIX = ".tfrecord.gz"
 
 
 @dataclass(frozen=True)
@@ -37,8 +39,11 @@ class LoggedImage:
 
 
 def log_files(prefix: str) -> list[str]:
-    """The files of a prefix, the oldest first."""
-    return sorted(tf.io.gfile.glob(f"{prefix}-*.tfrecord.gz"))
+    """The files of a prefix, the oldest first; a pattern's signs in it may be its own, or a pattern."""
+    folder, begin = os.path.split(f"{prefix}-")
+    names = tf.io.gfile.listdir(folder or ".") if tf.io.gfile.isdir(folder or ".") else []
+    found = [os.path.join(folder, name) for name in names if name.startswith(begin) and name.endswith(_SUFFIX)]
+    return sorted(found or tf.io.gfile.glob(f"{prefix}-*{_SUFFIX}"))
 
 
 @dataclass

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import json
+import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -21,9 +22,11 @@ import tensorflow as tf
 from mnist_tfx.components.monitoring.distances import Counts, closest_mix
 from mnist_tfx.components.monitoring.distributions import CONFIDENCE, MEASURES, Histogram, Layout, Values, measure
 from mnist_tfx.components.transform.images import fit_images
+from mnist_tfx.contract.errors import PipelineError
 from mnist_tfx.contract.names import EXAMPLES, FIRST_SPAN, IMAGE, PROBABILITIES, REFERENCE_PATH, SERVING_DEFAULT, SPAN
 
 MAX_IMAGES = 10_000  # the first of a span: memory stays flat, and what more would tell is below the bounds
+MAX_BYTES = 256 * 2**20  # of a version's decoded images: of large ones fewer are looked at
 LEAST_IMAGES = 100  # of a span that was added; fewer do not say what it looks like
 _BATCH = 500
 _CONFIDENCE_BINS = 100
@@ -152,12 +155,13 @@ def make_references(
         encoded = tf.io.parse_example(batch, {IMAGE: tf.io.FixedLenFeature([], tf.string)})[IMAGE]
         return fit_images(encoded, image_shape), answer(**{EXAMPLES: batch})[PROBABILITIES]
 
+    of_a_span = min(MAX_IMAGES, max(LEAST_IMAGES, MAX_BYTES // (len(spans) * math.prod(image_shape))))
     found: list[tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]] = []
     for span in spans:
         records = tf.data.TFRecordDataset(examples, compression_type="GZIP")
         if len(spans) > 1:
             records = records.filter(functools.partial(_is_of, span))
-        batches = list(records.take(MAX_IMAGES).batch(_BATCH).map(answered).as_numpy_iterator())
+        batches = list(records.take(of_a_span).batch(_BATCH).map(answered).as_numpy_iterator())
         if sum(len(images) for images, _ in batches) >= LEAST_IMAGES or (batches and not found):
             images, probabilities = zip(*batches, strict=True)
             found.append((np.concatenate(images), np.concatenate(probabilities)))
@@ -189,9 +193,19 @@ def write_references(version: str, references: Sequence[Reference]) -> None:
 
 
 def read_references(version: str) -> list[Reference]:
-    """Those of a version's folder; none where it was pushed without."""
+    """Those of a version's folder; none where it was pushed without.
+
+    Raises:
+        PipelineError: the file is damaged; with the remedy.
+    """
     path = os.path.join(version, REFERENCE_PATH)
     if not tf.io.gfile.exists(path):
         return []
-    with tf.io.gfile.GFile(path) as file:
-        return [Reference.from_json(each) for each in json.load(file)]
+    try:
+        with tf.io.gfile.GFile(path) as file:
+            return [Reference.from_json(each) for each in json.load(file)]
+    except (ValueError, KeyError, TypeError) as error:
+        raise PipelineError(
+            f"{path} is damaged, as a machine that lost its power leaves a file: {error}. Remove it, and the version "
+            "is left out; or train and push a model anew: mnist-tfx run --no-cache"
+        ) from error

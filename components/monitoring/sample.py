@@ -12,9 +12,9 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from mnist_tfx.components.monitoring.records import LoggedImage, LogReader
+from mnist_tfx.components.monitoring.reference import LEAST_IMAGES, MAX_BYTES
 from mnist_tfx.components.transform.images import fit_images
 
-_MAX_BYTES = 256 * 2**20  # of a version's images: of large ones fewer are looked at
 _BATCH = 256
 
 Shape = tuple[int, int, int]
@@ -75,7 +75,7 @@ class _Reservoir:
     """The images drawn so far. They are decoded a batch at a time: one by one takes ten times as long."""
 
     def __init__(self, max_images: int, shape: Shape, rng: random.Random) -> None:
-        self._capacity = min(max_images, max(1, _MAX_BYTES // math.prod(shape)))
+        self._capacity = min(max_images, max(LEAST_IMAGES, MAX_BYTES // math.prod(shape)))
         self._shape, self._rng = shape, rng
         self._fit = tf.function(
             lambda encoded: (fit_images(encoded, shape), tf.map_fn(_size, encoded, fn_output_signature=tf.int32)),

@@ -161,7 +161,7 @@ def watch(
         any_size: images of other sizes than the model's are nothing unusual.
 
     Raises:
-        PipelineError: there are no logs, or no version has a reference; with the remedy.
+        PipelineError: there are no logs, or no version has a reference, or one is damaged; with the remedy.
         UsageError: there is no such version.
     """
     folders = {each.number: each.folder for each in stored_versions(serving_dir)}

@@ -38,8 +38,8 @@ class PusherSpec(ComponentSpec):
 class Pusher(BaseComponent):
     """Output `pushed_model`: TFX's `PushedModel`.
 
-    Where nothing was pushed, its custom property `not_pushed` says why, unless a blessing is wanting. `baseline` and
-    `drift_reference` are the parameters.
+    Where nothing was pushed, its custom property `not_pushed` says why, unless a blessing is wanting. Of what was,
+    `baseline` and `drift_reference` are the parameters; or `baseline` is `other`, the live model not being comparable.
     """
 
     SPEC_CLASS = PusherSpec

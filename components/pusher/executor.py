@@ -15,11 +15,18 @@ from tfx.utils import io_utils
 
 from mnist_tfx.components.live.driver import SurroundingsDriver
 from mnist_tfx.components.live.metadata import read_metadata
-from mnist_tfx.components.live.model import is_same_model, rolled_back_versions, stored_versions
+from mnist_tfx.components.live.model import (
+    baseline_version,
+    incomparable,
+    is_same_model,
+    rolled_back_versions,
+    stored_versions,
+)
 from mnist_tfx.components.monitoring.reference import make_references, write_references
 from mnist_tfx.components.pusher.publish import publish
 from mnist_tfx.components.step import Artifacts, Step
 from mnist_tfx.contract.names import DATA_STATISTICS_PATH, FIRST_SPAN, PUSH_RECORD_PATH, TEST
+from mnist_tfx.contract.remedies import INCOMPARABLE
 
 _CHECKS = ("baseline", "drift_reference")  # parameters that tell what the model had to pass
 
@@ -37,9 +44,6 @@ class Executor(Step, tfx_pusher.Executor):
         pushed = outputs["pushed_model"]
         serving_dir = parameters["serving_dir"]
         self._MarkNotPushed(pushed)
-        checks = {name: parameters[name] for name in _CHECKS}
-        for name, value in checks.items():
-            pushed.set_string_custom_property(name, value)
         if not self.CheckBlessing(_as_tfx_has_them(inputs)):
             return
         if parameters["withheld"]:
@@ -50,6 +54,11 @@ class Executor(Step, tfx_pusher.Executor):
         if aside:
             _say_why_not(pushed, f"version {aside.name}, which was rolled back, is this very model")
             return
+        checks = {name: parameters[name] for name in _CHECKS}
+        if checks["baseline"] == "served" and incomparable(model, baseline_version(serving_dir, model)):
+            checks["baseline"] = INCOMPARABLE
+        for name, value in checks.items():
+            pushed.set_string_custom_property(name, value)
         newest = next(iter(stored_versions(serving_dir)), None)
         if newest and is_same_model(model, newest.folder):
             version = newest

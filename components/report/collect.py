@@ -98,7 +98,10 @@ def _quality(run: Run) -> Quality | None:
         return None
     baseline = run.artifact("Baseline", "baseline")
     version = str(baseline.properties.get("version", "")) if baseline else None
-    return read_quality(evaluation.uri, run.plan.class_names, version)
+    quality = read_quality(evaluation.uri, run.plan.class_names, version)
+    if baseline and baseline.properties.get("not_compared"):  # nor is the candidate, in its stead, the first model
+        return replace(quality, baseline_version=None)
+    return quality
 
 
 def _checks(run: Run) -> tuple[Check, ...]:

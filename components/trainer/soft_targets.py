@@ -64,7 +64,7 @@ def mix(
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Mixup (Zhang et al. 2018): each image becomes a blend of itself and another of the batch, and so its targets.
 
-    The shares are drawn from Beta(alpha, alpha) per image; the other image is the next one: batches are shuffled.
+    The shares are drawn from Beta(alpha, alpha) per image; the other image is the one before it: batches are shuffled.
     """
     share = keras.random.beta([tf.shape(pixels)[0], 1], alpha, alpha, seed=seed_generator)
     of_image = tf.reshape(share, [-1, *[1] * (len(pixels.shape) - 1)])

@@ -26,6 +26,7 @@ _HASHED_BYTES = 2**20  # at once: a file of Examples may be larger than the memo
 _MEMORY_BYTES = 256 * 2**20  # beyond this, decoded images lie on the disk: memory does not grow with the data
 _PARALLEL = cpu_count()
 _PREFETCH_BATCHES = 8
+_EVALUATION_BYTES = 64 * 2**20  # of a batch's pixels, float32: as many batches as are prefetched are held at once
 _FEATURES = {IMAGE: tf.io.FixedLenFeature([], tf.string), LABEL: tf.io.FixedLenFeature([], tf.int64)}
 
 
@@ -167,8 +168,9 @@ class TrainingInput:
 def evaluation_batches(
     examples: DecodedExamples, normalization: Normalization, *, num_classes: int, batch_size: int
 ) -> tf.data.Dataset:
-    """Batches in file order, as they are, of the same form as `TrainingInput`'s."""
+    """Batches in file order, as they are, of the same form as `TrainingInput`'s; of large images they have fewer."""
     count = len(examples)
+    batch_size = min(batch_size, max(1, _EVALUATION_BYTES // (4 * math.prod(examples.image_shape))))
 
     def batch(first: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         images, labels = examples.read(tf.range(first, tf.minimum(first + batch_size, count)))

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -54,7 +53,7 @@ def read_warm_start(base_model: str | None, config: TrainerConfig) -> WarmStart:
 
 
 def _read(base_model: str | None, config: TrainerConfig) -> WarmStart:
-    if not base_model or not tf.io.gfile.exists(os.path.join(base_model, "saved_model.pb")):
+    if not base_model or not tf.saved_model.contains_saved_model(base_model):
         return WarmStart(told="nothing is served that was trained on other data; beginning anew")
     said, wanted = read_metadata(base_model), {**config.identity(), "class_names": list(config.class_names)}
     differing = [key for key in ("class_names", "image_shape", "normalization") if said.get(key) != wanted[key]]

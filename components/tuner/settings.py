@@ -139,7 +139,9 @@ def _entry(key: str, value: Any) -> Range | Choice:
         try:
             SEARCHED_SECTIONS[section].model_validate(_with_optimizer(key, {name: bound}))
         except ValidationError as error:
-            raise ValueError(f"{key}: {bound!r} does not fit: {error.errors()[0]['msg']}") from error
+            # Whether it goes with the other settings, which here are the defaults, each trial sees by itself.
+            if its_own := [each for each in error.errors() if each["loc"][:1] == (name,)]:
+                raise ValueError(f"{key}: {bound!r} does not fit: {its_own[0]['msg']}") from error
     return entry
 
 

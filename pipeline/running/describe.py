@@ -48,7 +48,10 @@ def describer(class_names: Sequence[str]) -> Callable[[str, _Outputs], str]:
                 version = _only(outputs, "base_model").get_string_custom_property("version")
                 return f"from version {version}" if version else "nothing is served to begin with"
             case "Baseline":
-                version = _only(outputs, "baseline").get_string_custom_property("version")
+                baseline = _only(outputs, "baseline")
+                if not_compared := baseline.get_string_custom_property("not_compared"):
+                    return f"none: {not_compared}"
+                version = baseline.get_string_custom_property("version")
                 return f"version {version}" if version else "nothing else is served: the candidate itself"
             case "Evaluator":
                 quality = read_quality(_only(outputs, "evaluation").uri, class_names)

@@ -43,14 +43,13 @@ STEPS = {
 }
 
 
-def versions_in(folder: Path) -> dict[str, str]:
+def versions_in(folder: Path, **env: str) -> dict[str, str]:
     """What a process says of each step that finds our code in `folder`."""
     code = (
         f"from mnist_tfx.components.code_version import code_version as v; [print(v(m)) for m in {[*STEPS.values()]}]"
     )
-    found = subprocess.run(
-        [sys.executable, "-c", code], cwd=folder, env={**os.environ, "PYTHONPATH": str(folder)}, capture_output=True
-    )
+    env = {**os.environ, "PYTHONPATH": str(folder), **env}
+    found = subprocess.run([sys.executable, "-c", code], cwd=folder, env=env, capture_output=True)
     assert found.returncode == 0, found.stderr
     return dict(zip(STEPS, found.stdout.decode().split(), strict=True))
 
@@ -58,8 +57,8 @@ def versions_in(folder: Path) -> dict[str, str]:
 HERE = {step: code_version(module) for step, module in STEPS.items()}
 
 
-def test_the_same_code_elsewhere_is_the_same_version(copy: Path) -> None:
-    assert versions_in(copy) == HERE
+def test_the_same_code_elsewhere_is_the_same_version_whatever_the_locale(copy: Path) -> None:
+    assert versions_in(copy, LC_ALL="C", PYTHONUTF8="0", PYTHONCOERCECLOCALE="0") == HERE
 
 
 @pytest.mark.parametrize(

@@ -122,7 +122,7 @@ class Judged:
     def go_live(self, serving: Path, version: str) -> None:
         """Leaves a version as the Pusher does: with the statistics of its data."""
         shutil.copytree(self.statistics.uri, serving / version / DATA_STATISTICS_PATH)
-        (serving / version / "saved_model.pb").touch()
+        (serving / version / "saved_model.pb").write_text("graph")
 
     def rejection(self, serving: Path) -> str:
         """What the gate says when it rejects."""
@@ -301,7 +301,7 @@ def test_the_key_holds_the_live_models_data_unless_they_are_the_very_same(
 
 def test_a_live_model_from_elsewhere_has_no_data_to_compare_with(sound: Judged, tmp_path: Path) -> None:
     (tmp_path / "1").mkdir()
-    (tmp_path / "1" / "saved_model.pb").touch()
+    (tmp_path / "1" / "saved_model.pb").write_text("graph")
     assert report_of(sound.gate(tmp_path))["compared_with_live"] is False
 
 

@@ -21,7 +21,7 @@ from tfx.types.standard_artifacts import ExampleStatistics, InfraBlessing, Model
 from mnist_tfx.components.live.model import is_same_model
 from mnist_tfx.components.pusher.executor import Driver, Executor
 from mnist_tfx.components.pusher.publish import add_card, publish
-from mnist_tfx.contract.names import MODEL_CARD_PATH
+from mnist_tfx.contract.names import METADATA_PATH, MODEL_CARD_PATH
 from mnist_tfx.contract.versions import stored_versions
 from tests.fixtures.command import mnist_tfx
 from tests.fixtures.executors import artifact, context
@@ -197,6 +197,20 @@ def test_what_a_model_did_not_have_to_pass_is_kept_beside_it(tmp_path: Path) -> 
     [version] = stored_versions(tmp_path / "serving")
     [caution] = version.cautions
     assert caution.startswith("baseline=none: ")
+
+
+def test_a_push_past_a_live_model_of_other_classes_is_kept_beside_it_too(tmp_path: Path) -> None:
+    write_model(tmp_path)
+    metadata = tmp_path / "infra" / "stamped_model" / METADATA_PATH
+    metadata.parent.mkdir(parents=True)
+    for name in ("a", "b"):
+        metadata.write_text(json.dumps({"class_names": [name]}))
+        pushed = push(tmp_path)
+    assert push(tmp_path).get_string_custom_property("baseline") == "other", "the same again, which is not pushed anew"
+    assert pushed.get_string_custom_property("baseline") == "other"
+    first, second = stored_versions(tmp_path / "serving")
+    [caution] = second.cautions
+    assert caution.startswith("no baseline: ") and first.cautions == ()
 
 
 @pytest.mark.parametrize(

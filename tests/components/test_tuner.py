@@ -53,6 +53,17 @@ def test_a_space_that_does_not_fit_is_refused(space: dict[str, Any], message: st
 
 
 @pytest.mark.parametrize(
+    "space",
+    [
+        {"augmentation.elastic_smoothness": {"min": 4.0, "max": 8.0}},
+        {"model.layer_dropout": {"values": [[0.1, 0.1, 0.1], [0.2, 0.2, 0.2]]}},
+    ],
+)
+def test_what_goes_with_other_settings_than_the_defaults_is_left_to_the_trials(space: dict[str, Any]) -> None:
+    assert list(TunerSettings.model_validate({"space": space}).space) == list(space)
+
+
+@pytest.mark.parametrize(
     ("settings", "message"),
     [
         ({"trials": 5}, "trials has no effect with strategy 'hyperband', only with bayesian"),

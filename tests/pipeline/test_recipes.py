@@ -109,6 +109,7 @@ def test_the_last_of_several_overrides_wins() -> None:
         ("hidden_layers=[0]", "model.hidden_layers.0: "),
         ("dropout=1.0", "model.dropout: input should be less than 1"),
         ("image_shape=[28, 28, 2]", "data.image_shape.2: "),
+        ("min_images=20000", "monitoring: min_images is 20000 and max_images 10000: of each version fewer"),
         ("training=3", "unknown setting 'training'"),
         ("seed=4294967296", "training.seed: input should be less than"),
         ("teacher_channels=[24, 48]", "distillation: teacher_channels without teachers: say how many"),
@@ -120,6 +121,15 @@ def test_what_does_not_fit_is_refused_in_words(override: str, message: str) -> N
     with pytest.raises(UsageError) as caught:
         load_recipe("mnist", "default", [override])
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("shape", ["32", "null"])
+def test_an_image_shape_that_is_no_list_is_refused_beside_resize_too(tmp_path: Path, shape: str) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(MINIMAL.replace("[evaluation]", "resize = [64, 64]\n[evaluation]"))
+    assert load_recipe("kmnist", str(path)).data.image_shape == (64, 64, 1)
+    with pytest.raises(UsageError, match=r"data\.image_shape: input should be a valid tuple"):
+        load_recipe("kmnist", str(path), [f"image_shape={shape}"])
 
 
 def test_no_teachers_may_be_said_whatever_they_would_be() -> None:

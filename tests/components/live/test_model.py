@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tfx.orchestration.portable.data_types import ExecutionInfo
@@ -11,7 +12,10 @@ from tfx.types.standard_artifacts import Model
 
 from mnist_tfx.components.baseline.executor import Driver, Executor
 from mnist_tfx.components.live.model import baseline_version, is_same_model, live_version, warm_start_version
+from mnist_tfx.contract.errors import PipelineError
 from mnist_tfx.contract.names import DATA_STATISTICS_PATH, METADATA_PATH, MODEL_CARD_PATH, PUSH_RECORD_PATH
+from mnist_tfx.contract.versions import stored_versions
+from mnist_tfx.pipeline.running.describe import describer
 from mnist_tfx.serving.releases import plans
 from mnist_tfx.serving.releases.apply import release
 from tests.fixtures.executors import artifact, context
@@ -84,6 +88,24 @@ def test_only_the_candidate_itself_served_is_no_baseline(tmp_path: Path, candida
     assert baseline(tmp_path / "serving", candidate) is None
 
 
+def test_a_graph_without_content_is_no_whole_version_as_the_servers_have_it(tmp_path: Path, candidate: str) -> None:
+    serving = tmp_path / "serving"
+    for name, graph, content in (("1", "saved_model.pbtxt", "graph"), ("2", "saved_model.pb", "")):
+        write_model(serving / name, OTHER, whole=False)
+        (serving / name / graph).write_text(content)
+    assert baseline(serving, candidate) == "1"
+    assert [version.whole for version in stored_versions(serving)] == [True, False]
+
+
+def test_a_config_that_is_no_utf_8_is_refused_by_name(tmp_path: Path, candidate: str) -> None:
+    serving = tmp_path / "serving" / "mnist"
+    write_model(serving / "1", OTHER)
+    config = serving.parent / "models.config"
+    config.write_bytes("# für später".encode("latin-1"))
+    with pytest.raises(PipelineError, match=r"cannot read .*models\.config"):
+        baseline(serving, candidate)
+
+
 def test_a_model_of_the_same_settings_but_other_weights_is_a_baseline(tmp_path: Path, candidate: str) -> None:
     """A recipe says nothing of the data: the same one may have trained on others."""
     write_model(tmp_path / "serving" / "1", OTHER)
@@ -117,6 +139,35 @@ def test_what_was_rolled_back_or_waits_to_be_promoted_is_no_baseline(tmp_path: P
 def tree(folder: Path) -> dict[str, bytes]:
     """Every file of a folder."""
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+GREY = {"class_names": ["a", "b"], "image_shape": [28, 28, 1]}
+
+
+@pytest.mark.parametrize(
+    ("other", "why"),
+    [
+        ({}, ""),
+        ({"image_shape": [64, 64, 1]}, "version 7 has another image shape"),
+        ({"class_names": ["b", "a"]}, "version 7 has other classes"),
+        ({"class_names": ["a"], "image_shape": [28, 28, 3]}, "version 7 has other classes and another image shape"),
+    ],
+)
+def test_a_live_model_of_other_images_or_classes_is_not_compared_with(
+    tmp_path: Path, candidate: str, other: dict[str, Any], why: str
+) -> None:
+    for folder, said in ((Path(candidate), GREY), (write_model(tmp_path / "serving" / "7", OTHER), GREY | other)):
+        (folder / METADATA_PATH).write_text(json.dumps(said))
+    copied = artifact(Model, tmp_path / "baseline")
+    inputs = {"model": [artifact(Model, tmp_path / "candidate")]}
+    parameters = {"serving_dir": str(tmp_path / "serving"), "code_version": ""}
+    Executor(context(tmp_path)).Do(inputs, {"baseline": [copied]}, parameters)
+    source = Path(candidate) if why else tmp_path / "serving" / "7"
+    assert tree(tmp_path / "baseline" / "Format-Serving") == tree(source)
+    assert copied.get_string_custom_property("version") == ("" if why else "7")
+    assert copied.get_string_custom_property("not_compared") == why
+    told = describer(())("Baseline", {"baseline": [copied]})
+    assert told == (f"none: {why}" if why else "version 7")
 
 
 @pytest.mark.parametrize("served", [True, False])

@@ -20,11 +20,13 @@ from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
 from tfx.utils import io_utils
 
 from mnist_tfx.components.live.model import is_same_model
+from mnist_tfx.components.monitoring import reference
 from mnist_tfx.components.monitoring.reference import read_references
 from mnist_tfx.components.monitoring.sample import read_logs
 from mnist_tfx.components.monitoring.watch import Report, watch
 from mnist_tfx.components.settings import MonitoringSettings
 from mnist_tfx.contract.errors import PipelineError, UsageError
+from mnist_tfx.contract.names import REFERENCE_PATH
 from mnist_tfx.serving.client import Client, RequestLog
 from mnist_tfx.serving.server.config import ServerOptions
 from tests.fixtures.tiny_run import TinyRun, decode, read_examples, read_split
@@ -208,12 +210,35 @@ def test_without_logs_or_reference_the_remedy_is_told(
         watch(MODEL, str(tmp_path / "kmnist"), schema_pb2.Schema(), settings, since=datetime.now(UTC))
 
 
+def test_a_reference_that_is_damaged_is_named_with_the_remedy(
+    tiny_run: TinyRun, logs: dict[str, Path], tmp_path: Path, version: int
+) -> None:
+    damaged = tmp_path / MODEL / "1" / REFERENCE_PATH
+    damaged.parent.mkdir(parents=True)
+    settings = MonitoringSettings(logs=str(logs["clean"]))
+    whole = (tiny_run.home.serving(MODEL) / str(version) / REFERENCE_PATH).read_bytes()
+    for content in (b"", bytes(40), whole[:-9], b"[{}]", b'{"images": 3}'):
+        damaged.write_bytes(content)
+        with pytest.raises(PipelineError, match=f"{REFERENCE_PATH} is damaged, .*Remove it"):
+            watch(MODEL, str(tmp_path / MODEL), schema_pb2.Schema(), settings, since=datetime.now(UTC))
+
+
+@pytest.mark.parametrize(("max_bytes", "count"), [(150 * 28 * 28, 150), (1, 100)])
+def test_of_large_images_the_reference_has_fewer(
+    tiny_run: TinyRun, monkeypatch: pytest.MonkeyPatch, max_bytes: int, count: int
+) -> None:
+    monkeypatch.setattr(reference, "MAX_BYTES", max_bytes)
+    files = [str(path) for path in sorted((tiny_run.examples / "Split-test").iterdir())]
+    [made] = reference.make_references(str(tiny_run.model), files, tuple("abcdefghij"), [1])
+    assert made.images == count
+
+
 def test_a_push_takes_the_reference_along(tiny_run: TinyRun, images: Images, version: int) -> None:
     folder = tiny_run.home.serving(MODEL) / str(version)
     assert is_same_model(str(tiny_run.model), str(folder))  # the reference is no part of the model
-    [reference] = read_references(str(folder))
-    assert reference.images == 200 and reference.image_shape == SHAPE
+    [made] = read_references(str(folder))
+    assert made.images == 200 and made.image_shape == SHAPE
     answers = tf.saved_model.load(str(folder)).signatures["images"](images=tf.constant(images))
     probabilities = answers["probabilities"].numpy()
-    assert np.array_equal(reference.classes, np.bincount(probabilities.argmax(axis=1), minlength=10))
-    assert reference.less_confident(0.7) == (probabilities.max(axis=1) < 0.7).sum()
+    assert np.array_equal(made.classes, np.bincount(probabilities.argmax(axis=1), minlength=10))
+    assert made.less_confident(0.7) == (probabilities.max(axis=1) < 0.7).sum()

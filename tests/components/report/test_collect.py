@@ -16,7 +16,7 @@ from mnist_tfx.components.evaluator.quality import disagreements
 from mnist_tfx.components.evaluator.result import read_quality
 from mnist_tfx.components.report import data
 from mnist_tfx.components.report.artifact import HTML, html_file
-from mnist_tfx.components.report.collect import collect
+from mnist_tfx.components.report.collect import collect, framed, measured
 from mnist_tfx.components.report.content import ReportContent
 from mnist_tfx.components.report.executor import Executor
 from mnist_tfx.components.report.look import ModelPass, disagreement
@@ -291,6 +291,20 @@ def test_what_went_live_past_a_check_is_told(run: Run) -> None:
     pushed = {"pushed": 1, "pushed_version": "7", "baseline": "none", "drift_reference": "none"}
     verdict = _with_properties(run, "Pusher", "pushed_model", pushed).verdict()
     assert [caution.partition(":")[0] for caution in verdict.cautions] == ["baseline=none", "data.drift_reference=none"]
+
+
+def test_a_first_model_and_one_that_could_not_be_compared_are_told_apart(run: Run, content: ReportContent) -> None:
+    first, none = "No other model was served", "There was no baseline to compare with"
+    page = render_report(content)
+    assert first in page and none not in page
+    said = {"version": "", "not_compared": "version 7 has other classes"}
+    other = measured(_with_properties(run, "Baseline", "baseline", said))
+    assert other.quality is not None and other.quality.baseline_accuracy is None
+    page = render_report(framed(other))
+    assert first not in page and none in page and "first model" not in page
+    pushed = {"pushed": 1, "pushed_version": "8", "baseline": "other", "drift_reference": "live"}
+    [caution] = _with_properties(other, "Pusher", "pushed_model", pushed).verdict().cautions
+    assert caution.startswith("no baseline: ")
 
 
 def test_the_component_shows_what_the_command_shows(

@@ -151,6 +151,15 @@ def test_evaluation_sees_the_images_as_they_are_and_in_their_order(tiny_run: Tin
         np.testing.assert_array_equal(targets, np.eye(10)[list(labels)])
 
 
+def test_evaluation_holds_fewer_images_at_once_only_where_they_are_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    images = np.zeros((1200, *SHAPE), np.uint8)
+    examples = DecodedExamples(np.zeros(1200, np.int64), SHAPE, images.__getitem__)
+    for sizes in ([1000, 200], [500, 500, 200]):
+        batches = evaluation_batches(examples, NORMALIZATION, num_classes=2, batch_size=1000)
+        assert [len(targets) for _, targets in batches] == sizes
+        monkeypatch.setattr(training_data, "_EVALUATION_BYTES", 4 * images[:500].size)
+
+
 def waited(read_seconds: float, train_seconds: float) -> float:
     """Seconds that an epoch of 8 batches waited for a reader, where both sides sleep for each batch."""
     quick = grey_examples(80)
