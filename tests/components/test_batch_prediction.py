@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ import pytest
 import tensorflow as tf
 
 from mnist_tfx.components.batch_prediction.inputs import find_inputs, read
+from mnist_tfx.components.batch_prediction.predict import answers
 from mnist_tfx.components.live.model import model_digest
 from mnist_tfx.contract.names import DATA_STATISTICS_PATH
 from tests.fixtures.command import Answer, mnist_tfx
@@ -98,6 +100,23 @@ def test_tfrecords_and_a_tfds_split_get_the_same_answers_in_several_processes(
     split = pq.read_table(tmp_path / "tfds")
     assert split["key"].to_pylist() == [f"kmnist:test:{number}" for number in range(10, 150)]
     np.testing.assert_allclose(np.array(split["probabilities"].to_pylist()), expected[10:150], rtol=0, atol=1e-5)
+
+
+def test_many_rows_are_answered_in_parts_and_keep_their_places_around_one_that_is_refused() -> None:
+    contents = [str(number).encode() for number in range(1300)]
+    contents[700] = b"no number"
+    asked: list[int] = []
+
+    def call(rows: Sequence[bytes]) -> tf.Tensor:
+        asked.append(len(rows))
+        return tf.strings.to_number(tf.constant(rows), tf.int32)
+
+    found: list[tuple[int, int | None]] = []
+    for first, count, answer in answers(call, contents):
+        numbers = [None] if answer is None else answer.numpy().tolist()
+        found += zip(range(first, first + count), numbers, strict=True)
+    assert found == [(number, None if number == 700 else number) for number in range(1300)]
+    assert max(asked) == 512
 
 
 def test_what_was_killed_goes_on(tiny_run: TinyRun, folder: Path, tmp_path: Path) -> None:
