@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ import pytest
 import tensorflow as tf
 
 from mnist_tfx.components.batch_prediction.inputs import find_inputs, read
+from mnist_tfx.components.batch_prediction.predict import answers
 from mnist_tfx.components.datasets.prepared import PreparedDataset
 from mnist_tfx.components.live.model import model_digest
 from mnist_tfx.contract.names import DATA_STATISTICS_PATH
@@ -124,6 +126,23 @@ def test_files_of_one_name_in_several_folders_have_keys_of_their_own(
         assert unit.name == "data.gz"
     monkeypatch.chdir("Split-train")
     assert find_inputs("data.gz", "", 10).units[0].name == "data.gz"
+
+
+def test_many_rows_are_answered_in_parts_and_keep_their_places_around_one_that_is_refused() -> None:
+    contents = [str(number).encode() for number in range(1300)]
+    contents[700] = b"no number"
+    asked: list[int] = []
+
+    def call(rows: Sequence[bytes]) -> tf.Tensor:
+        asked.append(len(rows))
+        return tf.strings.to_number(tf.constant(rows), tf.int32)
+
+    found: list[tuple[int, int | None]] = []
+    for first, count, answer in answers(call, contents):
+        numbers = [None] if answer is None else answer.numpy().tolist()
+        found += zip(range(first, first + count), numbers, strict=True)
+    assert found == [(number, None if number == 700 else number) for number in range(1300)]
+    assert max(asked) == 512
 
 
 def test_what_was_killed_goes_on(tiny_run: TinyRun, folder: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -47,14 +48,25 @@ def test_a_photograph_is_turned_upright_as_its_exif_data_say(orientation: int, b
     assert np.abs(fitted(content, shape).astype(int) - upright).max() <= 8  # two decoders of JPEG
 
 
-@pytest.mark.parametrize(
-    "spoil", [lambda exif: exif[:-1], lambda exif: exif[:14], lambda exif: exif[:10] + b"\xff" * (len(exif) - 10)]
-)
-def test_damaged_exif_data_turn_nothing(spoil: object) -> None:
+def with_exif(spoil: Callable[[bytes], bytes]) -> bytes:
+    """A photograph that lies on its side, as Exif data say that are spoilt."""
     exif = Image.Exif()
     exif[0x0112] = 6
-    content = encode(photograph(), "JPEG", exif=spoil(exif.tobytes()))  # type: ignore[operator]
-    assert fitted(content, (_HEIGHT, _WIDTH, 3)).shape == (_HEIGHT, _WIDTH, 3)
+    return encode(photograph(), "JPEG", exif=spoil(exif.tobytes()))
+
+
+# They end with the orientation, in two bytes of four, and with four bytes that tell of no further directory.
+@pytest.mark.parametrize(
+    "spoil", [lambda exif: exif[:-7], lambda exif: exif[:14], lambda exif: exif[:10] + b"\xff" * (len(exif) - 10)]
+)
+def test_damaged_exif_data_turn_nothing(spoil: Callable[[bytes], bytes]) -> None:
+    shape = (_HEIGHT, _WIDTH, 3)
+    assert (fitted(with_exif(spoil), shape) == fitted(encode(photograph(), "JPEG"), shape)).all()
+
+
+def test_exif_data_that_are_cut_after_the_orientation_turn_the_image() -> None:
+    turned = fitted(with_exif(lambda exif: exif[:-1]), (_WIDTH, _HEIGHT, 3))
+    assert (turned == np.rot90(fitted(encode(photograph(), "JPEG"), (_HEIGHT, _WIDTH, 3)), -1)).all()
 
 
 def test_what_is_transparent_becomes_white() -> None:

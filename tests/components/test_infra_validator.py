@@ -20,7 +20,7 @@ import tensorflow as tf
 from tensorflow_serving.apis import prediction_log_pb2
 
 from mnist_tfx.components.infra_validator import executor, model_server
-from mnist_tfx.components.infra_validator.checks import Check, Outputs, answer_checks
+from mnist_tfx.components.infra_validator.checks import Check, Outputs, answer_checks, latency_check
 from mnist_tfx.components.infra_validator.local_server import EarlyStart, foreign_server, local_server
 from mnist_tfx.components.infra_validator.model_server import ModelServer
 from mnist_tfx.components.infra_validator.report import failed_checks, read_report
@@ -310,6 +310,13 @@ def test_probabilities_that_do_not_sum_to_1_fail() -> None:
     wrong = _answer() | {"probabilities": _answer()["probabilities"] / 2}
     [failed] = [check for check in answer_checks("images", wrong, wrong) if not check.passed]
     assert "sum" in failed.name and failed.measured == pytest.approx(0.5)
+
+
+def test_one_request_in_a_hundred_may_be_slow_and_two_may_not() -> None:
+    settings = InfraSettings(max_latency_ms=50.0)
+    assert latency_check(settings, [0.001] * 99 + [0.1]).passed
+    failed = latency_check(settings, [0.001] * 98 + [0.1] * 2)
+    assert not failed.passed and failed.measured == pytest.approx(100)
 
 
 def test_a_check_tells_measured_value_limit_unit_and_the_servers_words() -> None:

@@ -140,6 +140,24 @@ def test_a_server_elsewhere_may_round_as_a_gpu_does_and_one_on_this_machine_may_
     assert all("largest difference" in failure for failure in failed_checks(blessing.uri))
 
 
+def _with_larger_weights(model_dir: str) -> Any:
+    """Another model than the one that is served."""
+    model = _load_saved_model(model_dir)
+    for weights in read_weights(model):
+        weights.assign(weights * 1.5)
+    return model
+
+
+def test_a_server_elsewhere_that_answers_as_another_model_would_is_a_failed_check(
+    staging: Staging, tiny_run: TinyRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(executor.tf.saved_model, "load", _with_larger_weights)
+    blessing = validate(tmp_path, tiny_run, tiny_run.model, **staging.settings)
+    failures = failed_checks(blessing.uri)
+    assert not blessed(blessing) and len(failures) == 3  # one of each signature
+    assert all("largest difference" in failure and "allowed at most 0.01" in failure for failure in failures)
+
+
 @dataclass(frozen=True)
 class Elsewhere:
     """A server in a process of its own, which serves one model."""

@@ -14,11 +14,15 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+import tensorflow as tf
+from tfx.dsl.io import fileio
 from tfx.orchestration.portable.data_types import ExecutionInfo
 from tfx.types import Artifact
 from tfx.types.standard_artifacts import ExampleStatistics, InfraBlessing, ModelBlessing, PushedModel
 
-from mnist_tfx.components.live.model import is_same_model
+from mnist_tfx.components.live.model import Version, is_same_model
+from mnist_tfx.components.live.model import stored_versions as stored_in
+from mnist_tfx.components.pusher import publish as module
 from mnist_tfx.components.pusher.executor import Driver, Executor
 from mnist_tfx.components.pusher.publish import add_card, publish
 from mnist_tfx.contract.names import METADATA_PATH, MODEL_CARD_PATH
@@ -129,6 +133,43 @@ def test_two_runs_that_push_at_once_make_two_versions(tmp_path: Path) -> None:
     assert sorted(versions) == served(tmp_path)
     graphs = [(tmp_path / "serving" / version / "saved_model.pb").read_text() for version in versions]
     assert graphs == [folder.name for folder in folders]
+
+
+def test_a_number_that_another_run_took_meanwhile_stays_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_model(tmp_path)
+    next_version, taken = module._next_version, list[Path]()
+
+    def look_and_lose(serving_dir: str, now: int) -> Version:
+        version = next_version(serving_dir, now)
+        if not taken:
+            taken.append(Path(version.folder))
+            taken[0].mkdir()
+            (taken[0] / "saved_model.pb").write_text("another")
+        return version
+
+    monkeypatch.setattr(module, "_next_version", look_and_lose)
+    version = publish(str(tmp_path / "infra" / "stamped_model"), str(tmp_path / "serving"))
+    assert version.number > int(taken[0].name) and served(tmp_path) == [taken[0].name, version.name]
+    assert [path.name for path in taken[0].iterdir()] == ["saved_model.pb"]
+    assert (taken[0] / "saved_model.pb").read_text() == "another"
+    assert (Path(version.folder) / "saved_model.pb").read_text() == "graph"
+
+
+def test_a_push_into_a_bucket_that_breaks_off_leaves_no_graph(tmp_path: Path) -> None:
+    """TensorFlow's file system in memory is an address, too, to which a model is copied file by file."""
+    write_model(tmp_path)
+    model, bucket = tmp_path / "infra" / "stamped_model", f"ram://{tmp_path}"
+    lost = model / "variables" / "variables-001"
+    lost.symlink_to("nowhere")
+    with pytest.raises(fileio.NotFoundError):
+        publish(str(model), bucket)
+    [half] = stored_in(bucket)
+    assert not tf.io.gfile.exists(f"{half.folder}/saved_model.pb")
+    lost.unlink()
+    whole = publish(str(model), bucket)
+    assert whole.number > half.number and is_same_model(str(model), whole.folder)
 
 
 def test_the_newest_version_is_not_pushed_once_more(tmp_path: Path) -> None:

@@ -262,6 +262,19 @@ def test_a_trials_score_is_the_best_epochs_accuracy_on_split_eval(hyperband: Rec
     assert hyperband.oracle.get_best_trials(1)[0].score == max(scores)
 
 
+def test_a_trial_is_told_and_compared_by_its_best_epoch_and_not_by_its_last(
+    tiny_run: TinyRun, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = TunerSettings.model_validate({"space": RATES, "strategy": "bayesian", "trials": 1, "max_epochs": 3})
+    with caplog.at_level(logging.INFO, logger="mnist_tfx.progress"):
+        # Nothing is better than the first epoch by so much: the second is the last.
+        [trial] = finished(searched(tiny_run, config_of(tmp_path, settings, min_delta=1.0, patience=1)))
+    lines = [record.getMessage() for record in caplog.records]
+    first, second = (line.partition("val_accuracy ")[2] for line in lines if line.startswith("epoch "))
+    assert f"{trial.score:.4f}" == first != second
+    assert any(line.startswith(f"trial 1 of 1: val_accuracy {first} in 2 epochs") for line in lines)
+
+
 def test_the_best_by_loss_is_the_one_with_the_least(tiny_run: TinyRun, tmp_path: Path) -> None:
     settings = TunerSettings.model_validate({"space": RATES, "strategy": "bayesian", "trials": 3, "max_epochs": 1})
     tuner = searched(tiny_run, config_of(tmp_path, settings, monitor="val_loss"))

@@ -64,6 +64,13 @@ def test_an_override_changes_one_setting(override: str, key: str, value: object)
     assert {k: v for k, v in after.items() if k != key} == {k: v for k, v in before.items() if k != key}
 
 
+def test_the_size_of_an_image_is_that_to_which_it_is_resized() -> None:
+    grey = load_recipe("mnist", "default", ["resize=[14, 20]"]).data
+    assert (grey.resize, grey.image_shape) == ((14, 20), (14, 20, 1))
+    colour = load_recipe("mnist", "default", ["resize=[14, 20]", "image_shape=[28, 28, 3]"]).data
+    assert colour.image_shape == (14, 20, 3)
+
+
 @pytest.mark.parametrize("override", ["optimizer=sgd", 'training.optimizer = "sgd"', "optimizer='sgd'"])
 def test_another_optimizer_leaves_out_what_the_file_says_of_its_own(override: str) -> None:
     assert load_recipe("mnist", "default").training.beta_2 == 0.99

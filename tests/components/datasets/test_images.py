@@ -262,6 +262,16 @@ def test_a_class_of_one_image_is_an_error_with_its_name(tmp_path: Path) -> None:
         imported(tmp_path / "source", tmp_path / "data")
 
 
+def test_a_class_without_an_image_to_learn_from_is_an_error_with_its_name(tmp_path: Path) -> None:
+    folder = tmp_path / "source"
+    for split, first in (("train", 0), ("test", 10)):
+        write_images(folder / split, 3, first=first)
+    shutil.rmtree(folder / "train" / "blue")
+    with pytest.raises(DataRejected, match=r"no image to learn from has class 'blue'\. Add some to split train\."):
+        imported(folder, tmp_path / "data")
+    assert not (tmp_path / "data" / "colours").exists()
+
+
 def test_a_csv_file_names_classes_and_splits(tmp_path: Path) -> None:
     write_images(tmp_path / "all", 4)
     files = sorted(path for path in (tmp_path / "all").rglob("*.*") if path.is_file())
@@ -302,6 +312,16 @@ def test_a_folder_without_classes_is_told_what_is_missing(tmp_path: Path) -> Non
         list(list_images(ImageSource(tmp_path)))
     with pytest.raises(UsageError, match="there is no folder"):
         list(list_images(ImageSource(tmp_path / "none")))
+
+
+@pytest.mark.parametrize("names", [{"train", "blue"}, {"test", "valid"}])
+def test_a_class_may_be_called_as_a_split_is(tmp_path: Path, names: set[str]) -> None:
+    for name in names:
+        (tmp_path / name).mkdir()
+        picture((1, 2, 3), 0).save(tmp_path / name / "0.png")
+    assert {(image.class_name, image.split) for image in list_images(ImageSource(tmp_path))} == {
+        (name, "") for name in names
+    }
 
 
 def test_spaces_around_a_class_s_name_are_none_of_it(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -91,6 +92,13 @@ def test_asked_version_is_found_or_refused(tmp_path: Path) -> None:
         load_prepared("kmnist", "1.0.0", tmp_path)
     with pytest.raises(UsageError, match=r"3\.0\.1 only"):
         prepare("kmnist", tmp_path, version="1.0.0", source=tmp_path)
+
+
+def test_the_newest_version_is_the_highest_number_by_number(tmp_path: Path) -> None:
+    first = prepare_tiny(tmp_path, train=20, test=10)
+    for version in ("3.0.9", "3.0.10"):
+        shutil.copytree(first.folder, tmp_path / "kmnist" / version)
+    assert load_prepared("kmnist", None, tmp_path).version == "3.0.10"
 
 
 def test_wrong_sum_leaves_nothing_behind(tmp_path: Path) -> None:

@@ -16,8 +16,8 @@ from tfx.types.standard_artifacts import Examples
 from mnist_tfx.components.datasets.images.add import add_span
 from mnist_tfx.components.datasets.images.listing import ImageSource
 from mnist_tfx.components.datasets.images.prepare import Imported
-from mnist_tfx.components.datasets.prepared import NotPrepared, PreparedDataset, load_prepared
-from mnist_tfx.components.datasets.spans import added_spans, with_newest_spans, with_spans
+from mnist_tfx.components.datasets.prepared import NotPrepared, PreparedDataset, composed, load_prepared
+from mnist_tfx.components.datasets.spans import added_spans, spans_dir, with_newest_spans, with_spans
 from mnist_tfx.components.settings import Splits
 from mnist_tfx.components.tfds_example_gen.component import TfdsExampleGen
 from mnist_tfx.components.tfds_example_gen.executor import Executor
@@ -27,7 +27,7 @@ from tests.fixtures.command import mnist_tfx
 from tests.fixtures.executors import artifact, context
 from tests.fixtures.new_images import CLASS_NAMES, SHAPE, write_new_images
 from tests.fixtures.tiny_dataset import draw_examples
-from tests.fixtures.tiny_run import read_examples
+from tests.fixtures.tiny_run import decode, read_examples
 
 PATTERN = {"train": "train[:500]", "eval": "train[500:]", "test": "test"}
 
@@ -112,6 +112,26 @@ def test_a_class_that_the_dataset_has_not_is_named_and_nothing_written(
     assert added_spans(dataset) == []
 
 
+def test_images_that_are_added_at_another_size_are_known_at_that(dataset: PreparedDataset, tmp_path: Path) -> None:
+    images, labels = draw_examples(600, 0)  # as `prepare_tiny` draws split train
+    write_new_images(tmp_path / "new", 20, seed=7)
+    for number in range(5):
+        Image.fromarray(images[number]).save(tmp_path / "new" / CLASS_NAMES[labels[number]] / f"{number}.bmp")
+    _, made = add_span(dataset, ImageSource(tmp_path / "new"), (14, 16, 3))
+    assert (made.decided.known, made.shape) == (5, (14, 16, 3))
+    assert sum(made.dataset.split_sizes.values()) == 20
+
+
+def test_too_many_damaged_files_are_rejected_and_leave_no_span(dataset: PreparedDataset, tmp_path: Path) -> None:
+    write_new_images(tmp_path / "new", 20, seed=7)
+    (tmp_path / "new" / CLASS_NAMES[0] / "empty.png").touch()
+    with pytest.raises(DataRejected, match=r"1 of 21 image files cannot be read, .*max_unreadable = 0\.04 "):
+        add_span(dataset, ImageSource(tmp_path / "new"), SHAPE, max_unreadable=0.04)
+    assert [path.name for path in spans_dir(dataset).iterdir()] == [".lock"]
+    number, made = add_span(dataset, ImageSource(tmp_path / "new"), SHAPE, max_unreadable=0.05)
+    assert (number, made.decided.unreadable, sum(made.dataset.split_sizes.values())) == (2, 1, 20)
+
+
 def test_examples_tell_their_span_and_their_lineage_names_all(added: Added, tmp_path: Path) -> None:
     dataset, sizes = added.dataset, {2: added.first.dataset.split_sizes, 3: added.second.dataset.split_sizes}
     whole = with_newest_spans(dataset, "all")
@@ -143,6 +163,44 @@ def test_classes_that_stand_for_several_hold_for_spans_too(added: Added, tmp_pat
         if each.features.feature["span"].int64_list.value[0] == 2
     )
     assert of_span == {0: 90, 1: 10}
+
+
+def test_a_span_keeps_its_classes_when_the_datasets_come_in_another_order(added: Added, tmp_path: Path) -> None:
+    shutil.copytree(added.dataset.data_dir, tmp_path / "datasets")
+    [names] = (tmp_path / "datasets" / "kmnist").glob("*/label.labels.txt")
+    names.write_text("\n".join(reversed(CLASS_NAMES)))
+    whole = with_newest_spans(load_prepared("kmnist", None, tmp_path / "datasets"), "all")
+    assert whole.spans[1].labels is None and whole.spans[2].labels == tuple(reversed(range(10)))
+
+    grouped = whole.grouped({"first": CLASS_NAMES[:3], "others": CLASS_NAMES[3:]})
+    images, labels = draw_examples(100, 1007)  # as `write_new_images` drew span 2
+    expected = {image.tobytes(): int(label >= 3) for image, label in zip(images, labels, strict=True)}
+    examples = generate(grouped, tmp_path)
+    of_span = {
+        decode([each.features.feature["image"].bytes_list.value[0]]).tobytes(): (
+            each.features.feature["label"].int64_list.value[0]
+        )
+        for split in SPLITS
+        for each in read_examples(Path(examples.uri), split)
+        if each.features.feature["span"].int64_list.value[0] == 2
+    }
+    assert of_span == expected
+
+
+def test_a_span_may_lack_a_class_of_the_dataset_and_not_the_other_way_round(added: Added) -> None:
+    more = replace(added.dataset, class_names=("new", *CLASS_NAMES))
+    whole = with_newest_spans(more, "all")
+    assert whole.spans[2].labels == tuple(range(1, 11))
+    grouped = whole.grouped({"first": ("new", *CLASS_NAMES[:4]), "last": CLASS_NAMES[4:]})
+    assert grouped.spans[2].labels == (0,) * 4 + (1,) * 6
+    fewer = replace(added.dataset, class_names=CLASS_NAMES[:8])
+    with pytest.raises(UsageError, match="span 2 of kmnist has class re, wo, which the dataset has no more: remove "):
+        with_newest_spans(fewer, "all")
+
+
+def test_class_numbers_are_changed_one_time_after_the_other() -> None:
+    assert composed((1, 0), (5, 6)) == (6, 5)
+    assert composed((1, 0), None) == composed(None, (1, 0)) == (1, 0) and composed(None, None) is None
 
 
 def test_a_split_to_which_the_newest_span_gives_nothing_is_a_file_without_examples(

@@ -128,13 +128,21 @@ def weak_model(tiny_run: TinyRun, tmp_path_factory: pytest.TempPathFactory) -> P
 @pytest.fixture(scope="module")
 def good(tiny_run: TinyRun) -> Evaluated:
     """The pipeline's own evaluation of the tiny run; its baseline is the candidate itself."""
-    return Evaluated(str(tiny_run.artifact("Evaluator", "evaluation")), True, *predictions(tiny_run, tiny_run.model))
+    blessed = (tiny_run.artifact("Evaluator", "blessing") / "BLESSED").exists()
+    evaluation = tiny_run.artifact("Evaluator", "evaluation")
+    return Evaluated(str(evaluation), blessed, *predictions(tiny_run, tiny_run.model))
 
 
 @pytest.fixture(scope="module")
 def weak(tiny_run: TinyRun, weak_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Evaluated:
     """The weak model against the tiny run's, with bounds of every kind that it breaks."""
-    settings = EvaluationSettings(min_accuracy=0.5, min_class_accuracy=0.3, max_accuracy_drop=0.01)
+    settings = EvaluationSettings(
+        min_accuracy=0.5,
+        min_balanced_accuracy=0.45,
+        min_macro_f1=0.4,
+        min_class_accuracy=0.3,
+        max_accuracy_drop=0.01,
+    )
     baseline = tiny_run.artifact("Trainer", "model")
     return evaluate(tmp_path_factory.mktemp("weak-evaluation"), tiny_run, weak_model, settings, baseline)
 
@@ -241,22 +249,25 @@ def test_broken_bounds_name_bound_value_and_measured_value(
     assert not weak.blessed
     accuracies = [(model.classes == model.labels).mean() for model in (good, weak)]
     recall = sklearn.metrics.recall_score(weak.labels, weak.classes, average=None, labels=CLASSES)
+    macro_f1 = sklearn.metrics.f1_score(weak.labels, weak.classes, average="macro", labels=CLASSES, zero_division=0)
     expected = {
         f"accuracy overall: {accuracies[1]:.4f}, required at least 0.5000",
         f"accuracy overall: drop against the baseline {accuracies[0] - accuracies[1]:.4f}, allowed at most 0.0100",
+        f"balanced_accuracy overall: {recall.mean():.4f}, required at least 0.4500",
+        f"macro_f1 overall: {macro_f1:.4f}, required at least 0.4000",
         *(
             f"accuracy class {name!r}: {value:.4f}, required at least 0.3000"
             for name, value in zip(tiny.class_names, recall, strict=True)
             if value < 0.3
         ),
     }
-    assert len(expected) > 2
+    assert len(expected) > 4
     broken = quality_of(weak, tiny).broken_bounds
     assert set(broken) == expected and len(broken) == len(expected)
 
 
 def test_a_model_that_keeps_its_bounds_is_blessed(good: Evaluated, tiny: PreparedDataset) -> None:
-    assert quality_of(good, tiny).broken_bounds == ()
+    assert good.blessed and quality_of(good, tiny).broken_bounds == ()
 
 
 def test_bounds_just_met_are_kept_without_a_baseline(
@@ -280,3 +291,25 @@ def test_a_model_is_no_drop_against_itself(tiny_run: TinyRun, tiny: PreparedData
     model = tiny_run.artifact("Trainer", "model")
     settings = EvaluationSettings(min_accuracy=0.0, max_accuracy_drop=0.0)
     assert evaluate(tmp_path, tiny_run, model, settings, baseline=model).blessed
+
+
+def allowed_drops(settings: EvaluationSettings, spans: tuple[int, ...]) -> dict[str, float]:
+    """How far accuracy may fall below the baseline's: by span, and under "" of all examples."""
+    [metrics] = evaluation_config(settings, 10, spans).metrics_specs
+    return {
+        sliced.feature_values["span"] if sliced.feature_values else "": -bound.threshold.change_threshold.absolute.value
+        for metric in metrics.metrics
+        for bound in metric.per_slice_thresholds
+        for sliced in bound.slicing_specs
+        if bound.threshold.HasField("change_threshold")
+    }
+
+
+@pytest.mark.parametrize(("given", "allowed"), [(0.02, 0.02), (0.0, 0.0), (None, 0.01)])
+def test_the_accuracy_on_the_first_span_has_a_bound_of_its_own_or_that_of_the_whole(
+    given: float | None, allowed: float
+) -> None:
+    settings = EvaluationSettings(min_accuracy=0.5, max_accuracy_drop=0.01, max_first_span_accuracy_drop=given)
+    assert allowed_drops(settings, (1, 2)) == pytest.approx({"": 0.01, "1": allowed}, abs=1e-5)
+    for spans in ((), (2, 3)):  # the first is not among them
+        assert allowed_drops(settings, spans) == pytest.approx({"": 0.01}, abs=1e-5)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import shutil
 import signal
@@ -140,8 +141,23 @@ def lose_metadata(backup: Path) -> None:
         path.unlink()
 
 
+def lose_the_last_epochs_number(backup: Path) -> None:
+    """As a kill leaves it that comes after an epoch's weights are written, and before its number is."""
+    path = backup / "training_metadata.json"
+    metadata = json.loads(path.read_text())
+    path.write_text(json.dumps(metadata | {"epoch": metadata["epoch"] - 1}))
+
+
 @pytest.mark.parametrize(
-    "damage", [damage_metadata, damage_all_weights, damage_the_first_backup, lose_metadata, lose_best_weights]
+    "damage",
+    [
+        damage_metadata,
+        damage_all_weights,
+        damage_the_first_backup,
+        lose_metadata,
+        lose_the_last_epochs_number,
+        lose_best_weights,
+    ],
 )
 def test_a_damaged_backup_is_removed(killed: Path, tmp_path: Path, damage: Callable[[Path], None]) -> None:
     backup = copy_of(killed, tmp_path)

@@ -274,6 +274,7 @@ def test_what_fails_after_the_training_does_not_cost_it(
     ours, theirs = (
         read_weights(tf.saved_model.load(str(path))) for path in (f"{model.uri}/Format-Serving", tiny_run.model)
     )
+    assert ours
     for weight, expected in zip(ours, theirs, strict=True):
         np.testing.assert_array_equal(weight.numpy(), expected.numpy())
     assert list((tmp_path / "backup").iterdir()) == []

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import tensorflow_transform as tft
 
-from mnist_tfx.components.settings import ModelSettings
 from mnist_tfx.components.trainer.calibration import Calibration
 from mnist_tfx.components.trainer.config import TrainerConfig
 from mnist_tfx.components.trainer.export import ServingModule, export_model
@@ -64,14 +63,17 @@ def test_what_does_not_fit_is_named_and_training_begins_anew(
     served: tuple[keras.Model, TrainerConfig, str], tmp_path: Path
 ) -> None:
     _, settings, folder = served
-    larger = replace(settings, model=ModelSettings(hidden_layers=(9,), batch_normalization=True))
-    for other, words in (
-        (larger, "(model.hidden_layers differ)"),
-        (replace(settings, class_names=tuple("bacdefghij")), "(class_names differ)"),
-        (replace(settings, normalization="standardize"), "(normalization differ)"),
-    ):
+    others = {
+        "class_names": replace(settings, class_names=tuple("bacdefghij")),
+        "image_shape": replace(settings, image_shape=(14, 56, 1)),
+        "normalization": replace(settings, normalization="standardize"),
+    }
+    nets = {"hidden_layers": (9,), "activation": "tanh", "batch_normalization": False, "output": "sigmoid"}
+    for key, value in nets.items():
+        others[f"model.{key}"] = replace(settings, model=settings.model.model_copy(update={key: value}))
+    for differing, other in others.items():
         base = read_warm_start(folder, other)
-        assert (list(base.weights), base.digest()) == ([], "") and words in base.told
+        assert (list(base.weights), base.digest()) == ([], "") and f"({differing} differ)" in base.told
     assert "nothing is served" in read_warm_start(str(tmp_path), settings).told
     assert "nothing is served" in read_warm_start(None, settings).told
 
