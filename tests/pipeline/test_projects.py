@@ -13,6 +13,7 @@ import tensorflow as tf
 from PIL import Image
 from sklearn.datasets import load_sample_images
 from sklearn.metrics import average_precision_score, roc_auc_score
+from tfx.components.schema_gen.import_schema_gen.executor import Executor as ImportSchemaGen
 
 from mnist_tfx.components.datasets.images.index import splits_before
 from mnist_tfx.components.datasets.images.prepare import FILES
@@ -252,6 +253,21 @@ def test_a_class_that_is_too_small_leaves_no_project_behind(tmp_path: Path) -> N
     answer = mnist_tfx("init", tmp_path / "colours", "--images", tmp_path / "images")
     assert answer.code == 3 and "'rare' (1)" in answer.err
     assert not (tmp_path / "colours" / "recipe.toml").exists()
+
+
+def test_an_init_that_is_stopped_leaves_no_project_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = [tmp_path / "colours" / name for name in ("recipe.toml", "schema.pbtxt")]
+
+    def stopped(*_: Any) -> None:
+        """As Ctrl-C does while the data are counted for the schema."""
+        assert all(file.exists() for file in files)
+        raise KeyboardInterrupt
+
+    write_images(tmp_path / "images", 20)
+    monkeypatch.setattr(ImportSchemaGen, "Do", stopped)
+    answer = mnist_tfx("init", tmp_path / "colours", "--images", tmp_path / "images", "--size", "16", "16")
+    assert answer.code == 130, answer.err
+    assert not any(file.exists() for file in files)
 
 
 @pytest.mark.slow
