@@ -337,7 +337,9 @@ def test_a_second_set_up_waits_for_the_first(set_up: SetUp) -> None:
 def test_uv_follows_pips_mirror_and_writes_bytecode(set_up: SetUp) -> None:
     mirror = "https://mirror.example/simple"
     assert set_up.run(PIP_INDEX_URL=mirror, PYTHONDONTWRITEBYTECODE="1")[0] == 0
-    for call in set_up.calls():
+    calls = set_up.calls()
+    assert len(calls) == 3
+    for call in calls:
         assert f"index={mirror} " in call
         assert call.endswith("bytecode=unset")
 
@@ -345,4 +347,5 @@ def test_uv_follows_pips_mirror_and_writes_bytecode(set_up: SetUp) -> None:
 def test_uvs_own_mirror_wins(set_up: SetUp) -> None:
     own = "https://own.example/simple"
     assert set_up.run(PIP_INDEX_URL="https://mirror.example/simple", UV_DEFAULT_INDEX=own)[0] == 0
-    assert all(f"index={own} " in call for call in set_up.calls())
+    calls = set_up.calls()
+    assert len(calls) == 3 and all(f"index={own} " in call for call in calls)

@@ -15,6 +15,7 @@ import psutil
 
 _PROGRAM_SECONDS = 5.0  # getconf and nvidia-smi answer at once, or are stuck
 _CGROUPS = Path("/sys/fs/cgroup")
+_DEVICES = Path("/dev")
 # Of cgroup version 2, then 1, in bytes: the limit and the use of this container, and how much of the use is page cache
 # that the kernel gives up first. `docker stats` takes the same from it (docker/cli, calculateMemUsageUnixNoCache).
 _CGROUP_MEMORY = (
@@ -61,7 +62,7 @@ def nvidia_gpus() -> list[str]:
         names = _output([program, "--query-gpu=name", "--format=csv,noheader"])
         if names is not None:
             return [name.strip() for name in names.splitlines() if name.strip()]
-    return ["NVIDIA" for device in Path("/dev").glob("nvidia*") if re.fullmatch(r"nvidia\d+", device.name)]
+    return ["NVIDIA" for device in _DEVICES.glob("nvidia*") if re.fullmatch(r"nvidia\d+", device.name)]
 
 
 def missing_cuda_libraries() -> list[str]:

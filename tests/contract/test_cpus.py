@@ -21,6 +21,19 @@ def test_affinity_counts() -> None:
 
 
 @pytest.mark.parametrize(
+    ("quota", "count"), [("150000 100000", 2), ("20000 100000", 1), ("max 100000", 8), ("6400000 100000", 8)]
+)
+def test_cpus_are_those_of_the_affinity_within_the_quota(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quota: str, count: int
+) -> None:
+    (tmp_path / "own").write_text("0::/\n")
+    (tmp_path / "cpu.max").write_text(f"{quota}\n")
+    monkeypatch.setattr(cpu_quota, "__defaults__", (tmp_path, tmp_path / "own"))
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
+    assert cpu_count() == count
+
+
+@pytest.mark.parametrize(
     ("own", "files", "quota"),
     [
         ("0::/\n", {"cpu.max": "150000 100000"}, 1.5),  # a container of cgroup version 2

@@ -24,7 +24,7 @@ from mnist_tfx.pipeline.projects import shipped
 from mnist_tfx.pipeline.recipes import Recipe
 from tests.fixtures.command import mnist_tfx
 from tests.fixtures.compiled import DESCRIBED, GOLDEN, GOLDEN_FILES, GOLDEN_SETTINGS, compile_described
-from tests.fixtures.tiny_run import tiny_recipe_of
+from tests.fixtures.tiny_run import RECIPE_TOML, tiny_recipe_of
 
 SUFFIX = {"vertex": ".json", "kubeflow": ".yaml"}
 
@@ -83,6 +83,15 @@ def test_every_label_is_counted_however_many_there_are(tiny_recipe: Recipe) -> N
         ]
         options = tfdv.StatsOptions.from_json(statistics.exec_properties["stats_options_json"])
         assert options.num_rank_histogram_buckets == counted
+
+
+def test_one_sigmoid_unit_is_for_two_classes(tmp_path: Path) -> None:
+    recipe = tiny_recipe_of(RECIPE_TOML.replace("[model]\n", '[model]\noutput = "sigmoid"\n'))
+    profile, path = load_profile("vertex-cpu"), tmp_path / "p.json"
+    with pytest.raises(UsageError, match="is for two classes, and kmnist has 10"):
+        compile_prepared(DESCRIBED, recipe, profile, path)
+    compile_prepared(dataclasses.replace(DESCRIBED, class_names=("even", "odd")), recipe, profile, path)
+    assert path.exists()
 
 
 def test_every_container_runs_our_entry_point_and_tells_its_verdict(compiled: dict[str, CompiledPipeline]) -> None:

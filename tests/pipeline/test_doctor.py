@@ -15,6 +15,7 @@ import pytest
 from mnist_tfx.components.datasets.prepare import prepare
 from mnist_tfx.components.datasets.published import IDX_FILES
 from mnist_tfx.pipeline.doctor import checks as doctor
+from mnist_tfx.pipeline.doctor import machine
 from mnist_tfx.pipeline.doctor.machine import memory_mib
 from mnist_tfx.pipeline.home import Home
 from tests.fixtures.command import mnist_tfx
@@ -110,11 +111,19 @@ def test_a_gpu_without_tensorflow_is_told_as_one_without_its_libraries(
     assert check.status == "warn" and check.remedy.endswith("'tensorflow[and-cuda]'")
 
 
-def test_a_gpu_whose_driver_fails_is_not_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_the_driver_fails_gpus_are_counted_by_their_devices(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write_program(tmp_path / "nvidia-smi", "exit 9")
     monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(machine, "_DEVICES", tmp_path)
+    for name in ("nvidiactl", "nvidia-uvm"):  # the driver's own
+        (tmp_path / name).touch()
     check = doctor.check_gpu()
-    assert check.found.startswith("none") or any(Path("/dev").glob("nvidia[0-9]*"))
+    assert check.status == "ok" and check.found.startswith("none: ")
+    for name in ("nvidia0", "nvidia1"):
+        (tmp_path / name).touch()
+    assert doctor.check_gpu().found.startswith("2 (NVIDIA)")
 
 
 def test_prepared_data_is_ok_without_a_network(

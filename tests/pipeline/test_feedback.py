@@ -7,7 +7,7 @@ import io
 import json
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -86,10 +86,15 @@ def test_logged_images_are_exported_once_each_with_what_was_answered(logged: Log
     assert len(list((tmp_path / "few").glob("*.png"))) == 3 and "3 of 40" in answer.out
 
 
+def labels_of(logged: Logged, folder: Path) -> dict[str, str]:
+    """The classes of the images in an export, by id."""
+    label_of = {image.tobytes(): CLASS_NAMES[label] for image, label in zip(logged.images, logged.labels, strict=True)}
+    return {path.stem: label_of[np.asarray(Image.open(path)).tobytes()] for path in sorted(folder.glob("*.png"))}
+
+
 def test_what_was_labelled_becomes_a_span_without_split_test(logged: Logged, tmp_path: Path) -> None:
     assert logged.feedback("--export", tmp_path).code == 0
-    label_of = {image.tobytes(): CLASS_NAMES[label] for image, label in zip(logged.images, logged.labels, strict=True)}
-    ids = {path.stem: label_of[np.asarray(Image.open(path)).tobytes()] for path in sorted(tmp_path.glob("*.png"))[:30]}
+    ids = dict(list(labels_of(logged, tmp_path).items())[:30])
     (tmp_path / f"{next(iter(ids))}.png").unlink()  # it is still in the log
     labels = tmp_path / "labels.csv"
     labels.write_text("id,label\n" + "".join(f"{name},{label}\n" for name, label in ids.items()) + f"{'0' * 16},\n")
@@ -99,6 +104,21 @@ def test_what_was_labelled_becomes_a_span_without_split_test(logged: Logged, tmp
     assert sum(splits.values()) == 30 and splits["test"] == 0
     dataset = load_prepared("kmnist", None, logged.home.datasets)
     assert added_spans(dataset) == [2] and with_newest_spans(dataset, "all").spans[2].class_names == CLASS_NAMES
+
+
+def test_a_part_of_what_was_labelled_goes_to_split_test_if_asked(
+    logged: Logged, tiny_run: TinyRun, tmp_path: Path
+) -> None:
+    assert logged.feedback("--export", tmp_path).code == 0
+    labels = tmp_path / "labels.csv"
+    rows = [f"{name},{label}\n" for name, label in labels_of(logged, tmp_path).items()]
+    labels.write_text("id,label\n" + "".join(rows))
+    elsewhere = replace(logged, home=Home(tmp_path / "home"))  # where no other test has added them
+    shutil.copytree(tiny_run.home.datasets / "kmnist", elsewhere.home.datasets / "kmnist")
+    answer = elsewhere.feedback("--labels", labels, "--test", "--json")
+    assert answer.code == 0, answer.err
+    splits = json.loads(answer.out)["splits"]
+    assert sum(splits.values()) == COUNT and 0 < splits["test"] < COUNT / 4
 
 
 @pytest.mark.parametrize("separator", [",", ";"])

@@ -15,17 +15,19 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from mnist_tfx.contract.errors import UsageError
+from mnist_tfx.pipeline.cli import build_parser
 from mnist_tfx.pipeline.commands.run import _drifting
 from mnist_tfx.pipeline.home import Home
 from mnist_tfx.pipeline.recipes import load_recipe
 from mnist_tfx.serving.client import Client, RequestLog
-from tests.fixtures.command import mnist_tfx
+from tests.fixtures.command import Answer, mnist_tfx
 from tests.fixtures.pages import parse
 from tests.fixtures.server_process import CHECKOUT
 from tests.fixtures.tiny_run import TinyRun, decode, read_split
@@ -125,12 +127,41 @@ def test_what_cannot_be_done_is_told(home: Home, arguments: tuple[str, ...], cod
     assert answer.code == code and words in answer.err, answer.err
 
 
+@pytest.mark.parametrize(
+    ("text", "span"),
+    [
+        ("90m", timedelta(minutes=90)),
+        ("24h", timedelta(hours=24)),
+        ("7d", timedelta(days=7)),
+        ("0.5d", timedelta(hours=12)),
+    ],
+)
+def test_a_span_of_time_is_in_minutes_hours_or_days(text: str, span: timedelta) -> None:
+    assert build_parser().parse_args(["monitor", "kmnist", "--since", text]).since == span
+
+
+def test_a_version_that_is_named_is_looked_at_alone(home: Home, tiny_run: TinyRun, tmp_path: Path) -> None:
+    """The logs hold what one of the two was asked."""
+    [asked] = tiny_run.versions()
+    for version in (asked, "7"):
+        shutil.copytree(tiny_run.home.serving("kmnist") / asked, tmp_path / "serving" / "kmnist" / version)
+    options = ("--home", tmp_path, "--logs", home.root / "clean" / "requests", "--json")
+    for version, images in ((asked, [200]), ("7", [])):
+        answer = mnist_tfx("monitor", "kmnist", *options, "--version", version)
+        assert answer.code == 0, answer.err
+        assert [each["images"] for each in json.loads(answer.out)["versions"]] == images
+
+
+def run_after_drift(home: Home, tiny_run: TinyRun, folder: Path, logs: Path) -> Answer:
+    """In a home of its own, which has the model and the data of others."""
+    (folder / "serving").symlink_to(home.serving_root)
+    (folder / "datasets").symlink_to(tiny_run.home.datasets)
+    options = ("--recipe", tiny_run.recipe_file, "--home", folder, "--set", f"monitoring.logs={logs}")
+    return mnist_tfx("run", "--dataset", "kmnist", *options, "--after-drift")
+
+
 def test_a_run_after_drift_is_left_out_where_there_is_none(home: Home, tiny_run: TinyRun, tmp_path: Path) -> None:
-    (tmp_path / "serving").symlink_to(home.serving_root)
-    options = ("--dataset", "kmnist", "--recipe", tiny_run.recipe_file, "--home", tmp_path, "--after-drift")
-    prefix = f"monitoring.logs={home.root / 'clean' / 'requests'}"
-    (tmp_path / "datasets").symlink_to(tiny_run.home.datasets)
-    answer = mnist_tfx("run", *options, "--set", prefix)
+    answer = run_after_drift(home, tiny_run, tmp_path, home.root / "clean" / "requests")
     assert answer.code == 0 and "in order: what kmnist is asked" in answer.err and "nothing was run" in answer.err
     assert not (tmp_path / "metadata.db").exists()
 
@@ -152,6 +183,14 @@ def test_a_dataset_that_cannot_be_looked_at_keeps_no_other_from_running(
     assert _drifting(recipes, home) == (recipes[1:], UsageError.exit_code)
     err = capsys.readouterr().err
     assert "error: unknown model 'mnist'" in err and "drift: what kmnist is asked" in err
+
+
+def test_a_run_after_drift_is_begun_where_there_is_some(home: Home, tiny_run: TinyRun, tmp_path: Path) -> None:
+    """It asks for the home, which is taken: so nothing is trained here."""
+    with Home(tmp_path).lock():
+        answer = run_after_drift(home, tiny_run, tmp_path, home.requests("kmnist"))
+    assert answer.code == 1 and "another run is using" in answer.err
+    assert "drift: what kmnist is asked" in answer.err and "nothing was run" not in answer.err
 
 
 def test_prometheus_is_answered_while_it_listens(home: Home) -> None:

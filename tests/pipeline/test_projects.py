@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ import tensorflow as tf
 from PIL import Image
 from sklearn.datasets import load_sample_images
 from sklearn.metrics import average_precision_score, roc_auc_score
+from tfx.components.schema_gen.import_schema_gen.executor import Executor as ImportSchemaGen
 
 from mnist_tfx.components.datasets.images.index import splits_before
 from mnist_tfx.components.datasets.images.prepare import FILES
@@ -279,6 +281,21 @@ def test_a_folder_is_no_project_before_its_recipe_is_whole(tmp_path: Path, monke
     assert (folder / "schema.pbtxt").read_text() == "# proposed"
     assert (folder / "schema.pbtxt.before").read_text() == "# curated"
     assert {path.name for path in folder.iterdir()} == {"recipe.toml", "schema.pbtxt", "schema.pbtxt.before", "var"}
+
+
+def test_an_init_that_is_stopped_leaves_no_project_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "colours"
+
+    def stopped(*_: Any) -> None:
+        """As Ctrl-C does while the data are counted for the schema."""
+        assert (folder / "recipe.toml.partial").exists() and (folder / "schema.pbtxt.partial").exists()
+        raise KeyboardInterrupt
+
+    write_images(tmp_path / "images", 20)
+    monkeypatch.setattr(ImportSchemaGen, "Do", stopped)
+    answer = mnist_tfx("init", folder, "--images", tmp_path / "images", "--size", "16", "16")
+    assert answer.code == 130, answer.err
+    assert [path.name for path in folder.iterdir()] == ["var"]
 
 
 @pytest.mark.slow

@@ -241,6 +241,8 @@ def test_quality_tells_accuracy_by_class_name_and_that_of_the_baseline(
     assert quality.class_accuracy == pytest.approx(dict(zip(tiny.class_names, recall, strict=True)))
     name, accuracy = quality.worst_class
     assert accuracy == pytest.approx(min(recall)) and quality.class_accuracy[name] == accuracy
+    never = {name for name, value in zip(tiny.class_names, recall, strict=True) if value == 0}
+    assert tiny.class_names[NEVER_PREDICTED] in never and set(quality.never_recognized) == never
 
 
 def test_broken_bounds_name_bound_value_and_measured_value(

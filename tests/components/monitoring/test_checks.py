@@ -87,6 +87,21 @@ def test_what_is_done_to_the_images_is_seen(name: str) -> None:
     assert checks[by].drifts and not checks[CONFIDENCE].drifts
 
 
+def test_mirrored_images_are_seen_by_which_way_their_edges_run() -> None:
+    """Strokes that lean to one side, as those of handwriting do."""
+    y, x = np.mgrid[:28, :28]
+    slopes = np.random.default_rng(0).uniform(0.5, 2, (400, 1, 1))
+    images = (127 + 120 * np.sin((y + slopes * x) / 3)).astype(np.uint8)[..., np.newaxis]
+    answers = answers_to(400, 1)
+    against = Reference.of(images, answers, CLASS_NAMES)
+    mirrored = images[:, :, ::-1]
+    assert judged(mirrored, answers, against)["direction"].drifts
+    assert not judged(images, answers, against)["direction"].drifts
+    for some, sign in ((images, 1), (mirrored, -1), (images.swapaxes(1, 2), 1)):
+        directions = sign * measure(some, answers, against.layout)["direction"]
+        assert directions.min() > 0.5 and directions.max() <= 1
+
+
 def test_what_the_model_answers_otherwise_is_seen() -> None:
     images, against = images_of(100, 2), reference()
     usual = answers_to(100, 2)
@@ -145,4 +160,6 @@ def test_colour_images_of_another_size_are_measured() -> None:
     images = np.random.default_rng(0).integers(0, 256, (60, 5, 37, 3), np.uint8)
     against = Reference.of(images, answers_to(60, 0), CLASS_NAMES)
     assert not any(check.drifts for check in judged(images, answers_to(60, 0), against).values())
+    dark = {name for name, check in judged(images // 4, answers_to(60, 0), against).items() if check.drifts}
+    assert dark >= {"brightness", "contrast"} and CONFIDENCE not in dark
     assert distances.LEAST_EXPECTED == 10

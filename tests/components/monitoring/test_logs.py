@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import io
+import socket
+import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +15,7 @@ from PIL import Image
 from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
 
 from mnist_tfx.components.monitoring import sample
-from mnist_tfx.components.monitoring.prometheus import listen
+from mnist_tfx.components.monitoring.prometheus import listen, to_text
 from mnist_tfx.components.monitoring.records import LogReader, log_files
 from mnist_tfx.components.monitoring.sample import read_logs
 from mnist_tfx.components.monitoring.watch import Report
@@ -78,19 +81,26 @@ def test_a_file_that_the_server_removes_meanwhile_is_left_out(tmp_path: Path) ->
 
 
 def test_metrics_outlive_a_look_that_fails() -> None:
-    looks: list[int] = []
+    """What is answered before each look: nothing until one has found something, and that from then on."""
+    report, unavailable = sample_report(), tf.errors.UnavailableError(None, None, "the bucket does not answer")
+    failing = [PipelineError("there are no request logs"), unavailable]
+    looks: Iterator[Report | BaseException] = iter([*failing, report, *failing, KeyboardInterrupt()])
+    answers: list[str] = []
+    with socket.socket() as taken:
+        taken.bind(("", 0))
+        port = taken.getsockname()[1]
 
     def look() -> Report:
-        looks.append(len(looks))
-        if len(looks) == 1:
-            raise tf.errors.UnavailableError(None, None, "the bucket does not answer")
-        if len(looks) == 3:
-            raise KeyboardInterrupt
-        return sample_report()
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as response:
+            answers.append(response.read().decode())
+        found = next(looks)
+        if isinstance(found, BaseException):
+            raise found
+        return found
 
     with pytest.raises(KeyboardInterrupt):
-        listen(look, 0, every=0.0)
-    assert len(looks) == 3
+        listen(look, port, every=0.0)
+    assert answers == ["", "", "", *[to_text(report)] * 3]
 
 
 def test_a_port_that_there_is_not_is_told() -> None:

@@ -6,6 +6,7 @@ import gzip
 import io
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -19,14 +20,16 @@ from tensorflow_metadata.proto.v0 import schema_pb2
 from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
 from tfx.utils import io_utils
 
+from mnist_tfx.components.data_gate.executor import read_statistics
 from mnist_tfx.components.live.model import is_same_model
 from mnist_tfx.components.monitoring import reference
 from mnist_tfx.components.monitoring.reference import read_references
 from mnist_tfx.components.monitoring.sample import read_logs
+from mnist_tfx.components.monitoring.schema_checks import check_schema
 from mnist_tfx.components.monitoring.watch import Report, watch
 from mnist_tfx.components.settings import MonitoringSettings
 from mnist_tfx.contract.errors import PipelineError, UsageError
-from mnist_tfx.contract.names import REFERENCE_PATH
+from mnist_tfx.contract.names import DATA_STATISTICS_PATH, REFERENCE_PATH, TEST
 from mnist_tfx.serving.client import Client, RequestLog
 from mnist_tfx.serving.server.config import ServerOptions
 from tests.fixtures.tiny_run import TinyRun, decode, read_examples, read_split
@@ -83,16 +86,23 @@ def photo(image: Images) -> bytes:
     return file.getvalue()
 
 
-def look(tiny_run: TinyRun, prefix: Path | str, hours: float = 1, version: int | None = None, **given: Any) -> Report:
-    schema = io_utils.parse_pbtxt_file(str(schema_of(tiny_run)), schema_pb2.Schema())
+def look(
+    tiny_run: TinyRun,
+    prefix: Path | str,
+    hours: float = 1,
+    version: int | None = None,
+    any_size: bool = False,
+    **given: Any,
+) -> Report:
     settings = MonitoringSettings(logs=str(prefix), **given)
     since = datetime.now(UTC) - timedelta(hours=hours)
-    return watch(MODEL, str(tiny_run.home.serving(MODEL)), schema, settings, since=since, version=version)
+    serving, schema = str(tiny_run.home.serving(MODEL)), schema_of(tiny_run)
+    return watch(MODEL, serving, schema, settings, since=since, version=version, any_size=any_size)
 
 
-def schema_of(tiny_run: TinyRun) -> Path:
+def schema_of(tiny_run: TinyRun) -> schema_pb2.Schema:
     [path] = tiny_run.artifact("ImportSchemaGen", "schema").iterdir()
-    return path
+    return io_utils.parse_pbtxt_file(str(path), schema_pb2.Schema())
 
 
 def rewritten(source: Path, target: Path, seconds: Sequence[int], **spec: Any) -> None:
@@ -136,6 +146,23 @@ def test_images_of_another_size_are_told_unless_they_are_expected(tiny_run: Tiny
     [found] = look(tiny_run, logs["photos"]).versions
     [size] = [check for check in found.checks if check.name == "other size"]
     assert size.value == 1.0 and size.drifts
+    [expected] = look(tiny_run, logs["photos"], any_size=True).versions
+    assert expected.checks and "other size" not in [check.name for check in expected.checks]
+
+
+def test_what_the_schema_forbids_is_drift(tiny_run: TinyRun, images: Images, version: int) -> None:
+    """One class alone, where split test has ten, and larger files than the schema allows."""
+    schema, folder = schema_of(tiny_run), str(tiny_run.home.serving(MODEL) / str(version))
+    [image] = [feature for feature in schema.feature if feature.name == "image"]
+    image.image_domain.max_image_byte_size = 100
+    [reference] = read_references(folder)
+    trained_on = read_statistics(f"{folder}/{DATA_STATISTICS_PATH}", [TEST])[TEST]
+    found = check_schema(images, np.zeros(len(images), np.int64), reference, schema, trained_on, 1e-5)
+    checks = {check.name: check for check in found}
+    assert set(checks) == {"label in the schema", "image in the schema"}
+    label = checks["label in the schema"]
+    assert label.value == pytest.approx(0.9) and 0.03 < label.bound < 0.5 and label.drifts
+    assert checks["image in the schema"].drifts and "byte" in checks["image in the schema"].told
 
 
 def test_too_few_say_nothing(tiny_run: TinyRun, logs: dict[str, Path]) -> None:
@@ -154,6 +181,9 @@ def test_hours_are_judged_by_themselves(tiny_run: TinyRun, logs: dict[str, Path]
     [found] = report.versions
     by_hour = {int(hour.begin.timestamp()): any(check.drifts for check in hour.checks) for hour in found.hours}
     assert by_hour == {each // 3600 * 3600: each == drifting for each in (clean, clean - 7200, drifting)}
+    in_order = tuple(check for check in found.checks if not check.drifts)
+    one_hour = replace(report, versions=(replace(found, checks=in_order),))
+    assert one_hour.drifts and one_hour.sentence().startswith("drift: ") and "layout" in one_hour.sentence()
     assert look(tiny_run, tmp_path / "log", hours=2.5).versions[0].images == 200  # the clean ones came before
     assert not look(tiny_run, tmp_path / "log", hours=0.5).versions
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 from dataclasses import replace
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from PIL import Image
 from mnist_tfx.components.report import content as c
 from mnist_tfx.components.report.page.render import render_card, render_comparison, render_report
 from mnist_tfx.components.report.page.words import UNKNOWN
+from mnist_tfx.components.report.verdict import Outcome
 from tests.fixtures.pages import attributes, by_id, find, parse, table, text
 from tests.fixtures.report_content import FASHION, content_of_classes, sample_content
 from tests.fixtures.report_variants import data_rejected_content, empty_content, not_blessed_content
@@ -271,12 +273,29 @@ def test_missing_sections_say_why():
     assert "⚠ the statistics could not be read" in text(section(empty, "verdict"))
 
 
-@pytest.mark.parametrize("outcome", ["running", "unknown", "stopped", "killed", "failed", "not pushed"])
-def test_every_outcome_has_its_words(outcome):
+OUTCOMES = {
+    "pushed": ("good", "✓", "Pushed"),
+    "not pushed": ("open", "!", "Good enough, but not pushed"),
+    "not blessed": ("bad", "✗", "Not good enough to push"),
+    "data rejected": ("bad", "✗", "Data rejected"),
+    "complete": ("open", "!", "Complete, without a push"),
+    "failed": ("bad", "✗", "Failed"),
+    "stopped": ("open", "!", "Stopped"),
+    "killed": ("bad", "✗", "Killed"),
+    "running": ("open", "!", "Still running"),
+    "unknown": ("open", "!", "Not known yet"),
+}
+
+
+@pytest.mark.parametrize("outcome", get_args(Outcome))
+def test_every_outcome_has_its_sign_and_its_words(outcome):
     content = empty_content()
     root = parse(render_report(replace(content, verdict=replace(content.verdict, outcome=outcome))))
+    tone, sign, words = OUTCOMES[outcome]
     [box] = find(root, "div", "verdict")
-    assert box.get("class") in ("verdict bad", "verdict open")
+    assert box.get("class") == f"verdict {tone}"
+    assert text(by_id(root, "verdict-heading")) == f"Verdict: {words}"
+    assert text(find(root, "title")[0]).startswith(f"{sign} mnist: {words} ")
     assert len(find(root, "p", "missing")) == 7
 
 

@@ -59,6 +59,20 @@ def test_of_many_classes_that_are_not_good_enough_the_first_are_told() -> None:
     assert run.verdict().gates[1].detail.endswith("; and 80 more")
 
 
+@pytest.mark.parametrize("bound", [None, 0.0, 0.1])
+def test_classes_that_are_never_recognized_are_told_where_no_bound_would_have_caught_them(bound: float | None) -> None:
+    quality = content_of_classes(10).quality
+    assert quality is not None
+    classes = list(quality.classes)
+    for number in range(7):
+        classes[number] = replace(classes[number], scores=replace(classes[number].scores, recall=0.0))
+    classes[0] = replace(classes[0], examples=0)  # nothing is known of it
+    run = Run("a-run", "mnist", quality=replace(quality, classes=tuple(classes), min_class_accuracy=bound))
+    told = [caution.partition(" is recognized (accuracy 0)")[0] for caution in run.verdict().cautions]
+    names = "class 001, class 002, class 003, class 004, class 005 and 1 more"
+    assert told == ([] if bound else [f"no image of {names}"])
+
+
 def test_what_is_no_single_value_and_what_tfx_keeps_for_itself_is_left_out() -> None:
     anomalies = made(ExampleAnomalies, {"checked": "all", "tfx_version": "1.21.0"}, as_json=False)
     anomalies.set_json_value_custom_property("blessed", {"train": True})

@@ -21,7 +21,9 @@ from tfx.proto import example_gen_pb2
 from tfx.types import artifact_utils
 from tfx.types.standard_artifacts import Examples, Model, ModelRun, Schema, TransformGraph
 
+from mnist_tfx.components.live.metadata import read_metadata
 from mnist_tfx.components.trainer import export, training
+from mnist_tfx.components.trainer.calibration import Calibration
 from mnist_tfx.components.trainer.config import TrainerConfig
 from mnist_tfx.components.trainer.export import ServingModule, export_model, read_weights
 from mnist_tfx.components.trainer.run_fn import TRAINING_LOG
@@ -278,6 +280,29 @@ def test_what_fails_after_the_training_does_not_cost_it(
     for weight, expected in zip(ours, theirs, strict=True):
         np.testing.assert_array_equal(weight.numpy(), expected.numpy())
     assert list((tmp_path / "backup").iterdir()) == []
+
+
+def test_without_calibration_the_probabilities_are_the_nets_own(tiny_run: TinyRun, tmp_path: Path) -> None:
+    inputs = {
+        "examples": [copied_examples(tiny_run, tmp_path / "examples")],
+        "transform_graph": [artifact(TransformGraph, tiny_run.transform_graph)],
+    }
+    model = artifact(Model, tmp_path / "model")
+    outputs = {"model": [model], "model_run": [artifact(ModelRun, tmp_path / "logs")]}
+    given = parameters_of(tiny_run)["Trainer"]
+    settings = json.loads(given["custom_config"])
+    settings |= {"training": settings["training"] | {"calibrate": False}, "backup_dir": str(tmp_path / "backup")}
+    GenericExecutor(context(tmp_path)).Do(inputs, outputs, given | {"custom_config": json.dumps(settings)})
+    assert json.loads((Path(model.uri) / TRAINING_LOG).read_text())["calibration"] is None
+    folders = (Path(model.uri) / "Format-Serving", tiny_run.model)
+    (own, mended) = (Calibration(told["temperature"], told["bend"]) for told in map(read_metadata, map(str, folders)))
+    assert own == Calibration() != mended
+    images, _ = zip(*read_split(tiny_run.examples, "eval"), strict=True)
+    plain, calibrated = (
+        tf.saved_model.load(str(folder)).signatures["images"](tf.constant(decode(list(images))))["probabilities"]
+        for folder in folders
+    )
+    np.testing.assert_allclose(np.exp(mended(np.log(plain.numpy().astype(np.float64)))), calibrated, atol=1e-5)
 
 
 def test_settings_travel_as_json(tmp_path: Path) -> None:

@@ -100,6 +100,22 @@ def test_what_was_made_by_another_path_of_the_home_is_shared_too(tmp_path: Path)
     assert answer.code == 0 and Path(model.uri).is_dir(), answer.out
 
 
+def test_the_run_that_pushed_what_stays_stays_though_no_newer_one_shares_anything_with_it(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    pushed, other, newest = runs = [f"20261122-{hour}0000-mnist" for hour in (14, 15, 16)]
+    for run_id in runs:
+        said = {"pushed": 1, "pushed_version": "7"} if run_id == pushed else {"pushed": 0}
+        store = record_run(home.metadata_db, run_id, [Node("Pusher", {"pushed_model": ("PushedModel", said)})])
+        record_end(store, run_id, "complete", 1.0)
+        home.log("mnist", run_id).parent.mkdir(parents=True)
+        home.log("mnist", run_id).touch()
+    (home.serving("mnist") / "7").mkdir(parents=True)
+    (home.serving("mnist") / "7" / "saved_model.pb").touch()
+    answer = mnist_tfx("prune", "--home", tmp_path, "--address", "127.0.0.1:1", "--keep", "1", "--json")
+    assert [each["name"] for each in json.loads(answer.out)["removed"]] == [other]
+    assert [run_id for run_id in runs if home.log("mnist", run_id).exists()] == [pushed, newest]
+
+
 def test_the_index_that_prune_makes_anew_tells_a_killed_run(tmp_path: Path) -> None:
     """While it holds the home's lock itself, which is how runs that go on are known."""
     home, old, killed = Home(tmp_path), "20261122-143000-mnist", "20261122-150000-mnist"

@@ -285,3 +285,20 @@ def test_a_run_that_ml_metadata_knows_nothing_of_has_its_table_its_message_and_i
     told, _ = json.loads(capsys.readouterr().out)
     assert (told["exit_code"], told["error"], told["accuracy"]) == (exit_code, str(error), None)
     assert (told["components"], told["blessed"], told["pushed_version"]) == ([], False, None)
+
+
+@pytest.mark.parametrize(
+    ("errors", "exit_code"),
+    [
+        ([None, None], 0),
+        ([DataRejected("a digit is missing"), DataRejected("two are")], 3),
+        ([None, DataRejected("a digit is missing")], 3),
+        ([DataRejected("a digit is missing"), UsageError("no such slice")], 1),
+        ([UsageError("no such slice"), None, DataRejected("a digit is missing")], 1),
+    ],
+)
+def test_runs_that_fail_for_different_reasons_have_exit_code_1(
+    errors: Sequence[PipelineError | None], exit_code: int
+) -> None:
+    runs = [Run(RUN_ID, "mnist", end="failed" if error else "complete", error=error) for error in errors]
+    assert tell_runs(runs, as_json=True) == exit_code
