@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -17,6 +18,7 @@ from tfx.types.artifact import Artifact
 from tfx.utils import import_utils
 
 from mnist_tfx.components.data_gate.component import DataBlessing
+from mnist_tfx.components.datasets.prepared import PreparedDataset
 from mnist_tfx.components.report.artifact import HTML
 from mnist_tfx.contract.errors import DataRejected
 from mnist_tfx.kubeflow import entrypoint
@@ -157,14 +159,15 @@ def test_on_vertex_the_addresses_themselves_are_used(pod: Pod, tmp_path: Path, m
 
 
 def test_rejected_data_are_told_by_exit_code_and_termination_message(
-    pod: Pod, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    pod: Pod, tiny: PreparedDataset, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    given = pod.given("TfdsExampleGen", {}, data_dir=str(tmp_path / "none"))
-    assert pod.run("TfdsExampleGen", given) == 1  # there are no data
-    last = capfd.readouterr().out.splitlines()[-1]
-    told = TaskVerdict.from_text((pod.folder / "dev" / "termination-log").read_text())
-    assert told is not None and told.exit_code == 1 and last == f"verdict: {told.to_text()}"
-    assert not pod.output_file.exists()
+    missing, others = str(tmp_path / "none"), str(tiny.data_dir)  # their fingerprint is not the compiled file's
+    for code, data_dir in ((1, missing), (3, others)):
+        assert pod.run("TfdsExampleGen", pod.given("TfdsExampleGen", {}, data_dir=data_dir)) == code
+        last = capfd.readouterr().out.splitlines()[-1]
+        told = TaskVerdict.from_text((pod.folder / "dev" / "termination-log").read_text())
+        assert told is not None and told.exit_code == code and last == f"verdict: {told.to_text()}"
+        assert not pod.output_file.exists()
     error = DataRejected("the data gate rejected kmnist: 1 anomaly\n  train: " + "long " * 2000)
     rejected = verdict_of_error(error)
     assert rejected.exit_code == 3 and isinstance(rejected.error(), DataRejected)
@@ -216,16 +219,22 @@ def test_a_backup_has_a_place_of_its_run_and_task() -> None:
     }
 
 
-def test_with_workers_elsewhere_the_bucket_is_written_and_keeps_no_markers(pod: Pod, tmp_path: Path) -> None:
-    """Kubeflow's launcher would make files of the objects that stand for folders: `DownloadBlob`."""
-    uri = f"{ROOT}/task/statistics"
-    program = (
-        "import tensorflow as tf; from mnist_tfx.kubeflow import entrypoint\n"
-        f"tf.io.gfile.makedirs({uri + '/Split-train/empty'!r})\n"
-        f"with tf.io.gfile.GFile({uri + '/Split-train/FeatureStats.pb'!r}, 'w') as file: file.write('statistics')\n"
-        f"entrypoint._remove_markers({uri!r})\n"
-    )
+def test_with_workers_elsewhere_the_bucket_is_read_and_written_and_keeps_no_markers(pod: Pod, tmp_path: Path) -> None:
+    """So is TFX's output file, beside which it has what the workers need; the Pusher has no use for any.
+
+    Kubeflow's launcher would make files of the objects that stand for folders: `DownloadBlob`.
+    """
+    given = pusher(pod, "gs")
+    words = [*pod.arguments("Pusher", given), "--runner=FlinkRunner"]
     with object_store(tmp_path / "store") as (store, environment):
-        subprocess.run([sys.executable, "-c", program], env={**os.environ, **environment}, check=True, timeout=120)
-        kept = [key for key in store.objects if key.startswith(uri.removeprefix("gs://"))]
-    assert kept == [f"{uri.removeprefix('gs://')}/Split-train/FeatureStats.pb"]
+        store.upload(pod.copy(ROOT), ROOT)
+        shutil.rmtree(pod.copy(ROOT))
+        # A process of its own: TensorFlow looks at this environment once.
+        command = [sys.executable, "-m", entrypoint.__name__, *words]
+        subprocess.run(command, env={**os.environ, **environment}, check=True, timeout=120)
+    [pushed] = pod.output().artifacts["pushed_model"].artifacts
+    assert pushed.uri == f"{ROOT}/task/pushed_model" and pushed.metadata["pushed"] == 1
+    assert not pod.copy(pushed.uri).exists()
+    assert {"executor_output.json", "pushed_model/saved_model.pb"} <= set(store.names(f"{ROOT}/task"))
+    kept = [key for key in store.objects if key.startswith(pushed.uri.removeprefix("gs://"))]
+    assert any("/variables/" in key for key in kept) and not [key for key in kept if key.endswith("/")]

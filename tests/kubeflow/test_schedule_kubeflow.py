@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -17,7 +18,7 @@ from mnist_tfx.kubeflow.remote.kfp import KubeflowPlatform
 from mnist_tfx.kubeflow.remote.platform import Job, Timing, Unreachable, find_schedule, plain_recipe_name
 from tests.fixtures.command import mnist_tfx
 from tests.fixtures.kubeflow_server import Fault, KubeflowServer, kubeflow_server
-from tests.fixtures.remote_jobs import compiled_job, kubeflow_profile
+from tests.fixtures.remote_jobs import compiled_job, kubeflow_profile, recompiled
 from tests.fixtures.vertex_server import vertex_server
 
 NIGHTLY = Timing(parse_cron("0 3 * * *"), ZoneInfo("UTC"))
@@ -77,6 +78,19 @@ def test_create_update_pause_resume_delete(server: KubeflowServer, platform: Kub
     assert not server.recurring_runs
 
 
+def test_an_update_brings_another_pipeline_at_the_same_time(
+    server: KubeflowServer, platform: KubeflowPlatform, job: Job, tmp_path: Path
+) -> None:
+    made, _ = platform.schedules.put("nightly", job, NIGHTLY)
+    other = recompiled(job, tmp_path)
+    updated, change = platform.schedules.put("nightly", other, NIGHTLY)
+    assert change == "updated" and updated.pipeline_digest == other.digest != made.pipeline_digest
+    [stored] = server.recurring_runs.values()
+    version = server.versions[stored["pipeline_version_reference"]["pipeline_version_id"]]
+    assert version["display_name"] == f"{job.pipeline}-{other.digest}" and len(server.pipelines) == 1
+    assert platform.schedules.put("nightly", other, NIGHTLY)[1] == "unchanged"
+
+
 @pytest.mark.parametrize(
     ("recipe", "name"), [("default", "default"), ("my/Big_one.toml", "big-one"), ("lr0.1", "lr0-1"), ("_", "recipe")]
 )
@@ -129,6 +143,23 @@ def test_failed_update_leaves_the_old_schedule_running(
     with pytest.raises(Unreachable, match="could not create schedule nightly: 503"):
         platform.schedules.put("nightly", job, LATER)
     assert {key: one["status"] for key, one in server.recurring_runs.items()} == {made.schedule_id: "ENABLED"}
+
+
+def test_ctrl_c_during_an_update_leaves_the_old_schedule_running(
+    server: KubeflowServer, platform: KubeflowPlatform, job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the pause before the second attempt."""
+    made, _ = platform.schedules.put("nightly", job, NIGHTLY)
+    server.fail(CREATE, Fault(503))
+
+    def interrupt(_: float) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(attempts, "time", SimpleNamespace(sleep=interrupt))
+    with pytest.raises(KeyboardInterrupt):
+        platform.schedules.put("nightly", job, LATER)
+    assert {key: one["status"] for key, one in server.recurring_runs.items()} == {made.schedule_id: "ENABLED"}
+    assert server.calls(f"POST /recurringruns/{made.schedule_id}:disable") == 1
 
 
 def test_conflicts_with_another_caller(server: KubeflowServer, platform: KubeflowPlatform, job: Job) -> None:
@@ -219,6 +250,14 @@ def test_clock_of_the_installation(server: KubeflowServer, job: Job) -> None:
         KubeflowPlatform(kubeflow_profile(server.address, "cron_timezone=Europe/Pariss")).schedules.all()
 
 
+def test_service_account(server: KubeflowServer, platform: KubeflowPlatform, job: Job) -> None:
+    made, _ = platform.schedules.put("nightly", job, NIGHTLY)
+    assert "service_account" not in server.recurring_runs[made.schedule_id]
+    named = KubeflowPlatform(kubeflow_profile(server.address, "service_account=mnist-tfx"))
+    updated, change = named.schedules.put("nightly", job, NIGHTLY)
+    assert change == "updated" and server.recurring_runs[updated.schedule_id]["service_account"] == "mnist-tfx"
+
+
 def test_token_and_namespace(server: KubeflowServer, job: Job, tmp_path: Path) -> None:
     token = tmp_path / "token"
     token.write_text("secret\n")
@@ -226,6 +265,7 @@ def test_token_and_namespace(server: KubeflowServer, job: Job, tmp_path: Path) -
     platform = KubeflowPlatform(profile)
     platform.schedules.put("nightly", job, NIGHTLY)
     assert server.authorizations == {"Bearer secret"}
+    assert platform.schedules.put("nightly", job, NIGHTLY)[1] == "unchanged", "what is there is found in the namespace"
     token.write_text("renewed\n")
     platform.schedules.all()
     assert server.authorizations == {"Bearer secret", "Bearer renewed"}

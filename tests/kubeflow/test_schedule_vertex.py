@@ -21,7 +21,7 @@ from mnist_tfx.kubeflow.remote.cron import parse_cron
 from mnist_tfx.kubeflow.remote.platform import Job, Timing, Unreachable, find_schedule
 from mnist_tfx.kubeflow.remote.vertex import VertexPlatform
 from tests.fixtures.command import mnist_tfx
-from tests.fixtures.remote_jobs import compiled_job, vertex_profile
+from tests.fixtures.remote_jobs import compiled_job, recompiled, vertex_profile
 from tests.fixtures.vertex_server import Fault, VertexServer, vertex_server
 
 NIGHTLY = Timing(parse_cron("0 3 * * *"), ZoneInfo("Europe/Paris"))
@@ -73,6 +73,19 @@ def test_create_update_pause_resume_delete(server: VertexServer, platform: Verte
     assert not server.schedules
     with pytest.raises(UsageError, match="there is no schedule 'nightly'"):
         find_schedule(platform.schedules, "nightly")
+
+
+def test_an_update_brings_another_pipeline_at_the_same_time(
+    server: VertexServer, platform: VertexPlatform, job: Job, tmp_path: Path
+) -> None:
+    made, _ = platform.schedules.put("nightly", job, NIGHTLY)
+    other = recompiled(job, tmp_path)
+    updated, change = platform.schedules.put("nightly", other, NIGHTLY)
+    assert (change, updated.schedule_id) == ("updated", made.schedule_id)
+    [stored] = server.schedules.values()
+    run = stored.create_pipeline_job_request.pipeline_job
+    assert run.labels["pipeline-digest"] == other.digest == updated.pipeline_digest != made.pipeline_digest
+    assert platform.schedules.put("nightly", other, NIGHTLY)[1] == "unchanged"
 
 
 def test_another_program_s_schedule_is_left_alone(server: VertexServer, platform: VertexPlatform, job: Job) -> None:

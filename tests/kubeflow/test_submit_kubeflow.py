@@ -66,7 +66,9 @@ def test_submit(server: KubeflowServer, platform: KubeflowPlatform, job: Job) ->
     run = server.runs[first.run_id]
     assert experiment["display_name"] == "mnist-tfx" and run["experiment_id"] == experiment["experiment_id"]
     assert run["pipeline_version_reference"]["pipeline_version_id"] == version["pipeline_version_id"]
-    assert run["runtime_config"]["pipeline_root"] == job.root
+    assert run["runtime_config"]["pipeline_root"] == job.root and "service_account" not in run
+    named = KubeflowPlatform(kubeflow_profile(server.address, "service_account=mnist-tfx"))
+    assert server.runs[named.submit(job).run_id]["service_account"] == "mnist-tfx"
 
 
 @pytest.mark.parametrize(
@@ -75,6 +77,7 @@ def test_submit(server: KubeflowServer, platform: KubeflowPlatform, job: Job) ->
         [Fault(500, after_work=True)],
         [Fault(0, after_work=True)],
         [Fault(503), Fault(504, after_work=True)],
+        [Fault(503), Fault(503), Fault(504, after_work=True)],
         [Fault(409, after_work=True)],
         [Fault(0)],
     ],

@@ -257,14 +257,27 @@ def test_success_of_which_the_push_is_not_told(server: VertexServer, platform: V
     assert verdict.error is None and "cannot be told from here" in verdict.note
 
 
-def test_watching_ends_where_nothing_answers(
+class Clock:
+    """In the place of `time`: sleeping takes no time, and moves it on by 400 s."""
+
+    now = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, _: float) -> None:
+        self.now += 400
+
+
+def test_watching_ends_ten_minutes_after_the_last_answer(
     server: VertexServer, platform: VertexPlatform, job: Job, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(follow, "_PATIENCE_SECONDS", 0.0)
+    monkeypatch.setattr(follow, "time", Clock())
     run = platform.submit(job)
-    server.fail("GetPipelineJob", *[Fault(Code.UNAVAILABLE)] * 6)
+    server.fail("GetPipelineJob", *[Fault(Code.UNAVAILABLE)] * 9, after=3)
     with pytest.raises(Unreachable, match="tell of the run"):
-        watched(platform, job, run, poll_seconds=0.001)
+        watched(platform, job, run)
+    assert server.calls("GetPipelineJob") == 3 + 2 * 3, "each question is asked three times"
 
 
 def test_a_study_that_was_not_pushed_succeeded(server: VertexServer, platform: VertexPlatform, job: Job) -> None:

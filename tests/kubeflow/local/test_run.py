@@ -350,6 +350,8 @@ def test_what_is_remembered_is_whole_and_of_the_same_root(tmp_path: Path) -> Non
     for known in (tmp_path / "cache").iterdir():
         known.write_text(known.read_text()[:20])
     assert ran("gs://a", "5") and not ran("gs://a", "6")
+    shutil.rmtree(tmp_path / "here")
+    assert ran("gs://a", "7"), "its outputs are gone"
 
 
 @pytest.mark.parametrize("roots", [("gs://data", "gs://data/mnist"), ("gs://data/mnist", "gs://data")])

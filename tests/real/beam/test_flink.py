@@ -20,6 +20,7 @@ from mnist_tfx.components.datasets.prepare import prepare
 from mnist_tfx.kubeflow.compile import uploads
 from mnist_tfx.kubeflow.profiles import load_profile
 from mnist_tfx.pipeline.home import CHECKOUT
+from mnist_tfx.pipeline.projects import shipped
 from tests.fixtures.object_store import ObjectStore, object_store
 from tests.real.beam.flink_cluster import MAIN, FlinkCluster, flink_cluster
 from tests.real.beam.machines import GATEWAY, Machine, network, possible
@@ -67,7 +68,7 @@ def test_mnist_runs_to_a_pushed_model_though_task_managers_are_lost(site: Site, 
     """One while it writes Examples, the other while it computes statistics."""
     cluster, profile = site.cluster, load_profile("vertex-gpu")
     dataset = prepare("mnist", tmp_path / "home" / "datasets")
-    for upload in uploads(dataset, profile):
+    for upload in uploads(dataset, shipped("mnist"), profile):
         site.store.upload(upload.source, upload.destination)
     local = tmp_path / "local"
     program = "import sys; from mnist_tfx.pipeline.cli import main; sys.exit(main(sys.argv[1:]))"

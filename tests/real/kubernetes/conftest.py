@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import pytest
@@ -28,6 +29,11 @@ def node(name: str, labels: Mapping[str, str], gpus: int, *taints: Mapping[str, 
     return {"apiVersion": "v1", "kind": "Node", "metadata": metadata, "spec": {"taints": taints}, "status": status}
 
 
+def _is_node_ready(api: Api, name: str) -> bool:
+    answer: bool = condition(api.get(f"/api/v1/nodes/{name}"), "Ready").get("status") == "True"
+    return answer
+
+
 NODES = [
     *(node(f"plain-{number}", {}, 0) for number in (1, 2)),
     *(node(f"gpu-{number}", LABELS["gpu"], 1, TAINT) for number in (1, 2)),
@@ -51,7 +57,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
         api.done("POST", "/apis/storage.k8s.io/v1/storageclasses", storage_class)
         for each in NODES:
             name = each["metadata"]["name"]
-            wait(lambda name=name: condition(api.get(f"/api/v1/nodes/{name}"), "Ready").get("status") == "True", name)
+            wait(partial(_is_node_ready, api, name), name)
         yield api
 
 

@@ -7,6 +7,7 @@ import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 
 import requests
@@ -78,7 +79,7 @@ def control_plane(programs: Path, folder: Path) -> Iterator[Api]:
         for name, flags in commands.items():
             process = stack.enter_context(_process([str(programs / name), *flags], folder / f"{name}.log"))
             if name == "kube-apiserver":
-                wait(lambda server=process: server.poll() is not None or _is_ready(api), "kube-apiserver", 180)
+                wait(partial(_ended_or_ready, process, api), "kube-apiserver", 180)
                 assert process.poll() is None, (folder / f"{name}.log").read_text()[-3000:]
         yield api
 
@@ -124,6 +125,10 @@ def _free_ports(count: int) -> list[int]:
         for each in sockets:
             each.bind(("127.0.0.1", 0))
         return [each.getsockname()[1] for each in sockets]
+
+
+def _ended_or_ready(server: subprocess.Popen[bytes], api: Api) -> bool:
+    return server.poll() is not None or _is_ready(api)
 
 
 def _is_ready(api: Api) -> bool:
