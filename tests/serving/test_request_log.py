@@ -288,20 +288,20 @@ def test_files_are_rotated_and_removed_by_age(
         wait_until(lambda: written.counts.get("OK") == number + 1, "the record")  # noqa: B023
         time.sleep(0.1)
     assert len(sizes(tmp_path)) == 3
-    wait_until(lambda: not sizes(tmp_path), "the files to be removed")  # although nothing is logged any more
+    wait_until(lambda: not list(tmp_path.glob("log-*")), "their removal")  # although nothing is logged any more
 
 
 def test_a_full_queue_and_a_record_that_is_too_large_are_dropped(
     files: Callable[..., tuple[RecordFiles, Written]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(record_files, "MAX_QUEUED_BYTES", 10_000)
-    one, written = files()
-    for _ in range(15):
+    monkeypatch.setattr(record_files, "MAX_QUEUED_BYTES", 20_000)
+    one, written = files(max_bytes=80_000)
+    one.add("m", bytes(10_001))  # a file has an eighth of the limit
+    for _ in range(25):
         one.add("m", bytes(1000))
-    one.add("m", bytes(50_000))
     one.close()
     one.add("m", b"too late")
-    assert written.counts == {"OK": 10, "RESOURCE_EXHAUSTED": 7}
+    assert written.counts == {"OK": 20, "RESOURCE_EXHAUSTED": 7}
 
 
 def test_logs_that_remove_each_others_old_files_lose_no_record(
@@ -352,6 +352,16 @@ def test_what_was_written_survives_a_kill(tmp_path: Path) -> None:
     paths = sorted(map(str, tmp_path.glob("log-*")))
     records = list(tf.data.TFRecordDataset(paths, compression_type="GZIP").as_numpy_iterator())
     assert records and {len(record) for record in records} == {300}
+
+
+def test_what_is_in_the_queue_is_written_when_python_ends(tmp_path: Path) -> None:
+    code = (
+        "import sys; from mnist_tfx.serving.client import RequestLog\n"
+        "log = RequestLog(sys.argv[1])\n"
+        "for _ in range(3): log.add('predict_log', 'm', lambda: (b'', b'', b''))"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=CHECKOUT, check=True)
+    assert len(logged(tmp_path, "requests")) == 3
 
 
 @pytest.fixture(scope="module")

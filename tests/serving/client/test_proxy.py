@@ -23,7 +23,7 @@ from tensorflow_serving.apis.model_service_pb2_grpc import ModelServiceStub
 from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
 from tensorflow_serving.apis.prediction_service_pb2_grpc import PredictionServiceStub
 
-from tests.serving.conftest import Running, predict_request, refused, scale_request
+from tests.serving.conftest import Running, predict_request, refused, scale_request, taken_up_calls
 from tests.serving.server.test_service import (
     CLASSIFY,
     REGRESS,
@@ -128,6 +128,17 @@ def test_errors_deadlines_and_a_share(model_server: Running, tmp_path: Path) -> 
         proxy.prediction.Predict(scale_request())
         assert proxy.stop() == 0
     assert "0 records written, 0 dropped" in proxy.said and not list(tmp_path.iterdir())
+
+
+def test_calls_in_hand_at_sigterm_are_finished_and_logged(model_server: Running, tmp_path: Path) -> None:
+    slow = predict_request("slow", {"steps": np.array([200_000], np.int64)})  # about a second
+    with proxied(address(model_server), tmp_path) as proxy:
+        [in_hand] = taken_up_calls(proxy.channel, [slow])
+        assert proxy.stop() == 0
+        answer = in_hand.result(10)
+    assert "1 records written, 0 dropped" in proxy.said
+    [record] = logged(tmp_path)
+    assert (record.predict_log.request, record.predict_log.response) == (slow, answer)
 
 
 def test_health_and_reflection_go_through(model_server: Running, tmp_path: Path) -> None:

@@ -126,9 +126,14 @@ def test_reads_the_models_from_any_layout_of_the_file(tmp_path: Path) -> None:
     assert run.stdout.startswith("two: no answer, or not 200")
 
 
-@pytest.mark.parametrize("text", [None, "", "model_config_list {}\n# name: 'comment'\n"])
-def test_not_ready_without_a_model(tmp_path: Path, text: str | None) -> None:
+@pytest.mark.parametrize("text", ["", "model_config_list {}\n# name: 'comment'\n"])
+def test_not_ready_without_a_model(tmp_path: Path, text: str) -> None:
     config = tmp_path / "models.config"
-    if text is not None:
-        config.write_text(text)
-    assert probe(1, config).returncode == 1
+    config.write_text(text)
+    run = probe(1, config)
+    assert (run.returncode, run.stdout) == (1, f"no model is named in {config}\n")
+
+
+def test_not_ready_without_the_file(tmp_path: Path) -> None:
+    run = probe(1, tmp_path / "models.config")
+    assert run.returncode == 1 and "models.config: No such file" in run.stderr

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -135,6 +137,36 @@ def test_a_rollback_that_was_undone_can_be_made_again(serving: Path) -> None:
     assert roll_back(serving).plan.after == 2
     assert roll_back(serving, to=4).plan.before == 2
     assert roll_back(serving).plan.after == 2
+
+
+@contextmanager
+def unwritable(serving: Path) -> Iterator[None]:
+    """What is done inside fails: `models.config` cannot be replaced."""
+    in_the_way = serving / ".models.container.config.incoming"
+    in_the_way.mkdir()
+    with pytest.raises(PipelineError, match=r"cannot change .*: Is a directory"):
+        yield
+    in_the_way.rmdir()
+
+
+def test_a_rollback_that_failed_withdraws_nothing(serving: Path) -> None:
+    promote(serving, 2)
+    promote(serving, 3)
+    with unwritable(serving):
+        roll_back(serving)
+    state = read_state(serving, "mnist")
+    assert (state.releases[-1].outcome, state.live, state.withdrawn) == ("failed", 3, frozenset())
+    promote(serving, 4)
+    assert roll_back(serving).plan.after == 3
+
+
+def test_a_promotion_that_failed_is_no_way_back(serving: Path) -> None:
+    promote(serving, 1)
+    with unwritable(serving):
+        promote(serving, 4)
+    promote(serving, 2)
+    roll_back(serving, to=4)
+    assert roll_back(serving).plan.after == 3, "the version below: 4 never took the place of 1"
 
 
 def test_what_was_moved_aside_comes_back_under_a_pin(serving: Path) -> None:

@@ -9,7 +9,8 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import closing
+from collections.abc import Sequence
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
@@ -21,8 +22,9 @@ from mnist_tfx.serving.releases.plans import Plan
 from mnist_tfx.serving.releases.servers import RunningServer
 from mnist_tfx.serving.releases.state import ModelState, read_state
 from tests.fixtures.command import mnist_tfx
-from tests.fixtures.served_home import store
+from tests.fixtures.served_home import seen_by_a_server, store
 from tests.fixtures.watching_server import WatchingServer, watching
+from tests.serving.conftest import wait_until
 
 _CHECKOUT = Path(__file__).resolve().parents[3]
 
@@ -34,14 +36,21 @@ def serving(tmp_path: Path) -> Path:
     return folder
 
 
-def call(server: WatchingServer, serving: Path, action: str, version: int | None = None) -> Released:
+def call(
+    server: WatchingServer,
+    serving: Path,
+    action: str,
+    version: int | None = None,
+    others: Sequence[WatchingServer] = (),
+) -> Released:
     decisions = {"rollback": plans.rollback, "canary": plans.canary, "promote": plans.promote}
 
     def decide(state: ModelState) -> Plan:
         return decisions[action](state, version)
 
-    with closing(RunningServer(server.address, "mnist")) as running:
-        return release(serving, "mnist", decide, servers=[running], timeout=10)
+    with ExitStack() as stack:
+        running = [stack.enter_context(closing(RunningServer(one.address, "mnist"))) for one in (server, *others)]
+        return release(serving, "mnist", decide, servers=running, timeout=10)
 
 
 def test_every_step_waits_for_the_server_and_none_is_refused(serving: Path) -> None:
@@ -58,6 +67,17 @@ def test_every_step_waits_for_the_server_and_none_is_refused(serving: Path) -> N
         assert server.refused == []
         assert all(set(labels.values()) <= available for available, labels in server.history)
         assert all(available for available, _ in server.history), "there was always a version to answer"
+
+
+def test_each_of_two_servers_is_waited_for_and_none_is_refused(serving: Path) -> None:
+    with watching(serving, "mnist") as early, watching(serving, "mnist", load_seconds=0.5) as late:
+        store(serving, "mnist", 4)
+        wait_until(lambda: early.history[-1][0] == {4}, "the new version, which the other server has not loaded yet")
+        call(early, serving, "promote", 4, others=[late])
+        call(early, serving, "canary", 2, others=[late])
+        for server in (early, late):
+            assert server.history[-1] == (frozenset({2, 4}), {"stable": 4, "canary": 2})
+            assert server.refused == []
 
 
 def test_a_plain_rollback_waits_until_the_server_is_back_on_the_old_version(serving: Path) -> None:
@@ -90,6 +110,18 @@ def test_a_version_that_does_not_load_is_no_canary_and_the_file_is_put_back(
         server.unloadable.clear()  # the copy is whole now; the server still tells of the failure
         call(server, serving, "canary", 4)
         assert server.history[-1] == (frozenset({3, 4}), {"stable": 3, "canary": 4})
+
+
+def test_a_version_that_came_back_and_does_not_load_goes_aside_again(serving: Path) -> None:
+    with watching(serving, "mnist") as server:
+        call(server, serving, "rollback")
+        call(server, serving, "promote", 2)
+        server.unloadable.add(3)
+        with pytest.raises(PipelineError, match=r"^the server at .* cannot load version 3: Op type not registered"):
+            call(server, serving, "rollback", 3)
+    assert seen_by_a_server(serving, "mnist") == ["1", "2"]
+    state = read_state(serving, "mnist")
+    assert (state.live, [version.number for version in state.rolled_back]) == (2, [3])
 
 
 def test_a_version_that_failed_once_can_be_rolled_back_to(serving: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,7 @@ from mnist_tfx.serving.server.config import BatchingParameters
 from mnist_tfx.serving.server.engine import Engine
 from mnist_tfx.serving.server.errors import ServingError
 from mnist_tfx.serving.server.metrics import Metrics
-from mnist_tfx.serving.server.rows import is_batchable
+from mnist_tfx.serving.server.rows import is_batchable, join
 from tests.fixtures import saved_models
 from tests.fixtures.saved_models import WIDTH, rows_of
 
@@ -136,6 +136,14 @@ def test_lengths_are_padded_if_asked(counter: Engine, make: Make) -> None:
     batcher = make(max_batch_size=2, batch_timeout_micros=MINUTE, pad_variable_length_inputs=True)
     futures = [submit(batcher, counter, np.ones((1, width), np.float32), ["calls"]) for width in (3, 7)]
     assert [future.result(30)["calls"].tolist() for future in futures] == [[0], [0]]
+
+
+def test_each_request_is_padded_with_its_own_first_element() -> None:
+    parts = [np.array([[1, 2], [3, 4]]), np.array([[5, 6, 7]]), np.array([[8, 9]])]
+    joined = join([{"x": part} for part in parts], 5, True)["x"]
+    assert joined.tolist() == [[1, 2, 1], [3, 4, 1], [5, 6, 7], [8, 9, 8], [1, 2, 1]]  # the last row fills the batch
+    with pytest.raises(ServingError, match="INVALID_ARGUMENT: Got empty tensor in batch of non-empty tensors"):
+        join([{"x": parts[0][:, :0]}, {"x": parts[1]}], 3, True)
 
 
 def test_lengths_too_different_are_computed_one_by_one(counter: Engine, make: Make) -> None:

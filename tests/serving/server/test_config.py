@@ -1,14 +1,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
+from tensorflow.core.protobuf.config_pb2 import ConfigProto
 
 from mnist_tfx.contract.cpus import cpu_count
 from mnist_tfx.contract.errors import UsageError
-from mnist_tfx.serving.server.config import BatchingParameters, MonitoringConfig, ServerOptions
+from mnist_tfx.serving.server.config import BatchingParameters, LoadOptions, MonitoringConfig, ServerOptions
 
 PEM = "-----BEGIN CERTIFICATE-----\\nabc\\n-----END CERTIFICATE-----\\n"
+TLS = f'server_key: "{PEM}" server_cert: "{PEM}" custom_ca: "{PEM}"'
+MUTUAL_TLS = f"{TLS} client_verify: true"
 
 
 def written(tmp_path: Path, text: str) -> str:
@@ -21,6 +25,16 @@ def test_one_model_by_flags_has_an_absolute_path(tmp_path: Path, monkeypatch: py
     monkeypatch.chdir(tmp_path)
     (model,) = ServerOptions(model_name="m", model_base_path="models/m").models().model_config_list.config
     assert (model.name, model.base_path, model.model_platform) == ("m", str(tmp_path / "models/m"), "tensorflow")
+
+
+def test_the_address_of_a_bucket_stays_as_it_is(tmp_path: Path) -> None:
+    listed = 'model_config_list { config { name: "m" base_path: "gs://bucket/m" model_platform: "tensorflow" } }'
+    for options in (
+        ServerOptions(model_name="m", model_base_path="gs://bucket/m"),
+        ServerOptions(model_config_file=written(tmp_path, listed)),
+    ):
+        [model] = options.models().model_config_list.config
+        assert model.base_path == "gs://bucket/m"
 
 
 def test_model_config_file(tmp_path: Path) -> None:
@@ -156,8 +170,7 @@ def test_monitoring_config_file(tmp_path: Path) -> None:
 
 def test_ssl_config_file(tmp_path: Path) -> None:
     assert ServerOptions().ssl() is None
-    path = written(tmp_path, f'server_key: "{PEM}" server_cert: "{PEM}" custom_ca: "{PEM}" client_verify: true')
-    ssl = ServerOptions(ssl_config_file=path).ssl()
+    ssl = ServerOptions(ssl_config_file=written(tmp_path, MUTUAL_TLS)).ssl()
     assert ssl is not None
     assert ssl.client_verify
     assert ssl.server_key == PEM.replace("\\n", "\n")
@@ -174,6 +187,45 @@ def test_ssl_config_file(tmp_path: Path) -> None:
 def test_ssl_config_that_cannot_work(tmp_path: Path, text: str, words: str) -> None:
     with pytest.raises(UsageError, match=words):
         ServerOptions(ssl_config_file=written(tmp_path, text)).ssl()
+
+
+@pytest.mark.parametrize(
+    ("ssl", "flags", "addresses", "may"),
+    [
+        ("", {}, ["127.0.0.1", "::1"], True),
+        ("", {}, ["127.0.0.1", "::"], False),
+        (TLS, {}, ["::"], False),  # it keeps nobody out
+        (MUTUAL_TLS, {}, ["::"], True),
+        ("", {"use_alts_credentials": True}, ["::"], True),
+        ("", {"port": 0, "grpc_socket_path": "/run/grpc.sock"}, ["::"], True),
+        ("", {"grpc_socket_path": "/run/grpc.sock"}, ["::"], False),  # there is the port, too
+        ("", {"port": 0}, ["::"], False),  # any port
+        (TLS, {"enable_reload_config": True}, ["::"], True),
+        (MUTUAL_TLS, {"enable_reload_config": False}, ["127.0.0.1"], False),
+    ],
+)
+def test_who_may_replace_the_list_of_models(
+    tmp_path: Path, ssl: str, flags: dict[str, Any], addresses: list[str], may: bool
+) -> None:
+    options = ServerOptions(ssl_config_file=ssl and written(tmp_path, ssl), **flags)
+    assert (options.reload_refused(addresses) == "") is may
+
+
+def test_how_versions_are_loaded(tmp_path: Path) -> None:
+    assert ServerOptions().loading() == LoadOptions(session=ConfigProto())
+    options = ServerOptions(
+        saved_model_tags="serve,gpu",
+        enable_model_warmup=False,
+        num_request_iterations_for_warmup=3,
+        tensorflow_session_config_file=written(tmp_path, "intra_op_parallelism_threads: 7 log_device_placement: true"),
+        tensorflow_session_parallelism=3,
+        per_process_gpu_memory_fraction=0.25,
+    )
+    session = ConfigProto(intra_op_parallelism_threads=3, log_device_placement=True)
+    session.gpu_options.per_process_gpu_memory_fraction = 0.25
+    assert options.loading() == LoadOptions(session, ("serve", "gpu"), warm_up=False, warm_up_iterations=3)
+    options = ServerOptions(tensorflow_session_parallelism=3, tensorflow_intra_op_parallelism=5)
+    assert options.loading().session == ConfigProto(intra_op_parallelism_threads=5)
 
 
 def test_channel_arguments() -> None:

@@ -129,7 +129,7 @@ def test_a_half_copied_model(models: Path, tmp_path: Path) -> None:
     with pytest.raises(ServingError, match="variables"):
         Engine(str(tmp_path))
     (tmp_path / "saved_model.pb").write_bytes((models / "scale" / "saved_model.pb").read_bytes()[:100])
-    with pytest.raises(ServingError):
+    with pytest.raises(ServingError, match="cannot be loaded: Cannot parse file"):
         Engine(str(tmp_path))
 
 
@@ -142,3 +142,9 @@ def test_a_model_for_training_only(tmp_path: Path) -> None:
     with pytest.raises(ServingError, match="Could not find meta graph def") as caught:
         Engine(str(tmp_path / "m"))
     assert caught.value.code == grpc.StatusCode.NOT_FOUND
+    assert Engine(str(tmp_path / "m"), tags=["train"]).signatures == {}
+
+
+def test_settings_of_the_session(models: Path) -> None:
+    engine = Engine(str(models / "scale"), session=tf.compat.v1.ConfigProto(device_count={"CPU": 2}))
+    assert [device.device_type for device in engine._session.list_devices()].count("CPU") == 2

@@ -54,6 +54,8 @@ def code_of(running: Running, method: str, data: bytes) -> grpc.StatusCode:
     try:
         running.channel.unary_unary(f"/tensorflow.serving.{method}")(data, timeout=30)
     except grpc.RpcError as error:
+        if error.code() is grpc.StatusCode.INTERNAL:  # an error that nobody foresaw has this code, too
+            assert error.details().startswith("the bytes are not a tensorflow.serving."), error.details()
         return error.code()
     return grpc.StatusCode.OK
 
@@ -81,7 +83,7 @@ REFUSALS = {
 @given(method=st.sampled_from(METHODS), data=st.binary(min_size=1, max_size=200))
 def test_any_bytes_to_any_method(model_server: Running, method: str, data: bytes) -> None:
     assume(not replaces_the_models(method, data))
-    assert code_of(model_server, method, data) in REFUSALS | {grpc.StatusCode.INTERNAL}  # INTERNAL: does not parse
+    assert code_of(model_server, method, data) in REFUSALS | {grpc.StatusCode.INTERNAL}
 
 
 @st.composite

@@ -17,9 +17,12 @@ from pathlib import Path
 import grpc
 import pytest
 import tensorflow as tf
+from google.protobuf import text_format
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from tensorflow_serving.apis.model_management_pb2 import ReloadConfigRequest
 from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
 from tensorflow_serving.apis.prediction_service_pb2_grpc import PredictionServiceStub
+from tensorflow_serving.config.model_server_config_pb2 import ModelServerConfig
 
 from mnist_tfx.serving.server.config import ServerOptions
 from mnist_tfx.serving.server.main import ModelServer
@@ -144,6 +147,25 @@ def test_a_load_that_hangs_keeps_nobody_waiting(
     finally:
         for release in releases:
             release()
+
+
+def test_a_reload_ends_at_its_deadline_and_the_new_list_stays(
+    following: Running, scale: Path, config: Path, served_models: Path
+) -> None:
+    stuck = scale.with_name("stuck")
+    release = make_hanging(stuck / "1")
+    more = f'config {{ name: "stuck" base_path: "{stuck}" model_platform: "tensorflow" }}'
+    listed = config.read_text().replace("model_config_list {", f"model_config_list {{ {more}", 1)
+    request = ReloadConfigRequest(config=text_format.Parse(listed, ModelServerConfig()))
+    try:
+        with refused(grpc.StatusCode.DEADLINE_EXCEEDED):
+            following.models.HandleReloadConfigRequest(request, timeout=0.3)
+        wait_until(lambda: following.server._grpc._unary._in_hand == 0, "the call to end, though the load does not")
+        assert version(following) == 2 and not following.is_serving("stuck")
+        shutil.copytree(served_models / "scale" / "3", stuck / ".3").rename(stuck / "3")
+        wait_until(lambda: following.is_serving("stuck"), "a version that does not hang")
+    finally:
+        release()
 
 
 def slow_to_warm_up(served_models: Path, folder: Path) -> Path:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import shutil
 import threading
 import time
@@ -346,18 +347,23 @@ def test_a_reload_to_another_base_path_serves_what_lies_there(begin: Begin, push
     wait_for(lambda: ask(manager) == (1, 50.0), lambda: ask(manager))
 
 
+M = 'config { name: "m" base_path: "/a" model_platform: "tensorflow" }'
+
+
 @pytest.mark.parametrize(
-    "config",
+    ("config", "words"),
     [
-        'model_config_list { config { name: "m" base_path: "relative" } }',
-        'model_config_list { config { name: "m" base_path: "/a" } config { name: "m" base_path: "/a" } }',
+        ('model_config_list { config { name: "m" base_path: "relative" } }', "an absolute path or URI"),
+        (f"model_config_list {{ {M} {M} }}", "model m is listed twice"),
+        ("custom_model_config {}", "custom_model_config is not supported"),
     ],
 )
-def test_a_bad_list_is_refused_and_the_old_one_stays(begin: Begin, push, config: str) -> None:
+def test_a_bad_list_is_refused_and_the_old_one_stays(begin: Begin, push, config: str, words: str) -> None:
     push(1)
     manager = begin()
     wait_states(manager, {1: AVAILABLE})
-    assert error_of(lambda: manager.reload(text_format.Parse(config, ModelServerConfig())))[0] == "INVALID_ARGUMENT"
+    code, message = error_of(lambda: manager.reload(text_format.Parse(config, ModelServerConfig())))
+    assert code == "INVALID_ARGUMENT" and words in message
     assert ask(manager) == (1, 1.0)
 
 
@@ -366,6 +372,25 @@ def test_a_reload_tells_of_a_new_model_that_does_not_load(begin: Begin, tmp_path
     code, message = error_of(lambda: manager.reload(models(tmp_path / "none", name="new")))
     assert (code, message.split(": ")[0]) == ("UNKNOWN", "Some models did not become available")
     assert str(tmp_path / "none") in message
+
+
+def test_a_reload_that_takes_too_long_leaves_the_new_list(begin: Begin, built: Path, tmp_path: Path) -> None:
+    manager = begin()
+    new = tmp_path / "new"
+    pipe = new / "7" / "saved_model.pb"
+    pipe.parent.mkdir(parents=True)
+    os.mkfifo(pipe)  # as a dead network mount, it keeps who reads it waiting
+    told = error_of(lambda: manager.reload(models(new, name="new"), 0.2))
+    assert told == ("DEADLINE_EXCEEDED", "Still loading: {new}")
+    assert manager.names() == ["new"]
+    wait_states(manager, {7: LOADING}, "new")
+    shutil.copytree(built / "2", new / ".8").rename(new / "8")
+    wait_for(lambda: states(manager, "new").get(8) == AVAILABLE, lambda: states(manager, "new"))
+    assert ask(manager, "new") == (8, 2.0)
+    writer = os.open(pipe, os.O_RDWR)
+    pipe.unlink()
+    os.close(writer)
+    wait_states(manager, {8: AVAILABLE, 7: END}, "new")
 
 
 def test_stop_waits_for_requests_and_unloads(begin: Begin, push) -> None:

@@ -189,10 +189,15 @@ def test_errors(model_server: Running, method: str, path: str, body: Any, code: 
     assert list(answer) == ["error"] and words in answer["error"]
 
 
-def test_a_slow_answer_is_given_up(model_server: Running, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(model_server.server._rest._server, "_timeout", 0.2)
-    code, answer = predict(model_server, "slow", {"instances": [400_000]})
-    assert code == 504 and "rest_api_timeout_in_ms" in answer["error"]
+def test_a_slow_answer_and_a_slow_sender_are_given_up(served_models: Path) -> None:
+    slow = {"model_name": "slow", "model_base_path": str(served_models / "slow")}
+    with running(ServerOptions(port=0, rest_api_port=-1, rest_api_timeout_in_ms=100, **slow)) as one:
+        code, answer = predict(one, "slow", {"instances": [200_000]})
+        assert code == 504 and "rest_api_timeout_in_ms" in answer["error"]
+        with socket.create_connection(("127.0.0.1", one.server.rest_port), timeout=30) as connection:
+            connection.sendall(b"POST /v1/models/slow:predict HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
+            answer = connection.recv(1000)
+            assert answer.startswith(b"HTTP/1.1 504 ") and b"rest_api_timeout_in_ms" in answer
 
 
 def test_a_packed_body(model_server: Running) -> None:
@@ -213,17 +218,30 @@ def test_a_body_over_the_limit_is_not_read(model_server: Running) -> None:
         assert connection.recv(100).startswith(b"HTTP/1.1 413 ")
 
 
-def test_a_slow_sender_is_given_up(model_server: Running, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(model_server.server._rest._server, "_timeout", 0.2)
-    with socket.create_connection(("127.0.0.1", model_server.server.rest_port), timeout=30) as connection:
-        connection.sendall(b"POST /v1/models/scale:predict HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
-        assert connection.recv(100).startswith(b"HTTP/1.1 504 ")
+def test_more_requests_than_are_answered_at_once(model_server: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "MAX_REQUESTS", 1)
+    one_row = {"instances": [[1, 1, 1]]}
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(predict, model_server, "slow", {"instances": [100_000]})
+        wait_until(lambda: model_server.server._rest._server._answering == 1, "the first")
+        words = "too many requests in hand, try again later"
+        assert predict(model_server, "scale", one_row) == (503, {"error": words})
+        assert first.result()[0] == 200
+    assert predict(model_server, "scale", one_row)[0] == 200
 
 
-def test_too_many_requests(model_server: Running, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "MAX_REQUESTS", 0)
-    code, answer = predict(model_server, "scale", {"instances": [[1, 1, 1]]})
-    assert code == 503 and "too many" in answer["error"]
+def test_more_bodies_than_may_arrive_at_once(model_server: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "MAX_REQUESTS", 1)
+    bodies = model_server.server._rest._server._bodies
+    one_row = {"instances": [[1, 1, 1]]}
+    with stalled(model_server, 1, b"{") as [slow]:
+        wait_until(lambda: len(bodies.arriving) == 1, "its body")
+        monkeypatch.setattr(limits, "SLOW_SECONDS", 60)
+        words = "too many large requests in hand, try again later"
+        assert predict(model_server, "scale", one_row) == (503, {"error": words})
+        monkeypatch.setattr(limits, "SLOW_SECONDS", 0)
+        assert predict(model_server, "scale", one_row)[0] == 200
+        assert slow.recv(100).startswith(b"HTTP/1.1 503 ")
 
 
 @contextmanager

@@ -26,6 +26,7 @@ from tensorflow_serving.apis import (
     get_model_status_pb2,
     inference_pb2,
     model_management_pb2,
+    predict_pb2,
     regression_pb2,
 )
 from tensorflow_serving.apis.prediction_service_pb2_grpc import PredictionServiceStub
@@ -328,18 +329,46 @@ def test_a_packed_message_is_unpacked_within_the_limit(model_server: Running) ->
         model_server.prediction.Predict(bomb, compression=grpc.Compression.Gzip)
 
 
-def test_more_calls_than_can_wait(model_server: Running, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Calls over the bound are refused at once, and all of the others answered."""
-    monkeypatch.setattr(limits, "MAX_CALLS", 100)
-    calls = [model_server.prediction.Predict.future(scale_request()) for _ in range(300)]
-    codes = [call.code() for call in calls]
-    assert set(codes) <= {grpc.StatusCode.OK, grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.UNAVAILABLE}
-    assert codes.count(grpc.StatusCode.OK) >= 100
-
-
 def at_rest(one: Running) -> bool:
     calls = one.server._grpc._unary
     return (calls._in_hand, calls._held_bytes, calls._receiving, calls._sending) == (0, 0, {}, {})
+
+
+def slow_request(rows: int) -> predict_pb2.PredictRequest:
+    """It takes about half a second."""
+    return predict_request("slow", {"steps": np.full(rows, 100_000, np.int64)})
+
+
+def test_a_call_too_many_is_refused_and_the_others_are_answered(
+    model_server: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wait_until(lambda: at_rest(model_server), "what was before")
+    in_hand = [model_server.prediction.Predict.future(slow_request(1)) for _ in range(3)]
+    wait_until(lambda: model_server.server._grpc._unary._in_hand == 3, "the calls")
+    monkeypatch.setattr(limits, "MAX_CALLS", 3)
+    with refused(grpc.StatusCode.RESOURCE_EXHAUSTED) as said:
+        model_server.prediction.Predict(scale_request())
+    assert said == ["Concurrent RPC limit exceeded!"]
+    assert {call.code() for call in in_hand} == {grpc.StatusCode.OK}
+    model_server.prediction.Predict(scale_request())
+
+
+def test_a_large_request_too_many_is_refused_and_a_small_one_is_not(
+    model_server: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wait_until(lambda: at_rest(model_server), "what was before")
+    slow, large = slow_request(200), scale_request(100)
+    monkeypatch.setattr(limits, "LARGE_MESSAGE_BYTES", 1000)
+    monkeypatch.setattr(limits, "MAX_HELD_BYTES", slow.ByteSize() + large.ByteSize() - 1)
+    in_hand = model_server.prediction.Predict.future(slow)
+    wait_until(lambda: model_server.server._grpc._unary._held_bytes == slow.ByteSize(), "the large request")
+    with refused(grpc.StatusCode.UNAVAILABLE) as said:
+        model_server.prediction.Predict(large)
+    assert said == ["too many large requests in hand, try again later"]
+    model_server.prediction.Predict(scale_request())
+    assert in_hand.code() is grpc.StatusCode.OK
+    wait_until(lambda: at_rest(model_server), "all calls to be over")
+    model_server.prediction.Predict(large)
 
 
 def test_cancelled_and_abandoned_calls_leave_nothing_behind(model_server: Running) -> None:

@@ -9,8 +9,12 @@ import pytest
 import tensorflow as tf
 from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
 
+from mnist_tfx.serving.server.config import LoadOptions
 from mnist_tfx.serving.server.engine import Engine
 from mnist_tfx.serving.server.errors import ServingError
+from mnist_tfx.serving.server.lifecycle import Version
+from mnist_tfx.serving.server.loader import ServableFactory
+from mnist_tfx.serving.server.metrics import Metrics
 from mnist_tfx.serving.server.servable import Pool, Servable
 from mnist_tfx.serving.server.tensors import encode_tensor
 from mnist_tfx.serving.server.warmup import MAX_RECORDS, WARMUP_PATH, warm_up
@@ -63,6 +67,22 @@ def test_each_record_is_replayed(servable: Servable, path: Path) -> None:
     assert calls(servable) == 3
 
 
+@pytest.mark.parametrize(
+    ("loading", "expected"),
+    [(LoadOptions(), 3), (LoadOptions(warm_up_iterations=2), 6), (LoadOptions(warm_up=False), 0)],
+    ids=["once", "twice", "not at all"],
+)
+def test_a_version_that_is_loaded_is_warmed_up_as_often_as_asked(
+    path: Path, loading: LoadOptions, expected: int
+) -> None:
+    write(path, [record()] * 3)
+    factory = ServableFactory(None, Metrics(), loading)
+    servable = factory.make(Version("m", 1, str(path)))
+    assert calls(servable) == expected
+    servable.close()
+    factory.close()
+
+
 def test_a_failing_record_fails_the_load_and_is_named(servable: Servable, path: Path) -> None:
     write(path, [record(), record(-1.0)])
     with pytest.raises(ServingError, match=r"record 2 of .*negative input") as caught:
@@ -84,11 +104,19 @@ def test_records_of_a_classification_need_such_a_signature(servable: Servable, p
         warm_up(servable, str(path))
 
 
-@pytest.mark.parametrize("record", [b"\xff\xff", b""], ids=["no message", "no request"])
-def test_what_is_no_record_fails(servable: Servable, path: Path, record: bytes) -> None:
-    write(path, [record])
-    with pytest.raises(ServingError, match="warmup"):
+@pytest.mark.parametrize(
+    ("data", "code", "words"),
+    [
+        (b"\xff\xff", "INVALID_ARGUMENT", "Failed to parse warmup record 2 from"),
+        (b"", "UNIMPLEMENTED", "Unsupported log_type for warmup: None"),
+    ],
+    ids=["no message", "no request"],
+)
+def test_what_is_no_record_fails(servable: Servable, path: Path, data: bytes, code: str, words: str) -> None:
+    write(path, [record(), data])
+    with pytest.raises(ServingError, match=words) as caught:
         warm_up(servable, str(path))
+    assert caught.value.code == grpc.StatusCode[code]
 
 
 def test_a_damaged_file_fails(servable: Servable, path: Path) -> None:
