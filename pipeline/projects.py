@@ -61,31 +61,33 @@ class Project:
         ImportSchemaGen's only parameter is the path: with that of the original, an edited schema would be a cache hit.
 
         Raises:
-            UsageError: there is no curated schema.
+            UsageError: there is no curated schema, or it is no UTF-8.
         """
-        return hashlib.sha256(self.curated_schema()).hexdigest()[:12]
+        return hashlib.sha256(self.curated_schema().encode()).hexdigest()[:12]
 
     def snapshot_schema(self, folder: Path) -> Path:
         """Copies the curated schema to a path in `folder` that is named by its content.
 
         Raises:
-            UsageError: there is no curated schema.
+            UsageError: there is no curated schema, or it is no UTF-8.
         """
         target = folder / self.dataset / self.schema_digest() / SCHEMA
         target.parent.mkdir(parents=True, exist_ok=True)
         partial = target.with_suffix(".partial")
-        partial.write_bytes(self.curated_schema())
+        partial.write_bytes(self.curated_schema().encode())
         partial.replace(target)
         return target
 
-    def curated_schema(self) -> bytes:
+    def curated_schema(self) -> str:
         """The curated schema's text.
 
         Raises:
-            UsageError: there is none.
+            UsageError: there is none, or it is no UTF-8.
         """
         try:
-            return self.schema_file.read_bytes()
+            return self.schema_file.read_bytes().decode()
+        except UnicodeDecodeError as error:
+            raise UsageError(f"{self.schema_file} is no UTF-8: {error}.") from error
         except OSError as error:
             raise UsageError(
                 f"dataset {self.dataset!r} has no schema: cannot read {self.schema_file} ({error.strerror}). "

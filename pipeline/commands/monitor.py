@@ -16,7 +16,7 @@ from mnist_tfx.pipeline.commands.options.project import project_of_model
 from mnist_tfx.pipeline.commands.options.recipe import add_settings_arguments
 from mnist_tfx.pipeline.commands.options.server import port, positive
 from mnist_tfx.pipeline.home import Home
-from mnist_tfx.pipeline.whole_file import write_whole
+from mnist_tfx.pipeline.text_files import replace_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -110,7 +110,7 @@ def watcher(
     """What looks at the logs of a recipe's model, anew each time it is called; options as those of the command.
 
     Raises:
-        UsageError: there is no such model, or no schema; in a look, no such version.
+        UsageError: there is no such model, or no schema that can be read; in a look, no such version.
         PipelineError: there is no model at all; in a look, no log that can be read.
     """
     from mnist_tfx.contract.versions import model_folder
@@ -129,10 +129,14 @@ def watcher(
 
             from mnist_tfx.components.monitoring.watch import watch
 
+            try:
+                parsed = text_format.Parse(schema, schema_pb2.Schema())
+            except text_format.ParseError as error:
+                raise UsageError(f"{recipe.project.schema_file}: {error}") from error
             return watch(
                 model,
                 str(serving),
-                text_format.Parse(schema, schema_pb2.Schema()),
+                parsed,
                 settings,
                 since=datetime.now(UTC) - span,
                 version=version,
@@ -153,7 +157,7 @@ def _span(text: str) -> timedelta:
 def _write(path: Path, text: str) -> None:
     """Whole or not at all: Prometheus may read at any time."""
     try:
-        write_whole(path, text)
+        replace_text(path, text)
     except OSError as error:
         raise UsageError(f"cannot write {path}: {error.strerror}.") from error
     print(f"wrote {path}", file=sys.stderr)

@@ -37,10 +37,7 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError("the shipped schemas are edited by hand: `schema update` is for projects of your own.")
     recipe, home = load_recipe(project, args.recipe, args.set), Home.resolve(args.home)
     home.prepare()
-    try:
-        before = project.curated_schema().decode()
-    except UnicodeDecodeError as error:
-        raise UsageError(f"{project.schema_file} is no UTF-8: {error}.") from error
+    before = project.curated_schema()
     after, _ = propose_for(recipe, home)
     from mnist_tfx.components.schema.proposal import schema_differences
 

@@ -17,7 +17,7 @@ from mnist_tfx.components.report.run import Run
 from mnist_tfx.contract.errors import PipelineError, UsageError
 from mnist_tfx.pipeline.home import Home
 from mnist_tfx.pipeline.runs.store import list_runs
-from mnist_tfx.pipeline.whole_file import write_whole
+from mnist_tfx.pipeline.text_files import replace_text
 
 _LOGGER = logging.getLogger(__name__)
 INDEX = "index.html"
@@ -140,7 +140,7 @@ def write_index(home: Home) -> Path:
 def _put(path: Path, text: str) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(path, text)  # nobody opens half a page
+        replace_text(path, text)  # nobody opens half a page
     except OSError as error:
         raise PipelineError(
             f"cannot write {path}: {error.strerror}. Name another file with -o FILE, or free space."

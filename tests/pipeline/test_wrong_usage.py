@@ -129,6 +129,13 @@ def test_a_schema_that_is_no_text_is_told(project: Path) -> None:
     assert answer.code == 2 and f"{project / 'schema.pbtxt'} is no UTF-8" in answer.err
 
 
+def test_a_schema_that_does_not_parse_is_told_by_monitoring(project: Path) -> None:
+    (project / "schema.pbtxt").write_text("feature {")
+    (project / "var" / "serving" / "flowers").mkdir(parents=True)
+    answer = mnist_tfx("monitor", "flowers", "--project", project)
+    assert answer.code == 2 and f"{project / 'schema.pbtxt'}: 1:" in answer.err
+
+
 def test_a_project_may_be_called_all(project: Path) -> None:
     write_images(project / "images", 20)
     images = 'dataset = "all"\nimages = "images"\nresize = [16, 16]'

@@ -1,4 +1,4 @@
-"""Text files that others read at any time. Imports no TensorFlow."""
+"""Text files of this machine that others read at any time; without TensorFlow, unlike `components.whole_files`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 
-def write_whole(path: Path, text: str) -> None:
+def replace_text(path: Path, text: str) -> None:
     """Writes a file whole or not at all; a link stays one, and the file that it leads to is written.
 
     Raises:
