@@ -14,6 +14,7 @@ from pathlib import Path
 from mnist_tfx.contract.errors import UsageError, unknown_name
 from mnist_tfx.contract.names import model_name
 from mnist_tfx.pipeline.settings_files import read_toml
+from mnist_tfx.pipeline.text_files import replace_text
 
 RECIPE, SCHEMA, HOME = "recipe.toml", "schema.pbtxt", "var"
 KEPT = ".before"  # what a schema's name gets when another takes its place
@@ -73,9 +74,7 @@ class Project:
         """
         target = folder / self.dataset / self.schema_digest() / SCHEMA
         target.parent.mkdir(parents=True, exist_ok=True)
-        partial = target.with_suffix(".partial")
-        partial.write_bytes(self.curated_schema().encode())
-        partial.replace(target)
+        replace_text(target, self.curated_schema())
         return target
 
     def curated_schema(self) -> str:

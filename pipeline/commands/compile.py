@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from mnist_tfx.contract.errors import UsageError
 from mnist_tfx.contract.names import TARGETS
 from mnist_tfx.pipeline.commands.options.project import project_of
+from mnist_tfx.pipeline.commands.options.refused import refuse_given
 from mnist_tfx.pipeline.commands.options.remote import (
     add_pipeline_arguments,
     add_target_arguments,
@@ -25,15 +26,7 @@ SUMMARY = "compile the pipeline for Vertex AI or Kubeflow Pipelines, check the f
 EXAMPLE = "mnist-tfx compile --target vertex --dataset mnist --profile vertex-gpu -o pipeline.json"
 
 # What --check has no use for. (A project that one stands in has its own dataset and home.)
-_OF_COMPILING = {
-    "--profile": "profile",
-    "--profile-set": "profile_set",
-    "--set": "set",
-    "--output": "output",
-    "--run-local": "run_local",
-    "--as": "backend",
-    "--in-bucket": "in_bucket",
-}
+_OF_COMPILING = ("profile", "profile_set", "set", "output", "run_local", "as_", "in_bucket")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -48,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--as",
-        dest="backend",
+        dest="as_",
         choices=TARGETS,
         help="with --run-local: what to behave as around each task (default: the profile's target)",
     )
@@ -63,16 +56,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Checks a file, or compiles one, and runs it if told to."""
     if args.check:
-        vain = [option for option, name in _OF_COMPILING.items() if getattr(args, name)]
-        if vain:
-            raise UsageError(f"--check only looks at a file that is compiled already: leave out {', '.join(vain)}.")
+        refuse_given(args, _OF_COMPILING, "--check only looks at a file that is compiled already")
         return _check(Path(args.check), args)
     missing = [f"--{name}" for name in ("target", "dataset", "profile", "output") if not getattr(args, name)]
     if missing:
         raise UsageError(f"compile needs {', '.join(missing)} (or --check FILE). Example: {EXAMPLE}")
     if args.in_bucket and not args.run_local:
         raise UsageError("--in-bucket goes with --run-local DIR.")
-    if args.backend and not args.run_local:
+    if args.as_ and not args.run_local:
         raise UsageError("--as goes with --run-local DIR.")
     return _compile(Path(args.output), args)
 
@@ -95,7 +86,7 @@ def _compile(output: Path, args: argparse.Namespace) -> int:
     from mnist_tfx.pipeline.recipes import load_recipe
 
     profile = read_profile(args)
-    backend = args.backend or profile.target
+    backend = args.as_ or profile.target
     if args.in_bucket and backend == "kubeflow":
         raise UsageError("--in-bucket goes with --as vertex: Kubeflow's launcher copies with credentials of its own.")
     recipe = load_recipe(project_of(args), args.recipe, args.set)

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 from mnist_tfx.components.settings import BeamSettings
 from mnist_tfx.contract.errors import PipelineError, UsageError
 from mnist_tfx.contract.remedies import FIRST_RUN
-from mnist_tfx.pipeline.commands.options.server import OF_A_SERVER, positive, refuse_given
+from mnist_tfx.pipeline.commands.options.refused import refuse_given
+from mnist_tfx.pipeline.commands.options.server import OF_A_SERVER, positive
 from mnist_tfx.pipeline.home import Home
 from mnist_tfx.pipeline.log_capture import output_to
 

@@ -10,12 +10,12 @@ from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING
 
 from mnist_tfx.contract.errors import UsageError
+from mnist_tfx.pipeline.commands.options.refused import refuse_given
 from mnist_tfx.pipeline.commands.options.server import (
     DEFAULT_ADDRESS,
     OF_A_SERVER,
     add_tls_arguments,
     positive,
-    refuse_given,
     tls_of,
 )
 from mnist_tfx.pipeline.home import Home

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -71,14 +71,6 @@ def add_version_arguments(parser: argparse.ArgumentParser) -> None:
     choice = parser.add_mutually_exclusive_group()
     choice.add_argument("--version", type=int, metavar="N", help="this version (default: the latest)")
     choice.add_argument("--label", metavar="NAME", help="the version with this label, such as stable")
-
-
-def refuse_given(args: argparse.Namespace, names: Iterable[str], why: str) -> None:
-    """Raises UsageError where one of these options was given: it would have no effect."""
-    vain = [name for name in names if getattr(args, name) not in (None, False, DEFAULT_ADDRESS)]
-    if vain:
-        options = ", ".join(f"--{name.replace('_', '-')}" for name in vain)
-        raise UsageError(f"{why}: leave out {options}.")
 
 
 def tls_of(args: argparse.Namespace) -> Tls | None:
