@@ -51,7 +51,15 @@ class Logs:
     notes: list[str]
 
 
-def read_logs(prefix: str, model: str, image_shapes: Mapping[int, Shape], *, since: float, max_images: int) -> Logs:
+def read_logs(
+    prefix: str,
+    model: str,
+    image_shapes: Mapping[int, Shape],
+    *,
+    since: float,
+    max_images: int,
+    min_images: int = 0,
+) -> Logs:
     """Draws a sample of what versions of a model were asked since a time; memory is that of the samples.
 
     Args:
@@ -59,10 +67,15 @@ def read_logs(prefix: str, model: str, image_shapes: Mapping[int, Shape], *, sin
         model: whose records count.
         image_shapes: by version, height, width and channels of its images; other versions are left out.
         since: Unix time.
-        max_images: of each version.
+        max_images: of each version; of large images fewer, as many as `MAX_BYTES` hold decoded.
+        min_images: how many of these in any case, and `LEAST_IMAGES`.
     """
     rng = random.Random(0)  # the same logs give the same report
-    drawn = {version: _Reservoir(max_images, shape, rng) for version, shape in image_shapes.items()}
+    least = max(LEAST_IMAGES, min_images)
+    drawn = {
+        version: _Reservoir(min(max_images, max(least, MAX_BYTES // math.prod(shape))), shape, rng)
+        for version, shape in image_shapes.items()
+    }
     reader = LogReader(prefix, model, since, drawn)
     for logged in reader:
         drawn[logged.version].add(logged)
@@ -74,9 +87,8 @@ def read_logs(prefix: str, model: str, image_shapes: Mapping[int, Shape], *, sin
 class _Reservoir:
     """The images drawn so far. They are decoded a batch at a time: one by one takes ten times as long."""
 
-    def __init__(self, max_images: int, shape: Shape, rng: random.Random) -> None:
-        self._capacity = min(max_images, max(LEAST_IMAGES, MAX_BYTES // math.prod(shape)))
-        self._shape, self._rng = shape, rng
+    def __init__(self, capacity: int, shape: Shape, rng: random.Random) -> None:
+        self._capacity, self._shape, self._rng = capacity, shape, rng
         self._fit = tf.function(
             lambda encoded: (fit_images(encoded, shape), tf.map_fn(_size, encoded, fn_output_signature=tf.int32)),
             input_signature=[tf.TensorSpec([None], tf.string)],

@@ -185,6 +185,7 @@ def watch(
         {each: found[0].image_shape for each, found in references.items()},
         since=since.timestamp(),
         max_images=settings.max_images,
+        min_images=settings.min_images,
     )
     return Report(
         model=model,

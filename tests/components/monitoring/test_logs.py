@@ -55,8 +55,11 @@ def test_the_share_that_cannot_be_decoded_is_that_of_the_logs_however_many_are_r
 def test_of_large_images_no_fewer_are_kept_than_a_check_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sample, "MAX_BYTES", 64 * 7)
     write_log(tmp_path / "log-1.tfrecord.gz", [png()] * 300)
-    read = read_logs(f"{tmp_path}/log", MODEL, {VERSION: (8, 8, 1)}, since=0, max_images=200)
-    assert len(read.samples[VERSION].images) == 100
+    for min_images, kept in ((100, 100), (150, 150), (250, 200)):
+        read = read_logs(
+            f"{tmp_path}/log", MODEL, {VERSION: (8, 8, 1)}, since=0, max_images=200, min_images=min_images
+        )
+        assert len(read.samples[VERSION].images) == kept
 
 
 def test_a_prefix_may_have_a_patterns_signs_and_be_a_pattern(tmp_path: Path) -> None:
