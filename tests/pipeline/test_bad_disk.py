@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import resource
 import shutil
 import subprocess
 import sys
@@ -60,12 +59,18 @@ def test_a_spoiled_disk_ends_a_run_with_one_message_and_the_next_run_goes_on(tmp
     ]
 
 
-def test_a_limit_on_file_sizes_is_told_like_a_full_disk(tmp_path: Path) -> None:
-    def limit() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))  # ML Metadata takes 240 KB
+LIMITED = """
+import resource, sys
+from pathlib import Path
+from tests.pipeline.run_small_pipeline import main
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))  # ML Metadata takes 240 KB
+sys.exit(main(Path(sys.argv[1]), {}))
+"""
 
-    command = [sys.executable, "-m", "tests.pipeline.run_small_pipeline", tmp_path]
-    answer = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, preexec_fn=limit)
+
+def test_a_limit_on_file_sizes_is_told_like_a_full_disk(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", LIMITED, tmp_path]
+    answer = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True)
     assert answer.returncode == 1
     assert f"error: the disk of {tmp_path} fails to read or to write" in answer.stderr
     assert "`ulimit -f`" in answer.stderr and "Traceback" not in answer.stderr

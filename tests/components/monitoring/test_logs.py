@@ -56,9 +56,7 @@ def test_of_large_images_no_fewer_are_kept_than_a_check_needs(tmp_path: Path, mo
     monkeypatch.setattr(sample, "MAX_BYTES", 64 * 7)
     write_log(tmp_path / "log-1.tfrecord.gz", [png()] * 300)
     for min_images, kept in ((100, 100), (150, 150), (250, 200)):
-        read = read_logs(
-            f"{tmp_path}/log", MODEL, {VERSION: (8, 8, 1)}, since=0, max_images=200, min_images=min_images
-        )
+        read = read_logs(f"{tmp_path}/log", MODEL, {VERSION: (8, 8, 1)}, since=0, max_images=200, min_images=min_images)
         assert len(read.samples[VERSION].images) == kept
 
 
