@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 _ROOT = Path(__file__).resolve().parent.parent  # of `mnist_tfx`
 _NAMESPACE = "mnist_tfx"
+SOURCE = "MNIST_TFX_SOURCE"  # in a task's container: the `source_version` that its pipeline was compiled with
 _TEMPLATES = "templates"  # a folder of a package whose files count as the package's source
 # What computes, checks, or decides how it is written down.
 _PACKAGES = (
@@ -59,9 +60,21 @@ def code_version(*modules: str) -> str:
     What a module says counts, not how it looks: comments and layout do not. Modules that are not ours count by their
     package's version alone. Without modules: the version of all steps together.
     """
-    modules = modules or tuple(sorted(_steps()))
-    digest = hashlib.sha256(repr(sorted(package_versions().items())).encode())
-    for module in sorted(imported_modules(*modules)):
+    return _version(modules, repr(sorted(package_versions().items())))
+
+
+@functools.cache
+def source_version() -> str:
+    """The same of all steps together, without the packages' versions: equal on machines that differ in these.
+
+    It begins with `sha256:`, since to some readers of YAML hexadecimal digits alone may be a number.
+    """
+    return f"sha256:{_version((), '')}"
+
+
+def _version(modules: Sequence[str], beside: str) -> str:
+    digest = hashlib.sha256(beside.encode())
+    for module in sorted(imported_modules(*(modules or _steps()))):
         digest.update(f"{module}\0{_read(module).digest}\0".encode())
     return digest.hexdigest()[:12]
 

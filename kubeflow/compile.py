@@ -14,6 +14,7 @@ from kfp.pipeline_spec import pipeline_spec_pb2 as pb
 from tfx.dsl.components.base.base_component import BaseComponent
 from tfx.orchestration.kubeflow.v2.kubeflow_v2_dag_runner import KubeflowV2DagRunner, KubeflowV2DagRunnerConfig
 
+from mnist_tfx.components.code_version import SOURCE, source_version
 from mnist_tfx.components.datasets.prepared import PreparedDataset
 from mnist_tfx.components.live.driver import SurroundingsDriver
 from mnist_tfx.components.report.component import Report
@@ -153,8 +154,8 @@ def _job(dataset: PreparedDataset, recipe: Recipe, profile: Profile, *, monitor:
     for component in pipeline.components:
         if "container" in (executor := executors[f"{component.id}_executor"]):  # TFX leaves the flags out of it
             executor["container"]["args"] += component.executor_spec.extra_flags
-            if environment := _environment(component.id, dataset.name, profile):
-                executor["container"]["env"] = [{"name": name, "value": environment[name]} for name in environment]
+            environment = _environment(component.id, dataset.name, profile)
+            executor["container"]["env"] = [{"name": name, "value": environment[name]} for name in environment]
         if policy := profile.retries.policy(component.id, trainer=component.id == _TRAINER):
             tasks[component.id]["retryPolicy"] = policy
         # The backend runs no drivers, by which a local cache knows what is live; and a report is of its run.
@@ -173,10 +174,11 @@ def _job(dataset: PreparedDataset, recipe: Recipe, profile: Profile, *, monitor:
 
 
 def _environment(task: str, dataset: str, profile: Profile) -> dict[str, str]:
-    """The variables of a task's container."""
+    """The variables of a task's container, which have no part in the platforms' cache keys."""
+    variables = {**profile.environment, SOURCE: source_version()}
     if isinstance(profile, KubeflowProfile) and task == _TRAINER:  # its pod's files are gone where it is tried again
-        return {**profile.environment, BACKUPS: f"{profile.data_root()}/backups/{dataset}"}
-    return dict(profile.environment)
+        variables[BACKUPS] = f"{profile.data_root()}/backups/{dataset}"
+    return variables
 
 
 def _platform_spec(job: dict[str, Any], profile: Profile) -> dict[str, Any]:

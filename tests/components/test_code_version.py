@@ -13,7 +13,7 @@ import pytest
 from tfx.dsl.compiler.compiler import Compiler
 from tfx.orchestration.local import runner_utils
 
-from mnist_tfx.components.code_version import code_version
+from mnist_tfx.components.code_version import code_version, source_version
 from mnist_tfx.components.datasets.prepared import PreparedDataset
 from mnist_tfx.pipeline.dag import Paths, create_pipeline
 from mnist_tfx.pipeline.home import CHECKOUT
@@ -44,17 +44,19 @@ STEPS = {
 
 
 def versions_in(folder: Path, **env: str) -> dict[str, str]:
-    """What a process says of each step that finds our code in `folder`."""
+    """What a process says of each step, and of all sources, that finds our code in `folder`."""
     code = (
-        f"from mnist_tfx.components.code_version import code_version as v; [print(v(m)) for m in {[*STEPS.values()]}]"
+        "from mnist_tfx.components.code_version import code_version as v, source_version as s; "
+        f"[print(v(m)) for m in {[*STEPS.values()]}]; print(s())"
     )
     env = {**os.environ, "PYTHONPATH": str(folder), **env}
     found = subprocess.run([sys.executable, "-c", code], cwd=folder, env=env, capture_output=True)
     assert found.returncode == 0, found.stderr
-    return dict(zip(STEPS, found.stdout.decode().split(), strict=True))
+    return dict(zip([*STEPS, SOURCES], found.stdout.decode().split(), strict=True))
 
 
-HERE = {step: code_version(module) for step, module in STEPS.items()}
+SOURCES = "all steps' sources"
+HERE = {step: code_version(module) for step, module in STEPS.items()} | {SOURCES: source_version()}
 
 
 def test_the_same_code_elsewhere_is_the_same_version_whatever_the_locale(copy: Path) -> None:
@@ -86,7 +88,8 @@ def test_an_edit_is_another_version_of_the_steps_that_run_it(
         found = versions_in(copy)
     finally:
         source.write_text(before)
-    assert {step for step in STEPS if found[step] != HERE[step]} == changes
+    sources = {SOURCES} if changes - {"server"} else set()  # which is no step
+    assert {each for each in HERE if found[each] != HERE[each]} == changes | sources
 
 
 @pytest.mark.parametrize("library", ["tensorflow-model-analysis", "scipy", "scikit-learn"])
@@ -98,7 +101,7 @@ def test_an_upgraded_library_is_another_version_of_every_step(copy: Path, librar
         found = versions_in(copy)
     finally:
         shutil.rmtree(upgraded)
-    assert not {step for step in STEPS if found[step] == HERE[step]}
+    assert {each for each in HERE if found[each] == HERE[each]} == {SOURCES}
 
 
 def test_every_component_has_it_in_its_key_those_of_tfx_too(tiny: PreparedDataset, tiny_recipe: Recipe) -> None:

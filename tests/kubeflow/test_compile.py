@@ -13,6 +13,7 @@ import tensorflow_data_validation as tfdv
 import yaml
 from kfp.pipeline_spec import pipeline_spec_pb2 as pb
 
+from mnist_tfx.components.code_version import source_version
 from mnist_tfx.components.datasets.prepared import PreparedDataset
 from mnist_tfx.contract.errors import UsageError
 from mnist_tfx.kubeflow.check import BrokenRules
@@ -144,8 +145,8 @@ def test_data_and_models_may_lie_on_a_volume(tmp_path: Path, monkeypatch: pytest
     compile_prepared(DESCRIBED, tiny_recipe_of(), profile, tmp_path / "p.yaml")
     pipeline = read_compiled(tmp_path / "p.yaml")
     assert {tuple(pipeline.mount_paths(task)) for task in pipeline.tasks().values()} == {("/mnt/mnist",)}
-    [backups] = pipeline.executors["Trainer_executor"].container.env
-    assert (backups.name, backups.value) == ("MNIST_TFX_BACKUPS", "/mnt/mnist/backups/kmnist")
+    told = {each.name: each.value for each in pipeline.executors["Trainer_executor"].container.env}
+    assert told == {"MNIST_TFX_SOURCE": source_version(), "MNIST_TFX_BACKUPS": "/mnt/mnist/backups/kmnist"}
 
 
 def test_every_task_but_the_data_gate_is_tried_again(compiled: dict[str, CompiledPipeline]) -> None:
