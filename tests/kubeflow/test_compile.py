@@ -14,6 +14,7 @@ import yaml
 from kfp.pipeline_spec import pipeline_spec_pb2 as pb
 
 from mnist_tfx.components.datasets.prepared import PreparedDataset
+from mnist_tfx.components.settings import InfraSettings
 from mnist_tfx.contract.errors import UsageError
 from mnist_tfx.kubeflow.check import BrokenRules
 from mnist_tfx.kubeflow.compile import Upload, cluster_paths, compile_prepared, uploads
@@ -314,6 +315,15 @@ def test_beam_in_the_recipe_is_refused_on_a_cluster(tiny: PreparedDataset, tmp_p
     arguments = ("--target", "vertex", "--dataset", "kmnist", "--profile", "vertex-gpu", "-o", tmp_path / "p.json")
     answer = mnist_tfx("compile", *arguments, "--set", "beam.workers=2", "--home", tiny.data_dir.parent)
     assert answer.code == 2 and "--profile-set beam.runner=dataflow" in answer.err
+
+
+def test_a_staging_server_is_refused_where_it_could_not_read_the_candidate(tmp_path: Path) -> None:
+    staging = InfraSettings(endpoint="staging:8500", endpoint_for_candidates_only=True)
+    recipe = tiny_recipe_of().model_copy(update={"infra": staging})
+    with pytest.raises(UsageError, match=r"cannot read the candidate: leave infra\.endpoint out of the recipe"):
+        compile_prepared(DESCRIBED, recipe, load_profile("kubeflow-cpu"), tmp_path / "p.yaml")
+    compile_prepared(DESCRIBED, recipe, load_profile("vertex-cpu"), tmp_path / "p.json")
+    compile_prepared(DESCRIBED, recipe, load_profile("kubeflow-cpu"), tmp_path / "p.yaml", monitor=True)
 
 
 def test_the_gate_is_part_of_every_compilation(
