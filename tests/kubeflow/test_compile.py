@@ -177,6 +177,14 @@ def test_a_dataset_with_a_configuration_has_a_pipeline_of_a_name_that_is_taken(t
         assert read_compiled(tmp_path / "p.yaml").name == name
 
 
+def test_the_infra_validator_has_the_name_by_which_the_model_is_served(tmp_path: Path) -> None:
+    """A staging server that serves it for good is known by it."""
+    balanced = dataclasses.replace(DESCRIBED, name="emnist/balanced")
+    compile_prepared(balanced, tiny_recipe_of(), load_profile("vertex-cpu"), tmp_path / "p.json")
+    parameters = read_compiled(tmp_path / "p.json").tasks()["InfraValidator"].inputs.parameters
+    assert parameters["model_name"].runtime_value.constant.string_value == "emnist_balanced"
+
+
 def test_a_search_has_the_trainers_machine_too(tmp_path: Path) -> None:
     recipe = tiny_recipe_of()
     searching = recipe.model_copy(update={"tuner": recipe.tuner.model_copy(update={"tune": True})})
