@@ -185,6 +185,16 @@ def test_the_infra_validator_has_the_name_by_which_the_model_is_served(tmp_path:
     assert parameters["model_name"].runtime_value.constant.string_value == "emnist_balanced"
 
 
+def test_class_names_that_look_like_paths_are_none(tmp_path: Path) -> None:
+    """Those of Open Images: the Trainer is told them, and the Report, which also has the recipe's groups of them."""
+    names = ("/m/1", "/m/2")
+    of_open_images = dataclasses.replace(DESCRIBED, class_names=names)
+    recipe = tiny_recipe_of(RECIPE_TOML.replace("shards = 2", 'shards = 2\nclasses = { "/m/1" = ["/m/1"] }'))
+    compile_prepared(of_open_images, recipe, load_profile("vertex-cpu"), tmp_path / "p.json")
+    parameters = read_compiled(tmp_path / "p.json").tasks()["Report"].inputs.parameters
+    assert json.loads(parameters["class_names"].runtime_value.constant.string_value) == list(names)
+
+
 def test_a_search_has_the_trainers_machine_too(tmp_path: Path) -> None:
     recipe = tiny_recipe_of()
     searching = recipe.model_copy(update={"tuner": recipe.tuner.model_copy(update={"tune": True})})
