@@ -127,6 +127,11 @@ def _job(dataset: PreparedDataset, recipe: Recipe, profile: Profile, *, monitor:
             "on a cluster, Beam's settings are the profile's: leave [beam] out of the recipe, and write it in the "
             "profile or as --profile-set beam.runner=dataflow."
         )
+    if recipe.infra.endpoint and isinstance(profile, KubeflowProfile) and not monitor:
+        raise UsageError(
+            "on Kubeflow, a task's files are its pod's, where a staging server cannot read the candidate: leave "
+            "infra.endpoint out of the recipe, and a server in the pod checks the model; or use the target vertex."
+        )
     paths = cluster_paths(recipe.project, profile)
     if monitor:
         pipeline = create_monitor_pipeline(

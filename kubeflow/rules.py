@@ -33,6 +33,7 @@ _KUBERNETES_FIELDS = re.compile(
     "activeDeadlineSeconds|fieldPathAsEnv|tolerations|genericEphemeralVolume|(node|pod)Affinity|enabledSharedMemory|"
     "emptyDirMounts|securityContext"
 )
+_CLASS_NAMES = ("class_names", "classes")  # keys of what holds them: Open Images' /m/01g317 is no path
 _INPUT_IN_CONDITION = re.compile(r"inputs\.artifacts\['([^']+)'\]")
 
 
@@ -196,7 +197,8 @@ def _no_local_paths(pipeline: CompiledPipeline, target: Target) -> _Broken:
     for name, task in pipeline.tasks().items():
         for key, parameter in task.inputs.parameters.items():
             value = json_format.MessageToDict(parameter.runtime_value)
-            for path in _local_paths(value.get("constant", value.get("constantValue", {}).get("stringValue"))):
+            constant = value.get("constant", value.get("constantValue", {}).get("stringValue"))
+            for path in _local_paths({key: constant}):
                 if not any(path.startswith(f"{mounted}/") for mounted in pipeline.mount_paths(task)):
                     yield name, f"parameter {key!r} holds {path!r}, a path of the machine that compiled it", remedy
 
@@ -226,10 +228,11 @@ def _kubernetes_config(pipeline: CompiledPipeline, target: Target) -> _Broken:
 
 
 def _local_paths(value: Any) -> Iterator[str]:
-    """Absolute paths anywhere in a parameter, whose value is often JSON in a string."""
+    """Absolute paths anywhere in a parameter, whose value is often JSON in a string; names of classes are none."""
     if isinstance(value, dict):
-        for each in value.values():
-            yield from _local_paths(each)
+        for key, each in value.items():
+            if key not in _CLASS_NAMES:
+                yield from _local_paths(each)
     elif isinstance(value, list):
         for each in value:
             yield from _local_paths(each)

@@ -34,7 +34,7 @@ from mnist_tfx.components.tfds_example_gen.component import TfdsExampleGen
 from mnist_tfx.components.trainer.config import TrainerConfig
 from mnist_tfx.components.warm_start.component import WarmStart
 from mnist_tfx.contract.errors import UsageError, unknown_name
-from mnist_tfx.contract.names import EVAL, TEST, TRAIN, plain_name
+from mnist_tfx.contract.names import EVAL, TEST, TRAIN, model_name, plain_name
 from mnist_tfx.pipeline.recipes import Recipe, recipe_name
 
 _LABELS_COUNTED = 1000  # by TFDV unless told otherwise: the commonest
@@ -187,7 +187,7 @@ def create_pipeline(
         model=trainer.outputs["model"],
         examples=examples.outputs["examples"],
         settings=recipe.infra,
-        model_name=dataset.name,
+        model_name=model_name(dataset.name),
         model_server=model_server,
     )
     infra_validator.add_upstream_node(evaluator)

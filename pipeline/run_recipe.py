@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from mnist_tfx.components.report.run import Run
 from mnist_tfx.contract.errors import PipelineError
+from mnist_tfx.contract.names import model_name
 from mnist_tfx.pipeline.data import prepare_dataset
 from mnist_tfx.pipeline.home import RUN_LOG, Home
 from mnist_tfx.pipeline.log_capture import output_to
@@ -116,7 +117,7 @@ class _Planned:
         node_ids = [node.id for node in self.pipeline.components if node.id in needed]
         with (
             make_observer(self.dataset.name, node_ids, describer(self.dataset.class_names)) as observer,
-            EarlyStart(self.recipe.infra, self.dataset.name) as model_server,
+            EarlyStart(self.recipe.infra, model_name(self.dataset.name)) as model_server,
         ):
             return run_pipeline(
                 self.pipeline,

@@ -52,26 +52,29 @@ def with_newest_spans(dataset: PreparedDataset, wanted: int | Literal["all"]) ->
     return with_spans(dataset, dict.fromkeys(chosen)) if chosen != [FIRST_SPAN] else dataset
 
 
-def with_spans(dataset: PreparedDataset, versions: Mapping[int, str | None]) -> PreparedDataset:
+def with_spans(
+    dataset: PreparedDataset, versions: Mapping[int, str | None], *, remedy: str | None = None
+) -> PreparedDataset:
     """The dataset with just these spans, by number, each in the named version, or in the newest.
 
-    Its fingerprint then is over those of its spans, and their numbers, which its Examples hold.
+    Its fingerprint then is over those of its spans, and their numbers, which its Examples hold. `remedy` says what to
+    do where a span is not there, or damaged; None: to add it again.
 
     Raises:
         NotPrepared: a PipelineError; a span is damaged, or not there in that version.
         UsageError: a span has a class that the dataset has no more.
     """
     spans = {
-        number: dataset if number == FIRST_SPAN else _load(dataset, number, version)
+        number: dataset if number == FIRST_SPAN else _load(dataset, number, version, remedy)
         for number, version in sorted(versions.items())
     }
     content = [dataset.class_names, [(number, span.fingerprint) for number, span in spans.items()]]
     return replace(dataset, spans=spans, fingerprint=hashlib.sha256(json.dumps(content).encode()).hexdigest())
 
 
-def _load(dataset: PreparedDataset, number: int, version: str | None) -> PreparedDataset:
+def _load(dataset: PreparedDataset, number: int, version: str | None, remedy: str | None) -> PreparedDataset:
     folder = spans_dir(dataset)
-    remedy = f"Remove {folder / span_name(number)}, and add its images again with `mnist-tfx data add`."
+    remedy = remedy or f"Remove {folder / span_name(number)}, and add its images again with `mnist-tfx data add`."
     span = load_prepared(span_name(number), version, folder, remedy=remedy)
     if unknown := [name for name in span.class_names if name not in dataset.class_names]:
         raise UsageError(

@@ -30,6 +30,11 @@ from mnist_tfx.contract.names import FIRST_SPAN, IMAGE, LABEL, SPAN, SPLITS
 _READ_BATCH = 512
 # PNG bytes hardly compress: the lowest level keeps TFX's standard format at the least cost.
 _WRITER_OPTIONS = tf.io.TFRecordOptions(compression_type="GZIP", compression_level=1)
+# On a cluster nothing is prepared or added, and a compiled pipeline wants the same data each time it is run.
+_REMEDY = (
+    "Run the pipeline again; one that was compiled, compile, submit or schedule anew, and copy its data there by the "
+    "commands that this prints."
+)
 
 
 @dataclass(frozen=True)
@@ -74,13 +79,14 @@ class Executor(Step, BaseBeamExecutor):
                 dataset has no more.
         """
         examples = outputs["examples"]
-        dataset = load_prepared(parameters["dataset"], parameters["version"], parameters["data_dir"])
+        dataset = load_prepared(parameters["dataset"], parameters["version"], parameters["data_dir"], remedy=_REMEDY)
         if versions := json.loads(parameters.get("spans") or "{}"):
-            dataset = with_spans(dataset, {int(number): version for number, version in versions.items()})
+            numbered = {int(number): version for number, version in versions.items()}
+            dataset = with_spans(dataset, numbered, remedy=_REMEDY)
         if dataset.fingerprint != parameters["fingerprint"]:
             raise DataRejected(
                 f"{dataset.name} in {dataset.data_dir} has changed since this pipeline was made: its fingerprint is "
-                f"{dataset.fingerprint}, expected {parameters['fingerprint']}. Run the pipeline again."
+                f"{dataset.fingerprint}, expected {parameters['fingerprint']}. {_REMEDY}"
             )
         shards = plan_shards(
             dataset, Splits.model_validate_json(parameters["splits"]), examples.uri, parameters["shards"]

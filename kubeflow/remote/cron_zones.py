@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, time, timedelta
+from itertools import islice
 from zoneinfo import ZoneInfo
 
 from mnist_tfx.contract.errors import UsageError
@@ -44,30 +45,38 @@ def for_clock(cron: Cron, zone: ZoneInfo, clock: ZoneInfo, now: datetime) -> Cro
     """
     if zone.key == clock.key:
         return cron
-    hourly = (now + timedelta(hours=number) for number in range(24 * _DAYS_LOOKED_AT))
-    distances = {_offset(at, clock) - _offset(at, zone) for at in hourly if at.astimezone(zone).hour in cron.hours}
+    once_an_hour = cron._replace(minutes=frozenset({min(cron.minutes)}))
+    # On 400 days on which it fires, which may be those of years: on which of them the clocks change differs by year.
+    runs = islice(once_an_hour.runs(now, zone), len(cron.hours) * _DAYS_LOOKED_AT)
+    found = {_later(cron, distance) for distance in {_offset(at, clock) - _offset(at, zone) for at in runs}}
     remedy = f"give the time in {clock.key}: --timezone {clock.key}, with the hour that suits you there"
-    no_one = f"{cron} in {zone.key} is no one cron expression in {clock.key}"
-    if len(distances) > 1:
+    if len(found) > 1:
         raise UsageError(
             f"this Kubeflow reads schedules in {clock.key}, whose distance to {zone.key} changes with the seasons: "
             f"no cron expression fires at the same time in {zone.key} all year.\n  remedy: {remedy}; or have the "
             f"cluster's administrator set CRON_SCHEDULE_TIMEZONE={zone.key} for ml-pipeline-scheduledworkflow, and "
             "write the same into the profile."
         )
-    [distance] = distances
-    if not distance:
-        return cron
+    [shifted] = found
+    if isinstance(shifted, str):
+        raise UsageError(
+            f"{cron} in {zone.key} is no one cron expression in {clock.key}: {shifted}.\n  remedy: {remedy}."
+        )
+    return shifted
+
+
+def _later(cron: Cron, distance: timedelta) -> Cron | str:
+    """The expression that fires `distance` later; where no single one does, why."""
     shifted = {_shift(hour, minute, distance) for hour in cron.hours for minute in cron.minutes}
     hours = frozenset(hour for _, hour, _ in shifted)
     minutes = frozenset(minute for _, _, minute in shifted)
     days = {day for day, _, _ in shifted}
     if len(hours) * len(minutes) != len(shifted):
-        raise UsageError(f"{no_one}: its minutes wrap around.\n  remedy: {remedy}.")
+        return "its minutes wrap around"
     if cron.every_day or days == {0}:
         return cron._replace(hours=hours, minutes=minutes)
     if len(days) > 1 or not cron._replace(weekdays=_EVERY_WEEKDAY).every_day:
-        raise UsageError(f"{no_one}: it falls on other days there.\n  remedy: {remedy}.")
+        return "it falls on other days there"
     [moved] = days
     weekdays = frozenset((weekday + moved) % 7 for weekday in cron.weekdays)
     return cron._replace(hours=hours, minutes=minutes, weekdays=weekdays)

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,9 +27,12 @@ from mnist_tfx.components.infra_validator.report import failed_checks, read_repo
 from mnist_tfx.components.infra_validator.requests import Request
 from mnist_tfx.components.settings import InfraSettings
 from mnist_tfx.contract.errors import PipelineError
+from mnist_tfx.pipeline.dag import Paths, create_pipeline
+from mnist_tfx.pipeline.run_recipe import _Planned
+from tests.fixtures.compiled import DESCRIBED
 from tests.fixtures.infra_validation import blessed, save_python_inside, validate
 from tests.fixtures.server_process import CHECKOUT
-from tests.fixtures.tiny_run import TinyRun
+from tests.fixtures.tiny_run import TinyRun, tiny_recipe_of
 
 SIGNATURES = ["serving_default", "images", "encoded_images"]
 WARMUP = Path("assets.extra") / "tf_serving_warmup_requests"
@@ -199,6 +202,26 @@ def test_a_server_that_was_started_early_is_the_one_asked_for() -> None:
             [second] = [each for each in _sleeping() if each not in before]
             assert second.pid != server.pid
     assert _sleeping() == before
+
+
+@pytest.mark.usefixtures("sleeping_server")
+def test_a_run_starts_early_what_its_pipeline_asks_for_where_the_dataset_has_a_configuration(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset, recipe, before = replace(DESCRIBED, name="emnist/balanced"), tiny_recipe_of(), _sleeping()
+    place, started = str(tmp_path), list[psutil.Process]()
+    pipeline = create_pipeline(recipe, dataset, Paths(place, place, f"{place}/schema.pbtxt", place, place))
+    [validator] = [node for node in pipeline.components if node.id == "InfraValidator"]
+
+    def run(*_: object, after: Mapping[str, Callable[[], None]], **__: object) -> None:
+        """In the place of the components."""
+        after["Trainer"]()
+        with local_server(recipe.infra, validator.exec_properties["model_name"]):
+            started.extend(each for each in _sleeping() if each not in before)
+
+    monkeypatch.setattr("mnist_tfx.pipeline.running.local_runner.run_pipeline", run)
+    _Planned(recipe, dataset, "a-run", tmp_path / "run.log", pipeline).execute()
+    assert len(started) == 1 and _sleeping() == before
 
 
 @pytest.mark.usefixtures("sleeping_server")

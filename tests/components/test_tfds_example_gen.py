@@ -15,7 +15,7 @@ from tfx.types import artifact_utils
 from tfx.types.standard_artifacts import Examples
 
 from mnist_tfx.components.datasets.prepare import prepare
-from mnist_tfx.components.datasets.prepared import PreparedDataset
+from mnist_tfx.components.datasets.prepared import NotPrepared, PreparedDataset
 from mnist_tfx.components.settings import Splits
 from mnist_tfx.components.tfds_example_gen.component import TfdsExampleGen
 from mnist_tfx.components.tfds_example_gen.executor import Executor, plan_shards
@@ -45,6 +45,7 @@ def generate(
         shards=shards,
         fit_to=fit_to,
         labels=dataset.labels,
+        spans={number: span.version for number, span in dataset.spans.items()},
     )
     examples = artifact(Examples, folder / "examples")
     Executor(context(folder)).Do({}, {"examples": [examples]}, component.exec_properties)
@@ -153,13 +154,25 @@ def test_a_slicing_that_is_none_is_refused_with_examples_of_some(tiny: PreparedD
     assert "'train[90%:]'" in message
 
 
+ANEW = "compile, submit or schedule anew, and copy its data there by the commands that this prints."
+
+
 def test_data_that_changed_since_the_pipeline_was_made_are_rejected(tiny: PreparedDataset, tmp_path: Path) -> None:
     changed = prepare_tiny(tmp_path / "datasets", train=40, test=20, seed=1)
     stale = dataclasses.replace(changed, fingerprint=tiny.fingerprint)
     with pytest.raises(DataRejected, match=re.escape("has changed since this pipeline was made")) as caught:
         generate(stale, tmp_path, train="train[:30]", eval="train[30:]")
     assert tiny.fingerprint in str(caught.value) and changed.fingerprint in str(caught.value)
+    assert str(caught.value).endswith(ANEW)
     assert files(tmp_path / "examples") == {}
+
+
+def test_data_that_were_not_copied_to_a_cluster_cannot_be_prepared_there(tiny: PreparedDataset, tmp_path: Path) -> None:
+    whole = dataclasses.replace(tiny, spans={1: tiny, 2: dataclasses.replace(tiny, version="1.0.0")})
+    for dataset, wanted in ((dataclasses.replace(tiny, data_dir=tmp_path), "kmnist:3.0.1"), (whole, "span_2:1.0.0")):
+        with pytest.raises(NotPrepared, match=f"dataset {wanted} is not prepared in ") as caught:
+            generate(dataset, tmp_path)
+        assert str(caught.value).endswith(ANEW) and "`mnist-tfx data " not in str(caught.value)
 
 
 def test_classes_may_stand_for_several(tiny: PreparedDataset, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from kfp.pipeline_spec import pipeline_spec_pb2 as pb
 
 from mnist_tfx.components.code_version import source_version
 from mnist_tfx.components.datasets.prepared import PreparedDataset
+from mnist_tfx.components.settings import InfraSettings
 from mnist_tfx.contract.errors import UsageError
 from mnist_tfx.kubeflow.check import BrokenRules
 from mnist_tfx.kubeflow.compile import Upload, cluster_paths, compile_prepared, uploads
@@ -177,6 +178,24 @@ def test_a_dataset_with_a_configuration_has_a_pipeline_of_a_name_that_is_taken(t
         assert read_compiled(tmp_path / "p.yaml").name == name
 
 
+def test_the_infra_validator_has_the_name_by_which_the_model_is_served(tmp_path: Path) -> None:
+    """A staging server that serves it for good is known by it."""
+    balanced = dataclasses.replace(DESCRIBED, name="emnist/balanced")
+    compile_prepared(balanced, tiny_recipe_of(), load_profile("vertex-cpu"), tmp_path / "p.json")
+    parameters = read_compiled(tmp_path / "p.json").tasks()["InfraValidator"].inputs.parameters
+    assert parameters["model_name"].runtime_value.constant.string_value == "emnist_balanced"
+
+
+def test_class_names_that_look_like_paths_are_none(tmp_path: Path) -> None:
+    """Those of Open Images: the Trainer is told them, and the Report, which also has the recipe's groups of them."""
+    names = ("/m/1", "/m/2")
+    of_open_images = dataclasses.replace(DESCRIBED, class_names=names)
+    recipe = tiny_recipe_of(RECIPE_TOML.replace("shards = 2", 'shards = 2\nclasses = { "/m/1" = ["/m/1"] }'))
+    compile_prepared(of_open_images, recipe, load_profile("vertex-cpu"), tmp_path / "p.json")
+    parameters = read_compiled(tmp_path / "p.json").tasks()["Report"].inputs.parameters
+    assert json.loads(parameters["class_names"].runtime_value.constant.string_value) == list(names)
+
+
 def test_a_search_has_the_trainers_machine_too(tmp_path: Path) -> None:
     recipe = tiny_recipe_of()
     searching = recipe.model_copy(update={"tuner": recipe.tuner.model_copy(update={"tune": True})})
@@ -315,6 +334,15 @@ def test_beam_in_the_recipe_is_refused_on_a_cluster(tiny: PreparedDataset, tmp_p
     arguments = ("--target", "vertex", "--dataset", "kmnist", "--profile", "vertex-gpu", "-o", tmp_path / "p.json")
     answer = mnist_tfx("compile", *arguments, "--set", "beam.workers=2", "--home", tiny.data_dir.parent)
     assert answer.code == 2 and "--profile-set beam.runner=dataflow" in answer.err
+
+
+def test_a_staging_server_is_refused_where_it_could_not_read_the_candidate(tmp_path: Path) -> None:
+    staging = InfraSettings(endpoint="staging:8500", endpoint_for_candidates_only=True)
+    recipe = tiny_recipe_of().model_copy(update={"infra": staging})
+    with pytest.raises(UsageError, match=r"cannot read the candidate: leave infra\.endpoint out of the recipe"):
+        compile_prepared(DESCRIBED, recipe, load_profile("kubeflow-cpu"), tmp_path / "p.yaml")
+    compile_prepared(DESCRIBED, recipe, load_profile("vertex-cpu"), tmp_path / "p.json")
+    compile_prepared(DESCRIBED, recipe, load_profile("kubeflow-cpu"), tmp_path / "p.yaml", monitor=True)
 
 
 def test_the_gate_is_part_of_every_compilation(

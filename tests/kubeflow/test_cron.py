@@ -124,8 +124,14 @@ def test_for_another_clock() -> None:
         at = NOW.replace(hour=hour, minute=30)
         assert str(for_clock(parse_cron("0 12 * * *"), LONDON, PARIS, at)) == "0 13 * * *"
     assert shifted("0 12 * * *", NEW_YORK, CHICAGO) == "0 11 * * *"
+    assert shifted("*/15 * * * *", PARIS) == "0,15,30,45 * * * *"  # an hour more or less changes nothing
+    assert shifted("0 3 * 6-8 *", PARIS) == "0 1 * 6-8 *"  # in summer only
+    assert shifted("0 3 29 2 *", PARIS) == "0 2 29 2 *"  # on no day of this year
     for expression, zone, message in (
         ("0 3 * * *", PARIS, "CRON_SCHEDULE_TIMEZONE=Europe/Paris"),
+        ("0 3 29 3 *", PARIS, "changes with the seasons"),  # in summer until 2030, whose clocks change on 31 March
+        ("0 1 1 * *", PARIS, "changes with the seasons"),
+        ("0 * * * MON", PARIS, "it falls on other days there"),
         ("0 3 1 * *", TOKYO, "it falls on other days there"),
         ("0 3,12 * * MON", TOKYO, "it falls on other days there"),
         ("0,45 3 * * *", KOLKATA, "its minutes wrap around"),
