@@ -115,6 +115,7 @@ def init_project(
     )
     from mnist_tfx.components.schema.proposal import LEAST_SCHEMA
 
+    folder.mkdir(parents=True, exist_ok=True)  # it is not there yet where the home is elsewhere
     # By these names the folder is no project yet: the first recipe and schema let any model and all data pass.
     recipe_file, schema_file = folder / f"{RECIPE}.partial", folder / f"{SCHEMA}.partial"
     try:

@@ -289,6 +289,15 @@ def test_a_folder_is_no_project_before_its_recipe_is_whole(tmp_path: Path, monke
     assert {path.name for path in folder.iterdir()} == {"recipe.toml", "schema.pbtxt", "schema.pbtxt.before", "var"}
 
 
+def test_a_project_is_made_where_its_home_is_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_images(tmp_path / "images", 20)
+    monkeypatch.setenv("MNIST_TFX_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr("mnist_tfx.pipeline.init_project.propose_for", lambda *_: ("# proposed", 0.5))
+    answer = mnist_tfx("init", tmp_path / "mine" / "colours", "--images", tmp_path / "images")
+    assert answer.code == 0, answer.err
+    assert {path.name for path in (tmp_path / "mine" / "colours").iterdir()} == {"recipe.toml", "schema.pbtxt"}
+
+
 def test_an_init_that_is_stopped_leaves_no_project_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "colours"
 
