@@ -254,6 +254,18 @@ def test_what_init_refuses(
     assert not list(tmp_path.rglob("*.toml"))
 
 
+@pytest.mark.parametrize(("project", "home"), [("own", ""), ("own/flowers", ""), ("flowers", "own/home")])
+def test_what_would_be_a_class_of_its_own_images_is_refused_before_it_is_made(
+    project: str, home: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "own" / "blue").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "own")
+    monkeypatch.setenv("MNIST_TFX_HOME", home and str(tmp_path / home))
+    answer = mnist_tfx("init", f"../{project}", "--images", ".")
+    assert answer.code == 2 and f"{tmp_path / (home or project)} lies inside {tmp_path / 'own'}, whose" in answer.err
+    assert [path.name for path in tmp_path.rglob("*")] == ["own", "blue"]
+
+
 def test_a_project_is_not_made_twice(project: Path) -> None:
     answer = mnist_tfx("init", project, "--images", project.parent / "images")
     assert answer.code == 2 and "is a project already" in answer.err
@@ -291,7 +303,7 @@ def test_a_folder_is_no_project_before_its_recipe_is_whole(tmp_path: Path, monke
 
 def test_a_project_is_made_where_its_home_is_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_images(tmp_path / "images", 20)
-    monkeypatch.setenv("MNIST_TFX_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("MNIST_TFX_HOME", str(tmp_path / "images" / ".home"))  # hidden, it is no class of theirs
     monkeypatch.setattr("mnist_tfx.pipeline.init_project.propose_for", lambda *_: ("# proposed", 0.5))
     answer = mnist_tfx("init", tmp_path / "mine" / "colours", "--images", tmp_path / "images")
     assert answer.code == 0, answer.err
