@@ -30,8 +30,11 @@ def find_dataset(recipe: Recipe, home: Home) -> PreparedDataset:
 
     settings = recipe.data
     places = [Path(settings.data_dir)] if settings.data_dir else data_dirs(home.datasets)
-    # `data prepare` and `run` write into the home alone.
-    remedy = "Prepare it there, or leave data.data_dir out." if settings.data_dir else None
+    remedy = None
+    if settings.data_dir:  # `data prepare` and `run` write into the home alone
+        remedy = "Prepare it there, or leave data.data_dir out."
+    elif settings.images and settings.version:
+        remedy = "Name another, or leave data.version out: `run` and `data prepare` take the images as they are now."
     return _as_recipe_has_it(find_prepared(settings.dataset, settings.version, places, remedy=remedy), settings)
 
 
@@ -45,14 +48,14 @@ def prepare_dataset(recipe: Recipe, home: Home) -> PreparedDataset:
     from mnist_tfx.components.datasets.prepared import NotPrepared
 
     settings = recipe.data
-    if settings.images:
+    if settings.images and not settings.version:
         imported = import_images(settings, home, settings.image_shape)
         print(f"{settings.dataset}: {describe_import(imported)}", file=sys.stderr)
         return _as_recipe_has_it(imported.dataset, settings)
     try:
         return find_dataset(recipe, home)
     except NotPrepared:
-        if settings.data_dir:
+        if settings.data_dir or settings.images:
             raise
     from mnist_tfx.components.datasets.prepare import prepare
     from mnist_tfx.pipeline.running.data_progress import shown_progress

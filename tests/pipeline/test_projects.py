@@ -17,7 +17,9 @@ from tfx.components.schema_gen.import_schema_gen.executor import Executor as Imp
 
 from mnist_tfx.components.datasets.images.index import splits_before
 from mnist_tfx.components.datasets.images.prepare import FILES
+from mnist_tfx.components.datasets.prepared import NotPrepared, PreparedDataset
 from mnist_tfx.contract.names import ENCODED_IMAGES, LABELS
+from mnist_tfx.pipeline.data import prepare_dataset
 from mnist_tfx.pipeline.home import Home
 from mnist_tfx.pipeline.projects import is_project, project_in
 from mnist_tfx.pipeline.recipes import Recipe, load_recipe
@@ -137,6 +139,23 @@ def test_new_images_come_in_with_the_next_run_and_split_test_stays(project: Path
     datasets = copy / "var" / "datasets" / "colours"
     before, after = (dict(splits_before(datasets / version / FILES)) for version in ("1.0.0", "1.0.2"))
     assert before.items() <= after.items()
+
+
+def test_a_version_of_image_files_is_taken_as_it_lies_prepared(tmp_path: Path) -> None:
+    write_images(tmp_path / "images", 20)
+    home = Home(tmp_path / "home")
+    home.prepare()
+
+    def prepared(**version: str) -> PreparedDataset:
+        data = {"dataset": "colours", "images": str(tmp_path / "images"), "image_shape": (16, 16, 3)} | version
+        return prepare_dataset(Recipe.model_validate({"data": data, "evaluation": {"min_accuracy": 0.0}}), home)
+
+    first = prepared()
+    write_images(tmp_path / "images", 1, first=20)
+    assert prepared().version == "1.0.1"
+    assert prepared(version="1.0.0") == first
+    with pytest.raises(NotPrepared, match=r"colours:1\.0\.2 is not prepared in .*, or leave data\.version out"):
+        prepared(version="1.0.2")
 
 
 def test_a_schema_is_changed_only_if_asked(project: Path, tmp_path: Path) -> None:
