@@ -35,7 +35,8 @@ class DataSettings(Section):
     """Which dataset, where it comes from, and how it is divided."""
 
     dataset: str  # its name in TFDS, or the one that images of one's own get
-    version: str | None = None  # None: the newest prepared one, else the one that this TFDS makes
+    # None: of `images`, as they are now; else the newest prepared one, or the one that this TFDS makes.
+    version: str | None = None
     images: str = ""  # a folder of image files by class, of which the dataset is made; empty: TFDS makes it
     labels: str = ""  # a CSV file with columns file and label: the classes of the files in `images`
     max_unreadable: Fraction = 0.05  # the share of image files that may be damaged
@@ -59,6 +60,15 @@ class DataSettings(Section):
             return given
         shape = given.get("image_shape", cls.model_fields["image_shape"].default)
         return {**given, "image_shape": (*resize, *shape[2:])} if isinstance(shape, list | tuple) else given
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        for name in ("builder", "data_dir"):
+            if self.images and getattr(self, name):
+                raise ValueError(f"images and {name} exclude each other: give one of them.")
+        if self.labels and not self.images:
+            raise ValueError("labels without images: name the folder of the files that it lists, too.")
+        return self
 
 
 class TransformSettings(Section):

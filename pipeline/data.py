@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mnist_tfx.contract.errors import UsageError
 from mnist_tfx.contract.names import SPLITS
 from mnist_tfx.pipeline.home import Home
 
@@ -30,8 +31,11 @@ def find_dataset(recipe: Recipe, home: Home) -> PreparedDataset:
 
     settings = recipe.data
     places = [Path(settings.data_dir)] if settings.data_dir else data_dirs(home.datasets)
-    # `data prepare` and `run` write into the home alone.
-    remedy = "Prepare it there, or leave data.data_dir out." if settings.data_dir else None
+    remedy = None
+    if settings.data_dir:  # `data prepare` and `run` write into the home alone
+        remedy = "Prepare it there, or leave data.data_dir out."
+    elif settings.images and settings.version:
+        remedy = "Name another, or leave data.version out: `run` and `data prepare` take the images as they are now."
     return _as_recipe_has_it(find_prepared(settings.dataset, settings.version, places, remedy=remedy), settings)
 
 
@@ -45,14 +49,14 @@ def prepare_dataset(recipe: Recipe, home: Home) -> PreparedDataset:
     from mnist_tfx.components.datasets.prepared import NotPrepared
 
     settings = recipe.data
-    if settings.images:
+    if settings.images and not settings.version:
         imported = import_images(settings, home, settings.image_shape)
         print(f"{settings.dataset}: {describe_import(imported)}", file=sys.stderr)
         return _as_recipe_has_it(imported.dataset, settings)
     try:
         return find_dataset(recipe, home)
     except NotPrepared:
-        if settings.data_dir:
+        if settings.data_dir or settings.images:
             raise
     from mnist_tfx.components.datasets.prepare import prepare
     from mnist_tfx.pipeline.running.data_progress import shown_progress
@@ -74,7 +78,8 @@ def add_images(recipe: Recipe, home: Home, source: ImageSource, *, with_test: bo
     """Adds labelled images to the recipe's dataset as a new span: its number, and what became of the files.
 
     Raises:
-        UsageError: the source holds no images by class, or a class that the dataset has not.
+        UsageError: the source holds no images by class, or a class that the dataset has not; or the dataset lies
+            where `TFDS_DATA_DIR` says, and not in the home.
         DataRejected: too many files are damaged, or none of them is new. Nothing was written.
         PipelineError: the dataset cannot be had.
     """
@@ -85,6 +90,12 @@ def add_images(recipe: Recipe, home: Home, source: ImageSource, *, with_test: bo
     # As it is in TFDS: its own classes, and no span chosen.
     as_prepared = recipe.data.model_copy(update={"classes": None, "spans": "all"})
     dataset = replace(prepare_dataset(recipe.model_copy(update={"data": as_prepared}), home), spans={})
+    if not recipe.data.data_dir and dataset.data_dir.resolve() != home.datasets.resolve():
+        raise UsageError(
+            f"{dataset.name} lies in {dataset.data_dir} (TFDS_DATA_DIR), where every other home would read what is "
+            f"added. Copy {dataset.folder} to {home.datasets / dataset.name / dataset.version}, and add again; or, if "
+            f"they are to read it, name {dataset.data_dir} in data.data_dir."
+        )
     with shown_progress(dataset.name, home) as progress:
         from mnist_tfx.components.datasets.images.add import add_span
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mnist_tfx.components.datasets.images.listing import is_listed
 from mnist_tfx.components.settings import DataSettings
 from mnist_tfx.contract.errors import UsageError
 from mnist_tfx.contract.names import EVAL, TEST, TRAIN
@@ -97,7 +98,7 @@ def init_project(
         The dataset, and what it was made of, in words.
 
     Raises:
-        UsageError: the folder is a project already, or the name or the source is none.
+        UsageError: the folder is a project already, or lies among its images, or the name or the source is none.
         DataRejected: the data are too few, or damaged.
         PipelineError: the home cannot be written to or is in use, the data cannot be had, or a component failed.
     """
@@ -109,12 +110,15 @@ def init_project(
             f"{name!r} cannot be the name of a dataset and its model: small letters, digits and _, a letter first."
         )
     home = Home.resolve(os.environ.get("MNIST_TFX_HOME") or str(folder / HOME))
+    if source.images and source.labels is None:
+        _check_beside(source.images.expanduser().resolve(), folder.resolve(), home.root)
     home.prepare()
     data, dataset, told = (
         _of_images(folder, source, size, home) if source.images else _of_tfds(folder, source, size, home)
     )
     from mnist_tfx.components.schema.proposal import LEAST_SCHEMA
 
+    folder.mkdir(parents=True, exist_ok=True)  # it is not there yet where the home is elsewhere
     # By these names the folder is no project yet: the first recipe and schema let any model and all data pass.
     recipe_file, schema_file = folder / f"{RECIPE}.partial", folder / f"{SCHEMA}.partial"
     try:
@@ -154,6 +158,13 @@ def propose_for(recipe: Recipe, home: Home) -> tuple[str, float]:
         propose_schema(made.config.dataset, statistics, made.config.class_names),
         max(class_shares(statistics[TRAIN])),
     )
+
+
+def _check_beside(images: Path, *places: Path) -> None:
+    """Raises a UsageError for a place that would be taken for a class of the images, whose classes are folders."""
+    for place in places:
+        if place.is_relative_to(images) and all(map(is_listed, place.relative_to(images).parts)):
+            raise UsageError(f"{place} lies inside {images}, whose folders are the classes: name a folder beside it.")
 
 
 def _of_images(

@@ -17,7 +17,9 @@ from tfx.components.schema_gen.import_schema_gen.executor import Executor as Imp
 
 from mnist_tfx.components.datasets.images.index import splits_before
 from mnist_tfx.components.datasets.images.prepare import FILES
+from mnist_tfx.components.datasets.prepared import NotPrepared, PreparedDataset
 from mnist_tfx.contract.names import ENCODED_IMAGES, LABELS
+from mnist_tfx.pipeline.data import prepare_dataset
 from mnist_tfx.pipeline.home import Home
 from mnist_tfx.pipeline.projects import is_project, project_in
 from mnist_tfx.pipeline.recipes import Recipe, load_recipe
@@ -139,6 +141,23 @@ def test_new_images_come_in_with_the_next_run_and_split_test_stays(project: Path
     assert before.items() <= after.items()
 
 
+def test_a_version_of_image_files_is_taken_as_it_lies_prepared(tmp_path: Path) -> None:
+    write_images(tmp_path / "images", 20)
+    home = Home(tmp_path / "home")
+    home.prepare()
+
+    def prepared(**version: str) -> PreparedDataset:
+        data = {"dataset": "colours", "images": str(tmp_path / "images"), "image_shape": (16, 16, 3)} | version
+        return prepare_dataset(Recipe.model_validate({"data": data, "evaluation": {"min_accuracy": 0.0}}), home)
+
+    first = prepared()
+    write_images(tmp_path / "images", 1, first=20)
+    assert prepared().version == "1.0.1"
+    assert prepared(version="1.0.0") == first
+    with pytest.raises(NotPrepared, match=r"colours:1\.0\.2 is not prepared in .*, or leave data\.version out"):
+        prepared(version="1.0.2")
+
+
 def test_a_schema_is_changed_only_if_asked(project: Path, tmp_path: Path) -> None:
     file = project / "schema.pbtxt"
     own = file.read_text(encoding="utf-8")
@@ -254,6 +273,18 @@ def test_what_init_refuses(
     assert not list(tmp_path.rglob("*.toml"))
 
 
+@pytest.mark.parametrize(("project", "home"), [("own", ""), ("own/flowers", ""), ("flowers", "own/home")])
+def test_what_would_be_a_class_of_its_own_images_is_refused_before_it_is_made(
+    project: str, home: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "own" / "blue").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "own")
+    monkeypatch.setenv("MNIST_TFX_HOME", home and str(tmp_path / home))
+    answer = mnist_tfx("init", f"../{project}", "--images", ".")
+    assert answer.code == 2 and f"{tmp_path / (home or project)} lies inside {tmp_path / 'own'}, whose" in answer.err
+    assert [path.name for path in tmp_path.rglob("*")] == ["own", "blue"]
+
+
 def test_a_project_is_not_made_twice(project: Path) -> None:
     answer = mnist_tfx("init", project, "--images", project.parent / "images")
     assert answer.code == 2 and "is a project already" in answer.err
@@ -287,6 +318,15 @@ def test_a_folder_is_no_project_before_its_recipe_is_whole(tmp_path: Path, monke
     assert (folder / "schema.pbtxt").read_text() == "# proposed"
     assert (folder / "schema.pbtxt.before").read_text() == "# curated"
     assert {path.name for path in folder.iterdir()} == {"recipe.toml", "schema.pbtxt", "schema.pbtxt.before", "var"}
+
+
+def test_a_project_is_made_where_its_home_is_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_images(tmp_path / "images", 20)
+    monkeypatch.setenv("MNIST_TFX_HOME", str(tmp_path / "images" / ".home"))  # hidden, it is no class of theirs
+    monkeypatch.setattr("mnist_tfx.pipeline.init_project.propose_for", lambda *_: ("# proposed", 0.5))
+    answer = mnist_tfx("init", tmp_path / "mine" / "colours", "--images", tmp_path / "images")
+    assert answer.code == 0, answer.err
+    assert {path.name for path in (tmp_path / "mine" / "colours").iterdir()} == {"recipe.toml", "schema.pbtxt"}
 
 
 def test_an_init_that_is_stopped_leaves_no_project_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -183,6 +183,9 @@ def test_a_file_needs_a_dataset_and_a_bound_alone(tmp_path: Path) -> None:
         (MINIMAL + "[trainign]\nepochs = 3\n", "unknown setting 'trainign'"),
         ("data = 3\n[evaluation]\nmin_accuracy = 0.9\n", "data: "),
         ("push = false\n" + MINIMAL, "push: "),
+        (MINIMAL.replace("[e", 'images = "a"\nbuilder = "b:C"\n[e'), "data: images and builder exclude each other: "),
+        (MINIMAL.replace("[e", 'images = "a"\ndata_dir = "b"\n[e'), "data: images and data_dir exclude each other: "),
+        (MINIMAL.replace("[e", 'labels = "a.csv"\n[e'), "data: labels without images: name the folder"),
         (None, "cannot read recipe"),
     ],
 )

@@ -235,6 +235,22 @@ def test_without_additions_nothing_changes(dataset: PreparedDataset, tmp_path: P
     assert not examples.get_string_custom_property("spans")
 
 
+def test_nothing_is_added_where_every_other_home_would_read_it(
+    dataset: PreparedDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TFDS_DATA_DIR", str(dataset.data_dir))
+    write_new_images(tmp_path / "new", 30, seed=7)
+    home = tmp_path / "home"
+    command = ("data", "add", "--dataset", "kmnist", tmp_path / "new", "--home", home)
+    answer = mnist_tfx(*command)
+    copied = home / "datasets" / "kmnist" / dataset.version
+    assert answer.code == 2 and f"Copy {dataset.folder} to {copied}, and add again" in answer.err
+    assert [path.name for path in dataset.data_dir.iterdir()] == ["kmnist"]
+    shutil.copytree(dataset.folder, copied)
+    assert mnist_tfx(*command).code == 0
+    assert added_spans(load_prepared("kmnist", None, home / "datasets")) == [2] and not added_spans(dataset)
+
+
 def test_the_command_adds_and_tells(dataset: PreparedDataset, tmp_path: Path) -> None:
     write_new_images(tmp_path / "new", 30, seed=7)
     home = dataset.data_dir.parent
