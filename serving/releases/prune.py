@@ -7,8 +7,8 @@ import shutil
 import uuid
 from collections.abc import Sequence
 
+from mnist_tfx.contract.releases import stable_before
 from mnist_tfx.contract.versions import StoredVersion
-from mnist_tfx.serving.releases.record import stable_before
 from mnist_tfx.serving.releases.servers import RunningServer
 from mnist_tfx.serving.releases.state import ModelState
 
