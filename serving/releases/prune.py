@@ -30,7 +30,7 @@ def unneeded_versions(state: ModelState, keep: int, servers: Sequence[RunningSer
     """
     if state.config.lists_nothing:
         return []
-    needed = {*state.whole[-keep:], *state.served}
+    needed = {*state.whole[-keep:], *state.served, *state.withdrawn}
     if state.pin is not None:
         needed |= {*state.pin.versions, *state.pin.labels.values()}
     if state.live is not None:
