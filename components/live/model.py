@@ -12,6 +12,7 @@ from tfx.utils import path_utils
 
 from mnist_tfx.components.live.metadata import read_metadata
 from mnist_tfx.components.whole_files import PARTIAL
+from mnist_tfx.contract import releases
 from mnist_tfx.contract.errors import PipelineError
 from mnist_tfx.contract.models_config import FILE_NAME, parse, pin_of
 from mnist_tfx.contract.names import DATA_STATISTICS_PATH, MODEL_CARD_PATH, PUSH_RECORD_PATH, REFERENCE_PATH
@@ -43,8 +44,10 @@ def stored_versions(serving_dir: str) -> list[Version]:
 
 
 def rolled_back_versions(serving_dir: str) -> list[Version]:
-    """What was moved aside, the newest first."""
-    return stored_versions(os.path.join(serving_dir, ROLLED_BACK))
+    """What was moved aside or, where another version is pinned, withdrawn in its place; the newest first."""
+    withdrawn = _withdrawn(serving_dir)
+    in_place = [version for version in stored_versions(serving_dir) if version.number in withdrawn]
+    return sorted([*in_place, *stored_versions(os.path.join(serving_dir, ROLLED_BACK))], reverse=True)
 
 
 def live_version(serving_dir: str) -> Version | None:
@@ -115,13 +118,15 @@ def model_digest(folder: str) -> str:
 
 
 def _live_and_before(serving_dir: str) -> Iterator[Version]:
-    """The whole versions from the live one down."""
+    """The whole versions from the live one down, but for those below it that were rolled back."""
     stored = stored_versions(serving_dir)
     stable = _stable_version(serving_dir) if stored else None
-    for version in stored:
-        is_live_or_older = stable is None or version.number <= stable
-        if is_live_or_older and _is_whole(version.folder):
-            yield version
+    whole = (each for each in stored if (stable is None or each.number <= stable) and _is_whole(each.folder))
+    live = next(whole, None)
+    if live is not None:
+        yield live  # whatever was recorded: by hand, what was rolled back can be served again
+        withdrawn = _withdrawn(serving_dir)
+        yield from (each for each in whole if each.number not in withdrawn)
 
 
 def _is_whole(folder: str) -> bool:
@@ -143,6 +148,14 @@ def _stable_version(serving_dir: str) -> int | None:
         raise PipelineError(f"cannot read {path}: {error}") from error
     pin = pin_of(parse(text, path), model, path)
     return None if pin is None else pin.stable
+
+
+def _withdrawn(serving_dir: str) -> frozenset[int]:
+    """What was rolled back, as the record of the releases has it; none where there is no record, as in a bucket."""
+    serving, model = os.path.split(serving_dir.rstrip("/"))
+    path = os.path.join(serving, releases.FILE_NAME)
+    text = _content(path).decode(errors="replace") if tf.io.gfile.exists(path) else ""
+    return releases.withdrawn_versions(releases.parse(text, model))
 
 
 def _files(folder: str) -> set[str]:

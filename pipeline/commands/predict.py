@@ -8,13 +8,15 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from functools import cache
 from io import BufferedReader
+from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from mnist_tfx.contract.errors import UsageError
 from mnist_tfx.contract.names import METADATA_PATH
-from mnist_tfx.contract.versions import stored_versions
+from mnist_tfx.contract.versions import ROLLED_BACK, stored_versions
 from mnist_tfx.pipeline.commands import predict_batch
 from mnist_tfx.pipeline.commands.options.server import add_server_arguments, add_version_arguments, connected, positive
 from mnist_tfx.pipeline.home import Home
@@ -51,9 +53,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--class-names",
         metavar="FILE",
         help="the names of all classes, one a line, to name the runners-up "
-        "(default: as the model in HOME/serving says, if the server is on this machine)",
+        "(default: as the version that answers has them in HOME/serving, if the server is on this machine)",
     )
-    parser.add_argument("--home", metavar="DIR", help="where that model is (default: MNIST_TFX_HOME, else var/)")
+    parser.add_argument("--home", metavar="DIR", help="where that version is (default: MNIST_TFX_HOME, else var/)")
     parser.add_argument(
         "--timeout", type=positive(float), metavar="S", help=f"seconds for {_ROWS} images (default: {_TIMEOUT:g})"
     )
@@ -70,11 +72,14 @@ def run(args: argparse.Namespace) -> int:
     if args.out is not None or args.part is not None or args.recipe is not None or args.set:
         raise UsageError("--out, --part, --recipe and --set go with --batch IN.")
     from mnist_tfx.serving.client import Retry
+    from mnist_tfx.serving.client.channel import is_loopback
 
     # Where no server is, that is said within a second: `mnist-tfx wait` is for one that starts.
     retry = Retry(attempts=5)
-    with connected(args, class_names=_class_names(args), timeout=args.timeout or _TIMEOUT, retry=retry) as client:
+    with connected(args, class_names=_given_names(args), timeout=args.timeout or _TIMEOUT, retry=retry) as client:
         answers = _classify(client, args.images, args.top or _TOP)
+        if args.class_names is None and is_loopback(args.address):
+            answers = _with_names(answers, Home.resolve(args.home).serving(args.model))
         if args.json:
             _print_json(answers)
         else:
@@ -143,16 +148,32 @@ def _opened(image: str) -> Iterator[BufferedReader]:
         yield file
 
 
-def _class_names(args: argparse.Namespace) -> list[str] | None:
-    """The names of all classes: a server tells only the likeliest one's."""
-    if args.class_names is not None:
-        with _opened(args.class_names) as file:
-            return file.read().decode("utf-8-sig", "replace").splitlines()
-    from mnist_tfx.serving.client.channel import is_loopback
-
-    if not is_loopback(args.address):
+def _given_names(args: argparse.Namespace) -> list[str] | None:
+    """The names of all classes, as `--class-names` gives them: a server tells only the likeliest one's."""
+    if args.class_names is None:
         return None
-    for version in reversed(stored_versions(Home.resolve(args.home).serving(args.model))):
+    with _opened(args.class_names) as file:
+        return file.read().decode("utf-8-sig", "replace").splitlines()
+
+
+def _with_names(answers: Iterator[tuple[str, Classification]], folder: Path) -> Iterator[tuple[str, Classification]]:
+    """The answers with the runners-up named as the model on this machine has them.
+
+    They stay without names where it calls the likeliest class otherwise: the server then has another model.
+    """
+    names_of = cache(lambda version: dict(enumerate(_class_names(folder, version))))
+    for image, answer in answers:
+        names = names_of(answer.version)
+        if names.get(answer.index) == answer.label:
+            answer = replace(answer, top=tuple(replace(one, label=names.get(one.index)) for one in answer.top))
+        yield image, answer
+
+
+def _class_names(folder: Path, number: int) -> list[str]:
+    """The names of all classes as the version that answered has them, or the newest one if that is not here."""
+    stored = stored_versions(folder)
+    answered = [version for version in (*stored, *stored_versions(folder / ROLLED_BACK)) if version.number == number]
+    for version in answered or reversed(stored):
         with suppress(OSError, ValueError, KeyError, TypeError):  # a model made elsewhere has no such file
             return [str(name) for name in json.loads((version.path / METADATA_PATH).read_text())["class_names"]]
-    return None
+    return []

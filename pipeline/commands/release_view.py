@@ -11,10 +11,10 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from mnist_tfx.contract import releases
 from mnist_tfx.contract.models_config import CANARY, Pin
 from mnist_tfx.contract.versions import StoredVersion
 from mnist_tfx.serving.client import VersionStatus
-from mnist_tfx.serving.releases import record
 from mnist_tfx.serving.releases.apply import Released
 from mnist_tfx.serving.releases.state import ModelState
 
@@ -38,7 +38,7 @@ def released_lines(released: Released, problems: Mapping[str, str | None]) -> li
     asides = [destination for _, destination in plan.moves if destination.parent != after.folder]
     lines += [f"moved aside: {path}" for path in asides]
     lines += [f"brought back: {destination}" for _, destination in plan.moves if destination not in asides]
-    if plan.action == record.ROLLBACK and plan.before is not None:
+    if plan.action == releases.ROLLBACK and plan.before is not None:
         back = "rollback {} --to {}" if plan.pin is None else "promote {} {}"
         lines.append(f"to make it live again: mnist-tfx {back.format(after.model, plan.before)}")
     if before.config.text != after.config.text:
@@ -194,17 +194,17 @@ def _headline(released: Released) -> str:
     plan, before, after = released.plan, released.before, released.after
     model, labels = after.model, (after.pin.labels if after.pin is not None else {})
     match plan.action:
-        case record.CANARY:
+        case releases.CANARY:
             assert after.pin is not None
             return (
                 f"{model}: version {plan.after} is the canary beside the stable version {after.pin.stable}.\n"
                 f"Requests that name no label or version get {after.pin.highest}; for the stable one ask for 'stable'."
             )
-        case record.PROMOTE:
+        case releases.PROMOTE:
             instead = f" instead of {plan.before}" if plan.before not in (None, plan.after) else ""
             both = "; the label 'canary' leads to it too" if CANARY in labels else ""
             return f"{model}: version {plan.after} is stable{instead}, until another one is promoted{both}."
-        case record.FOLLOW_LATEST:
+        case releases.FOLLOW_LATEST:
             lost = ", ".join(repr(label) for label in (before.pin.labels if before.pin is not None else {}))
             return f"{model}: from here on each push goes live at once; now {plan.after} is live. Labels gone: {lost}."
         case _ if before.pin is not None and before.pin.canary == plan.before:
@@ -243,8 +243,8 @@ def _server_cell(said: Mapping[str, str] | None) -> str:
     return f"{said['state']}: {said['error']}" if said["error"] else said["state"]
 
 
-def _release_line(release: record.Release) -> str:
+def _release_line(release: releases.Release) -> str:
     change = f"{release.before} -> {release.after}" if release.before is not None else f"-> {release.after}"
-    outcome = {record.DONE: "", record.FAILED: "  (failed)", record.BEGUN: "  (not finished)"}[release.outcome]
+    outcome = {releases.DONE: "", releases.FAILED: "  (failed)", releases.BEGUN: "  (not finished)"}[release.outcome]
     reason = f"  {release.reason}" if release.reason else ""
     return f"{release.time}  {release.by}  {release.action} {change}{reason}{outcome}"

@@ -19,9 +19,9 @@ from pathlib import Path
 
 from mnist_tfx.contract.errors import PipelineError
 from mnist_tfx.contract.models_config import Pin
+from mnist_tfx.contract.releases import recorded
 from mnist_tfx.contract.versions import model_folder, model_names, stored_versions
 from mnist_tfx.serving.releases.plans import Plan
-from mnist_tfx.serving.releases.record import recorded
 from mnist_tfx.serving.releases.servers import Followers, RunningServer
 from mnist_tfx.serving.releases.state import ModelState, read_state
 

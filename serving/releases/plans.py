@@ -9,9 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from mnist_tfx.contract import releases
 from mnist_tfx.contract.errors import PipelineError, UsageError, unknown_name
 from mnist_tfx.contract.models_config import STABLE, Pin
-from mnist_tfx.serving.releases import record
 from mnist_tfx.serving.releases.state import ModelState
 
 
@@ -41,7 +41,7 @@ def rollback(state: ModelState, to: int | None) -> Plan:
         fallback = live
     else:
         usable = [number for number in state.whole if number not in state.withdrawn]
-        fallback = record.stable_before(state.releases, pin.stable) if pin is not None else None
+        fallback = releases.stable_before(state.releases, pin.stable) if pin is not None else None
         if fallback not in usable:
             fallback = max((number for number in usable if live is not None and number < live), default=None)
     target = fallback if to is None else to
@@ -51,10 +51,10 @@ def rollback(state: ModelState, to: int | None) -> Plan:
     if target == live and not is_trial and (pin is not None or target in state.whole):
         raise UsageError(f"version {target} of {state.model} is live already. {_choices(state)}")
     if pin is None:
-        return Plan(record.ROLLBACK, live, target, (*_restore(state, target), *_asides(state, target)), None)
+        return Plan(releases.ROLLBACK, live, target, (*_restore(state, target), *_asides(state, target)), None)
     before = pin.canary if target == live else live
     moves = _restore(state, target) if target != live else ()
-    return Plan(record.ROLLBACK, before, target, moves, pin.moved(stable=target, canary=None))
+    return Plan(releases.ROLLBACK, before, target, moves, pin.moved(stable=target, canary=None))
 
 
 def canary(state: ModelState, version: int | None) -> Plan:
@@ -69,7 +69,7 @@ def canary(state: ModelState, version: int | None) -> Plan:
         older = [number for number in state.whole if number < version]
         remedy = f"Make another one stable first: mnist-tfx promote {state.model} {older[-1]}" if older else ""
         raise UsageError(f"version {version} of {state.model} is the live one. {remedy or _choices(state)}")
-    return Plan(record.CANARY, pin.canary, version, (), pin.moved(stable=pin.stable, canary=version))
+    return Plan(releases.CANARY, pin.canary, version, (), pin.moved(stable=pin.stable, canary=version))
 
 
 def promote(state: ModelState, version: int | None) -> Plan:
@@ -88,7 +88,7 @@ def promote(state: ModelState, version: int | None) -> Plan:
     if state.pin is not None and version == pin.stable:
         remedy = f" To withdraw the canary: mnist-tfx rollback {state.model}" if pin.canary is not None else ""
         raise UsageError(f"version {version} of {state.model} is stable already.{remedy}")
-    return Plan(record.PROMOTE, state.live, version, (), pin.moved(stable=version, canary=None))
+    return Plan(releases.PROMOTE, state.live, version, (), pin.moved(stable=version, canary=None))
 
 
 def follow_latest(state: ModelState) -> Plan:
@@ -105,7 +105,7 @@ def follow_latest(state: ModelState) -> Plan:
             f"{state.model}) or withdraw it (mnist-tfx rollback {state.model})."
         )
     stable = _loadable(state, state.pin.stable)
-    return Plan(record.FOLLOW_LATEST, stable, stable, _asides(state, stable), None)
+    return Plan(releases.FOLLOW_LATEST, stable, stable, _asides(state, stable), None)
 
 
 def _check_listed(state: ModelState) -> None:

@@ -7,8 +7,8 @@ import shutil
 import uuid
 from collections.abc import Sequence
 
+from mnist_tfx.contract.releases import stable_before
 from mnist_tfx.contract.versions import StoredVersion
-from mnist_tfx.serving.releases.record import stable_before
 from mnist_tfx.serving.releases.servers import RunningServer
 from mnist_tfx.serving.releases.state import ModelState
 
@@ -30,7 +30,7 @@ def unneeded_versions(state: ModelState, keep: int, servers: Sequence[RunningSer
     """
     if state.config.lists_nothing:
         return []
-    needed = {*state.whole[-keep:], *state.served}
+    needed = {*state.whole[-keep:], *state.served, *state.withdrawn}
     if state.pin is not None:
         needed |= {*state.pin.versions, *state.pin.labels.values()}
     if state.live is not None:

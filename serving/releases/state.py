@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mnist_tfx.contract.models_config import ModelsConfig, Pin
+from mnist_tfx.contract.releases import Release, read_releases, withdrawn_versions
 from mnist_tfx.contract.versions import ROLLED_BACK, StoredVersion, model_folder, stored_versions
-from mnist_tfx.serving.releases.record import Release, read_releases, withdrawn_versions
 
 
 @dataclass(frozen=True)

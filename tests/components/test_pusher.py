@@ -27,6 +27,8 @@ from mnist_tfx.components.pusher.executor import Driver, Executor
 from mnist_tfx.components.pusher.publish import add_card, publish
 from mnist_tfx.contract.names import METADATA_PATH, MODEL_CARD_PATH
 from mnist_tfx.contract.versions import stored_versions
+from mnist_tfx.serving.releases import plans
+from mnist_tfx.serving.releases.apply import release
 from tests.fixtures.command import mnist_tfx
 from tests.fixtures.executors import artifact, context
 from tests.fixtures.object_store import object_store
@@ -189,11 +191,20 @@ def test_the_newest_version_is_not_pushed_once_more(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("followed", [False, True])
-def test_a_model_that_was_rolled_back_is_not_pushed_again(tmp_path: Path, followed: bool) -> None:
+@pytest.mark.parametrize("pinned", [False, True])
+def test_a_model_that_was_rolled_back_is_not_pushed_again(tmp_path: Path, pinned: bool, followed: bool) -> None:
+    """Its folder was moved aside, or is still in its place beside the version that is pinned."""
     write_model(tmp_path)
+    graph_file(tmp_path).write_text("before")
+    older = int(push(tmp_path).get_string_custom_property("pushed_version"))
+    graph_file(tmp_path).write_text("graph")
     first = push(tmp_path).get_string_custom_property("pushed_version")
-    (tmp_path / "serving" / ".rolled_back").mkdir()
-    (tmp_path / "serving" / first).rename(tmp_path / "serving" / ".rolled_back" / first)
+    if pinned:
+        release(tmp_path, "serving", lambda state: plans.promote(state, older))
+        release(tmp_path, "serving", lambda state: plans.canary(state, None))
+    key_before = key(tmp_path)
+    release(tmp_path, "serving", lambda state: plans.rollback(state, None))
+    assert (first in served(tmp_path)) == pinned and key(tmp_path) != key_before
     if followed:
         graph_file(tmp_path).write_text("another")
         push(tmp_path)

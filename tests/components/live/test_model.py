@@ -134,6 +134,20 @@ def test_what_was_rolled_back_or_waits_to_be_promoted_is_no_baseline(tmp_path: P
     assert baseline(serving, candidate) == "1"
     release(serving.parent, "mnist", lambda state: plans.canary(state, 3))
     assert baseline(serving, candidate) == "1"
+    release(serving.parent, "mnist", lambda state: plans.rollback(state, None))  # 3 stays in its place
+    write_model(serving / "5", MINE)
+    release(serving.parent, "mnist", lambda state: plans.promote(state, 5))
+    assert baseline(serving, candidate) == "1", "below the live one, which is the candidate, 2 is it too"
+
+
+def test_what_was_rolled_back_and_is_served_again_by_hand_is_live(tmp_path: Path) -> None:
+    serving = tmp_path / "serving" / "mnist"
+    for name in ("1", "2"):
+        write_model(serving / name, OTHER)
+    release(serving.parent, "mnist", lambda state: plans.rollback(state, None))
+    (serving / ".rolled_back" / "2").rename(serving / "2")
+    live = live_version(str(serving))
+    assert live is not None and live.name == "2"
 
 
 def tree(folder: Path) -> dict[str, bytes]:

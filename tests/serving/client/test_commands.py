@@ -62,22 +62,46 @@ def test_predict_files(run: Run, tmp_path: Path) -> None:
         assert line == f"{path}  name {best}  {first:.4f}  {others}"
 
 
-def test_predict_names_runners_up_as_the_model_on_this_machine_does(run: Run, tmp_path: Path) -> None:
+def write_class_names(folder: Path, names: list[str]) -> None:
+    """What a version that was exported here says of its classes."""
+    metadata = folder / METADATA_PATH
+    metadata.parent.mkdir(parents=True)
+    metadata.write_text(json.dumps({"class_names": names}))
+
+
+@pytest.mark.parametrize(
+    ("stored", "naming"),
+    [(("4", "30"), "30"), (("3", "30"), "3"), ((".rolled_back/3", "30"), ".rolled_back/3")],
+    ids=["it is not here", "it is older", "it was rolled back"],
+)
+def test_predict_names_runners_up_as_the_version_that_answered_does(
+    run: Run, tmp_path: Path, stored: tuple[str, ...], naming: str
+) -> None:
+    """Version 3 answers; where it is not here, the newest one's names are the likeliest to be right."""
     png = tmp_path / "boot.png"
     png.write_bytes(encoded())
-    for version, name in (("4", "old"), ("30", "new")):
-        metadata = tmp_path / "serving" / "kmnist" / version / METADATA_PATH
-        metadata.parent.mkdir(parents=True)
-        metadata.write_text(json.dumps({"class_names": [f"{name} {index}" for index in range(10)]}))
+    best = png.stat().st_size % 10
+    for place in stored:
+        names = [f"{place} {index}" for index in range(10)]
+        names[best] = f"name {best}"
+        write_class_names(tmp_path / "serving" / "kmnist" / place, names)
     (tmp_path / "serving" / "kmnist" / "31").mkdir()  # made elsewhere
     [told] = json.loads(run("predict", "--json", png, "--home", tmp_path).out)
-    best = told["index"]
-    labels = [f"name {best}", f"new {(best + 1) % 10}", f"new {(best + 2) % 10}"]
-    assert [one["label"] for one in told["top"]] == labels
-    names = tmp_path / "names"
-    names.write_text("\n".join("abcdefghij"))
-    [told] = json.loads(run("predict", "--json", png, "--home", tmp_path, "--class-names", names).out)
+    labels = [f"name {best}", f"{naming} {(best + 1) % 10}", f"{naming} {(best + 2) % 10}"]
+    assert told["version"] == 3 and [one["label"] for one in told["top"]] == labels
+    names_file = tmp_path / "names"
+    names_file.write_text("\n".join("abcdefghij"))
+    [told] = json.loads(run("predict", "--json", png, "--home", tmp_path, "--class-names", names_file).out)
     assert told["top"][1]["label"] == "abcdefghij"[(best + 1) % 10]
+
+
+def test_predict_names_no_runners_up_as_another_model_does(run: Run, tmp_path: Path) -> None:
+    """A port of this machine may lead to a server elsewhere, whose model has other classes than the one here."""
+    png = tmp_path / "boot.png"
+    png.write_bytes(encoded())
+    write_class_names(tmp_path / "serving" / "kmnist" / "4", [f"other {index}" for index in range(10)])
+    [told] = json.loads(run("predict", "--json", png, "--home", tmp_path).out)
+    assert [one["label"] for one in told["top"]] == [f"name {told['index']}", None, None]
 
 
 @pytest.mark.parametrize("kind", ["BMP", "GIF"])

@@ -62,6 +62,10 @@ def test_what_was_rolled_back_stays_and_with_it_that_it_is_not_pushed_again(tmp_
     assert mnist_tfx("rollback", "mnist", "--home", tmp_path, "--no-wait").code == 0
     assert removed(prune(tmp_path, "--keep", "1")) == ["1", "2"]
     assert (serving / "mnist" / ".rolled_back" / "5" / "saved_model.pb").exists()
+    store(serving, "mnist", 6, 7, 8)
+    for command in (["promote", "mnist", "4"], ["canary", "mnist", "6"], ["rollback", "mnist"]):
+        assert mnist_tfx(*command, "--home", tmp_path, "--no-wait").code == 0, command
+    assert removed(prune(tmp_path, "--keep", "1")) == ["7"], "6 is withdrawn, and in its place: 4 is pinned"
 
 
 def test_what_a_killed_removal_left_behind_goes(tmp_path: Path) -> None:

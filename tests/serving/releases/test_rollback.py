@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from mnist_tfx.contract.errors import PipelineError, UsageError
+from mnist_tfx.contract.releases import FILE_NAME, read_releases
 from mnist_tfx.pipeline.commands.release_view import notes_on, status_of
 from mnist_tfx.serving.releases import apply, plans
 from mnist_tfx.serving.releases.apply import Released, release
-from mnist_tfx.serving.releases.record import FILE_NAME, read_releases
 from mnist_tfx.serving.releases.state import ModelState, read_state
 from tests.fixtures.served_home import seen_by_a_server, store
 

@@ -38,10 +38,15 @@ class Release:
 
 
 def read_releases(serving: Path, model: str | None = None) -> list[Release]:
-    """Every change, the oldest first, each with its last outcome. Lines that a crash cut off are passed over."""
-    releases: dict[str, Release] = {}
+    """Every change, the oldest first, each with its last outcome."""
     path = serving / FILE_NAME
-    for line in path.read_text(errors="replace").splitlines() if path.exists() else ():
+    return parse(path.read_text(errors="replace") if path.exists() else "", model)
+
+
+def parse(text: str, model: str | None = None) -> list[Release]:
+    """The changes that the text of the file tells of. Lines that a crash cut off are passed over."""
+    releases: dict[str, Release] = {}
+    for line in text.splitlines():
         try:
             entry = json.loads(line)
             if entry["outcome"] == BEGUN:
