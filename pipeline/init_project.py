@@ -155,7 +155,7 @@ def propose_for(recipe: Recipe, home: Home) -> tuple[str, float]:
     [artifact] = made.outputs["StatisticsGen"]["statistics"]
     statistics = read_statistics(artifact.uri, [TRAIN, EVAL, TEST])
     return (
-        propose_schema(made.config.dataset, statistics, made.config.class_names),
+        propose_schema(made.config.dataset, statistics, made.config.class_names, made.config.image_shape),
         max(class_shares(statistics[TRAIN])),
     )
 

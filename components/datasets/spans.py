@@ -24,7 +24,7 @@ _NAME = re.compile(r"span_(\d+)")
 
 def spans_dir(dataset: PreparedDataset) -> Path:
     """The TFDS data_dir of a dataset's added spans."""
-    return dataset.data_dir / "spans" / dataset.name
+    return _spans_dir(dataset.name, dataset.data_dir)
 
 
 def span_name(number: int) -> str:
@@ -34,8 +34,17 @@ def span_name(number: int) -> str:
 
 def added_spans(dataset: PreparedDataset) -> list[int]:
     """The numbers of what was added, ascending."""
-    versions = spans_dir(dataset).glob("span_*/*")  # without any, a span is one that a kill left before its first
-    return sorted({int(found[1]) for path in versions if (found := _NAME.fullmatch(path.parent.name))})
+    return _numbers(spans_dir(dataset))
+
+
+def load_added(name: str, data_dir: Path) -> list[PreparedDataset]:
+    """What was added to the dataset of that name, which itself may be damaged, or be made anew: its spans, ascending.
+
+    Raises:
+        NotPrepared: a PipelineError; a span is damaged.
+    """
+    folder = _spans_dir(name, data_dir)
+    return [_load(folder, number, None) for number in _numbers(folder)]
 
 
 def with_newest_spans(dataset: PreparedDataset, wanted: int | Literal["all"]) -> PreparedDataset:
@@ -65,17 +74,29 @@ def with_spans(
         UsageError: a span has a class that the dataset has no more.
     """
     spans = {
-        number: dataset if number == FIRST_SPAN else _load(dataset, number, version, remedy)
+        number: dataset if number == FIRST_SPAN else _load_for(dataset, number, version, remedy)
         for number, version in sorted(versions.items())
     }
     content = [dataset.class_names, [(number, span.fingerprint) for number, span in spans.items()]]
     return replace(dataset, spans=spans, fingerprint=hashlib.sha256(json.dumps(content).encode()).hexdigest())
 
 
-def _load(dataset: PreparedDataset, number: int, version: str | None, remedy: str | None) -> PreparedDataset:
-    folder = spans_dir(dataset)
+def _spans_dir(name: str, data_dir: Path) -> Path:
+    return data_dir / "spans" / name
+
+
+def _numbers(folder: Path) -> list[int]:
+    versions = folder.glob("span_*/*")  # without any, a span is one that a kill left before its first
+    return sorted({int(found[1]) for path in versions if (found := _NAME.fullmatch(path.parent.name))})
+
+
+def _load(folder: Path, number: int, version: str | None, remedy: str | None = None) -> PreparedDataset:
     remedy = remedy or f"Remove {folder / span_name(number)}, and add its images again with `mnist-tfx data add`."
-    span = load_prepared(span_name(number), version, folder, remedy=remedy)
+    return load_prepared(span_name(number), version, folder, remedy=remedy)
+
+
+def _load_for(dataset: PreparedDataset, number: int, version: str | None, remedy: str | None) -> PreparedDataset:
+    span = _load(spans_dir(dataset), number, version, remedy)
     if unknown := [name for name in span.class_names if name not in dataset.class_names]:
         raise UsageError(
             f"span {number} of {dataset.name} has class {', '.join(unknown)}, which the dataset has no more: remove "

@@ -36,7 +36,8 @@ feature {{
   shape {{ dim {{ size: 1 }} }}  # just one value
   image_domain {{
     minimum_supported_image_fraction: 1.0
-    # Twice the largest image seen ({largest} bytes); the data gate decodes each and checks its size in pixels.
+    # At least twice the largest image seen ({largest} bytes), and at least what a PNG of {size} can take:
+    # logged and added images are PNG, whatever the data are. The data gate decodes each and checks its size in pixels.
     max_image_byte_size: {max_bytes}
   }}
 }}
@@ -73,7 +74,10 @@ dataset_constraints {{ min_examples_count: {min_examples} }}
 
 
 def propose_schema(
-    dataset: str, statistics: Mapping[str, statistics_pb2.DatasetFeatureStatisticsList], class_names: Sequence[str]
+    dataset: str,
+    statistics: Mapping[str, statistics_pb2.DatasetFeatureStatisticsList],
+    class_names: Sequence[str],
+    image_shape: tuple[int, int, int],
 ) -> str:
     """The text of a schema that these data keep.
 
@@ -81,6 +85,7 @@ def propose_schema(
         dataset: its name, for the header.
         statistics: by split, made with `LEAST_SCHEMA` or more, and semantic domains.
         class_names: in the order of the labels.
+        image_shape: height, width and channels of every image.
 
     Raises:
         DataRejected: a split is empty.
@@ -109,7 +114,8 @@ def propose_schema(
         label=LABEL,
         span=SPAN,
         largest=largest,
-        max_bytes=_SPARE_BYTES * largest,
+        size=" x ".join(map(str, image_shape)),
+        max_bytes=max(_SPARE_BYTES * largest, _largest_png(*image_shape)),
         max_label=len(class_names) - 1,
         classes=len(class_names),
         min_unique=min(feature.string_stats.unique for feature in labels),
@@ -120,6 +126,15 @@ def propose_schema(
         tags="\n".join(f"    tag: {json.dumps(name, ensure_ascii=False)}" for name in class_names),
         min_examples=max(1, smallest // 2),
     )
+
+
+def _largest_png(height: int, width: int, channels: int) -> int:
+    """More bytes than a PNG of this size takes where nothing of it can be compressed.
+
+    Every row has a byte more, for its filter; zlib's stored blocks and libpng's chunks of 8 KiB add less than 1/256.
+    """
+    raw = height * (width * channels + 1)
+    return raw + raw // 256 + 128
 
 
 def schema_differences(before: str, after: str) -> list[str]:

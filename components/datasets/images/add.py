@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import chain
 
 from mnist_tfx.components.datasets.images.listing import ImageSource, list_images
-from mnist_tfx.components.datasets.images.prepare import Imported, Made, inspected, written
+from mnist_tfx.components.datasets.images.prepare import Imported, Made, digests_of, inspected, written
 from mnist_tfx.components.datasets.incoming import incoming_folder
 from mnist_tfx.components.datasets.prepared import PreparedDataset
 from mnist_tfx.components.datasets.progress import Progress, silent
-from mnist_tfx.components.datasets.spans import added_spans, span_name, spans_dir, with_newest_spans
+from mnist_tfx.components.datasets.spans import added_spans, load_added, span_name, spans_dir, with_newest_spans
 from mnist_tfx.contract.cpus import cpu_count
 from mnist_tfx.contract.errors import DataRejected, UsageError
 from mnist_tfx.contract.names import FIRST_SPAN
@@ -53,9 +54,11 @@ def add_span(
         )
     data_dir = spans_dir(dataset)
     with incoming_folder(data_dir, progress) as incoming:
-        index = inspected(source, incoming, max_unreadable, progress, image_shape)
+        spans = load_added(dataset.name, dataset.data_dir)
+        index = inspected(source, incoming, max_unreadable, progress, image_shape, spans)
         progress("looking for images that the data have already")
-        decided = index.decide(known=_contents(dataset, image_shape), with_test=with_test)
+        known = chain(_contents(dataset, image_shape), digests_of(spans))
+        decided = index.decide(known=known, alone=False, with_test=with_test)
         if not decided.splits:
             raise DataRejected(
                 f"nothing to add to {dataset.name}: of {decided.files} files, {decided.known} show what the data have "

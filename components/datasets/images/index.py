@@ -36,6 +36,7 @@ class Finding:
     width: int = 0
     grey: bool = True
     problem: str = ""
+    fitted: str = "[]"  # JSON: digests of its pixels, fitted to each size that a span has
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class Decided:
     duplicates: int  # the same content within one split
     duplicates_across_splits: int
     near_duplicates: int  # images that look like one of another split (see `_NEAR_BITS`); they are left in
-    known: int = 0  # of a span: the data have them already
+    known: int = 0  # of a span: the data have them already; of the data: a span has them
 
 
 class Index:
@@ -71,7 +72,7 @@ class Index:
             base.execute(
                 "CREATE TABLE images (number INTEGER PRIMARY KEY, file TEXT, class TEXT, given TEXT, digest TEXT, "
                 "looks TEXT, height INTEGER, width INTEGER, grey INTEGER, problem TEXT DEFAULT '', "
-                "split TEXT DEFAULT '', twin INTEGER DEFAULT 0)"
+                "split TEXT DEFAULT '', twin INTEGER DEFAULT 0, fitted TEXT DEFAULT '[]')"
             )
             insert = "INSERT INTO images (file, class, given, problem) VALUES (?, ?, ?, ?)"
             return base.executemany(insert, map(_row, images)).rowcount
@@ -89,19 +90,25 @@ class Index:
         with self._open() as base:
             base.executemany(
                 "UPDATE images SET digest = :digest, looks = :looks, height = :height, width = :width, grey = :grey, "
-                "problem = :problem WHERE number = :number",
+                "problem = :problem, fitted = :fitted WHERE number = :number",
                 (vars(finding) for finding in findings),
             )
 
     def decide(
-        self, before: Iterable[tuple[str, str]] = (), *, known: Iterable[str] | None = None, with_test: bool = True
+        self,
+        before: Iterable[tuple[str, str]] = (),
+        *,
+        known: Iterable[str] = (),
+        alone: bool = True,
+        with_test: bool = True,
     ) -> Decided:
         """Gives each good image its split, by content, so that it keeps it when others come.
 
         Args:
             before: digest and split of each content that had one in an earlier version of the data; it stays there.
-            known: the digests of data to which these are added: such images are left out, and a class may have few
-                images or none. None: the data stand alone.
+            known: the digests of images that other spans have: they are left out.
+            alone: whether the data can be trained on by themselves. Of what is added to others, a class may have few
+                images or none.
             with_test: whether images are drawn for split test; those that the source puts there are there anyway.
 
         Raises:
@@ -112,10 +119,10 @@ class Index:
             [unreadable] = base.execute(_COUNT_PROBLEMS).fetchone()
             contradictory = self._leave_out_contradictions(base)
             base.execute("CREATE INDEX content ON images (digest)")
-            already = self._leave_out_known(base, known or ())
+            already = self._leave_out_known(base, known)
             self._draw(base, before, with_test)
             within, across = self._leave_out_duplicates(base)
-            if known is None:
+            if alone:
                 self._give_every_class_its_share(base)
             base.execute("CREATE INDEX place ON images (split, digest)")
             sizes = dict(base.execute("SELECT split, COUNT(*) FROM images WHERE split != '' GROUP BY split"))
@@ -135,7 +142,8 @@ class Index:
         base.execute("CREATE TEMP TABLE known (digest TEXT PRIMARY KEY)")
         base.executemany("INSERT OR IGNORE INTO known VALUES (?)", zip(known))
         return base.execute(
-            "UPDATE images SET problem = 'the data have this image already' WHERE problem = '' AND digest IN known"
+            "UPDATE images SET problem = 'the data have this image already' WHERE problem = '' AND "
+            "(digest IN known OR EXISTS (SELECT 1 FROM json_each(fitted) WHERE value IN known))"
         ).rowcount
 
     @staticmethod

@@ -7,10 +7,10 @@ import io
 import json
 import stat
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import apache_beam as beam
 import tensorflow as tf
@@ -25,29 +25,43 @@ MAX_PIXELS = 64_000_000  # decoded, 200 MB: what is larger is a mistake, or made
 MAX_BYTES = 128 * 2**20
 _JPEGS = ("JPEG", "MPO")  # Pillow's names; MPO: a JPEG of some cameras, with more images behind it
 _KINDS = ("PNG", *_JPEGS, "BMP", "GIF")
+_Fit: TypeAlias = Callable[[tf.Tensor], tf.Tensor]  # of an encoded image, to pixels of one size
 
 
 class Inspect(beam.DoFn):
     """Looks at the files of one range of numbers, and leaves a JSON file with what was found."""
 
-    def __init__(self, index: str, folder: str, findings: str, image_shape: tuple[int, int, int] | None = None) -> None:
+    def __init__(
+        self,
+        index: str,
+        folder: str,
+        findings: str,
+        image_shape: tuple[int, int, int] | None = None,
+        span_shapes: Sequence[tuple[int, int, int]] = (),
+    ) -> None:
         """Takes the index's path, the source's folder and a folder for the findings.
 
-        With `image_shape`, what names an image is its pixels fitted to that, not the bytes of its file.
+        With `image_shape`, what names an image is its pixels fitted to that, not the bytes of its file. `span_shapes`
+        are the sizes at which spans may know it.
         """
         self._index, self._folder, self._findings = index, folder, findings
-        self._image_shape = image_shape
-        self._fit: Callable[[tf.Tensor], tf.Tensor] | None = None
+        self._image_shape, self._span_shapes = image_shape, span_shapes
+        self._fit: _Fit | None = None
+        self._fit_as_spans: list[_Fit] = []
 
     def setup(self) -> None:
-        """Makes the graph that fits an image."""
+        """Makes the graphs that fit an image."""
         if shape := self._image_shape:
             self._fit = image_fitter(shape)
+        self._fit_as_spans = [image_fitter(shape) for shape in self._span_shapes]
 
     def process(self, numbers: tuple[int, int]) -> Iterator[int]:
         """Yields how many files they were."""
         files = Index(Path(self._index)).files(*numbers)
-        found = [asdict(inspect_file(number, Path(self._folder, file), self._fit)) for number, file in files]
+        found = [
+            asdict(inspect_file(number, Path(self._folder, file), self._fit, self._fit_as_spans))
+            for number, file in files
+        ]
         target = Path(self._findings, f"{numbers[0]}.json")
         partial = target.with_suffix(".partial")
         partial.write_text(json.dumps(found))
@@ -55,10 +69,10 @@ class Inspect(beam.DoFn):
         yield len(found)
 
 
-def inspect_file(number: int, path: Path, fit: Callable[[tf.Tensor], tf.Tensor] | None = None) -> Finding:
+def inspect_file(number: int, path: Path, fit: _Fit | None = None, fit_as_spans: Sequence[_Fit] = ()) -> Finding:
     """Reads and decodes one file, with the decoder that training and serving use; `fit` makes the pixels that name it.
 
-    Without `fit`, the bytes of the file name it.
+    Without `fit`, the bytes of the file name it. `fit_as_spans` make the pixels by which spans may know it.
     """
     import imagehash
     from PIL import Image
@@ -94,9 +108,14 @@ def inspect_file(number: int, path: Path, fit: Callable[[tf.Tensor], tf.Tensor] 
         return Finding(number, problem="is truncated or damaged")
     grey = image.shape[2] < 3 or bool((image[..., :1] == image[..., 1:3]).all())
     looks = imagehash.phash(Image.fromarray(image[..., 0] if grey else image[..., :3]))
-    digest = content_digest(fit(tf.constant(content)).numpy()) if fit else hashlib.sha256(content).hexdigest()
+    digest = _of_pixels(fit, content) if fit else hashlib.sha256(content).hexdigest()
+    fitted = json.dumps([_of_pixels(each, content) for each in fit_as_spans])
     height, width = image.shape[1::-1] if on_its_side else image.shape[:2]
-    return Finding(number, digest, str(looks), height, width, grey)
+    return Finding(number, digest, str(looks), height, width, grey, fitted=fitted)
+
+
+def _of_pixels(fit: _Fit, content: bytes) -> str:
+    return content_digest(fit(tf.constant(content)).numpy())
 
 
 def _on_its_side(header: Image.Image) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import filecmp
 import json
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -17,6 +17,7 @@ from mnist_tfx.components.datasets.images.listing import ImageSource, list_image
 from mnist_tfx.components.datasets.incoming import incoming_folder, publish
 from mnist_tfx.components.datasets.prepared import VERSION, NotPrepared, PreparedDataset, load_prepared
 from mnist_tfx.components.datasets.progress import Progress, silent
+from mnist_tfx.components.datasets.spans import load_added
 from mnist_tfx.components.whole_files import write_whole
 from mnist_tfx.contract.cpus import cpu_count
 from mnist_tfx.contract.errors import DataRejected
@@ -35,14 +36,12 @@ class Imported:
     dataset: PreparedDataset
     decided: Decided
     problems: tuple[tuple[str, str], ...]  # some of the files that are not in it, unreadable ones first, and why
-    listing: str  # digest of the files that it was made of
+    listing: str  # digest of the files that it was made of; behind it, fingerprints of the spans at that time
 
     @property
     def shape(self) -> tuple[int, int, int]:
         """Height, width and channels of every image."""
-        height, width, channels = self.dataset.image_shape
-        assert height is not None and width is not None
-        return height, width, channels
+        return _fixed_shape(self.dataset)
 
     @property
     def left_out(self) -> dict[str, int]:
@@ -72,7 +71,8 @@ def prepare_images(
 ) -> Imported:
     """Makes a dataset of the files as they are now; at once where nothing has changed since the last time.
 
-    Files of another content or name are another version, 1.0.N; an image that was in split test stays there.
+    Files of another content or name are another version, 1.0.N; an image that was in split test stays there. What an
+    added span has is left out: drawn anew, images of its split test would be learned from.
 
     Args:
         name: the dataset's.
@@ -86,22 +86,24 @@ def prepare_images(
     Raises:
         UsageError: the source holds no images by class.
         DataRejected: a class has too few images, or too many files are damaged. Nothing was written.
-        PipelineError: `data_dir` cannot be written to.
+        PipelineError: `data_dir` cannot be written to, or (NotPrepared) an added span is damaged.
     """
     progress("listing the files")
-    listing = listing_digest(source)
+    spans = load_added(name, data_dir)
+    # Which of the files are left out depends on the spans, too.
+    listing = " ".join([listing_digest(source), *(span.fingerprint for span in spans)])
     if same := _same(_last(name, data_dir), listing, image_shape, max_unreadable):
         return same
     with incoming_folder(data_dir, progress) as incoming:
         last = _last(name, data_dir)  # another process may have made one while this one waited
         if same := _same(last, listing, image_shape, max_unreadable):
             return same
-        index = inspected(source, incoming, max_unreadable, progress)
+        index = inspected(source, incoming, max_unreadable, progress, spans=spans)
         # Also of a version that is damaged: what was in split test stays there, and its number is not given again.
         versions = [folder.name for folder in (data_dir / name).glob("1.0.*") if VERSION.fullmatch(folder.name)]
         numbers = [int(version.rpartition(".")[2]) for version in versions]
         newest = max(numbers, default=-1)
-        decided = index.decide(splits_before(data_dir / name / f"1.0.{newest}" / FILES))
+        decided = index.decide(splits_before(data_dir / name / f"1.0.{newest}" / FILES), known=digests_of(spans))
         shape = _completed(image_shape, last.shape if last else index.natural_shape())
         if last and last.shape == shape:
             index.write_csv(incoming / FILES)
@@ -136,6 +138,13 @@ def _known_as(last: Imported, listing: str) -> Imported:
     return replace(last, listing=listing)
 
 
+def _fixed_shape(dataset: PreparedDataset) -> tuple[int, int, int]:
+    """Of a dataset that was made here, every image of which was fitted."""
+    height, width, channels = dataset.image_shape
+    assert height is not None and width is not None
+    return height, width, channels
+
+
 def _completed(shape: Shape, others: tuple[int, int, int]) -> tuple[int, int, int]:
     height, width, channels = (other if size is None else size for size, other in zip(shape, others, strict=True))
     return height, width, channels
@@ -147,8 +156,11 @@ def inspected(
     max_unreadable: float,
     progress: Progress,
     image_shape: tuple[int, int, int] | None = None,
+    spans: Sequence[PreparedDataset] = (),
 ) -> Index:
     """The source's files, each looked at; with `image_shape`, their fitted pixels name them (see `Inspect`).
+
+    Of each it is noted, too, by which digest the `spans` know it, if they have it (see `digests_of`).
 
     Raises:
         UsageError: the source holds no images by class.
@@ -160,12 +172,18 @@ def inspected(
     count = index.fill(list_images(source))
     findings.mkdir()
     chunks = [(first, min(first + _CHUNK, count + 1)) for first in range(1, count + 1, _CHUNK)]
+    shapes = {_fixed_shape(span) for span in spans}  # it may have been changed between two of them
     with _told("looking at the images", findings, "*.json", len(chunks), progress):
-        _run(chunks, Inspect(str(index.path), str(source.folder), str(findings), image_shape))
+        _run(chunks, Inspect(str(index.path), str(source.folder), str(findings), image_shape, tuple(shapes)))
     progress("dividing the images")
     index.take(Finding(**row) for path in findings.iterdir() for row in json.loads(path.read_text()))
     _check_share(index.count_problems(), count, max_unreadable, index.problems(_SHOWN))
     return index
+
+
+def digests_of(spans: Iterable[PreparedDataset]) -> Iterator[str]:
+    """Of the images that are in added spans: of their pixels, at the size of each span."""
+    return (digest for span in spans for digest, _ in splits_before(span.folder / FILES))
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ import tensorflow_datasets as tfds
 from PIL import Image
 from sklearn.datasets import load_sample_image
 
+from mnist_tfx.components.datasets.images.add import add_span
 from mnist_tfx.components.datasets.images.index import splits_before
 from mnist_tfx.components.datasets.images.inspect import inspect_file
 from mnist_tfx.components.datasets.images.listing import ImageSource, list_images
@@ -132,6 +133,29 @@ def test_an_image_of_split_test_stays_there_under_another_name(first: Imported, 
     assert {row["digest"] for row in made.values() if row["split"] == "test"} == {
         rows(first)[file]["digest"] for file in tested
     }
+
+
+def test_what_a_span_has_is_left_out_where_its_files_are_copied_into_the_folder(
+    first: Imported, source: Path, tmp_path: Path
+) -> None:
+    folder, data_dir = tmp_path / "source", tmp_path / "data"
+    shutil.copytree(source, folder)
+    shutil.copytree(first.dataset.data_dir, data_dir)
+    base = replace(first.dataset, data_dir=data_dir)
+    new = ImageSource(tmp_path / "new")
+    write_images(new.folder, 4, first=20)
+    add_span(base, new, (8, 12, 1))  # the recipe's size of that time
+    assert imported(folder, data_dir).dataset == base
+    shutil.copytree(new.folder, folder, dirs_exist_ok=True)
+    Image.open(folder / "blue" / "020.bmp").save(folder / "blue" / "020_again.png")
+    made = imported(folder, data_dir)
+    known = {image.file for image in list_images(new)} | {"blue/020_again.png"}
+    left_out = {file: row["problem"] for file, row in rows(made).items() if not row["split"]}
+    assert left_out == dict.fromkeys(known, "the data have this image already")
+    assert made.decided.known == 13 and made.dataset.split_sizes == base.split_sizes
+    assert imported(folder, data_dir).dataset.version == made.dataset.version == "1.0.1"
+    shutil.rmtree(data_dir / "spans" / "colours" / "span_2")
+    assert sum(imported(folder, data_dir).dataset.split_sizes.values()) == 73, "what was taken back is no span's"
 
 
 def test_spoilt_files_are_listed_and_the_rest_goes_on(tmp_path: Path) -> None:

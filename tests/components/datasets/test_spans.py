@@ -120,6 +120,8 @@ def test_images_that_are_added_at_another_size_are_known_at_that(dataset: Prepar
     _, made = add_span(dataset, ImageSource(tmp_path / "new"), (14, 16, 3))
     assert (made.decided.known, made.shape) == (5, (14, 16, 3))
     assert sum(made.dataset.split_sizes.values()) == 20
+    with pytest.raises(DataRejected, match="of 25 files, 25 show what the data have already"):
+        add_span(dataset, ImageSource(tmp_path / "new"), SHAPE)
 
 
 def test_too_many_damaged_files_are_rejected_and_leave_no_span(dataset: PreparedDataset, tmp_path: Path) -> None:
