@@ -43,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
     home.prepare()
     with home.lock():
         if args.anew:
-            for folder in (home.cache("training_backup") / args.dataset).glob("tuner-*"):
+            for folder in home.training_backup(recipe.data.dataset).glob("tuner-*"):
                 shutil.rmtree(folder)
         made = run_until("Tuner", recipe, home, enable_cache=not args.anew)
     from mnist_tfx.components.tuner.results import read_trials
