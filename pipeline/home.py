@@ -102,6 +102,10 @@ class Home:
         """Files that can be made again: training backups, schema snapshots."""
         return self.root / "cache" / subject
 
+    def training_backup(self, dataset: str) -> Path:
+        """What trainings and searches of a dataset go on from: by its name in TFDS, with a configuration's slash."""
+        return self.cache("training_backup") / dataset
+
     def prepare(self) -> None:
         """Makes the folder and proves that it can be written to.
 

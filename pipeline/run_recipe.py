@@ -142,7 +142,7 @@ def _plan(recipe: Recipe, dataset: PreparedDataset, home: Home, *, enable_cache:
             pipeline_root=str(folder),
             data_dir=str(dataset.data_dir),
             schema_file=str(recipe.project.snapshot_schema(home.cache("schemas"))),
-            training_backup=str(home.cache("training_backup") / dataset.name),
+            training_backup=str(home.training_backup(dataset.name)),
             serving=str(home.serving(dataset.name)),
         )
         pipeline = create_pipeline(

@@ -27,7 +27,10 @@ base() {
   getconf GNU_LIBC_VERSION 2>/dev/null || true
 }
 
-current() { [ -f "$STAMP" ] && [ "$(cat "$STAMP")" = "$(fingerprint)" ] && [ -x .venv/bin/mnist-tfx ]; }
+# Its python is a link, to an interpreter that may have been removed.
+current() {
+  [ -f "$STAMP" ] && [ "$(cat "$STAMP")" = "$(fingerprint)" ] && [ -x .venv/bin/python ] && [ -x .venv/bin/mnist-tfx ]
+}
 
 check_machine() {
   case "$(uname -s)/$(uname -m)" in
@@ -129,6 +132,7 @@ main() {
   unset PYTHONDONTWRITEBYTECODE
   local started=$SECONDS made_from
   made_from=$(fingerprint)
+  rm -f "$STAMP" # an interrupted change leaves a mixture, which must not pass for what was there before
   install "$uv"
   printf '%s\n' "$made_from" >"$STAMP"
   say "done in $((SECONDS - started)) s"

@@ -193,7 +193,7 @@ echo "$* index=${UV_DEFAULT_INDEX:-} bytecode=${PYTHONDONTWRITEBYTECODE-unset}" 
 sleep "${UV_SECONDS:-0}"
 [ "$1 $2" != "${UV_FAILS_AT:-}" ] || { echo "error: uv says why" >&2; exit 7; }
 case "$1 $2" in
-  "venv --quiet") mkdir -p .venv/bin ;;
+  "venv --quiet") mkdir -p .venv/bin; echo >.venv/bin/python; chmod +x .venv/bin/python ;;
   "pip install") echo >.venv/bin/mnist-tfx; chmod +x .venv/bin/mnist-tfx ;;
 esac
 """
@@ -257,6 +257,29 @@ def test_set_up_starts_anew_when_the_lock_changes(set_up: SetUp) -> None:
     with (set_up.root / "requirements.lock").open("a") as lock:
         lock.write("# changed\n")
     assert set_up.run()[0] == 0
+    assert len(set_up.calls()) == 2  # the interpreter is there
+
+
+def test_set_up_starts_anew_where_an_interrupted_change_of_the_lock_is_taken_back(set_up: SetUp) -> None:
+    """What is installed by then is a mixture of both locks."""
+    set_up.run()
+    lock = set_up.root / "requirements.lock"
+    before = lock.read_text()
+    lock.write_text(f"{before}# changed\n")
+    assert set_up.run(UV_FAILS_AT="pip sync")[0] == 1
+    lock.write_text(before)
+    set_up.calls()
+    assert set_up.run()[0] == 0
+    assert len(set_up.calls()) == 2
+
+
+def test_set_up_starts_anew_where_the_interpreter_was_removed(set_up: SetUp) -> None:
+    set_up.run()
+    set_up.calls()
+    python = set_up.root / ".venv" / "bin" / "python"
+    python.unlink()
+    python.symlink_to("/nowhere/python3.11")
+    assert set_up.run()[0] == 0
     assert len(set_up.calls()) == 3
 
 
@@ -264,7 +287,7 @@ def test_set_up_starts_anew_after_it_was_interrupted(set_up: SetUp) -> None:
     assert set_up.run(UV_FAILS_AT="pip sync")[0] != 0
     assert len(set_up.calls()) == 2
     assert set_up.run()[0] == 0
-    assert len(set_up.calls()) == 3
+    assert len(set_up.calls()) == 2
 
 
 def test_set_up_without_a_python_ends_with_one_line_that_says_what_was_tried(set_up: SetUp) -> None:

@@ -22,6 +22,8 @@ import tensorflow as tf
 from mnist_tfx.components.whole_files import write_whole
 
 _TRAINED_WEIGHTS, _TRAINED_LOG = "weights.npz", "training.json"
+# What reading raises where a kill or a power cut left files that are not whole.
+_NOT_WHOLE = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, tf.errors.OpError)
 
 
 def backed_up_epoch(backup_dir: str, steps_per_epoch: int) -> int:
@@ -41,7 +43,7 @@ def backed_up_epoch(backup_dir: str, steps_per_epoch: int) -> int:
         _load_state(backup_dir, epoch)
         if steps_done == epoch * steps_per_epoch:  # weights and metadata are of the same epoch
             return epoch
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, tf.errors.OpError):
+    except _NOT_WHOLE:
         pass
     tf.io.gfile.rmtree(backup_dir)
     return 0
@@ -55,12 +57,19 @@ def keep_trained(folder: str, weights: Sequence[np.ndarray], log: Mapping[str, A
 
 
 def kept_trained(folder: str) -> tuple[list[np.ndarray], dict[str, Any]] | None:
-    """The weights and the log that `keep_trained` kept: None if a kill left one of them, or neither."""
+    """The weights and the log that `keep_trained` kept: None if a kill left one of them, or neither.
+
+    What is not whole, as a power cut leaves it, is removed.
+    """
     log_path, weights_path = os.path.join(folder, _TRAINED_LOG), os.path.join(folder, _TRAINED_WEIGHTS)
     if not (tf.io.gfile.exists(log_path) and tf.io.gfile.exists(weights_path)):
         return None
-    with tf.io.gfile.GFile(log_path) as file:
-        return _read_weights(weights_path), json.load(file)
+    try:
+        with tf.io.gfile.GFile(log_path) as file:
+            return _read_weights(weights_path), json.load(file)
+    except _NOT_WHOLE:
+        tf.io.gfile.rmtree(folder)
+        return None
 
 
 class EpochSeeds(keras.callbacks.Callback):

@@ -59,7 +59,7 @@ def train(
     """
     started = time.monotonic()
     teachers, teacher_logs = [], []
-    teacher_configs = [config.teacher(number) for number in range(1, config.distillation.teachers + 1)]
+    teacher_configs = _teacher_configs(config)
     for number, teacher_config in enumerate(teacher_configs, start=1):
         _PROGRESS.info("teacher %d of %d", number, len(teacher_configs))
         teacher_dir = os.path.join(logs_dir, f"teacher-{number}")
@@ -124,8 +124,6 @@ def train(
     if precision != "float32" or strategy.num_replicas_in_sync > 1:  # a plain model, on one device
         trained_classifier, classifier = classifier, new_classifier(config)
         classifier.set_weights(trained_classifier.get_weights())
-    for teacher_config in teacher_configs:
-        forget_training(teacher_config)
     return classifier, log | {"teachers": teacher_logs, "precision": precision}
 
 
@@ -139,17 +137,25 @@ def train_once(
 ) -> tuple[list[npt.NDArray[np.floating[Any]]], dict[str, Any]]:
     """The best weights and the log of `train`; they are kept until `forget_training`, so that no kill costs them."""
     folder = _trained_dir(config)
-    if kept := kept_trained(folder):
-        return kept
-    model, log = train(config, normalization, train_examples, eval_examples, logs_dir, base_weights)
-    weights = model.get_weights()
-    keep_trained(folder, weights, log)
-    return weights, log
+    kept = kept_trained(folder)
+    if kept is None:
+        model, log = train(config, normalization, train_examples, eval_examples, logs_dir, base_weights)
+        kept = model.get_weights(), log
+        keep_trained(folder, *kept)
+    for teacher_config in _teacher_configs(config):  # not before: a kill would cost them and their student
+        forget_training(teacher_config)
+    return kept
 
 
 def forget_training(config: TrainerConfig) -> None:
-    """Removes what `train_once` kept."""
-    tf.io.gfile.rmtree(_trained_dir(config))
+    """Removes what `train_once` kept, if nobody has: `cache/` can be deleted at any time."""
+    folder = _trained_dir(config)
+    if tf.io.gfile.exists(folder):
+        tf.io.gfile.rmtree(folder)
+
+
+def _teacher_configs(config: TrainerConfig) -> list[TrainerConfig]:
+    return [config.teacher(number) for number in range(1, config.distillation.teachers + 1)]
 
 
 def _trained_dir(config: TrainerConfig) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 from mnist_tfx.components.settings import OF_OPTIMIZERS
 from mnist_tfx.components.trainer.config import TrainerConfig
+from mnist_tfx.components.tuner.settings import needed_optimizers
 
 _KERAS_TUNERS_OWN = "tuner/"  # how the names begin of what Hyperband notes: epochs, bracket, round
 EPOCHS = f"{_KERAS_TUNERS_OWN}epochs"
@@ -16,19 +17,23 @@ EPOCHS = f"{_KERAS_TUNERS_OWN}epochs"
 def settings_found(values: Mapping[str, Any]) -> dict[str, Any]:
     """A trial's values by the settings' full keys, without those that the tuner keeps for itself.
 
-    Text is JSON, as `components.tuner.space` writes what is no number.
+    Text is JSON, as `components.tuner.space` writes what is no number. A search over optimizers brings the settings of
+    all of them: those of others than the trial's had no effect, and are left out.
     """
-    return {
+    found = {
         key: json.loads(value) if isinstance(value, str) else value
         for key, value in values.items()
         if not key.startswith(_KERAS_TUNERS_OWN)
     }
+    optimizer = found.get("training.optimizer")
+    needed = {key: needed_optimizers(key) for key in found}
+    return {key: value for key, value in found.items() if not (optimizer and needed[key]) or optimizer in needed[key]}
 
 
 def with_settings(config: TrainerConfig, settings: Mapping[str, Any]) -> TrainerConfig:
     """The same training with other settings, given by their full keys; they are validated as a recipe's are.
 
-    A search over optimizers brings the settings of all of them: those of others than the one found are left out.
+    Where an optimizer was found, the recipe's settings of others are left out.
     """
     plain = config.to_json()
     for key, value in settings.items():

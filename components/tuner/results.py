@@ -37,6 +37,11 @@ class TrialResult:
         return {"trial": self.number, "score": self.score, "epochs": self.epochs, "settings": dict(self.settings)}
 
 
+def settings_of_any(trials: Sequence[TrialResult]) -> list[str]:
+    """The keys of all settings that were searched: of another optimizer than its own, a trial has none."""
+    return list(dict.fromkeys(key for trial in trials for key in trial.settings))
+
+
 def short(value: Any) -> str:
     """A setting's value for people to read."""
     return f"{value:.3g}" if isinstance(value, float) else value if isinstance(value, str) else json.dumps(value)

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from mnist_tfx.components.range_test.curve import RULE, Curve, Suggestion
-from mnist_tfx.components.tuner.results import TrialResult
+from mnist_tfx.components.tuner.results import TrialResult, settings_of_any
 
 _SIZE, _DPI = (8.0, 4.8), 120  # inches, dots per inch
 _RAW, _LINE, _MARK = "#b8c4d0", "#1f5a94", "#b3261e"
@@ -41,24 +41,26 @@ def plot_range_test(curve: Curve, suggestion: Suggestion | None, title: str, pat
 
 def plot_trials(trials: Sequence[TrialResult], monitor: str, title: str, path: Path) -> None:
     """Draws the score of each trial against each searched setting; later trials are darker, the best is marked."""
-    keys = list(trials[0].settings)
+    keys = settings_of_any(trials)
     figure = Figure(figsize=(4.0 * len(keys), 4.2), dpi=_DPI, layout="constrained")
     FigureCanvasAgg(figure)
     all_axes = figure.subplots(1, len(keys), sharey=True, squeeze=False)[0]
-    best = trials[0]
     for axes, key in zip(all_axes, keys, strict=True):
-        values = [trial.settings[key] for trial in trials]
+        having = [trial for trial in trials if key in trial.settings]
+        values = [trial.settings[key] for trial in having]
         if not all(type(value) in (int, float) for value in values):
             values = [str(value) for value in values]
         axes.scatter(
             values,
-            [trial.score for trial in trials],
-            c=[trial.number for trial in trials],
+            [trial.score for trial in having],
+            c=[trial.number for trial in having],
             cmap="Blues",
             vmin=-len(trials),
+            vmax=max(trial.number for trial in trials),
             edgecolors=_LINE,
         )
-        axes.scatter([values[0]], [best.score], s=140, facecolors="none", edgecolors=_MARK, linewidths=1.8)
+        if having[0] is trials[0]:
+            axes.scatter(values[:1], [having[0].score], s=140, facecolors="none", edgecolors=_MARK, linewidths=1.8)
         if type(values[0]) is float and min(values) > 0 and max(values) / min(values) > 20:
             axes.set_xscale("log")
             axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 3.0)))

@@ -43,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
     home.prepare()
     with home.lock():
         if args.anew:
-            for folder in (home.cache("training_backup") / args.dataset).glob("tuner-*"):
+            for folder in home.training_backup(recipe.data.dataset).glob("tuner-*"):
                 shutil.rmtree(folder)
         made = run_until("Tuner", recipe, home, enable_cache=not args.anew)
     from mnist_tfx.components.tuner.results import read_trials
@@ -68,17 +68,18 @@ def run(args: argparse.Namespace) -> int:
 def _print_table(trials: Sequence[TrialResult], recipe: Recipe) -> None:
     from rich.table import Table
 
-    from mnist_tfx.components.tuner.results import short
+    from mnist_tfx.components.tuner.results import settings_of_any, short
     from mnist_tfx.pipeline.runs.views import stdout_console
 
     table = Table(title=f"{len(trials)} trials, the best first", title_justify="left")
     table.add_column("trial", justify="right")
     table.add_column(recipe.training.monitor, justify="right")
     table.add_column("epochs", justify="right")
-    for key in trials[0].settings:
+    keys = settings_of_any(trials)
+    for key in keys:
         table.add_column(key, justify="right")
     for trial in trials:
-        values = map(short, trial.settings.values())
+        values = [short(trial.settings[key]) if key in trial.settings else "" for key in keys]
         table.add_row(str(trial.number), f"{trial.score:.4f}", str(trial.epochs or recipe.tuner.max_epochs), *values)
     stdout_console(_PIPED_COLUMNS).print(table)
 

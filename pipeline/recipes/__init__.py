@@ -124,7 +124,7 @@ def _find_paths(content: dict[str, Any], folder: Path) -> None:
 
 
 def _leave_out_other_optimizers(content: dict[str, Any], overrides: Iterable[str]) -> None:
-    """Where an override names another optimizer than the file, what the file says of its own one has no effect."""
+    """Where an override names another optimizer than the file, what the file says of its own alone has no effect."""
     training = content.get("training")
     if not isinstance(training, dict):
         return
@@ -134,8 +134,9 @@ def _leave_out_other_optimizers(content: dict[str, Any], overrides: Iterable[str
         if key in ("optimizer", "training.optimizer"):
             chosen = value.strip("\"'")
     if chosen != own:
-        for setting in OF_OPTIMIZERS:
-            training.pop(setting, None)
+        for setting, (optimizers, _) in OF_OPTIMIZERS.items():
+            if chosen not in optimizers:
+                training.pop(setting, None)
 
 
 def flatten(recipe: Recipe) -> dict[str, Any]:

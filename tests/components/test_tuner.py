@@ -103,7 +103,10 @@ def test_every_kind_of_setting_gets_its_hyperparameter_and_comes_back_with_its_t
 
 
 def test_a_search_over_optimizers_takes_of_the_others_settings_none() -> None:
-    found = {"training.optimizer": "sgd", "training.momentum": 0.5, "training.weight_decay": 0.1}
+    searched_in = {"training.momentum": 0.5, "training.weight_decay": 0.1, "model.dropout": 0.2}
+    assert settings_found(searched_in) == searched_in  # the recipe's own optimizer
+    found = settings_found({"training.optimizer": '"sgd"', **searched_in})
+    assert found == {"training.optimizer": "sgd", "training.momentum": 0.5, "model.dropout": 0.2}
     training = with_settings(config_of(Path("x"), TunerSettings()), found).training
     assert (training.optimizer, training.momentum, training.weight_decay, training.beta_2) == ("sgd", 0.5, None, None)
 

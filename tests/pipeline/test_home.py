@@ -12,6 +12,7 @@ import pytest
 from mnist_tfx.contract.errors import UsageError
 from mnist_tfx.pipeline import home as home_module
 from mnist_tfx.pipeline.home import CHECKOUT, Home
+from tests.fixtures.command import mnist_tfx
 from tests.fixtures.locales import make_locale
 from tests.fixtures.run_process import COMMAND
 
@@ -78,6 +79,17 @@ def test_the_folders_of_a_configuration_of_a_dataset_lie_where_those_of_others_d
     assert home.serving("emnist/By_Class").relative_to(home.serving_root) == Path("emnist_By_Class")
     assert home.report("emnist/By_Class", "a-run") == home.reports / "emnist_By_Class" / "a-run.html"
     assert home.log("emnist/By_Class", "a-run") == Path("/home/runs/emnist_By_Class/a-run/run.log")
+    assert home.training_backup("emnist/By_Class") == home.cache("training_backup") / "emnist" / "By_Class"
+
+
+def test_a_search_anew_forgets_the_trials_of_a_configuration_of_a_dataset(tmp_path: Path) -> None:
+    data = '[data]\ndataset = "emnist/letters"\ndata_dir = "not-there"\n'
+    (tmp_path / "recipe.toml").write_text(f"{data}[evaluation]\nmin_accuracy = 0.5\n")
+    search = Home(tmp_path / "var").training_backup("emnist/letters") / "tuner-1"
+    search.mkdir(parents=True)
+    answer = mnist_tfx("tune", "--anew", "--project", tmp_path)
+    assert (answer.code, search.exists()) == (1, False)
+    assert "emnist/letters is not prepared" in answer.err
 
 
 def test_a_home_behind_a_symlink_is_the_same_home(tmp_path: Path) -> None:

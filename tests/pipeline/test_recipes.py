@@ -81,6 +81,12 @@ def test_another_optimizer_leaves_out_what_the_file_says_of_its_own(override: st
         assert load_recipe("mnist", "default", own) == load_recipe("mnist", "default")
 
 
+def test_another_optimizer_keeps_what_the_file_says_of_both() -> None:
+    """As a search over optimizers does, whose result is to be trained again by `--set`."""
+    training = load_recipe("mnist", "default", ["optimizer=adamw"]).training
+    assert (training.optimizer, training.beta_2, training.weight_decay) == ("adamw", 0.99, 0.004)
+
+
 STUDIES = [(dataset, name) for dataset, name in SHIPPED if not load_recipe(dataset, name).push.enabled]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,9 @@ from PIL import Image
 
 from mnist_tfx.components.live.metadata import read_metadata
 from mnist_tfx.components.trainer.run_fn import TRAINING_LOG
+from mnist_tfx.components.tuner.results import TrialResult
+from mnist_tfx.pipeline.commands.plots import plot_trials
+from mnist_tfx.pipeline.commands.tune import _print_table
 from mnist_tfx.pipeline.recipes import load_recipe
 from mnist_tfx.pipeline.run_recipe import run_until
 from tests.fixtures.command import Answer, mnist_tfx
@@ -92,6 +96,26 @@ def test_a_finished_search_is_answered_from_the_cache_as_a_table(
     assert f"{best['score']:.4f}" in answer.out
     assert f"training.learning_rate={json.dumps(best['settings']['training.learning_rate'])}" in answer.out
     assert (tmp_path / "trials.png").stat().st_size > 1000
+
+
+@pytest.mark.parametrize("best", ["adam", "sgd"])
+def test_where_a_trials_optimizer_lacks_a_setting_it_is_left_blank(
+    best: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    adam = TrialResult(1, 0.75, 2, {"training.optimizer": "adam", "training.learning_rate": 0.01})
+    sgd = TrialResult(
+        2, 0.5, 2, {"training.optimizer": "sgd", "training.momentum": 0.25, "training.learning_rate": 0.1}
+    )
+    trials = [adam, sgd] if best == "adam" else [sgd, adam]
+    _print_table(trials, load_recipe("mnist", "default"))
+    plot_trials(trials, "val_accuracy", "two optimizers", tmp_path / "trials.png")
+    rows = [[cell.strip() for cell in re.split("[┃│]", line)[1:-1]] for line in capsys.readouterr().out.splitlines()]
+    columns, first, second = (row for row in rows if row)
+    momentum, rate = columns.index("training.momentum"), columns.index("training.learning_rate")
+    told = {row[columns.index("training.optimizer")]: (row[momentum], row[rate]) for row in (first, second)}
+    assert told == {"adam": ("", "0.01"), "sgd": ("0.25", "0.1")}
+    with Image.open(tmp_path / "trials.png") as image:
+        assert image.width == 3 * 480  # a plot for each setting
 
 
 def test_the_pipelines_model_has_the_best_trials_settings(tiny_run: TinyRun, tuned: Answer) -> None:

@@ -16,9 +16,21 @@ import keras
 import numpy as np
 import pytest
 
-from mnist_tfx.components.trainer.resume import backed_up_epoch
+from mnist_tfx.components.trainer import training
+from mnist_tfx.components.trainer.resume import backed_up_epoch, keep_trained, kept_trained
+from mnist_tfx.components.trainer.training import forget_training, new_classifier, train_once
+from mnist_tfx.contract import names as features
 from tests.fixtures.tiny_run import TinyRun
-from tests.fixtures.training import EVERYTHING, config, interrupted_at, logits, trained, without_times
+from tests.fixtures.training import (
+    EVERYTHING,
+    NORMALIZATION,
+    config,
+    decoded,
+    interrupted_at,
+    logits,
+    trained,
+    without_times,
+)
 
 _CHECKOUT = Path(__file__).resolve().parents[3]
 _STEPS = 10  # of an epoch: 480 examples in batches of 50
@@ -81,18 +93,35 @@ def test_a_killed_training_goes_on_and_ends_as_an_uninterrupted_one(
 
 
 def test_a_stopped_training_goes_on_as_if_nothing_had_been(
-    tiny_run: TinyRun, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    tiny_run: TinyRun, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With everything that draws random numbers or keeps a state."""
+    """With everything that draws random numbers or keeps a state. Its teacher is kept until it is kept itself."""
     whole, whole_log = trained(tiny_run.examples, tmp_path / "whole", config(tmp_path / "whole", **EVERYTHING))
+    settings = config(tmp_path / "stopped", **EVERYTHING)
     with interrupted_at("epoch 2/3"), pytest.raises(KeyboardInterrupt):
-        trained(tiny_run.examples, tmp_path / "stopped", config(tmp_path / "stopped", **EVERYTHING))
+        trained(tiny_run.examples, tmp_path / "stopped", settings)
     caplog.set_level(logging.INFO, "mnist_tfx.progress")
     caplog.clear()
-    resumed, log = trained(tiny_run.examples, tmp_path / "stopped", config(tmp_path / "stopped", **EVERYTHING))
+    teachers: list[list[Path]] = []
+
+    def observed(folder: str, *kept: Any) -> None:
+        teachers.append(list((tmp_path / "stopped" / "backup").glob("*-trained")))
+        keep_trained(folder, *kept)
+
+    monkeypatch.setattr(training, "keep_trained", observed)
+    train_examples, eval_examples = (
+        decoded(tiny_run.examples, split, tmp_path / "stopped") for split in (features.TRAIN, features.EVAL)
+    )
+    weights, log = train_once(settings, NORMALIZATION, train_examples, eval_examples, str(tmp_path / "logs"))
+    resumed = new_classifier(settings)
+    resumed.set_weights(weights)
     told = [record.getMessage().partition("  ")[0] for record in caplog.records]
     assert told[:3] == ["teacher 1 of 1", "going on after epoch 2 of an interrupted training", "epoch 3/3"]
-    assert not list((tmp_path / "stopped" / "backup").iterdir())
+    [[teacher]], [student] = teachers, (tmp_path / "stopped" / "backup").iterdir()
+    assert teacher != student
+    for _ in range(2):  # as where somebody deleted it before
+        forget_training(settings)
+        assert not list((tmp_path / "stopped" / "backup").iterdir())
     assert log["resumed_after_epoch"] == 2
     assert without_times(log) == without_times(whole_log)
     assert [row["val_accuracy"] for row in log["teachers"]] == [row["val_accuracy"] for row in whole_log["teachers"]]
@@ -159,6 +188,20 @@ def test_a_damaged_backup_is_removed(killed: Path, tmp_path: Path, damage: Calla
     damage(backup)
     assert backed_up_epoch(str(backup), _STEPS) == 0
     assert not backup.exists()
+
+
+@pytest.mark.parametrize("name", ["weights.npz", "training.json"])
+@pytest.mark.parametrize("whole_bytes", [0, 10])
+def test_what_was_kept_of_a_training_is_removed_where_it_is_not_whole(
+    tmp_path: Path, name: str, whole_bytes: int
+) -> None:
+    """As a power cut leaves it."""
+    folder = tmp_path / "trained"
+    keep_trained(str(folder), [np.ones(3)], {"best_epoch": 1})
+    assert kept_trained(str(folder)) is not None
+    (folder / name).write_bytes((folder / name).read_bytes()[:whole_bytes])
+    assert kept_trained(str(folder)) is None
+    assert not folder.exists()
 
 
 def test_a_damaged_backup_means_training_from_scratch(
