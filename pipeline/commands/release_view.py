@@ -52,7 +52,7 @@ def released_lines(released: Released, problems: Mapping[str, str | None]) -> li
     for address, problem in problems.items():
         told = "serves it" if problem is None else f"{problem}; a server of this home takes it up when it starts"
         lines.append(f"{address}: {told}")
-    return lines
+    return lines + ([] if None in problems.values() else _notes_on_unreached(released))
 
 
 def released_json(released: Released, problems: Mapping[str, str | None]) -> dict[str, Any]:
@@ -188,6 +188,27 @@ def _notes_on_pin(state: ModelState, pin: Pin) -> list[str]:
             f"served without a label: {', '.join(unlabelled)}. If a canary was broken off, call mnist-tfx canary again."
         )
     return notes
+
+
+def _notes_on_unreached(released: Released) -> list[str]:
+    """How to take along a server that runs unseen, where it refuses the file for a label on what it has not loaded."""
+    plan, before, after = released.plan, released.before, released.after
+    if before.pin is None or after.pin is None or plan.after in before.served:
+        return []
+    if all(before.pin.labels.get(label, version) == version for label, version in after.pin.labels.items()):
+        return []  # a label that is new may go first
+    # Back to labels that such a server has; from there by its address, in steps that it follows.
+    if plan.action == record.CANARY:
+        steps = [f"rollback {after.model}", f"canary {after.model} {plan.after}"]
+    else:
+        to = "--to " if plan.action == record.ROLLBACK else ""
+        steps = [f"promote {after.model} {before.pin.stable}", f"{plan.action} {after.model} {to}{plan.after}"]
+    commands = ", then ".join(f"mnist-tfx {step} --address HOST:PORT" for step in steps)
+    return [
+        "A server that runs, polls this file and was not reached refuses it and answers as before, until it restarts: "
+        f"a label moves to version {plan.after}, which it has not loaded. Restart it, or take it along: {commands} "
+        "(and --ca where it speaks TLS)."
+    ]
 
 
 def _headline(released: Released) -> str:

@@ -25,6 +25,11 @@ _MAX_PORT = 65_535
 _LOOPBACK = re.compile(r"(dns:(//[^/]*/)?|ipv[46]:)?(localhost|127\.[\d.]+|\[?::1\]?)(:\d+)?$|unix(-abstract)?:")
 _PROXIES = ("grpc_proxy", "https_proxy", "http_proxy")  # gRPC takes the first that is set (http_proxy_mapper.cc)
 
+# A server that is back is used again within seconds; gRPC's default backs off for up to two minutes.
+RECONNECT: Sequence[tuple[str, Any]] = (
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 2_000),
+)
 _OPTIONS: Sequence[tuple[str, Any]] = (
     # All addresses that the name resolves to are used in turn; gRPC's own default stays with the first.
     ("grpc.service_config", json.dumps({"loadBalancingConfig": [{"round_robin": {}}]})),
@@ -34,9 +39,7 @@ _OPTIONS: Sequence[tuple[str, Any]] = (
     ("grpc.keepalive_time_ms", 310_000),
     ("grpc.keepalive_timeout_ms", 10_000),
     ("grpc.keepalive_permit_without_calls", 0),
-    # A replica that is back is used again within seconds; gRPC's default backs off for up to two minutes.
-    ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.max_reconnect_backoff_ms", 2_000),
+    *RECONNECT,
     ("grpc.dns_min_time_between_resolutions_ms", 5_000),
     ("grpc.max_receive_message_length", MAX_ANSWER_BYTES),
     # Clients in one process do not share a connection, and so neither its failures.

@@ -20,7 +20,7 @@ from typing import Any
 import grpc
 import grpc.aio
 
-from mnist_tfx.serving.client.channel import is_loopback
+from mnist_tfx.serving.client.channel import RECONNECT, is_loopback
 from mnist_tfx.serving.client.errors import InvalidOption
 from mnist_tfx.serving.client.record_files import MAX_QUEUED_BYTES
 from mnist_tfx.serving.client.request_log import DEFAULT_KEEP_DAYS, DEFAULT_MAX_BYTES, RequestLog, resolved_spec
@@ -86,7 +86,7 @@ class Proxy(grpc.GenericRpcHandler):
     def __init__(self, server: str, recorder: Recorder) -> None:
         # gRPC itself sends even calls to this machine to an http_proxy of the environment.
         through_proxy = ("grpc.enable_http_proxy", int(not is_loopback(server)))
-        self._channel = grpc.aio.insecure_channel(server, [*_OPTIONS, through_proxy])
+        self._channel = grpc.aio.insecure_channel(server, [*_OPTIONS, *RECONNECT, through_proxy])
         self._recorder = recorder
         self._unary = {path: self._handler(path) for path in _UNARY}
 

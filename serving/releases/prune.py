@@ -24,9 +24,9 @@ def unneeded_versions(state: ModelState, keep: int, servers: Sequence[RunningSer
     - the live one and the one below it, of which one is the next candidate's baseline and the other where a rollback
       leads, and the one that was stable before.
 
-    What was rolled back stays, too: it keeps the same model from being pushed again. So does a folder without a graph,
-    which somebody may be copying. And every version stays where `models.config` lists no model: what it pinned is lost,
-    and a server that runs may serve any of them.
+    What was rolled back stays, too, also in its place under a pin: it keeps the same model from being pushed again. So
+    does a folder without a graph, which somebody may be copying. And every version stays where `models.config` lists no
+    model: what it pinned is lost, and a server that runs may serve any of them.
     """
     if state.config.lists_nothing:
         return []

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -245,6 +247,20 @@ def test_an_http_proxy_in_the_environment_does_not_get_calls_to_the_server_besid
         monkeypatch.delenv(name, raising=False)
     with proxied(echo[1], tmp_path, "--sampling", "0") as proxy:
         assert proxy.channel.unary_unary(OTHER)(b"hello", timeout=10) == b"hello"
+
+
+def test_a_server_that_is_away_is_looked_for_as_often_as_by_the_client(tmp_path: Path) -> None:
+    """By gRPC's default the sixth attempt to connect comes after 12 s at the earliest, later ones each two minutes."""
+    with (
+        socket.create_server(("127.0.0.1", 0)) as away,
+        proxied(f"127.0.0.1:{away.getsockname()[1]}", tmp_path) as proxy,
+    ):
+        end = time.monotonic() + 6
+        call = proxy.channel.unary_unary(OTHER).future(b"hello", timeout=30)
+        for _ in range(6):
+            away.settimeout(max(0.01, end - time.monotonic()))
+            away.accept()[0].close()
+        assert call.code() is grpc.StatusCode.UNAVAILABLE
 
 
 def test_pixels_are_hashed_on_request(model_server: Running, tmp_path: Path) -> None:

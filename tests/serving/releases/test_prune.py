@@ -68,6 +68,16 @@ def test_what_was_rolled_back_stays_and_with_it_that_it_is_not_pushed_again(tmp_
     assert removed(prune(tmp_path, "--keep", "1")) == ["7"], "6 is withdrawn, and in its place: 4 is pinned"
 
 
+def test_what_was_rolled_back_under_a_pin_stays_where_it_is_and_can_be_promoted(tmp_path: Path) -> None:
+    serving = Home(tmp_path).serving_root
+    store(serving, "mnist", *range(1, 8))
+    for command in (["promote", "mnist", "3"], ["promote", "mnist", "6"], ["rollback", "mnist"]):
+        assert mnist_tfx(*command, "--home", tmp_path, "--no-wait").code == 0, command
+    # 7: the newest; 6: rolled back; 3: stable; 2: below it.
+    assert removed(prune(tmp_path, "--keep", "1")) == ["1", "4", "5"]
+    assert mnist_tfx("promote", "mnist", "6", "--home", tmp_path, "--no-wait").code == 0
+
+
 def test_what_a_killed_removal_left_behind_goes(tmp_path: Path) -> None:
     serving = Home(tmp_path).serving_root
     store(serving, "mnist", 1, ".pruned-7-0")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -157,6 +158,47 @@ def test_a_server_that_does_not_read_the_file_is_told_apart(serving: Path) -> No
         assert not (serving / "models.config").exists()
         with pytest.raises(PipelineError, match="the promote to version 3 is made, but after"):
             release(serving, "mnist", lambda state: plans.promote(state, 3), servers=[running], timeout=0.3)
+
+
+@pytest.mark.parametrize(
+    ("change", "unasked", "available", "labels"),
+    [
+        ("rollback mnist --to 1", "--no-wait", {1}, {"stable": 1, "canary": 1}),
+        ("promote mnist 1", "--address 127.0.0.1:1", {1}, {"stable": 1, "canary": 1}),
+        ("canary mnist 1", "--address 127.0.0.1:1", {1, 2}, {"stable": 2, "canary": 1}),
+    ],
+)
+def test_a_server_that_was_not_reached_refuses_a_moved_label_and_is_taken_along_as_the_message_says(
+    serving: Path, change: str, unasked: str, available: set[int], labels: dict[str, int]
+) -> None:
+    home = ("--home", serving.parent)
+    with watching(serving, "mnist") as server:
+        call(server, serving, "promote", 2)
+        call(server, serving, "canary", 3)
+        seen = len(server.history)
+        answer = mnist_tfx(*change.split(), *home, *unasked.split())
+        assert answer.code == 0 and "a label moves to version 1, which it has not loaded" in answer.out, answer
+        wait_until(lambda: bool(server.refused), "its refusal")
+        assert server.history[seen:] == [], "it answers as before"
+
+        commands = re.findall(r"mnist-tfx (.+?) --address HOST:PORT", answer.out)
+        assert len(commands) == 2 and commands[1] == change
+        for command in commands:
+            told = mnist_tfx(*command.split(), *home, "--address", server.address)
+            assert f"{server.address}: serves it" in told.out and "refuses" not in told.out, told
+        assert server.history[-1] == (frozenset(available), labels)
+        assert all(set(known) == set(labels) for _, known in server.history[seen:]), "each label always led somewhere"
+
+
+@pytest.mark.parametrize(("change", "live"), [("rollback", 2), ("promote", 3)])
+def test_a_server_that_was_not_reached_follows_to_what_it_has_loaded(serving: Path, change: str, live: int) -> None:
+    with watching(serving, "mnist") as server:
+        call(server, serving, "promote", 2)
+        call(server, serving, "canary", 3)
+        answer = mnist_tfx(change, "mnist", "--home", serving.parent, "--no-wait")
+        assert answer.code == 0 and "refuses" not in answer.out, answer
+        wait_until(lambda: server.history[-1] == (frozenset({live}), {"stable": live, "canary": live}), change)
+        assert server.refused == []
 
 
 def test_a_killed_canary_leaves_what_can_be_gone_on_from(serving: Path) -> None:
