@@ -198,10 +198,10 @@ def _notes_on_unreached(released: Released) -> list[str]:
     if all(before.pin.labels.get(label, version) == version for label, version in after.pin.labels.items()):
         return []  # a label that is new may go first
     # Back to labels that such a server has; from there by its address, in steps that it follows.
-    if plan.action == record.CANARY:
+    if plan.action == releases.CANARY:
         steps = [f"rollback {after.model}", f"canary {after.model} {plan.after}"]
     else:
-        to = "--to " if plan.action == record.ROLLBACK else ""
+        to = "--to " if plan.action == releases.ROLLBACK else ""
         steps = [f"promote {after.model} {before.pin.stable}", f"{plan.action} {after.model} {to}{plan.after}"]
     commands = ", then ".join(f"mnist-tfx {step} --address HOST:PORT" for step in steps)
     return [
