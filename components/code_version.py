@@ -22,8 +22,9 @@ if TYPE_CHECKING:
 
 _ROOT = Path(__file__).resolve().parent.parent  # of `mnist_tfx`
 _NAMESPACE = "mnist_tfx"
-SOURCE = "MNIST_TFX_SOURCE"  # in a task's container: the `source_version` that its pipeline was compiled with
-_TEMPLATES = "templates"  # a folder of a package whose files count as the package's source
+SOURCE = "MNIST_TFX_SOURCE"  # in a task's container: what `source_told` said where its pipeline was compiled
+_TEMPLATES = "templates"  # a folder of a package whose files count as the package's source, if they are installed
+_INSTALLED = (".css", ".html", ".md")
 # What computes, checks, or decides how it is written down.
 _PACKAGES = (
     "apache-beam",
@@ -63,13 +64,12 @@ def code_version(*modules: str) -> str:
     return _version(modules, repr(sorted(package_versions().items())))
 
 
-@functools.cache
-def source_version() -> str:
-    """The same of all steps together, without the packages' versions: equal on machines that differ in these.
+def source_told(*modules: str) -> str:
+    """The modules and their version, without the packages': the same wherever they are the same code.
 
-    It begins with `sha256:`, since to some readers of YAML hexadecimal digits alone may be a number.
+    Digits alone may be a number to some readers of YAML; behind `sha256:` they are none.
     """
-    return f"sha256:{_version((), '')}"
+    return " ".join([f"sha256:{_version(modules, '')}", *modules])
 
 
 def _version(modules: Sequence[str], beside: str) -> str:
@@ -132,7 +132,7 @@ def _read(module: str) -> _Source:
     file = _file(module)
     assert file is not None
     tree = ast.parse(file.read_bytes())
-    templates = sorted(path for path in (file.parent / _TEMPLATES).rglob("*") if path.is_file())
+    templates = sorted(path for path in (file.parent / _TEMPLATES).rglob("*") if path.suffix in _INSTALLED)
     beside = templates if file.name == "__init__.py" else []
     said = "\0".join([ast.dump(tree), *(path.read_text(encoding="utf-8") for path in beside)])
     named = set(_named(tree))

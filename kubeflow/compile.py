@@ -14,7 +14,7 @@ from kfp.pipeline_spec import pipeline_spec_pb2 as pb
 from tfx.dsl.components.base.base_component import BaseComponent
 from tfx.orchestration.kubeflow.v2.kubeflow_v2_dag_runner import KubeflowV2DagRunner, KubeflowV2DagRunnerConfig
 
-from mnist_tfx.components.code_version import SOURCE, source_version
+from mnist_tfx.components.code_version import SOURCE, source_told
 from mnist_tfx.components.datasets.prepared import PreparedDataset
 from mnist_tfx.components.live.driver import SurroundingsDriver
 from mnist_tfx.components.report.component import Report
@@ -26,7 +26,7 @@ from mnist_tfx.kubeflow.profiles import KubeflowProfile, Profile, VertexProfile
 from mnist_tfx.kubeflow.retries import BACKUPS
 from mnist_tfx.kubeflow.rules import COMMAND
 from mnist_tfx.kubeflow.verdict import PARAMETER as VERDICT
-from mnist_tfx.pipeline.dag import Paths, create_pipeline
+from mnist_tfx.pipeline.dag import CALLED, Paths, create_pipeline
 from mnist_tfx.pipeline.monitor_dag import create_monitor_pipeline
 from mnist_tfx.pipeline.projects import Project
 from mnist_tfx.pipeline.recipes import Recipe
@@ -159,7 +159,7 @@ def _job(dataset: PreparedDataset, recipe: Recipe, profile: Profile, *, monitor:
     for component in pipeline.components:
         if "container" in (executor := executors[f"{component.id}_executor"]):  # TFX leaves the flags out of it
             executor["container"]["args"] += component.executor_spec.extra_flags
-            environment = _environment(component.id, dataset.name, profile)
+            environment = _environment(component, dataset.name, profile)
             executor["container"]["env"] = [{"name": name, "value": environment[name]} for name in environment]
         if policy := profile.retries.policy(component.id, trainer=component.id == _TRAINER):
             tasks[component.id]["retryPolicy"] = policy
@@ -178,10 +178,13 @@ def _job(dataset: PreparedDataset, recipe: Recipe, profile: Profile, *, monitor:
     return job
 
 
-def _environment(task: str, dataset: str, profile: Profile) -> dict[str, str]:
-    """The variables of a task's container, which have no part in the platforms' cache keys."""
-    variables = {**profile.environment, SOURCE: source_version()}
-    if isinstance(profile, KubeflowProfile) and task == _TRAINER:  # its pod's files are gone where it is tried again
+def _environment(component: BaseComponent, dataset: str, profile: Profile) -> dict[str, str]:
+    """The variables of a task's container; on Vertex AI they are part of its cache key."""
+    source = source_told(type(component).__module__, *CALLED.get(component.id, ()))
+    variables = {**profile.environment, SOURCE: source}
+    if (
+        isinstance(profile, KubeflowProfile) and component.id == _TRAINER
+    ):  # its pod's files are gone where it is tried again
         variables[BACKUPS] = f"{profile.data_root()}/backups/{dataset}"
     return variables
 

@@ -9,7 +9,7 @@ It runs a component's executor by TFX's own entry point, and does around it what
   copies are read and written, whatever object store they come from. On Vertex AI, the bucket is.
 - Where a pod's files go with it, the Trainer's backup lies elsewhere, in a place that follows from the addresses of its
   outputs: each try of the task has the same ones.
-- An image of other code than the pipeline was compiled with runs nothing.
+- A task runs only the code that the pipeline was compiled with.
 - How the task ended is told as its output parameter `verdict`; if it failed, as the pod's termination message and as
   the container's exit code. Its log ends with it.
 """
@@ -32,7 +32,7 @@ from tfx.orchestration.kubeflow.v2 import compiler_utils
 from tfx.orchestration.kubeflow.v2.container import kubeflow_v2_run_executor
 
 from mnist_tfx.components.beam_arguments import workers_elsewhere
-from mnist_tfx.components.code_version import SOURCE, source_version
+from mnist_tfx.components.code_version import SOURCE, source_told
 from mnist_tfx.contract.errors import PipelineError
 from mnist_tfx.kubeflow.artifact_types import ONE_FILE_TYPES, OUR_TYPES
 from mnist_tfx.kubeflow.retries import BACKUPS
@@ -161,11 +161,15 @@ def main(parsed: tuple[argparse.Namespace, list[str]]) -> int:
 
 def _check_source() -> None:
     """Raises a PipelineError where the cache, and whoever looks, would take what this code makes for another's."""
-    if os.environ.get(SOURCE, source_version()) != source_version():  # files of before this was told have none
+    if SOURCE not in os.environ:  # the pipeline was compiled before this was told
+        return
+    expected, *modules = os.environ[SOURCE].split()
+    found = source_told(*modules).split()[0]
+    if found != expected:
         raise PipelineError(
-            "this image holds other code of mnist-tfx than the pipeline was compiled with. Build and push an image of "
-            "that code under a new tag (nodes go on with what they have of a known one), name it in the profile, and "
-            "compile, submit or schedule the pipeline anew."
+            f"this image holds other code of {', '.join(modules)} than the pipeline was compiled with ({found}, "
+            f"expected {expected}). Build and push an image of that code under a new tag (Kubernetes' nodes go on with "
+            "what they have of a known one), name it in the profile, and compile, submit or schedule the pipeline anew."
         )
 
 

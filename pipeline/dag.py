@@ -43,7 +43,7 @@ _PREPROCESSING = "mnist_tfx.components.transform.preprocessing"
 _TUNER_FN = "mnist_tfx.components.tuner.search"
 _RUN_FN = "mnist_tfx.components.trainer.run_fn"
 # Those that a component runs and does not import itself, by its id: they are part of its cache key.
-_CALLED = {
+CALLED = {
     "Transform": (_PREPROCESSING,),
     "Tuner": (_TUNER_FN,),
     "Trainer": (_RUN_FN,),
@@ -223,7 +223,7 @@ def create_pipeline(
         recipe=recipe.model_dump(mode="json", exclude={"data": {"images", "labels", "data_dir", "builder"}}),
     )
     components += [evaluator, infra_validator, push, report]
-    add_code_versions(components, _CALLED)
+    add_code_versions(components, CALLED)
     _set_beam_arguments(components, recipe.beam)
     return Pipeline(
         pipeline_name=plain_name(dataset.name),

@@ -44,6 +44,7 @@ def prepare_dataset(recipe: Recipe, home: Home) -> PreparedDataset:
 
     Raises:
         PipelineError: it cannot be had; the message says what was tried.
+        UsageError: the version that is named is of images of another size.
         DataRejected: files of it are damaged, or too few.
     """
     from mnist_tfx.components.datasets.prepared import NotPrepared
@@ -54,7 +55,13 @@ def prepare_dataset(recipe: Recipe, home: Home) -> PreparedDataset:
         print(f"{settings.dataset}: {describe_import(imported)}", file=sys.stderr)
         return _as_recipe_has_it(imported.dataset, settings)
     try:
-        return find_dataset(recipe, home)
+        dataset = find_dataset(recipe, home)
+        if settings.images and dataset.image_shape != settings.image_shape:  # else images would be fitted twice
+            raise UsageError(
+                f"{dataset.name} {dataset.version} was made of images fitted to {dataset.image_shape}, and not to "
+                f"{settings.image_shape}: set data.resize to that, or leave data.version out."
+            )
+        return dataset
     except NotPrepared:
         if settings.data_dir or settings.images:
             raise
@@ -84,6 +91,7 @@ def add_images(recipe: Recipe, home: Home, source: ImageSource, *, with_test: bo
         PipelineError: the dataset cannot be had.
     """
     from mnist_tfx.components.datasets.images.listing import list_images
+    from mnist_tfx.components.datasets.spans import spans_dir
     from mnist_tfx.pipeline.running.data_progress import shown_progress
 
     next(list_images(source))  # what is no source is told before the dataset is fetched
@@ -91,10 +99,13 @@ def add_images(recipe: Recipe, home: Home, source: ImageSource, *, with_test: bo
     as_prepared = recipe.data.model_copy(update={"classes": None, "spans": "all"})
     dataset = replace(prepare_dataset(recipe.model_copy(update={"data": as_prepared}), home), spans={})
     if not recipe.data.data_dir and dataset.data_dir.resolve() != home.datasets.resolve():
+        spans, copied = spans_dir(dataset), f"{dataset.folder} to {home.datasets / dataset.name / dataset.version}"
+        if spans.exists():
+            copied += f" and {spans} to {home.datasets / spans.relative_to(dataset.data_dir)}"
         raise UsageError(
             f"{dataset.name} lies in {dataset.data_dir} (TFDS_DATA_DIR), where every other home would read what is "
-            f"added. Copy {dataset.folder} to {home.datasets / dataset.name / dataset.version}, and add again; or, if "
-            f"they are to read it, name {dataset.data_dir} in data.data_dir."
+            f"added. Copy {copied}, and add again; or, if they are to read it, name {dataset.data_dir} in "
+            "data.data_dir."
         )
     with shown_progress(dataset.name, home) as progress:
         from mnist_tfx.components.datasets.images.add import add_span

@@ -32,7 +32,7 @@ _READ_BATCH = 512
 _WRITER_OPTIONS = tf.io.TFRecordOptions(compression_type="GZIP", compression_level=1)
 # On a cluster nothing is prepared or added, and a compiled pipeline wants the same data each time it is run.
 _REMEDY = (
-    "Run the pipeline again; one that was compiled, compile, submit or schedule anew, and copy its data there by the "
+    "Run the pipeline again; if it was compiled, compile, submit or schedule it anew, and copy its data there by the "
     "commands that this prints."
 )
 

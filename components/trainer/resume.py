@@ -22,8 +22,9 @@ import tensorflow as tf
 from mnist_tfx.components.whole_files import write_whole
 
 _TRAINED_WEIGHTS, _TRAINED_LOG = "weights.npz", "training.json"
-# What reading raises where a kill or a power cut left files that are not whole.
-_NOT_WHOLE = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, tf.errors.OpError)
+# What reading raises where a kill or a power cut left files that are not whole; and what else, where it fails.
+_CUT_SHORT = (ValueError, KeyError, EOFError, zipfile.BadZipFile, tf.errors.DataLossError)
+_NOT_READ = (*_CUT_SHORT, OSError, tf.errors.OpError)
 
 
 def backed_up_epoch(backup_dir: str, steps_per_epoch: int) -> int:
@@ -43,7 +44,7 @@ def backed_up_epoch(backup_dir: str, steps_per_epoch: int) -> int:
         _load_state(backup_dir, epoch)
         if steps_done == epoch * steps_per_epoch:  # weights and metadata are of the same epoch
             return epoch
-    except _NOT_WHOLE:
+    except _NOT_READ:
         pass
     tf.io.gfile.rmtree(backup_dir)
     return 0
@@ -67,7 +68,7 @@ def kept_trained(folder: str) -> tuple[list[np.ndarray], dict[str, Any]] | None:
     try:
         with tf.io.gfile.GFile(log_path) as file:
             return _read_weights(weights_path), json.load(file)
-    except _NOT_WHOLE:
+    except _CUT_SHORT:  # what cannot be read just now may be whole: it is the whole training
         tf.io.gfile.rmtree(folder)
         return None
 

@@ -19,6 +19,7 @@ from etils import epath
 from google.protobuf import json_format
 from kfp.pipeline_spec import pipeline_spec_pb2 as pb
 
+from mnist_tfx.components.code_version import SOURCE
 from mnist_tfx.contract.errors import PipelineError, UsageError
 from mnist_tfx.kubeflow.entrypoint import POD_ROOT, TERMINATION_LOG
 from mnist_tfx.kubeflow.ir import CompiledPipeline
@@ -134,7 +135,8 @@ def _try(
     github.com/kubeflow/pipelines). Vertex AI: https://cloud.google.com/vertex-ai/docs/pipelines/configure-retries.
     """
     for attempt in range(retries + 1):
-        environment = {each.name: places.here(each.value) for each in executor.container.env}
+        # Not which code it is: the task may be run again once that is mended.
+        environment = {each.name: places.here(each.value) for each in executor.container.env if each.name != SOURCE}
         environment |= backend.before(name, given)
         try:
             _run(name, command_line(executor, given, places.here), places.logs / name, environment, given, attempt)

@@ -13,7 +13,7 @@ import tensorflow_data_validation as tfdv
 import yaml
 from kfp.pipeline_spec import pipeline_spec_pb2 as pb
 
-from mnist_tfx.components.code_version import source_version
+from mnist_tfx.components.code_version import source_told
 from mnist_tfx.components.datasets.prepared import PreparedDataset
 from mnist_tfx.components.settings import InfraSettings
 from mnist_tfx.contract.errors import UsageError
@@ -147,7 +147,8 @@ def test_data_and_models_may_lie_on_a_volume(tmp_path: Path, monkeypatch: pytest
     pipeline = read_compiled(tmp_path / "p.yaml")
     assert {tuple(pipeline.mount_paths(task)) for task in pipeline.tasks().values()} == {("/mnt/mnist",)}
     told = {each.name: each.value for each in pipeline.executors["Trainer_executor"].container.env}
-    assert told == {"MNIST_TFX_SOURCE": source_version(), "MNIST_TFX_BACKUPS": "/mnt/mnist/backups/kmnist"}
+    source = source_told("tfx.components.trainer.component", "mnist_tfx.components.trainer.run_fn")
+    assert told == {"MNIST_TFX_SOURCE": source, "MNIST_TFX_BACKUPS": "/mnt/mnist/backups/kmnist"}
 
 
 def test_every_task_but_the_data_gate_is_tried_again(compiled: dict[str, CompiledPipeline]) -> None:

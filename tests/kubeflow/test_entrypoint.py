@@ -17,7 +17,7 @@ from kfp.pipeline_spec import pipeline_spec_pb2 as pb
 from tfx.types.artifact import Artifact
 from tfx.utils import import_utils
 
-from mnist_tfx.components.code_version import SOURCE, source_version
+from mnist_tfx.components.code_version import SOURCE, source_told
 from mnist_tfx.components.data_gate.component import DataBlessing
 from mnist_tfx.components.datasets.prepared import PreparedDataset
 from mnist_tfx.components.report.artifact import HTML
@@ -181,11 +181,16 @@ def test_an_image_of_other_code_than_the_pipeline_was_compiled_with_runs_nothing
     pod: Pod, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given = pusher(pod, "gs")
-    for compiled_with, code in ((source_version(), 0), ("sha256:0123456789ab", 1)):
+    module = "mnist_tfx.components.pusher.component"
+    for compiled_with, code in ((source_told(module), 0), (f"sha256:0123456789ab {module}", 1)):
         monkeypatch.setenv(SOURCE, compiled_with)
         assert pod.run("Pusher", given) == code
     told = TaskVerdict.from_text((pod.folder / "dev" / "termination-log").read_text())
-    assert told is not None and "this image holds other code" in told.says and "under a new tag" in told.says
+    assert (
+        told is not None
+        and f"this image holds other code of {module} than" in told.says
+        and "under a new tag" in told.says
+    )
 
 
 def test_a_try_after_one_that_wrote_its_output_is_like_the_first(pod: Pod) -> None:

@@ -37,7 +37,8 @@ def run(tiny_run: TinyRun) -> Iterator[TinyRun]:
     """The first run, in a home that may be run in again: what is pushed is taken back afterwards.
 
     Tests of other modules run in it too, in any order: who counts on a training that is not cached has a seed of its
-    own. Who needs any other model than the first takes that of `OTHER`, which is trained once.
+    own. Who needs any other model than the first takes that of `OTHER`: the first who does finds it trained anew, and
+    the last leaves it rolled back.
     """
     before = set(tiny_run.versions())
     yield tiny_run

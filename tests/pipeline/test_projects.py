@@ -18,6 +18,7 @@ from tfx.components.schema_gen.import_schema_gen.executor import Executor as Imp
 from mnist_tfx.components.datasets.images.index import splits_before
 from mnist_tfx.components.datasets.images.prepare import FILES
 from mnist_tfx.components.datasets.prepared import NotPrepared, PreparedDataset
+from mnist_tfx.contract.errors import UsageError
 from mnist_tfx.contract.names import ENCODED_IMAGES, LABELS
 from mnist_tfx.pipeline.data import prepare_dataset
 from mnist_tfx.pipeline.home import Home
@@ -146,8 +147,8 @@ def test_a_version_of_image_files_is_taken_as_it_lies_prepared(tmp_path: Path) -
     home = Home(tmp_path / "home")
     home.prepare()
 
-    def prepared(**version: str) -> PreparedDataset:
-        data = {"dataset": "colours", "images": str(tmp_path / "images"), "image_shape": (16, 16, 3)} | version
+    def prepared(**settings: Any) -> PreparedDataset:
+        data = {"dataset": "colours", "images": str(tmp_path / "images"), "image_shape": (16, 16, 3)} | settings
         return prepare_dataset(Recipe.model_validate({"data": data, "evaluation": {"min_accuracy": 0.0}}), home)
 
     first = prepared()
@@ -156,6 +157,8 @@ def test_a_version_of_image_files_is_taken_as_it_lies_prepared(tmp_path: Path) -
     assert prepared(version="1.0.0") == first
     with pytest.raises(NotPrepared, match=r"colours:1\.0\.2 is not prepared in .*, or leave data\.version out"):
         prepared(version="1.0.2")
+    with pytest.raises(UsageError, match=r"fitted to \(16, 16, 3\), and not to \(8, 8, 3\): set data\.resize"):
+        prepared(version="1.0.0", image_shape=(8, 8, 3))
 
 
 def test_a_schema_is_changed_only_if_asked(project: Path, tmp_path: Path) -> None:
@@ -184,6 +187,7 @@ def test_the_current_folder_is_the_project(project: Path, monkeypatch: pytest.Mo
 
 
 def test_a_builder_of_ones_own_by_file(tmp_path: Path) -> None:
+    """As far as its data are others than TFDS's; `test_digits_even_and_odd...` trains and pushes on such a project."""
     (tmp_path / "stripes_builder.py").write_text(BUILDER)
     folder = tmp_path / "mine"
     answer = mnist_tfx("init", folder, "--tfds", f"{tmp_path / 'stripes_builder.py'}:Stripes", "--size", "16", "16")

@@ -238,8 +238,8 @@ class Index:
                     move(name, TRAIN, split, "ASC")
         if few:
             raise DataRejected(
-                f"a class needs two different images that can be read, one to learn from and one to be judged on; too "
-                f"few has {', '.join(few)}. Add images, or remove the class."
+                f"a class needs two different images that can be read and that no span has, one to learn from and one "
+                f"to be judged on; too few has {', '.join(few)}. Add images, or remove the class."
             )
         if untrained:
             raise DataRejected(f"no image to learn from has class {', '.join(untrained)}. Add some to split train.")

@@ -241,6 +241,7 @@ def test_nothing_is_added_where_every_other_home_would_read_it(
     dataset: PreparedDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TFDS_DATA_DIR", str(dataset.data_dir))
+    before = dataset.data_dir / "spans" / "kmnist"
     write_new_images(tmp_path / "new", 30, seed=7)
     home = tmp_path / "home"
     command = ("data", "add", "--dataset", "kmnist", tmp_path / "new", "--home", home)
@@ -248,6 +249,8 @@ def test_nothing_is_added_where_every_other_home_would_read_it(
     copied = home / "datasets" / "kmnist" / dataset.version
     assert answer.code == 2 and f"Copy {dataset.folder} to {copied}, and add again" in answer.err
     assert [path.name for path in dataset.data_dir.iterdir()] == ["kmnist"]
+    before.mkdir(parents=True)
+    assert f" to {copied} and {before} to {home}/datasets/spans/kmnist, and add" in mnist_tfx(*command).err
     shutil.copytree(dataset.folder, copied)
     assert mnist_tfx(*command).code == 0
     assert added_spans(load_prepared("kmnist", None, home / "datasets")) == [2] and not added_spans(dataset)

@@ -11,7 +11,13 @@ from tfx.orchestration.portable.data_types import ExecutionInfo
 from tfx.types.standard_artifacts import Model
 
 from mnist_tfx.components.baseline.executor import Driver, Executor
-from mnist_tfx.components.live.model import baseline_version, is_same_model, live_version, warm_start_version
+from mnist_tfx.components.live.model import (
+    baseline_version,
+    is_same_model,
+    live_version,
+    rolled_back_versions,
+    warm_start_version,
+)
 from mnist_tfx.contract.errors import PipelineError
 from mnist_tfx.contract.names import DATA_STATISTICS_PATH, METADATA_PATH, MODEL_CARD_PATH, PUSH_RECORD_PATH
 from mnist_tfx.contract.versions import stored_versions
@@ -148,6 +154,7 @@ def test_what_was_rolled_back_and_is_served_again_by_hand_is_live(tmp_path: Path
     (serving / ".rolled_back" / "2").rename(serving / "2")
     live = live_version(str(serving))
     assert live is not None and live.name == "2"
+    assert rolled_back_versions(str(serving)) == []
 
 
 def tree(folder: Path) -> dict[str, bytes]:

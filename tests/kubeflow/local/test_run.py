@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from mnist_tfx.components.code_version import SOURCE
 from mnist_tfx.components.datasets.prepared import PreparedDataset
 from mnist_tfx.contract.errors import PipelineError, UsageError
 from mnist_tfx.contract.names import METADATA_PATH
@@ -192,6 +193,7 @@ def test_the_data_gate_stops_the_run(bucket: Bucket) -> None:
     assert "run it alone once more: sh " in answer.err and "Traceback" not in answer.err
     run = bucket.folder / "runs" / "kmnist" / answer.outcome["run"]
     assert "DataRejected" in (run / "DataGate" / "task.log").read_text()
+    assert SOURCE not in (run / "DataGate" / "command.sh").read_text(), "it is run again once the code is mended"
     assert not (run / "Transform").exists() and bucket.versions() == before
     assert list((run / "DataGate" / "pod" / "gcs").rglob("*.gz")), "what it was given is there to be looked at"
 
