@@ -154,7 +154,7 @@ def test_a_slicing_that_is_none_is_refused_with_examples_of_some(tiny: PreparedD
     assert "'train[90%:]'" in message
 
 
-ANEW = "compile, submit or schedule anew, and copy its data there by the commands that this prints."
+ANEW = "compile, submit or schedule it anew, and copy its data there by the commands that this prints."
 
 
 def test_data_that_changed_since_the_pipeline_was_made_are_rejected(tiny: PreparedDataset, tmp_path: Path) -> None:
