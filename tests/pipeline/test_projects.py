@@ -373,7 +373,8 @@ def test_digits_even_and_odd_with_one_sigmoid_unit(tmp_path: Path) -> None:
     expected = {"auc": roc_auc_score(labels, odd), "pr_auc": average_precision_score(labels, odd)}
     assert {name: answer.outcome[name] for name in expected} == pytest.approx(expected, abs=1e-4)
     page = Path(answer.outcome["report"]).read_text()
-    assert "PR AUC" in page and f"{expected['auc']:.4f}" in page
+    # TFMA's own figure: it interpolates, and may round to another last digit.
+    assert "PR AUC" in page and f"{answer.outcome['auc']:.4f}" in page
     model = tf.saved_model.load(str(folder / "var" / "serving" / "digits" / answer.outcome["pushed_version"]))
     classify = model.signatures[ENCODED_IMAGES]
     [image] = [tf.io.encode_png(np.zeros((8, 8, 1), np.uint8))]
