@@ -89,8 +89,12 @@ def add_code_versions(
         called: modules that a component runs and does not import itself, by its id.
     """
     for component in components:
-        version = code_version(type(component).__module__, *called.get(component.id, ()))
-        component.executor_spec.add_extra_flags([f"--code_version={version}"])
+        component.executor_spec.add_extra_flags([f"--code_version={code_version(*modules_of(component, called))}"])
+
+
+def modules_of(component: BaseComponent, called: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
+    """Those whose code a component runs, with all that they import; `called` as `add_code_versions` has it."""
+    return (type(component).__module__, *called.get(component.id, ()))
 
 
 @functools.cache

@@ -14,7 +14,7 @@ from kfp.pipeline_spec import pipeline_spec_pb2 as pb
 from tfx.dsl.components.base.base_component import BaseComponent
 from tfx.orchestration.kubeflow.v2.kubeflow_v2_dag_runner import KubeflowV2DagRunner, KubeflowV2DagRunnerConfig
 
-from mnist_tfx.components.code_version import SOURCE, source_told
+from mnist_tfx.components.code_version import SOURCE, modules_of, source_told
 from mnist_tfx.components.datasets.prepared import PreparedDataset
 from mnist_tfx.components.live.driver import SurroundingsDriver
 from mnist_tfx.components.report.component import Report
@@ -180,11 +180,9 @@ def _job(dataset: PreparedDataset, recipe: Recipe, profile: Profile, *, monitor:
 
 def _environment(component: BaseComponent, dataset: str, profile: Profile) -> dict[str, str]:
     """The variables of a task's container; on Vertex AI they are part of its cache key."""
-    source = source_told(type(component).__module__, *CALLED.get(component.id, ()))
-    variables = {**profile.environment, SOURCE: source}
-    if (
-        isinstance(profile, KubeflowProfile) and component.id == _TRAINER
-    ):  # its pod's files are gone where it is tried again
+    variables = {**profile.environment, SOURCE: source_told(*modules_of(component, CALLED))}
+    # Its pod's files are gone where it is tried again.
+    if isinstance(profile, KubeflowProfile) and component.id == _TRAINER:
         variables[BACKUPS] = f"{profile.data_root()}/backups/{dataset}"
     return variables
 

@@ -45,7 +45,8 @@ def stored_versions(serving_dir: str) -> list[Version]:
 
 def rolled_back_versions(serving_dir: str) -> list[Version]:
     """What was moved aside or, where another version is pinned, withdrawn in its place; the newest first."""
-    live, withdrawn = live_version(serving_dir), _withdrawn(serving_dir)
+    withdrawn = _withdrawn(serving_dir)
+    live = live_version(serving_dir) if withdrawn else None
     in_place = [each for each in stored_versions(serving_dir) if each.number in withdrawn and each != live]
     return sorted([*in_place, *stored_versions(os.path.join(serving_dir, ROLLED_BACK))], reverse=True)
 

@@ -25,9 +25,9 @@ def settings_found(values: Mapping[str, Any]) -> dict[str, Any]:
         for key, value in values.items()
         if not key.startswith(_KERAS_TUNERS_OWN)
     }
-    optimizer = found.get("training.optimizer")
-    needed = {key: needed_optimizers(key) for key in found}
-    return {key: value for key, value in found.items() if not (optimizer and needed[key]) or optimizer in needed[key]}
+    if not (optimizer := found.get("training.optimizer")):
+        return found
+    return {key: value for key, value in found.items() if optimizer in (needed_optimizers(key) or [optimizer])}
 
 
 def with_settings(config: TrainerConfig, settings: Mapping[str, Any]) -> TrainerConfig:

@@ -10,7 +10,7 @@ from mnist_tfx.components.datasets.images.prepare import Imported, Made, digests
 from mnist_tfx.components.datasets.incoming import incoming_folder
 from mnist_tfx.components.datasets.prepared import PreparedDataset
 from mnist_tfx.components.datasets.progress import Progress, silent
-from mnist_tfx.components.datasets.spans import added_spans, load_added, span_name, spans_dir, with_newest_spans
+from mnist_tfx.components.datasets.spans import span_name, spans_dir, with_newest_spans
 from mnist_tfx.contract.cpus import cpu_count
 from mnist_tfx.contract.errors import DataRejected, UsageError
 from mnist_tfx.contract.names import FIRST_SPAN
@@ -54,17 +54,18 @@ def add_span(
         )
     data_dir = spans_dir(dataset)
     with incoming_folder(data_dir, progress) as incoming:
-        spans = load_added(dataset.name, dataset.data_dir)
+        whole = with_newest_spans(dataset, "all")
+        spans = [span for number, span in whole.spans.items() if number != FIRST_SPAN]
         index = inspected(source, incoming, max_unreadable, progress, image_shape, spans)
         progress("looking for images that the data have already")
-        known = chain(_contents(dataset, image_shape), digests_of(spans))
+        known = chain(_contents(whole, image_shape), digests_of(spans))
         decided = index.decide(known=known, alone=False, with_test=with_test)
         if not decided.splits:
             raise DataRejected(
                 f"nothing to add to {dataset.name}: of {decided.files} files, {decided.known} show what the data have "
                 f"already, {decided.unreadable} cannot be read, {decided.contradictory} are of several classes."
             )
-        number = max(added_spans(dataset), default=FIRST_SPAN) + 1
+        number = max(whole.spans, default=FIRST_SPAN) + 1
         made = Made(span_name(number), _VERSION, decided, dataset.class_names, image_shape)
         return number, written(made, index, source, data_dir, incoming, progress)
 
@@ -76,7 +77,7 @@ def _contents(dataset: PreparedDataset, image_shape: tuple[int, int, int]) -> It
 
     from mnist_tfx.components.transform.images import content_digest, fit_image
 
-    for data in with_newest_spans(dataset, "all").spans.values() or (dataset,):
+    for data in dataset.spans.values() or (dataset,):
         builder = tfds.builder_from_directory(data.folder)
         key, fits = data.image_key, data.image_shape == image_shape
 

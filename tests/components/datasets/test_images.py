@@ -77,9 +77,7 @@ def test_every_class_is_in_every_split(first: Imported) -> None:
 
 
 def test_nothing_is_done_twice_and_a_change_is_another_version(first: Imported, source: Path, tmp_path: Path) -> None:
-    folder, data_dir = tmp_path / "source", tmp_path / "data"
-    shutil.copytree(source, folder)
-    shutil.copytree(first.dataset.data_dir, data_dir)
+    folder, data_dir = copies(source, first, tmp_path)
     again = imported(folder, data_dir)
     assert again.dataset.version == "1.0.0" and again.dataset.fingerprint == first.dataset.fingerprint
     write_images(folder, 20, first=20)
@@ -106,12 +104,15 @@ def test_what_another_process_made_while_this_one_waited_is_not_made_again(
     assert [each.name for each in tmp_path.glob("colours/*")] == ["1.0.0"]
 
 
+def copies(source: Path, first: Imported, place: Path) -> tuple[Path, Path]:
+    """Of the images and of what was made of them, to be changed."""
+    return shutil.copytree(source, place / "source"), shutil.copytree(first.dataset.data_dir, place / "data")
+
+
 def test_files_with_other_times_are_looked_at_once_more_and_are_the_same_version(
     first: Imported, source: Path, tmp_path: Path
 ) -> None:
-    folder, data_dir = tmp_path / "source", tmp_path / "data"
-    shutil.copytree(source, folder)
-    shutil.copytree(first.dataset.data_dir, data_dir)
+    folder, data_dir = copies(source, first, tmp_path)
     for image in list_images(ImageSource(folder)):
         os.utime(folder / image.file, (0, 0))
     stages: list[list[str]] = [[], []]
@@ -123,9 +124,7 @@ def test_files_with_other_times_are_looked_at_once_more_and_are_the_same_version
 
 
 def test_an_image_of_split_test_stays_there_under_another_name(first: Imported, source: Path, tmp_path: Path) -> None:
-    folder, data_dir = tmp_path / "source", tmp_path / "data"
-    shutil.copytree(source, folder)
-    shutil.copytree(first.dataset.data_dir, data_dir)
+    folder, data_dir = copies(source, first, tmp_path)
     tested = [file for file, row in rows(first).items() if row["split"] == "test"]
     for file in tested:
         (folder / file).rename((folder / file).with_stem("renamed_" + Path(file).stem))
@@ -138,9 +137,7 @@ def test_an_image_of_split_test_stays_there_under_another_name(first: Imported, 
 def test_what_a_span_has_is_left_out_where_its_files_are_copied_into_the_folder(
     first: Imported, source: Path, tmp_path: Path
 ) -> None:
-    folder, data_dir = tmp_path / "source", tmp_path / "data"
-    shutil.copytree(source, folder)
-    shutil.copytree(first.dataset.data_dir, data_dir)
+    folder, data_dir = copies(source, first, tmp_path)
     base = replace(first.dataset, data_dir=data_dir)
     new = ImageSource(tmp_path / "new")
     write_images(new.folder, 4, first=20)
